@@ -1,0 +1,38 @@
+"""What a data set is in memory: songs with content, listeners, and who played what how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from encoder.content import ContentTable
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Songs, users and listens.
+
+    Attributes:
+        name: shown in reports.
+        content: the content of every song; its row order is the song order of ``plays``.
+        user_ids: column order of ``plays``.
+        plays: csr (songs, users) float32, the number of plays; only positive entries are stored.
+        played_at: float64 Unix seconds of the last play, aligned with ``plays.data``; None if undated.
+        citation: what the licence asks to be printed when the data are used; None if nothing.
+        titles: a name to show for each song, in song order; empty strings where unknown.
+    """
+
+    name: str
+    content: ContentTable
+    user_ids: tuple[str, ...]
+    plays: sparse.csr_matrix
+    played_at: NDArray[np.float64] | None = None
+    citation: str | None = None
+    titles: tuple[str, ...] = ()
+
+    @property
+    def song_ids(self) -> tuple[str, ...]:
+        return self.content.song_ids
