@@ -1,0 +1,147 @@
+"""How an event becomes a Kafka record and back: CloudEvents 1.0, binary content mode.
+
+The value is the event's JSON; the attributes travel as headers ``ce_id``, ``ce_source``, ``ce_type``,
+``ce_specversion`` and ``ce_time``, beside ``content-type``. Headers beyond these are carried but not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Generic, TypeVar
+
+import msgspec
+
+from streams.errors import FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.events import Event
+
+E = TypeVar("E", bound=Event)
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+# Clocks of producers differ; an event further ahead than this would outlive every decay and cap.
+MAX_AHEAD_SECONDS = 300.0
+
+_ENCODER = msgspec.json.Encoder()
+_TIME = msgspec.json.Decoder(datetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E]):
+    """An event with the attributes of its envelope. ``time`` is Unix seconds."""
+
+    event: E
+    id: str
+    type: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a producer sends."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+@cache
+def _decoder(cls: type[E]) -> msgspec.json.Decoder[E]:
+    return msgspec.json.Decoder(cls)
+
+
+def pack(event: Event, *, ce_type: str, id: str, source: str, time: float) -> Record:
+    """The record of an event.
+
+    Args:
+        ce_type: one of the event's TYPES.
+        id: the idempotency key: the same id is the same event.
+        time: Unix seconds.
+    """
+    stamp = datetime.fromtimestamp(time, UTC).isoformat()
+    headers = [
+        ("ce_id", id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", ce_type.encode()),
+        ("ce_specversion", b"1.0"),
+        ("ce_time", stamp.encode()),
+        ("content-type", b"application/json"),
+    ]
+    return Record(event.record_key().encode(), _ENCODER.encode(event), headers)
+
+
+def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Headers | None, now: float) -> Received[E]:
+    """The event in a record.
+
+    Raises:
+        InvalidField: a header or field is missing or malformed; the message names it.
+        UnknownEventType, Undecodable, KeyMismatch, FromTheFuture: as their names say.
+    """
+    attributes = dict(headers or ())
+    ce_type = _header(attributes, "ce_type")
+    if ce_type not in cls.TYPES:
+        raise UnknownEventType(f"ce_type: {ce_type!r} is none of {', '.join(cls.TYPES)}")
+    version = _header(attributes, "ce_specversion")
+    if version != "1.0":
+        raise InvalidField(f"ce_specversion: {version!r}, this reader knows '1.0'")
+    _header(attributes, "ce_source")
+    id = _header(attributes, "ce_id")
+    time = _timestamp(_header(attributes, "ce_time"))
+    if time > now + MAX_AHEAD_SECONDS:
+        raise FromTheFuture(f"ce_time: {time - now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed")
+    if value is None:
+        raise Undecodable("value: empty; this topic knows no deletion")
+    try:
+        event = _decoder(cls).decode(value)
+    except msgspec.ValidationError as error:
+        raise InvalidField(_located(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(f"value: {error}") from None
+    _check_id_bytes(event)
+    event.check(ce_type)
+    expected = event.record_key()
+    if key != expected.encode():
+        raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
+    return Received(event, id, ce_type, time)
+
+
+def _header(attributes: dict[str, bytes | None], name: str) -> str:
+    value = attributes.get(name)
+    if not value:
+        raise InvalidField(f"{name}: header missing")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidField(f"{name}: header {value!r} is not UTF-8") from None
+
+
+def _timestamp(text: str) -> float:
+    try:
+        time = _TIME.decode(_ENCODER.encode(text))
+    except msgspec.ValidationError:
+        raise InvalidField(f"ce_time: {text!r} is not an RFC 3339 time") from None
+    if time.tzinfo is None:
+        raise InvalidField(f"ce_time: {text!r} has no offset (append Z for UTC)")
+    return time.timestamp()
+
+
+def _located(message: str) -> str:
+    """msgspec says ``Expected `int`, got `str` - at `$.revision` ``; operators look for the field first."""
+    what, found, where = message.rpartition(" - at `$")
+    return f"{where.strip('`').lstrip('.') or 'value'}: {what}" if found else _missing(message)
+
+
+def _missing(message: str) -> str:
+    # "Object missing required field `x`" at the top level carries no path.
+    parts = message.split("`")
+    return f"{parts[1]}: {message}" if "missing required field" in message else f"value: {message}"
+
+
+def _check_id_bytes(event: Event) -> None:
+    """Lengths in events.py count characters; Kafka keys and the state count bytes."""
+    for name in ("song_id", "user_id", "listen_id", "push_id", "recording_id"):
+        value = getattr(event, name, None)
+        if value is not None and len(value) > 32 and len(value.encode()) > 128:
+            raise InvalidField(f"{name}: {len(value.encode())} bytes, 128 allowed")

@@ -1,0 +1,76 @@
+"""What can go wrong on the stream.
+
+    ColdstartError
+    ├── BadRecord                 dead_letter: the record can never be served; the next one is
+    │   ├── Undecodable           the bytes are not what the topic holds
+    │   ├── UnknownEventType      the ce_type is not one that this topic carries
+    │   ├── InvalidField          a known field or header is missing or malformed
+    │   ├── KeyMismatch           the record key is not the id in the event
+    │   └── FromTheFuture         the event's time lies too far ahead of the clock
+    ├── Unavailable               retriable: Kafka or a file is out of reach for now
+    ├── Refused                   the operator must change something; a restart will not help
+    │   ├── PartitionMismatch     the state was written for another number of partitions
+    │   └── NotPublished          no model is live
+    └── MustRestart               the process must end; a fresh one continues from what was committed
+
+Callers look at the class attributes ``dead_letter`` and ``retriable``, never at a name or a text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ColdstartError(Exception):
+    """Anything that this system raises on purpose. The message tells what to change."""
+
+    retriable: ClassVar[bool] = False
+    dead_letter: ClassVar[bool] = False
+
+
+class BadRecord(ColdstartError):
+    """A record that can never be served, whoever tries and however often."""
+
+    dead_letter: ClassVar[bool] = True
+
+
+class Undecodable(BadRecord):
+    """The bytes are not what the topic holds."""
+
+
+class UnknownEventType(BadRecord):
+    """The ce_type is not one that this topic carries."""
+
+
+class InvalidField(BadRecord):
+    """A known field or header is missing or malformed; the message names it."""
+
+
+class KeyMismatch(BadRecord):
+    """The record key is not the id in the event, so the record lies in the wrong partition."""
+
+
+class FromTheFuture(BadRecord):
+    """The event's time lies more than five minutes ahead of the clock."""
+
+
+class Unavailable(ColdstartError):
+    """Kafka or a file is out of reach for now."""
+
+    retriable: ClassVar[bool] = True
+
+
+class Refused(ColdstartError):
+    """The operator must change something; a restart will not help."""
+
+
+class PartitionMismatch(Refused):
+    """The state was written for another number of audience partitions."""
+
+
+class NotPublished(Refused):
+    """No model is live, so nothing can be matched."""
+
+
+class MustRestart(ColdstartError):
+    """The process must end: a fenced or half-done transaction, a lost send. A fresh one continues safely."""

@@ -1,0 +1,386 @@
+"""What each event says, field by field.
+
+Every event is one struct; msgspec checks the types and bounds written here, ``check`` the rules that span
+fields. Unknown fields are ignored. Times are RFC 3339 with an offset. The examples are part of the
+contract: a test decodes each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from streams.errors import InvalidField
+from streams.topics import (
+    CAMPAIGN_REPORTS,
+    CAMPAIGNS,
+    LISTENS,
+    MATCH_REQUESTS,
+    MODELS,
+    PREFERENCES,
+    PUSH_OUTCOMES,
+    PUSH_TARGETS,
+    SONG_UPLOADS,
+    WARM_SONGS,
+    Topic,
+)
+
+Id = Annotated[str, Meta(min_length=1, max_length=128, description="opaque UTF-8, 1 to 128 bytes")]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset")]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", description="BCP 47, such as pt-BR")]
+Territory = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+VectorBytes = Annotated[
+    bytes,
+    Meta(description="base64 of the binary vector layout: magic, version, dtype, dimension, space, vector"),
+]
+
+
+class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Base of all events.
+
+    Attributes:
+        TYPES: the ce_types that carry this struct.
+        TOPIC: where it travels.
+        KEY: what the record key is made of; ``record_key`` makes it.
+    """
+
+    TYPES: ClassVar[tuple[str, ...]]
+    TOPIC: ClassVar[Topic]
+    KEY: ClassVar[str]
+    EXAMPLE: ClassVar[str]
+
+    def record_key(self) -> str:
+        return str(getattr(self, self.KEY))
+
+    def check(self, ce_type: str) -> None:
+        """Rules that no single field can state.
+
+        Raises:
+            InvalidField: naming the field.
+        """
+
+
+class DenseFeature(Struct, frozen=True):
+    """A dense embedding of the song, from a model of the uploader."""
+
+    space: Annotated[str, Meta(min_length=1, max_length=128, description="which model made it")]
+    vector: Annotated[list[float], Meta(min_length=1, max_length=4096)]
+
+
+class SongUpload(Event, frozen=True, kw_only=True):
+    """A song was uploaded or updated (full state), or taken down.
+
+    At least one of features, tags, genres and artist_ids is needed, except to take a song down.
+    """
+
+    TYPES = ("coldstart.song.uploaded.v1", "coldstart.song.updated.v1", "coldstart.song.taken-down.v1")
+    TOPIC = SONG_UPLOADS
+    KEY = "song_id"
+    EXAMPLE = """{"song_id":"s-81","revision":1,"recording_id":"QM6P41900381","artist_ids":["a-7"],
+        "title":"Small Hours","language":"en","genres":["dream pop"],"duration_ms":214000,
+        "tags":{"dream pop":3,"female vocalists":1},
+        "features":{"audio":{"space":"acme-audio-2","vector":[0.12,-0.4,0.88]}},"budget":500}"""
+
+    song_id: Id
+    revision: Annotated[int, Meta(ge=0, description="grows with every change; equal = no-op, lower = dropped")]
+    title: Annotated[str, Meta(max_length=1024)]
+    recording_id: Annotated[
+        Id | None, Meta(description="ISRC or own; the same recording is never pushed twice to a user")
+    ] = None
+    artist_ids: Annotated[list[Id], Meta(max_length=64, description="the first is the primary artist")] = []
+    album_id: Id | None = None
+    language: Language | None = None
+    genres: Annotated[list[Id], Meta(max_length=64)] = []
+    explicit: bool = False
+    territories: Annotated[list[Territory], Meta(max_length=300, description="empty = everywhere")] = []
+    duration_ms: Annotated[int, Meta(gt=0)] | None = None
+    available_from: Time | None = None
+    expires_at: Annotated[Time | None, Meta(description="end of the campaign; default: 30 days after upload")] = None
+    features: Annotated[dict[str, DenseFeature], Meta(max_length=32)] = {}
+    tags: Annotated[dict[Id, Positive], Meta(max_length=1024, description="tag -> weight")] = {}
+    budget: Annotated[int, Meta(gt=0, description="pushes, all partitions together")] | None = None
+
+    def check(self, ce_type: str) -> None:
+        if self.taken_down(ce_type):
+            return
+        if not (self.features or self.tags or self.genres or self.artist_ids):
+            raise InvalidField("features, tags, genres, artist_ids: at least one of them is needed, all are empty")
+        for name, feature in self.features.items():
+            if not all(map(math.isfinite, feature.vector)):
+                raise InvalidField(f"features.{name}.vector: holds a value that is not finite")
+        for tag, weight in self.tags.items():
+            if not math.isfinite(weight):
+                raise InvalidField(f"tags.{tag}: {weight} is not finite")
+
+    @classmethod
+    def taken_down(cls, ce_type: str) -> bool:
+        return ce_type == cls.TYPES[2]
+
+
+class Listen(Event, frozen=True, kw_only=True):
+    """A user played a song."""
+
+    TYPES = ("coldstart.listen.v1",)
+    TOPIC = LISTENS
+    KEY = "user_id"
+    EXAMPLE = """{"listen_id":"l-1","user_id":"u-5","song_id":"s-2","played_at":"2026-03-01T10:00:00Z",
+        "ms_played":181000,"completed":true,"source":"playlist"}"""
+
+    listen_id: Id
+    user_id: Id
+    song_id: Id
+    played_at: Time
+    source: Literal["organic", "push", "playlist", "search", "other"]
+    ms_played: Count | None = None
+    completed: bool | None = None
+    collected: bool = False
+    push_id: Id | None = None
+    plays: Annotated[
+        int, Meta(ge=1, le=2**31 - 1, description="aggregated history: how many plays this stands for")
+    ] = 1
+
+
+class PushOutcome(Event, frozen=True, kw_only=True):
+    """What became of a push."""
+
+    TYPES = ("coldstart.push-outcome.v1",)
+    TOPIC = PUSH_OUTCOMES
+    KEY = "user_id"
+    EXAMPLE = """{"push_id":"p-1","user_id":"u-5","song_id":"s-81","outcome":"opened","at":"2026-03-01T10:00:09Z"}"""
+
+    push_id: Id
+    user_id: Id
+    song_id: Id
+    outcome: Literal["delivered", "failed", "opened", "dismissed", "expired"]
+    at: Time
+
+
+class QuietHours(Struct, frozen=True):
+    """A span of local time without pushes; it may cross midnight."""
+
+    start: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = msgspec.field(name="from")
+    end: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = msgspec.field(name="to")
+
+
+class Cap(Struct, frozen=True):
+    """At most so many pushes in so many hours."""
+
+    pushes: Count
+    hours: Positive
+
+
+class UserPreferences(Event, frozen=True, kw_only=True):
+    """What a user allows: the full state, never a patch."""
+
+    TYPES = ("coldstart.preferences.v1",)
+    TOPIC = PREFERENCES
+    KEY = "user_id"
+    EXAMPLE = """{"user_id":"u-5","opted_in":true,"timezone":"Europe/Lisbon",
+        "quiet_hours":[{"from":"22:00","to":"08:00"}],"country":"PT","muted_artists":["a-9"],
+        "allow_explicit":false,"cap":{"pushes":2,"hours":24},"updated_at":"2026-03-01T09:00:00Z"}"""
+
+    user_id: Id
+    opted_in: bool
+    updated_at: Time
+    timezone: Annotated[str, Meta(min_length=1, max_length=64, description="IANA name")] = "UTC"
+    quiet_hours: Annotated[list[QuietHours], Meta(max_length=8)] = []
+    country: Territory | None = None
+    muted_artists: Annotated[list[Id], Meta(max_length=10_000)] = []
+    allow_explicit: bool = True
+    cap: Cap | None = None
+    erase_requested_at: Time | None = None
+
+
+class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Why this user gets this song."""
+
+    why: Literal["direct", "evidence", "prototype", "exploration"]
+    songs: Annotated[list[str], Meta(description="retrieved songs that the user heard, loudest first")] = []
+    prototype: Count | None = None
+
+
+class PushTarget(Event, frozen=True, kw_only=True):
+    """Push this song to this user, once."""
+
+    TYPES = ("coldstart.push-target.v1",)
+    TOPIC = PUSH_TARGETS
+    KEY = "user_id"
+    EXAMPLE = """{"push_id":"9f0c","campaign_id":"s-81","user_id":"u-5","song_id":"s-81","revision":1,
+        "title":"Small Hours","artist_ids":["a-7"],"decided_at":"2026-03-01T10:00:00.120Z",
+        "not_before":"2026-03-01T10:00:00.120Z","expires_at":"2026-03-31T10:00:00Z","score":0.41,
+        "calibrated":false,"tier":"initial","reason":{"why":"evidence","songs":["s-2"]},
+        "space":"bcl-0a1b2c3d4e5f","policy_version":1,"preferences_offset":17}"""
+
+    push_id: Annotated[Id, Meta(description="hash of user_id and recording_id (or song_id): equal ids are one push")]
+    campaign_id: Id
+    user_id: Id
+    song_id: Id
+    revision: int
+    title: str
+    artist_ids: list[str]
+    decided_at: Time
+    not_before: Time
+    expires_at: Time
+    score: Annotated[
+        float,
+        Meta(ge=0, le=1, description="comparable across users and partitions; a probability once calibrated"),
+    ]
+    calibrated: bool
+    tier: Annotated[
+        Literal["initial", "live"], Meta(description="initial: at the request; live: later, as tastes move")
+    ]
+    reason: Reason
+    space: str
+    policy_version: int
+    preferences_offset: Annotated[
+        int, Meta(description="preferences of this partition were obeyed up to here (exclusive)")
+    ]
+
+
+class PartitionPrototype(Struct, frozen=True):
+    """A vector that stands for at least ten listeners."""
+
+    weight: Annotated[float, Meta(ge=0, le=1, description="share of the sampled audience")]
+    members: Annotated[int, Meta(ge=10)]
+    vector: VectorBytes
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """A song's counts over all partitions that answered."""
+
+    candidates: Count = 0
+    pushed: Count = 0
+    listened: Count = 0
+    answered: Annotated[list[int], Meta(description="partitions that answered, ascending")] = []
+
+
+EndReason = Literal["promoted", "budget", "expired", "taken-down", "superseded"]
+
+
+class Campaign(Event, frozen=True, kw_only=True):
+    """The merged view of a song on its way: the newest account of every partition, added up."""
+
+    TYPES = ("coldstart.campaign.v1",)
+    TOPIC = CAMPAIGNS
+    KEY = "song_id"
+    EXAMPLE = """{"song_id":"s-81","revision":1,"status":"active","started_at":"2026-03-01T10:00:00Z",
+        "counts":{"candidates":812,"pushed":350,"listened":4,"answered":[0,1,2,3]},"space":"bcl-0a1b2c3d4e5f"}"""
+
+    song_id: Id
+    revision: int
+    status: Literal["active", "ended"]
+    started_at: Time
+    counts: Counts
+    space: str
+    end_reason: EndReason | None = None
+    ended_at: Time | None = None
+    prototypes: list[PartitionPrototype] = []
+
+
+class Neighbour(Struct, frozen=True, array_like=True):
+    """A retrieved warm song and its cosine similarity."""
+
+    song_id: str
+    similarity: float
+
+
+class MatchRequest(Event, frozen=True, kw_only=True):
+    """A song asks one audience partition for its listeners; or a command on its campaign."""
+
+    TYPES = ("coldstart.match.requested.v1", "coldstart.match.taken-down.v1")
+    TOPIC = MATCH_REQUESTS
+    KEY = "song_id"
+    EXAMPLE = """{"song_id":"s-81","revision":1,"recording":"QM6P41900381","title":"Small Hours","artist_ids":["a-7"],
+        "vector":"Q1NWRQEBAgBiY2wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAgD8AAAAA","neighbours":[["s-2",0.91]],
+        "budget":500,"uploaded_at":"2026-03-01T10:00:00Z","expires_at":"2026-03-31T10:00:00Z"}"""
+
+    song_id: Id
+    revision: int
+    recording: Id = ""
+    title: str = ""
+    artist_ids: list[str] = []
+    vector: VectorBytes = b""
+    neighbours: list[Neighbour] = []
+    budget: Count = 0
+    uploaded_at: Annotated[Time, Meta(description="broker time of the upload: latency counts from here")]
+    expires_at: Time
+    explicit: bool = False
+    territories: list[str] = []
+
+    @classmethod
+    def taken_down(cls, ce_type: str) -> bool:
+        return ce_type == cls.TYPES[1]
+
+
+class CampaignReport(Event, frozen=True, kw_only=True):
+    """One partition's cumulative account of a song."""
+
+    TYPES = ("coldstart.campaign-report.v1",)
+    TOPIC = CAMPAIGN_REPORTS
+    KEY = "song_id"
+    EXAMPLE = """{"song_id":"s-81","revision":1,"partition":3,"partitions":4,"version":9123,"space":"bcl-0a1b2c3d4e5f",
+        "started_at":"2026-03-01T10:00:00Z","candidates":203,"pushed":88,"listened":1}"""
+
+    song_id: Id
+    revision: int
+    partition: Count
+    partitions: Annotated[int, Meta(gt=0, description="how many audience partitions there are")]
+    version: Annotated[int, Meta(description="changelog offset of the account; the highest wins")]
+    space: str
+    started_at: Time
+    candidates: Count
+    pushed: Count
+    listened: Count
+    ended: EndReason | None = None
+    prototypes: list[PartitionPrototype] = []
+
+
+class WarmSong(Event, frozen=True, kw_only=True):
+    """A song that people listen to: it can be retrieved, and its vector makes listeners' vectors."""
+
+    TYPES = ("coldstart.warm-song.v1",)
+    TOPIC = WARM_SONGS
+    KEY = "space, song_id"
+    EXAMPLE = """{"song_id":"s-2","space":"bcl","title":"Dawn",
+        "vector":"Q1NWRQEBAgBiY2wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAgD8AAAAA","bags":{"tags":{"dream pop":3}}}"""
+
+    song_id: Id
+    space: Annotated[str, Meta(min_length=1, max_length=32, description="as in the vector")]
+    vector: VectorBytes
+    title: str = ""
+    dense: dict[str, list[float]] = {}
+    bags: dict[str, dict[str, float]] = {}
+
+    def record_key(self) -> str:
+        # Spaces hold no blank, so the first one ends the space.
+        return f"{self.space} {self.song_id}"
+
+
+class LiveModel(Event, frozen=True, kw_only=True):
+    """Which artifact is live under a name."""
+
+    TYPES = ("coldstart.model.v1",)
+    TOPIC = MODELS
+    KEY = "name"
+    EXAMPLE = """{"name":"encoder","uri":"file:///models/bcl-0a1b2c3d4e5f","manifest_sha256":"5e88","space":"bcl-0a1b2c3d4e5f",
+        "dim":128,"warm_songs":2400,"published_at":"2026-03-01T09:00:00Z"}"""
+
+    name: Id
+    uri: str
+    manifest_sha256: str
+    space: str
+    dim: Annotated[int, Meta(gt=0)]
+    warm_songs: Count
+    published_at: Time
+
+
+EVENTS: tuple[type[Event], ...] = (
+    SongUpload, Listen, PushOutcome, UserPreferences, PushTarget, Campaign,
+    MatchRequest, CampaignReport, WarmSong, LiveModel,
+)  # fmt: skip

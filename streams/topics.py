@@ -1,0 +1,162 @@
+"""Which topics exist: one table, from which they are created, checked and documented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+_DAY_MS = 86_400_000
+
+
+class Plane(Enum):
+    """Which number of partitions a topic has. Topics of one plane are co-partitioned."""
+
+    AUDIENCE = "audience"
+    SONGS = "songs"
+    SINGLE = "single"
+
+
+class Cleanup(StrEnum):
+    DELETE = "delete"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One declared topic.
+
+    Attributes:
+        name: without the prefix of the installation.
+        key: what the record key is.
+        retention_ms: of a deleted topic; None for a compacted one.
+        append_time: the broker stamps records, so that their time cannot be set by a producer.
+        public: part of the contract with other teams (in the AsyncAPI document).
+    """
+
+    name: str
+    key: str
+    plane: Plane
+    cleanup: Cleanup
+    writers: str
+    meaning: str
+    retention_ms: int | None = None
+    append_time: bool = False
+    public: bool = True
+
+    def config(self) -> dict[str, str]:
+        """The topic's settings on the broker."""
+        config = {
+            "cleanup.policy": self.cleanup.value,
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "message.timestamp.type": "LogAppendTime" if self.append_time else "CreateTime",
+        }
+        if self.cleanup is Cleanup.DELETE:
+            config["retention.ms"] = str(self.retention_ms)
+        else:
+            # A reader that was away for less than this still sees every deletion.
+            config["delete.retention.ms"] = str(7 * _DAY_MS)
+        return config
+
+
+# The broker's own default, stated so that a producer's limit can be held to it.
+MAX_RECORD_BYTES = 1_048_576
+
+
+def _events(name: str, key: str, plane: Plane, days: int, writers: str, meaning: str, **more: bool) -> Topic:
+    return Topic(name, key, plane, Cleanup.DELETE, writers, meaning, retention_ms=days * _DAY_MS, **more)
+
+
+def _state(name: str, key: str, plane: Plane, writers: str, meaning: str, **more: bool) -> Topic:
+    return Topic(name, key, plane, Cleanup.COMPACT, writers, meaning, **more)
+
+
+SONG_UPLOADS = _events(
+    "song-uploads", "song_id", Plane.SONGS, 7, "upload services",
+    "a song was uploaded, updated or taken down, with its content",
+)  # fmt: skip
+LISTENS = _events("listens", "user_id", Plane.AUDIENCE, 7, "players", "who played what, when, how long, collected")
+PUSH_OUTCOMES = _events(
+    "push-outcomes", "user_id", Plane.AUDIENCE, 7, "push systems",
+    "what became of a push: delivered, failed, opened, dismissed, expired",
+)  # fmt: skip
+PREFERENCES = _state(
+    "preferences", "user_id", Plane.AUDIENCE, "account service",
+    "a user's full preferences, or the request to be erased",
+)  # fmt: skip
+AUDIENCE_VECTORS = _state(
+    "audience-vectors", "user_id", Plane.AUDIENCE, "user-model team (optional)",
+    "a listener's representation from outside",
+)  # fmt: skip
+PUSH_TARGETS = _events("push-targets", "user_id", Plane.AUDIENCE, 7, "audience role", "push this song to this user")
+CAMPAIGNS = _state(
+    "campaigns", "song_id", Plane.SONGS, "songs role", "the merged view of a song: status, counts, prototypes"
+)
+DEAD_LETTERS = _events(
+    "dead-letters", "the original key", Plane.SINGLE, 14, "all roles",
+    "a bad record: original bytes, the reason in the headers",
+)  # fmt: skip
+MATCH_REQUESTS = _events(
+    "match-requests", "song_id", Plane.AUDIENCE, 7, "songs role",
+    "a song for this partition, and every later command on it", append_time=True, public=False,
+)  # fmt: skip
+CAMPAIGN_REPORTS = _events(
+    "campaign-reports", "song_id", Plane.SONGS, 1, "audience role",
+    "a partition's cumulative account of a song; the highest version wins", public=False,
+)  # fmt: skip
+WARM_SONGS = _state(
+    "warm-songs", "song_id and space", Plane.SONGS, "publish, songs role",
+    "retrievable songs: embedding, space and content", public=False,
+)  # fmt: skip
+MODELS = _state("models", "name", Plane.SINGLE, "publish", "the live artifact: URI, sha256, space", public=False)
+AUDIENCE_STATE = _state(
+    "audience-state", "type and id", Plane.AUDIENCE, "audience role",
+    "changelog of a partition's state and of its input offsets", public=False,
+)  # fmt: skip
+# Faust derives these names from its application id and table names (streams/songs/app.py).
+SONGS_LEDGER = _state(
+    "songs-ledger-changelog", "song_id", Plane.SONGS, "songs role",
+    "changelog of the revisions already served", public=False,
+)  # fmt: skip
+SONGS_REPORTS = _state(
+    "songs-reports-changelog", "song_id", Plane.SONGS, "songs role",
+    "changelog of the newest report of every partition", public=False,
+)  # fmt: skip
+SONGS_LEADER = _events(
+    "songs-__assignor-__leader",
+    "none",
+    Plane.SINGLE,
+    1,
+    "songs role",
+    "Faust's leader election",
+    public=False,
+)
+
+TOPICS: tuple[Topic, ...] = (
+    SONG_UPLOADS, LISTENS, PUSH_OUTCOMES, PREFERENCES, AUDIENCE_VECTORS, PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS,
+    MATCH_REQUESTS, CAMPAIGN_REPORTS, WARM_SONGS, MODELS, AUDIENCE_STATE,
+    SONGS_LEDGER, SONGS_REPORTS, SONGS_LEADER,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The topics of one installation: names with its prefix, partitions by plane."""
+
+    prefix: str
+    audience_partitions: int
+    songs_partitions: int
+
+    def name(self, topic: Topic) -> str:
+        return f"{self.prefix}{topic.name}"
+
+    def partitions(self, topic: Topic) -> int:
+        return {
+            Plane.AUDIENCE: self.audience_partitions,
+            Plane.SONGS: self.songs_partitions,
+            Plane.SINGLE: 1,
+        }[topic.plane]
+
+    def by_name(self) -> Mapping[str, Topic]:
+        """Full name -> topic."""
+        return {self.name(topic): topic for topic in TOPICS}
