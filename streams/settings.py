@@ -1,0 +1,312 @@
+"""What can be configured, by environment or TOML?
+
+``COLDSTART_<SECTION>__<KEY>`` in the environment stands over ``[section] key`` in the TOML file, which stands
+over the defaults here. Each part of the program takes its own section, never the whole.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableSettings
+
+from streams.errors import Refused
+
+_PREFIX: Final = "COLDSTART_"
+
+
+class SettingsError(Refused):
+    """A setting is wrong. The message names every wrong key, its value and what is allowed."""
+
+
+def user_cache_dir() -> Path:
+    """Where this platform keeps what a program can fetch or compute again."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "coldstart"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coldstart"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Kafka(_Section):
+    """How to reach the cluster: the same for both client libraries."""
+
+    bootstrap_servers: str = Field("localhost:9092", pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")
+    """host:port, several separated by commas."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca: FilePath | None = None
+    """PEM file of the authorities to trust; without it, the system's."""
+    ssl_certificate: FilePath | None = None
+    """PEM file of the client's own certificate, where the cluster asks for one."""
+    ssl_key: FilePath | None = None
+    request_timeout_s: float = Field(10.0, gt=0, le=300)
+    """How long an administrative question may take before it is an error."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self._sasl and (self.sasl_username is None or self.sasl_password is None):
+            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        if (self.ssl_certificate is None) != (self.ssl_key is None):
+            raise ValueError("ssl_certificate and ssl_key go together: set both or neither")
+        return self
+
+    @property
+    def _sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @property
+    def _tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    def confluent(self) -> dict[str, Any]:
+        """The part of a confluent-kafka client's configuration that reaches the cluster."""
+        conf: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+        }
+        if self._sasl and self.sasl_password is not None:
+            conf |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.sasl_username,
+                "sasl.password": self.sasl_password.get_secret_value(),
+            }
+        if self._tls:
+            files = {
+                "ssl.ca.location": self.ssl_ca,
+                "ssl.certificate.location": self.ssl_certificate,
+                "ssl.key.location": self.ssl_key,
+            }
+            conf |= {key: str(path) for key, path in files.items() if path is not None}
+        return conf
+
+    def faust_brokers(self) -> list[str]:
+        """The cluster as Faust's ``broker`` wants it."""
+        return [f"kafka://{server}" for server in self.bootstrap_servers.split(",")]
+
+    def faust_credentials(self) -> Any:
+        """What Faust's ``broker_credentials`` wants; None where the cluster asks for nothing.
+
+        Raises:
+            SettingsError: a certificate or key cannot be read.
+        """
+        if self.security_protocol == "PLAINTEXT":
+            return None
+        # Only the songs role has Faust loaded; the other processes need not pay for it.
+        from faust.auth import SASLCredentials, SSLCredentials
+
+        context = self._ssl_context() if self._tls else None
+        if not self._sasl or self.sasl_password is None:
+            return SSLCredentials(context)
+        return SASLCredentials(
+            username=self.sasl_username,
+            password=self.sasl_password.get_secret_value(),
+            mechanism=self.sasl_mechanism,
+            ssl_context=context,
+        )
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_ca)
+            if self.ssl_certificate is not None:
+                context.load_cert_chain(self.ssl_certificate, self.ssl_key)
+        except (ssl.SSLError, OSError) as error:
+            files = ", ".join(str(p) for p in (self.ssl_ca, self.ssl_certificate, self.ssl_key) if p)
+            raise SettingsError(f"kafka: not usable as PEM certificates: {files} ({error})") from error
+        return context
+
+
+class Topics(_Section):
+    """How the topics of this installation are named and divided."""
+
+    prefix: str = Field("coldstart.", pattern=r"^[a-zA-Z0-9._-]*$", max_length=100)
+    """Stands before every topic, group and transactional id: two prefixes are two installations."""
+    audience_partitions: int = Field(16, ge=1, le=1024)
+    """Into how many parts users are divided. Fixed for the life of a prefix."""
+    songs_partitions: int = Field(4, ge=1, le=1024)
+    replication_factor: int = Field(1, ge=1, le=32)
+    """3 on a cluster; the embedded broker is one."""
+
+
+class Songs(_Section):
+    """The songs role."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(9101, ge=0, le=65535)
+    """Of /metrics, /livez and /readyz; 0 takes a free one."""
+    neighbours: int = Field(50, ge=1, le=1000)
+    """How many warm songs are retrieved for a new one."""
+    budget: int = Field(1000, ge=0)
+    """Pushes for a song whose upload does not say."""
+    campaign_days: float = Field(28.0, gt=0, le=365)
+    """How long a song may be pushed, where the upload does not say."""
+    batch_uploads: int = Field(64, ge=1, le=10_000)
+    batch_wait_ms: float = Field(5.0, ge=0, le=1000)
+    """How long an upload waits for company before it is encoded."""
+    session_timeout_s: float = Field(10.0, ge=6, le=300)
+    """After this silence a worker is held dead; the broker takes no less than 6."""
+    commit_interval_s: float = Field(0.5, gt=0, le=10)
+    shutdown_s: float = Field(20.0, gt=0, le=300)
+    """One deadline for the whole way out."""
+
+
+class Audience(_Section):
+    """The audience role."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(9102, ge=0, le=65535)
+    """Of /metrics, /livez and /readyz; 0 takes a free one."""
+    batch_records: int = Field(5000, ge=1, le=100_000)
+    batch_wait_ms: float = Field(5.0, ge=0, le=1000)
+    """How long the first record of a batch waits for company."""
+    session_timeout_s: float = Field(30.0, ge=6, le=300)
+    """Of a static member: a worker back before this keeps its partitions."""
+    transaction_timeout_s: float = Field(10.0, ge=1, le=60)
+    """After this the broker aborts what a dead worker left open; readers wait behind it for as long."""
+    watchdog_s: float = Field(30.0, ge=2, le=600)
+    """A transaction that takes longer hangs, and the process ends itself."""
+    start_lag_s: float = Field(5.0, ge=0, le=3600)
+    """Requests wait at the start until listens are no further behind than this."""
+    start_wait_s: float = Field(60.0, ge=0, le=3600)
+    """... but no longer than this."""
+    shutdown_s: float = Field(20.0, gt=0, le=300)
+    """One deadline for the whole way out."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.watchdog_s <= self.transaction_timeout_s:
+            raise ValueError(
+                f"watchdog_s ({self.watchdog_s}) must be above transaction_timeout_s "
+                f"({self.transaction_timeout_s}): else a slow commit is taken for a hung one"
+            )
+        return self
+
+
+class Broker(_Section):
+    """The embedded Apache Kafka."""
+
+    heap_mb: int = Field(256, ge=224, le=65536)
+    """Under 224 the broker's own log cleaner buffer does not fit and it dies without a word."""
+    start_timeout_s: float = Field(60.0, gt=0, le=600)
+
+
+class Paths(_Section):
+    """Where files live."""
+
+    cache: Path = Field(default_factory=user_cache_dir)
+    """What can be fetched or computed again: Kafka's jars, the embedded broker's data, workers' state."""
+    artifacts: Path = Path("runs")
+    """What a training writes."""
+
+    @property
+    def broker(self) -> Path:
+        """The embedded broker: jars, data, log."""
+        return self.cache / "kafka"
+
+    @property
+    def state(self) -> Path:
+        """The workers' state: a cache of their changelog."""
+        return self.cache / "state"
+
+
+class Log(_Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Hand out sections, not this."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    songs: Songs = Songs()
+    audience: Audience = Audience()
+    broker: Broker = Broker()
+    paths: Paths = Field(default_factory=Paths)
+    log: Log = Log()
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a TOML file; None reads none.
+        overrides: {section: {key: value}}, what a command-line option said; stands over everything.
+
+    Raises:
+        SettingsError: a key is unknown or a value is not allowed; the message names all of them.
+    """
+    file = _read_toml(config) if config is not None else {}
+    _refuse_unknown_sections()
+    try:
+        environment = EnvSettingsSource(Settings)()
+        return Settings(**_merge(file, environment, overrides or {}))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(each) for each in error.errors())) from None
+    except UnreadableSettings as error:
+        raise SettingsError(f"environment: {error}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config = {path}: not a readable file ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"config = {path}: not TOML ({error})") from None
+
+
+def _refuse_unknown_sections() -> None:
+    """pydantic-settings looks only for names it knows, so a misspelt section would be silently without effect."""
+    for name in os.environ:
+        section, separator, _ = name.removeprefix(_PREFIX).partition("__")
+        if name.startswith(_PREFIX) and separator and section.lower() not in Settings.model_fields:
+            raise SettingsError(
+                f"{name} = {os.environ[name]!r}: there is no section {section.lower()!r}; "
+                f"allowed: {', '.join(Settings.model_fields)}"
+            )
+
+
+def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Section by section, the later layer over the earlier."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            below = merged.get(section)
+            if isinstance(below, Mapping) and isinstance(values, Mapping):
+                values = {**below, **values}
+            merged[section] = values
+    return merged
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One wrong setting: its key, its value, and what is allowed."""
+    keys = [str(part) for part in error["loc"]]
+    key = ".".join(keys)
+    what = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        # About several keys at once; the message names them, and the input would show a password.
+        return f"{key}: {what}"
+    value = "***" if "password" in key else repr(error["input"])
+    if error["type"] == "extra_forbidden":
+        section = Settings.model_fields.get(keys[0])
+        fields = section.annotation.model_fields if section and section.annotation else Settings.model_fields
+        what = f"there is no such key; allowed: {', '.join(fields)}"
+    variable = _PREFIX + "__".join(keys).upper()
+    return f"{key} = {value}: {what} (environment {variable}, or the TOML file)"
