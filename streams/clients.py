@@ -1,0 +1,78 @@
+"""Which settings must every confluent-kafka client have, and which failure does each prevent?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import Unavailable
+from streams.settings import Kafka
+from streams.topics import MAX_RECORD_BYTES
+
+
+def producer(kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0) -> Producer:
+    """An idempotent producer, transactional if it has an id.
+
+    Args:
+        transactional_id: stable for a worker's slot, so that a restarted worker fences its former self.
+    """
+    conf = kafka.confluent() | {
+        "enable.idempotence": True,
+        # The default partitioner agrees with the Java client and Faust on a tenth of the keys only.
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        "message.max.bytes": MAX_RECORD_BYTES,
+    }
+    if transactional_id is not None:
+        conf |= {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": int(transaction_timeout_s * 1000),
+            # The next transaction often meets the former one still completing; at the default of 100 ms
+            # that retry is the whole p99.
+            "retry.backoff.ms": 2,
+            "retry.backoff.max.ms": 10,
+        }
+    return Producer(conf)
+
+
+def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
+    """A consumer that commits nothing by itself and sees only committed transactions.
+
+    Args:
+        more: further librdkafka settings, ``_`` for ``.`` (``session_timeout_ms=6000``).
+    """
+    conf = kafka.confluent() | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        # The default pauses fetching for a second whenever the local queue is full.
+        "fetch.queue.backoff.ms": 10,
+        "fetch.wait.max.ms": 50,
+        # Bounds the memory of a consumer that is behind: the default allows 64 MiB and 100,000 records.
+        "queued.max.messages.kbytes": 32_768,
+    }
+    return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()})
+
+
+def admin(kafka: Kafka) -> AdminClient:
+    """An administrative client, known to reach the cluster.
+
+    Keep it in a variable until its futures are done: a collected client fails them.
+
+    Raises:
+        Unavailable: no broker answers.
+    """
+    client = AdminClient(kafka.confluent())
+    try:
+        client.list_topics(timeout=kafka.request_timeout_s)
+    except KafkaException as error:
+        raise Unavailable(
+            f"kafka.bootstrap_servers = {kafka.bootstrap_servers!r}: no broker answers "
+            f"({error.args[0].str()}); start one with `coldstart kafka up`, or name another"
+        ) from None
+    return client

@@ -1,0 +1,90 @@
+"""What does a compacted topic say now, and from now on?
+
+Kafka's consumer groups share partitions out; a cache needs all of them. So the partitions are assigned by
+hand, read from the beginning to the end observed at the start, and followed from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.clients import consumer
+from streams.clock import Clock
+from streams.errors import Unavailable
+from streams.settings import Kafka
+
+Progress = Callable[[int, int], None]
+
+
+class Snapshot:
+    """All partitions of some topics, from the beginning.
+
+    Args:
+        topics: full names; each must exist.
+
+    Raises:
+        Unavailable: the broker does not answer, or a topic is missing.
+    """
+
+    def __init__(self, kafka: Kafka, topics: Sequence[str], clock: Clock) -> None:
+        self._clock = clock
+        self._timeout = kafka.request_timeout_s
+        # The group is never joined nor committed to; librdkafka wants a name.
+        self._consumer: Consumer = consumer(kafka, "coldstart-snapshot", enable_partition_eof=True)
+        known = self._consumer.list_topics(timeout=self._timeout).topics
+        missing = [topic for topic in topics if topic not in known]
+        if missing:
+            raise Unavailable(f"topic {', '.join(missing)}: does not exist; `coldstart topics create` creates it")
+        self._partitions = [TopicPartition(t, p, OFFSET_BEGINNING) for t in topics for p in known[t].partitions]
+        self._consumer.assign(self._partitions)
+
+    def read_to_end(self, progress: Progress | None = None) -> Iterator[Message]:
+        """Every record up to the end of each partition as it is when the reading begins.
+
+        Args:
+            progress: called with (offsets read, offsets in all).
+
+        Raises:
+            Unavailable: nothing came for the request timeout although the end is not reached.
+        """
+        ends = {}
+        for part in self._partitions:
+            low, high = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
+            if high > low:
+                ends[part.topic, part.partition] = (low, high)
+        total = sum(high - low for low, high in ends.values())
+        at = {key: low for key, (low, _) in ends.items()}
+        patience = self._clock.monotonic() + self._timeout
+        while ends:
+            for message in self._consumer.consume(1000, 0.1):
+                patience = self._clock.monotonic() + self._timeout
+                key = (message.topic(), message.partition())
+                error = message.error()
+                # Control records have offsets but are never delivered: only the end-of-partition event tells
+                # that the position went past them.
+                position = message.offset() + (0 if error else 1)
+                if error is None:
+                    yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if key in ends:
+                    at[key] = position
+                    if position >= ends[key][1]:
+                        del ends[key]
+            if progress:
+                progress(sum(at.values()), total)
+            if self._clock.monotonic() > patience:
+                waiting = ", ".join(f"{topic}[{partition}]" for topic, partition in ends)
+                raise Unavailable(f"{waiting}: no record for {self._timeout} s and the end is not reached")
+
+    def poll(self, timeout: float, limit: int = 1000) -> list[Message]:
+        """What has come since, at most ``limit`` records; waits ``timeout`` seconds for the first."""
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return []
+        return [m for m in (first, *self._consumer.consume(limit, 0)) if m.error() is None]
+
+    def close(self) -> None:
+        self._consumer.close()
