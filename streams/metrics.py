@@ -1,0 +1,175 @@
+"""Which metrics exist? Every metric of both roles, declared once: name, type, unit, labels, meaning.
+
+A role makes its catalogue on its own registry and uses the members: ``metrics.uploads_served.inc()``.
+A misspelt member is a type error. ``deploy/metrics.md`` is this module's table (``python -m streams.metrics``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar, overload
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_NAMESPACE: Final = "coldstart"
+
+# From one commit's cost to "somebody should look": the promises (p99 of 200 and 500 ms) lie on bounds.
+_SECONDS: Final = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+_MANY: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+
+M = TypeVar("M", bound="Counter | Gauge | Histogram")
+
+
+class Declared(Generic[M]):
+    """One metric's declaration; on an instance of its catalogue, the live metric itself."""
+
+    def __init__(
+        self,
+        kind: type[M],
+        unit: str,
+        meaning: str,
+        *,
+        labels: Sequence[str] = (),
+        buckets: Sequence[float] = (),
+    ) -> None:
+        self.kind = kind
+        self.meaning = meaning
+        self.unit = unit
+        self.labels = tuple(labels)
+        self.buckets = tuple(buckets)
+        self.attribute = ""
+
+    def __set_name__(self, owner: type[object], name: str) -> None:
+        self.attribute = name
+
+    @overload
+    def __get__(self, instance: None, owner: type[object]) -> Declared[M]: ...
+    @overload
+    def __get__(self, instance: Catalogue, owner: type[object]) -> M: ...
+    def __get__(self, instance: Catalogue | None, owner: type[object]) -> Declared[M] | M:
+        if instance is None:
+            return self
+        live: M = instance.live[self.attribute]
+        return live
+
+    @property
+    def name(self) -> str:
+        """As Prometheus shows it."""
+        suffix = "_total" if self.kind is Counter else ""
+        return f"{_NAMESPACE}_{self.attribute}{suffix}"
+
+    def make(self, registry: CollectorRegistry) -> M:
+        more: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
+        name = f"{_NAMESPACE}_{self.attribute}"
+        return self.kind(name, self.meaning, self.labels, registry=registry, **more)
+
+
+def _counter(unit: str, meaning: str, *labels: str) -> Declared[Counter]:
+    return Declared(Counter, unit, meaning, labels=labels)
+
+
+def _gauge(unit: str, meaning: str, *labels: str) -> Declared[Gauge]:
+    return Declared(Gauge, unit, meaning, labels=labels)
+
+
+def _seconds(meaning: str, *labels: str) -> Declared[Histogram]:
+    return Declared(Histogram, "seconds", meaning, labels=labels, buckets=_SECONDS)
+
+
+def _many(unit: str, meaning: str, *labels: str) -> Declared[Histogram]:
+    return Declared(Histogram, unit, meaning, labels=labels, buckets=_MANY)
+
+
+class Catalogue:
+    """The metrics that every role has.
+
+    Args:
+        registry: where the metrics are shown; one role may be made once on it.
+    """
+
+    dead_letters = _counter(
+        "records",
+        "Records that can never be served, by the stage that met them and the class of error",
+        "stage",
+        "error",
+    )
+    model_space = _gauge("0 or 1", "1 for the embedding space in use, 0 for one that was", "space")
+    lag_records = _gauge("records", "Records behind the end of an input, by partition", "topic", "partition")
+    lag_seconds = _gauge("seconds", "Age of the newest record read, by input and partition", "topic", "partition")
+    batch_records = _many("records", "Records taken in one batch")
+    batch_seconds = _seconds("From the first record of a batch to its commit")
+    restore_seconds = _seconds("From assignment to restored state")
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.live: Final[dict[str, Any]] = {each.attribute: each.make(registry) for each in self.declared()}
+
+    @classmethod
+    def declared(cls) -> Iterator[Declared[Any]]:
+        """Every metric of this catalogue, the common ones first."""
+        for owner in reversed(cls.__mro__):
+            yield from (each for each in vars(owner).values() if isinstance(each, Declared))
+
+
+class SongsMetrics(Catalogue):
+    """What the songs role measures."""
+
+    uploads_received = _counter("uploads", "Upload events read, by type", "type")
+    uploads_served = _counter("uploads", "Uploads whose requests were acknowledged for every audience partition")
+    uploads_ignored = _counter("uploads", "Uploads that change nothing, by reason", "reason")
+    uploads_waiting = _gauge("uploads", "Uploads read and not yet served")
+    encode_seconds = _seconds("Content to vectors, for one batch")
+    search_seconds = _seconds("Vectors to their most similar warm songs, for one batch")
+    upload_to_request_seconds = _seconds("From an upload's timestamp to the last acknowledged request for it")
+    requests_sent = _counter("records", "Match requests and other commands, acknowledged by the broker")
+    reports_merged = _counter("reports", "Campaign reports that changed a campaign")
+    warm_songs = _gauge("songs", "Songs in the index")
+    unseen_tags = _counter("tags", "Tags and categories in uploads that the model was not trained on")
+
+
+class AudienceMetrics(Catalogue):
+    """What the audience role measures."""
+
+    requests_served = _counter("commands", "Commands consumed in a committed transaction, by kind", "kind")
+    request_seconds = _seconds("Deciding who gets one song")
+    candidates = _many("users", "Listeners considered for one song, in one partition")
+    pushes = _counter("pushes", "Push targets committed, by reason", "why")
+    upload_to_push_seconds = _seconds("From an upload's timestamp to the commit of the pushes that answer it")
+    listens_applied = _counter("listens", "Listens in the committed state")
+    preferences_applied = _counter("records", "Preferences in the committed state")
+    vectors_applied = _counter("vectors", "Audience vectors from outside in the committed state")
+    transactions = _counter("transactions", "Transactions, by outcome", "outcome")
+    commit_seconds = _seconds("From the first output of a transaction to its commit")
+    changelog_records = _counter("records", "Records written to the changelog of the state")
+    reports_sent = _counter("reports", "Campaign reports acknowledged by the broker")
+    restored_records = _counter("records", "Records read from the changelog or the disk to restore state")
+    partitions = _gauge("partitions", "Partitions that this worker serves")
+    users = _gauge("users", "Users in the state, by partition", "partition")
+    campaigns = _gauge("campaigns", "Campaigns alive, by partition", "partition")
+
+
+def table() -> str:
+    """The catalogue in Markdown."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made from `streams/metrics.py` by `python -m streams.metrics > deploy/metrics.md`.",
+    ]
+    common = set(Catalogue.declared())
+    sections: list[tuple[str, type[Catalogue]]] = [
+        ("Both roles", Catalogue),
+        ("Songs role", SongsMetrics),
+        ("Audience role", AudienceMetrics),
+    ]
+    for title, catalogue in sections:
+        lines += ["", f"## {title}", "", "| metric | type | unit | labels | meaning |", "|---|---|---|---|---|"]
+        for each in catalogue.declared():
+            if catalogue is Catalogue or each not in common:
+                kind = each.kind.__name__.lower()
+                lines.append(f"| `{each.name}` | {kind} | {each.unit} | {', '.join(each.labels)} | {each.meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

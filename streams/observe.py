@@ -1,0 +1,190 @@
+"""How does a role show itself? One small HTTP server: /metrics, /livez, /readyz."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from streams.clock import Clock
+from streams.errors import Refused
+
+
+class Condition:
+    """One thing that must hold before a role is ready. It does not hold until somebody says so."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason: str | None = reason
+
+    @property
+    def reason(self) -> str | None:
+        """Why it does not hold; None when it does."""
+        return self._reason
+
+    def holds(self) -> None:
+        self._reason = None
+
+    def fails(self, reason: str) -> None:
+        self._reason = reason
+
+
+class Readiness:
+    """The named conditions of a role: ready is when all of them hold.
+
+    >>> readiness = Readiness()
+    >>> model = readiness.condition("model", "no model is live yet")
+    >>> readiness.ready
+    False
+    >>> model.holds()
+    >>> readiness.ready
+    True
+    """
+
+    def __init__(self) -> None:
+        self._conditions: dict[str, Condition] = {}
+
+    def condition(self, name: str, reason: str) -> Condition:
+        """Add a condition that fails for ``reason`` so far. Raises ValueError when the name is taken."""
+        if name in self._conditions:
+            raise ValueError(f"there is a condition {name!r} already")
+        self._conditions[name] = Condition(reason)
+        return self._conditions[name]
+
+    @property
+    def ready(self) -> bool:
+        return not self.reasons()
+
+    def reasons(self) -> dict[str, str]:
+        """Name -> why, of the conditions that fail."""
+        named = ((name, condition.reason) for name, condition in list(self._conditions.items()))
+        return {name: reason for name, reason in named if reason is not None}
+
+    def names(self) -> list[str]:
+        return list(self._conditions)
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """A loop's sign of life: it beats every round, and is held dead after ``limit_s`` of silence."""
+
+    clock: Clock
+    limit_s: float
+    _last: float | None = None
+
+    def beat(self) -> None:
+        self._last = self.clock.monotonic()
+
+    def silence(self) -> str | None:
+        """What is wrong; None while the loop beats, and before its first beat."""
+        if self._last is None:
+            return None
+        silent = self.clock.monotonic() - self._last
+        return f"no round for {silent:.0f} s, at most {self.limit_s:g}" if silent > self.limit_s else None
+
+
+class ObserveServer:
+    """Serves one role's metrics and health until closed, from its own thread.
+
+    ``/metrics`` is Prometheus text. ``/livez`` and ``/readyz`` answer 200 or 503 and JSON that names every reason.
+
+    Raises:
+        Refused: the port is taken, or the host is not this machine's.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        heartbeats: dict[str, Heartbeat] | None = None,
+    ) -> None:
+        try:
+            self._server = _Server((host, port), registry, readiness, heartbeats or {})
+        except (OSError, OverflowError) as error:
+            raise Refused(
+                f"cannot serve /metrics on {host}:{port} ({error}): choose another http_port, or 0 for a free one"
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="observe", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port in use, also when 0 was asked for."""
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._server.server_address[0]!s}:{self.port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        heartbeats: dict[str, Heartbeat],
+    ) -> None:
+        super().__init__(address, _Handler)
+        self.registry = registry
+        self.readiness = readiness
+        self.heartbeats = heartbeats
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    # A client that connects and says nothing must not hold its thread for good.
+    timeout = 10
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
+            case "/livez":
+                silences = {name: beat.silence() for name, beat in self.server.heartbeats.items()}
+                self._health(silences)
+            case "/readyz":
+                readiness = self.server.readiness
+                failing = readiness.reasons()
+                self._health({name: failing.get(name) for name in readiness.names()})
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /livez or /readyz\n")
+
+    def _health(self, reasons: dict[str, str | None]) -> None:
+        ok = not any(reasons.values())
+        body = {"ok": ok, "conditions": {name: reason or "ok" for name, reason in reasons.items()}}
+        status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+        self._answer(status, "application/json", json.dumps(body).encode() + b"\n")
+
+    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A probe every second is no news."""

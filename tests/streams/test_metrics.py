@@ -1,0 +1,62 @@
+"""The metric catalogue: shown on the caller's registry, documented, and misspelling is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from streams.metrics import AudienceMetrics, Catalogue, SongsMetrics, table
+
+ROLES = (SongsMetrics, AudienceMetrics)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_members_count_on_the_given_registry(role: type[Catalogue]) -> None:
+    registry = CollectorRegistry()
+    metrics = role(registry)
+    metrics.dead_letters.labels("validate", "InvalidField").inc()
+    labels = {"stage": "validate", "error": "InvalidField"}
+    assert registry.get_sample_value("coldstart_dead_letters_total", labels) == 1
+    role(CollectorRegistry())  # a second role in the same process has its own
+
+
+def test_latency_promises_lie_on_bucket_bounds() -> None:
+    registry = CollectorRegistry()
+    AudienceMetrics(registry).upload_to_push_seconds.observe(0.15)
+    bucket = "coldstart_upload_to_push_seconds_bucket"
+    assert registry.get_sample_value(bucket, {"le": "0.1"}) == 0
+    assert registry.get_sample_value(bucket, {"le": "0.2"}) == 1
+    assert registry.get_sample_value(bucket, {"le": "0.5"}) == 1
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_declared_name_is_the_shown_name(role: type[Catalogue]) -> None:
+    registry = CollectorRegistry()
+    role(registry)
+    shown = generate_latest(registry).decode()
+    for each in role.declared():
+        family = each.name.removesuffix("_total") + ("_total" if each.kind is Counter else "")
+        assert f"# HELP {family} {each.meaning}" in shown
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_metric_says_what_it_means(role: type[Catalogue]) -> None:
+    for each in role.declared():
+        assert each.meaning
+        assert each.unit
+        if each.attribute.endswith("seconds"):
+            assert each.unit == "seconds"
+
+
+def test_misspelt_metric_is_an_error() -> None:
+    with pytest.raises(AttributeError):
+        _ = SongsMetrics(CollectorRegistry()).upload_served  # type: ignore[attr-defined]
+
+
+def test_documented_table_is_the_catalogue() -> None:
+    documented = Path(__file__).parents[2] / "deploy" / "metrics.md"
+    assert documented.read_text(encoding="utf-8") == table() + "\n", (
+        "run `python -m streams.metrics > deploy/metrics.md`"
+    )
