@@ -310,6 +310,7 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     budget: Count = 0
     uploaded_at: Annotated[Time, Meta(description="broker time of the upload: latency counts from here")]
     expires_at: Time
+    available_from: Time | None = None
     explicit: bool = False
     territories: list[str] = []
 
@@ -338,6 +339,7 @@ class CampaignReport(Event, frozen=True, kw_only=True):
     pushed: Count
     listened: Count
     ended: EndReason | None = None
+    ended_at: Time | None = None
     prototypes: list[PartitionPrototype] = []
 
 

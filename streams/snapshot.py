@@ -64,7 +64,7 @@ class Snapshot:
                 error = message.error()
                 # Control records have offsets but are never delivered: only the end-of-partition event tells
                 # that the position went past them.
-                position = message.offset() + (0 if error else 1)
+                position = (message.offset() or 0) + (0 if error else 1)
                 if error is None:
                     yield message
                 elif error.code() != KafkaError._PARTITION_EOF:

@@ -24,7 +24,7 @@ class Match:
         neighbours: ids of the K retrieved warm songs, most similar first; may be empty.
         similarities: float32 (K,), cosine of ``vector`` with each neighbour.
         budget: pushes over all partitions and the whole life of the campaign.
-        requested_at, expires_at: Unix seconds.
+        requested_at, expires_at, available_from: Unix seconds; nobody is told of the song before the last.
     """
 
     song_id: str
@@ -41,6 +41,7 @@ class Match:
     expires_at: float
     explicit: bool = False
     territories: tuple[str, ...] = ()
+    available_from: float = 0.0
 
 
 class End(StrEnum):
@@ -130,7 +131,8 @@ class Account:
     """A partition's cumulative account of one song: what a campaign report tells.
 
     ``candidates`` is the number of users considered at the request, ``listened`` counts distinct listeners
-    since then, ``pushed`` the pushes so far. ``ended`` is None while the campaign is alive.
+    since then, ``pushed`` the pushes so far. ``ended`` is None while the campaign is alive; the times are Unix
+    seconds.
     """
 
     song_id: str
@@ -141,6 +143,8 @@ class Account:
     listened: int
     prototypes: Prototypes
     ended: End | None = None
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""How do decisions become records?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+
+from streams import vectors
+from streams.envelope import Record, pack
+from streams.events import CampaignReport, PartitionPrototype, PushTarget, Reason
+from targeting.policy import POLICY_VERSION
+from targeting.types import Account, Push
+
+SOURCE = "coldstart/audience"
+
+# Fewer members could point at a person.
+MIN_MEMBERS = 10
+
+
+def push_id(user_id: str, recording: str) -> str:
+    """The identity of a push: the same user and recording are the same push, whoever decides it again.
+
+    128 bits of BLAKE2b over the two ids, separated by a byte that UTF-8 never holds.
+    """
+    return blake2b(user_id.encode() + b"\xff" + recording.encode(), digest_size=16).hexdigest()
+
+
+def push_record(push: Push, now: float, preferences_offset: int) -> Record:
+    """The push-target of a decision.
+
+    Args:
+        now: when it was decided, Unix seconds.
+        preferences_offset: up to where, exclusive, the partition's preferences were obeyed.
+    """
+    match = push.match
+    event = PushTarget(
+        push_id=push_id(push.user_id, match.recording),
+        campaign_id=match.song_id,
+        user_id=push.user_id,
+        song_id=match.song_id,
+        revision=match.revision,
+        title=match.title,
+        artist_ids=list(match.artist_ids),
+        decided_at=_time(now),
+        not_before=_time(max(now, match.available_from)),
+        expires_at=_time(match.expires_at),
+        score=round(push.score, 6),
+        calibrated=False,
+        tier="initial",
+        reason=Reason(why=push.why.value, songs=list(push.songs), prototype=push.prototype),
+        space=match.space,
+        policy_version=POLICY_VERSION,
+        preferences_offset=preferences_offset,
+    )
+    return pack(event, ce_type=PushTarget.TYPES[0], id=event.push_id, source=SOURCE, time=now)
+
+
+def report_record(account: Account, partition: int, partitions: int, version: int, now: float) -> Record:
+    """The campaign report of an account, at a changelog offset."""
+    sampled = max(1, int(account.prototypes.members.sum()))
+    event = CampaignReport(
+        song_id=account.song_id,
+        revision=account.revision,
+        partition=partition,
+        partitions=partitions,
+        version=version,
+        space=account.space,
+        started_at=_time(account.started_at),
+        candidates=account.candidates,
+        pushed=account.pushed,
+        listened=account.listened,
+        ended=account.ended.value if account.ended else None,
+        ended_at=_time(account.ended_at) if account.ended else None,
+        prototypes=[
+            PartitionPrototype(round(int(members) / sampled, 6), int(members), vectors.pack(account.space, vector))
+            for vector, members in zip(account.prototypes.vectors, account.prototypes.members, strict=True)
+            if members >= MIN_MEMBERS
+        ],
+    )
+    id = f"{account.song_id}/{partition}/{version}"
+    return pack(event, ce_type=CampaignReport.TYPES[0], id=id, source=SOURCE, time=now)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

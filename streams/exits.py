@@ -1,0 +1,31 @@
+"""With which code does a role end, and what should its supervisor do?
+
+| code | meaning | supervisor |
+|---|---|---|
+| 0 | asked to stop, and stopped clean | leave it |
+| 2 | refused: settings, partitions or topics are wrong | leave it; a person must change something |
+| 75 | must restart: what was begun is not committed | start it again |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import structlog
+
+OK = 0
+REFUSED = 2
+RESTART = 75
+"""EX_TEMPFAIL of sysexits.h."""
+
+_log = structlog.get_logger(__name__)
+
+
+def leave(code: int, why: str) -> NoReturn:
+    """End the process at once, without cleaning up: no library gets the chance to commit half-done work."""
+    _log.error("leaving", code=code, why=why)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

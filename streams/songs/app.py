@@ -1,0 +1,255 @@
+"""Which agents read which topics, and when is an event done?
+
+Faust commits past a failed send, and ``take`` acknowledges even when the agent's body raises. So batches are
+taken unacknowledged (``noack_take``), every send is awaited, and only then is the batch acknowledged; a failed
+send ends the process through :func:`streams.exits.leave`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import faust
+import msgspec
+import structlog
+
+from streams.clock import Clock
+from streams.dead_letters import Origin, dead_letter
+from streams.envelope import Received, Record, pack, unpack
+from streams.errors import BadRecord
+from streams.events import Campaign, CampaignReport, MatchRequest, SongUpload
+from streams.exits import RESTART, leave
+from streams.metrics import SongsMetrics
+from streams.settings import Kafka, Songs, Topics
+from streams.songs.intake import Novelty, Served, content_of, novelty
+from streams.songs.matcher import Matched, Matcher
+from streams.songs.merging import merge, newer
+from streams.topics import CAMPAIGN_REPORTS, CAMPAIGNS, DEAD_LETTERS, MATCH_REQUESTS, SONG_UPLOADS, Naming, Topic
+
+SOURCE = "coldstart/songs"
+
+# Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
+_REPORTS_WAIT_S = 0.1
+_REPORTS_BATCH = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SongsRole:
+    """The parts that the agents share. ``matcher`` gives the live one at the time of the call."""
+
+    naming: Naming
+    settings: Songs
+    metrics: SongsMetrics
+    clock: Clock
+    matcher: Callable[[], Matcher]
+
+
+def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming) -> Any:
+    """The Faust application without agents. Its id is the prefix of its changelogs (streams/topics.py)."""
+    return faust.App(
+        f"{naming.prefix}songs",
+        broker=kafka.faust_brokers(),
+        broker_credentials=kafka.faust_credentials(),
+        # Faust's exactly_once loses and doubles events on a rebalance (measured); ours are idempotent instead.
+        processing_guarantee="at_least_once",
+        store="memory://",
+        topic_partitions=naming.songs_partitions,
+        topic_replication_factor=topics.replication_factor,
+        # Every topic is created from the one table; a missing one must show.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=1.0,
+        broker_commit_interval=settings.commit_interval_s,
+        consumer_auto_offset_reset="earliest",
+        # Without it a stream's stop waits for its whole buffer.
+        stream_wait_empty=False,
+        web_enabled=False,
+    )
+
+
+def add_agents(app: Any, role: SongsRole) -> None:
+    """Give the application its two agents: uploads become requests, reports become campaigns."""
+    topics = _FaustTopics(app, role.naming)
+    ledger = app.Table("ledger", partitions=role.naming.songs_partitions)
+    reports = app.Table("reports", partitions=role.naming.songs_partitions)
+
+    async def serve_uploads(stream: Any) -> None:
+        async for events in stream.noack_take(role.settings.batch_uploads, role.settings.batch_wait_ms / 1000):
+            await _or_leave(_serve_uploads(role, topics, ledger, events))
+            for event in events:
+                await stream.ack(event)
+
+    async def merge_reports(stream: Any) -> None:
+        async for events in stream.noack_take(_REPORTS_BATCH, _REPORTS_WAIT_S):
+            await _or_leave(_merge_reports(role, topics, reports, events))
+            for event in events:
+                await stream.ack(event)
+
+    app.agent(topics.get(SONG_UPLOADS), name="serve-uploads")(serve_uploads)
+    app.agent(topics.get(CAMPAIGN_REPORTS), name="merge-reports")(merge_reports)
+
+
+async def _or_leave(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:  # noqa: BLE001 - the process ends, whatever it was
+        # Whatever it was, the batch is not done, and returning to Faust would acknowledge or skip it.
+        _log.exception("batch failed")
+        leave(RESTART, "a batch could not be completed; its events stay uncommitted")
+
+
+async def _serve_uploads(role: SongsRole, topics: _FaustTopics, ledger: Any, events: Sequence[Any]) -> None:
+    metrics, now = role.metrics, role.clock.now()
+    metrics.batch_records.observe(len(events))
+    sends: list[Awaitable[Any]] = []
+    fresh: dict[str, tuple[Received[SongUpload], float]] = {}
+    with metrics.uploads_waiting.track_inprogress():
+        for event in events:
+            message = event.message
+            try:
+                upload = unpack(SongUpload, message.key, message.value, message.headers, now)
+            except BadRecord as error:
+                sends += await topics.bury(message, "songs.validate", error)
+                metrics.dead_letters.labels("songs.validate", type(error).__name__).inc()
+                continue
+            metrics.uploads_received.labels(upload.type).inc()
+            song_id = upload.event.song_id
+            # Within a batch the newest revision stands for the song, as if the others had come before it.
+            known = _served(fresh[song_id][0]) if song_id in fresh else _known(ledger, song_id)
+            what = novelty(upload, known)
+            if what is Novelty.NEW:
+                fresh[song_id] = (upload, message.timestamp)
+            else:
+                metrics.uploads_ignored.labels(what.value).inc()
+        active = [song_id for song_id, (upload, _) in fresh.items() if not SongUpload.taken_down(upload.type)]
+        matched: dict[str, Matched] = {}
+        if active:
+            contents = [content_of(fresh[song_id][0].event) for song_id in active]
+            found = role.matcher().match(contents, role.settings.neighbours, metrics)
+            matched = dict(zip(active, found, strict=True))
+        for song_id, (upload, timestamp) in fresh.items():
+            record = _request(role, upload, timestamp, matched.get(song_id))
+            for partition in range(role.naming.audience_partitions):
+                sends.append(await topics.send(MATCH_REQUESTS, record, partition))
+        await asyncio.gather(*sends)
+    metrics.requests_sent.inc(len(fresh) * role.naming.audience_partitions)
+    for song_id, (upload, timestamp) in fresh.items():
+        # Only now: remembered before its requests were safe, an upload would be lost with the process.
+        ledger[song_id] = msgspec.to_builtins(_served(upload))
+        metrics.uploads_served.inc()
+        metrics.upload_to_request_seconds.observe(max(0.0, role.clock.now() - timestamp))
+
+
+def _known(ledger: Any, song_id: str) -> Served | None:
+    value = ledger.get(song_id)
+    return None if value is None else msgspec.convert(value, Served)
+
+
+def _served(upload: Received[SongUpload]) -> Served:
+    return Served(upload.event.revision, upload.id)
+
+
+def _request(role: SongsRole, upload: Received[SongUpload], timestamp: float, matched: Matched | None) -> Record:
+    """The command that every audience partition gets. Deterministic but for the model: a repeat is the same."""
+    song = upload.event
+    uploaded_at = datetime.fromtimestamp(timestamp, UTC)
+    expires_at = song.expires_at or uploaded_at + timedelta(days=role.settings.campaign_days)
+    command = MatchRequest(
+        song_id=song.song_id,
+        revision=song.revision,
+        recording=song.recording_id or song.song_id,
+        title=song.title,
+        artist_ids=song.artist_ids,
+        vector=matched.vector if matched else b"",
+        neighbours=matched.neighbours if matched else [],
+        budget=role.settings.budget if song.budget is None else song.budget,
+        uploaded_at=uploaded_at,
+        expires_at=expires_at,
+        available_from=song.available_from,
+        explicit=song.explicit,
+        territories=song.territories,
+    )
+    ce_type = MatchRequest.TYPES[0 if matched else 1]
+    return pack(command, ce_type=ce_type, id=f"{song.song_id}/{song.revision}", source=SOURCE, time=timestamp)
+
+
+async def _merge_reports(role: SongsRole, topics: _FaustTopics, table: Any, events: Sequence[Any]) -> None:
+    now = role.clock.now()
+    sends: list[Awaitable[Any]] = []
+    changed: dict[str, dict[str, CampaignReport]] = {}
+    for event in events:
+        message = event.message
+        try:
+            report = unpack(CampaignReport, message.key, message.value, message.headers, now).event
+        except BadRecord as error:
+            sends += await topics.bury(message, "songs.merge", error)
+            role.metrics.dead_letters.labels("songs.merge", type(error).__name__).inc()
+            continue
+        known = changed.get(report.song_id)
+        if known is None:
+            known = msgspec.convert(table.get(report.song_id, {}), dict[str, CampaignReport])
+        if newer(report, known.get(str(report.partition))):
+            changed[report.song_id] = {**known, str(report.partition): report}
+            role.metrics.reports_merged.inc()
+    for song_id, newest in changed.items():
+        id = f"{song_id}/{max(report.version for report in newest.values())}"
+        record = pack(merge(newest), ce_type=Campaign.TYPES[0], id=id, source=SOURCE, time=now)
+        sends.append(await topics.send(CAMPAIGNS, record))
+    await asyncio.gather(*sends)
+    for song_id, newest in changed.items():
+        table[song_id] = msgspec.to_builtins(newest)
+
+
+class _FaustTopics:
+    """Our topics as Faust's, moving bytes: decoding is ours, so that a bad record is ours to bury."""
+
+    def __init__(self, app: Any, naming: Naming) -> None:
+        self._app = app
+        self._naming = naming
+        self._topics: dict[str, Any] = {}
+
+    def get(self, topic: Topic) -> Any:
+        if topic.name not in self._topics:
+            self._topics[topic.name] = self._app.topic(
+                self._naming.name(topic),
+                key_type=bytes,
+                value_type=bytes,
+                key_serializer="raw",
+                value_serializer="raw",
+                partitions=self._naming.partitions(topic),
+            )
+        return self._topics[topic.name]
+
+    async def send(self, topic: Topic, record: Record, partition: int | None = None) -> Awaitable[Any]:
+        """Hand a record to the producer; the awaitable ends when the broker acknowledged it, or raises."""
+        sent: Awaitable[Any] = await self.get(topic).send(
+            key=record.key, value=record.value, headers=record.headers, partition=partition, force=True
+        )
+        return sent
+
+    async def bury(self, message: Any, stage: str, error: BadRecord) -> list[Awaitable[Any]]:
+        letter = dead_letter(
+            Origin(
+                topic=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+                timestamp_ms=round(message.timestamp * 1000),
+                key=message.key,
+                value=message.value,
+                headers=list(message.headers or ()),
+            ),
+            stage,
+            error,
+        )
+        _log.warning("dead letter", stage=stage, error=type(error).__name__, reason=str(error))
+        sent = await self.get(DEAD_LETTERS).send(key=letter.key, value=letter.value, headers=letter.headers, force=True)
+        return [sent]

@@ -1,0 +1,57 @@
+"""Is this upload new, and what content does it bring?"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+import msgspec
+
+from encoder.content import SongContent
+from streams.envelope import Received
+from streams.events import SongUpload
+
+DEFAULT_SPACE = "default"
+"""The space of a dense feature whose name alone says what it is."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What the ledger remembers of a song: the last upload that was served."""
+
+    revision: int
+    id: str
+
+
+class Novelty(StrEnum):
+    """What an upload means after those served before; only a new one has an effect."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    OUTDATED = "outdated"
+
+
+def novelty(upload: Received[SongUpload], served: Served | None) -> Novelty:
+    """The same event or revision changes nothing; a lower revision came too late."""
+    if served is None or upload.event.revision > served.revision:
+        return Novelty.NEW if served is None or upload.id != served.id else Novelty.REPEATED
+    return Novelty.OUTDATED if upload.event.revision < served.revision else Novelty.REPEATED
+
+
+def dense_name(name: str, space: str) -> str:
+    """The name under which a dense feature meets the encoder: two models' embeddings never share one."""
+    return name if space == DEFAULT_SPACE else f"{name}:{space}"
+
+
+def content_of(upload: SongUpload) -> SongContent:
+    """The content in an upload, by the names that the encoder's schema uses."""
+    dense = {dense_name(name, feature.space): feature.vector for name, feature in upload.features.items()}
+    if upload.duration_ms is not None:
+        dense["duration"] = [math.log(upload.duration_ms / 1000)]
+    bags = {
+        "tags": upload.tags,
+        "genres": dict.fromkeys(upload.genres, 1.0),
+        "language": {} if upload.language is None else {upload.language: 1.0},
+        "artists": dict.fromkeys(upload.artist_ids, 1.0),
+        "album": {} if upload.album_id is None else {upload.album_id: 1.0},
+    }
+    return SongContent(dense, {name: bag for name, bag in bags.items() if bag})
