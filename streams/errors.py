@@ -9,6 +9,8 @@
     │   └── FromTheFuture         the event's time lies too far ahead of the clock
     ├── Unavailable               retriable: Kafka or a file is out of reach for now
     ├── Refused                   the operator must change something; a restart will not help
+    │   ├── SettingsError         a setting is wrong: key, value and what is allowed
+    │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
     │   └── NotPublished          no model is live
     └── MustRestart               the process must end; a fresh one continues from what was committed
@@ -62,6 +64,14 @@ class Unavailable(ColdstartError):
 
 class Refused(ColdstartError):
     """The operator must change something; a restart will not help."""
+
+
+class SettingsError(Refused):
+    """A setting is wrong. The message names every wrong key, its value and what is allowed."""
+
+
+class BrokerFailed(Refused):
+    """The embedded Kafka cannot be fetched, started or stopped; the message holds the end of its log."""
 
 
 class PartitionMismatch(Refused):

@@ -19,13 +19,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
-from streams.errors import Refused
+from streams.errors import SettingsError
 
 _PREFIX: Final = "COLDSTART_"
-
-
-class SettingsError(Refused):
-    """A setting is wrong. The message names every wrong key, its value and what is allowed."""
 
 
 def user_cache_dir() -> Path:
@@ -198,8 +194,8 @@ class Audience(_Section):
 class Broker(_Section):
     """The embedded Apache Kafka."""
 
-    heap_mb: int = Field(256, ge=224, le=65536)
-    """Under 224 the broker's own log cleaner buffer does not fit and it dies without a word."""
+    heap_mb: int = Field(256, ge=128, le=65536)
+    """Of the Java process; it takes about 100 MB beside it."""
     start_timeout_s: float = Field(60.0, gt=0, le=600)
 
 

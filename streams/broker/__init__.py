@@ -1,0 +1,5 @@
+"""The embedded Apache Kafka: the real one, started and stopped like a file is opened and closed."""
+
+from streams.broker.embedded import EmbeddedKafka
+
+__all__ = ["EmbeddedKafka"]

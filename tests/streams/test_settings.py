@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.settings import Kafka, SettingsError, load_settings, user_cache_dir
+from streams.errors import SettingsError
+from streams.settings import Kafka, load_settings, user_cache_dir
 
 
 @pytest.fixture(autouse=True)

