@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from confluent_kafka import Message
 
 from streams import vectors
 from streams.dead_letters import DeadLetter, Origin, dead_letter
-from streams.envelope import Received, unpack
+from streams.envelope import Headers, Received, unpack
 from streams.errors import BadRecord
 from streams.events import Event, Listen, MatchRequest, UserPreferences
 from targeting.types import End, Inputs, Listens, Match, Preferences, Takedown
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,11 +50,11 @@ def decode(records: Records, now: float, answered: Callable[[Message], bool]) ->
     """
     bad: list[tuple[DeadLetter, str, str]] = []
 
-    def good(stage: str, cls: type[E], messages: Iterable[Message]) -> list[Received[E]]:
+    def good(stage: str, cls: type[E], messages: Iterable[Message], read: Callable[[Received[E]], T]) -> list[T]:
         out = []
         for message in messages:
             try:
-                out.append(unpack(cls, message.key(), message.value(), message.headers(), now))
+                out.append(read(unpack(cls, message.key(), message.value(), headers(message), now)))
             except BadRecord as error:
                 if not answered(message):
                     bad.append((dead_letter(origin(message), stage, error), stage, type(error).__name__))
@@ -64,15 +65,12 @@ def decode(records: Records, now: float, answered: Callable[[Message], bool]) ->
         if message.value() is None:
             preferences.append(((message.key() or b"").decode("utf-8", "replace"), None))
         else:
-            preferences += [
-                (each.event.user_id, _preferences(each.event))
-                for each in good("audience.preferences", UserPreferences, [message])
-            ]
+            preferences += good("audience.preferences", UserPreferences, [message], _preferences)
     inputs = Inputs(
         now=now,
         preferences=preferences,
-        commands=[_command(each) for each in good("audience.commands", MatchRequest, records.commands)],
-        listens=_listens(good("audience.listens", Listen, records.listens)),
+        commands=good("audience.commands", MatchRequest, records.commands, _command),
+        listens=_listens(good("audience.listens", Listen, records.listens, _same)),
     )
     return Decoded(inputs, bad)
 
@@ -86,12 +84,22 @@ def origin(message: Message) -> Origin:
         timestamp_ms=message.timestamp()[1],
         key=message.key(),
         value=message.value(),
-        headers=message.headers() or [],
+        headers=headers(message),
     )
 
 
-def _preferences(event: UserPreferences) -> Preferences:
-    return Preferences(
+def headers(message: Message) -> Headers:
+    """A consumed record's headers; confluent-kafka's type also allows what only a producer may give."""
+    return cast(Headers, message.headers() or [])
+
+
+def _same(received: Received[Listen]) -> Received[Listen]:
+    return received
+
+
+def _preferences(received: Received[UserPreferences]) -> tuple[str, Preferences]:
+    event = received.event
+    return event.user_id, Preferences(
         user_id=event.user_id,
         opted_in=event.opted_in,
         country=event.country,

@@ -1,0 +1,232 @@
+"""Which partitions are ours, and what is there to read from them?
+
+One consumer subscribes to ``listens`` and takes part in the group. Two more read ``match-requests`` and
+``preferences`` of the same partitions, assigned by hand; their offsets are committed for the group by the
+same transaction. All rebalance callbacks run inside :meth:`Assignment.poll_listens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec
+
+from streams.clients import admin, consumer
+from streams.clock import Clock
+from streams.errors import MustRestart, Unavailable
+from streams.settings import Audience, Kafka
+from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Naming
+
+_COMMANDS_AT_ONCE = 64
+# Within a batch the newest preference of a user counts; a bound keeps a first reading of millions in pieces.
+_PREFERENCES_AT_ONCE = 10_000
+
+
+@dataclass(slots=True)
+class Positions:
+    """The next offset to read of each input of one partition, as of the last commit."""
+
+    listens: int = OFFSET_BEGINNING
+    commands: int = OFFSET_BEGINNING
+    preferences: int = OFFSET_BEGINNING
+
+    def known(self) -> dict[str, int]:
+        """Input -> offset, where there is one."""
+        all_inputs = {"listens": self.listens, "commands": self.commands, "preferences": self.preferences}
+        return {name: offset for name, offset in all_inputs.items() if offset >= 0}
+
+
+@dataclass(slots=True)
+class Polled:
+    """What one consumer gave: records by partition."""
+
+    records: dict[int, list[Message]] = field(default_factory=dict)
+
+    def add(self, messages: Iterable[Message], held: Mapping[int, Any]) -> None:
+        for message in messages:
+            partition = message.partition() or 0
+            if message.error() is None and partition in held:
+                self.records.setdefault(partition, []).append(message)
+
+
+class Assignment:
+    """The inputs of the partitions that this member of the group holds.
+
+    Args:
+        member: stable name of this worker's slot; a second process with it is fenced by the broker.
+        on_change: called with (new, gone) partition numbers; gone ones are already unassigned everywhere.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        naming: Naming,
+        settings: Audience,
+        clock: Clock,
+        member: str,
+        on_change: Callable[[list[int], list[int]], None],
+    ) -> None:
+        group = f"{naming.prefix}audience"
+        self._names = {"listens": naming.name(LISTENS), "commands": naming.name(MATCH_REQUESTS)}
+        self._names["preferences"] = naming.name(PREFERENCES)
+        self._timeout = kafka.request_timeout_s
+        self._clock = clock
+        self._on_change = on_change
+        self._held: set[int] = set()
+        self._preferences_read: dict[int, int] = {}
+        self._admin = admin(kafka)
+        self._listens: Consumer = consumer(
+            kafka,
+            group,
+            group_instance_id=member,
+            partition_assignment_strategy="cooperative-sticky",
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=1000,
+        )
+        # Groups of these are never joined nor committed to.
+        self._commands: Consumer = consumer(kafka, f"{group}-commands")
+        self._preferences: Consumer = consumer(kafka, f"{group}-preferences", enable_partition_eof=True)
+        self._listens.subscribe(
+            [self._names["listens"]], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    @property
+    def group_metadata(self) -> Any:
+        """This member's generation; to be taken before a batch is read, so that a later one is refused."""
+        return self._listens.consumer_group_metadata()
+
+    def topic_partition(self, input_name: str, partition: int, offset: int) -> TopicPartition:
+        return TopicPartition(self._names[input_name], partition, offset)
+
+    def committed(self, partition: int) -> Positions:
+        """The group's committed offsets of one partition.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        wanted = [TopicPartition(topic, partition) for topic in self._names.values()]
+        try:
+            found = self._listens.committed(wanted, timeout=self._timeout)
+        except KafkaException as error:
+            raise Unavailable(f"committed offsets of partition {partition}: {error.args[0].str()}") from error
+        offsets = {each.topic: each.offset for each in found if each.offset >= 0}
+        return Positions(**{name: offsets.get(topic, OFFSET_BEGINNING) for name, topic in self._names.items()})
+
+    def ends(self, input_name: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The committed end of an input now, by partition.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        topic = self._names[input_name]
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        request = {TopicPartition(topic, p): latest for p in partitions}
+        try:
+            futures = self._admin.list_offsets(
+                request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout
+            )
+            return {tp.partition: future.result(self._timeout).offset for tp, future in futures.items()}
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"end offsets of {topic}: {error}") from error
+
+    def begin(self, partition: int, at: Positions) -> None:
+        """Read listens and preferences of a restored partition: listens on from ``at``, preferences all."""
+        if at.listens >= 0:
+            self._listens.seek(self.topic_partition("listens", partition, at.listens))
+        self._listens.resume([TopicPartition(self._names["listens"], partition)])
+        self._preferences.incremental_assign([self.topic_partition("preferences", partition, OFFSET_BEGINNING)])
+        self._preferences_read[partition] = 0
+
+    def begin_commands(self, partition: int, at: Positions) -> None:
+        self._commands.incremental_assign([self.topic_partition("commands", partition, at.commands)])
+
+    def go_back(self, positions: Mapping[int, Positions]) -> None:
+        """After an abort: read again from the last commit."""
+        for partition, at in positions.items():
+            self._listens.seek(self.topic_partition("listens", partition, at.listens))
+            if partition in {tp.partition for tp in self._commands.assignment()}:
+                self._commands.seek(self.topic_partition("commands", partition, at.commands))
+            self._preferences.seek(self.topic_partition("preferences", partition, at.preferences))
+            self._preferences_read[partition] = 0
+
+    def poll_listens(self, limit: int) -> Polled:
+        """Listens that are here already; rebalance callbacks run in this call."""
+        polled = Polled()
+        polled.add(_checked(self._listens.consume(limit, 0)), dict.fromkeys(self._held))
+        return polled
+
+    def poll_commands(self, wait_s: float) -> Polled:
+        """Commands in arrival order; waits for the first, never for more."""
+        first = self._commands.poll(wait_s)
+        polled = Polled()
+        if first is not None:
+            messages = [first, *self._commands.consume(_COMMANDS_AT_ONCE, 0)]
+            polled.add(_checked(messages), dict.fromkeys(self._held))
+        return polled
+
+    def poll_preferences(self, until: Mapping[int, int] | None = None) -> Polled:
+        """Preferences that are here already, or all up to the given ends.
+
+        Raises:
+            MustRestart: an end is not reached within the request timeout.
+        """
+        polled = Polled()
+        deadline = self._clock.monotonic() + self._timeout
+        while True:
+            behind = until is not None and any(self._preferences_read[p] < end for p, end in until.items())
+            messages = self._preferences.consume(_PREFERENCES_AT_ONCE, 0.005 if behind else 0)
+            for message in messages:
+                # Control records are never delivered; the end-of-partition event tells that they were passed.
+                at = (message.offset() or 0) + (1 if message.error() is None else 0)
+                self._preferences_read[message.partition() or 0] = at
+            polled.add(_checked(messages), dict.fromkeys(self._held))
+            if not behind:
+                return polled
+            if self._clock.monotonic() > deadline:
+                raise MustRestart(f"{self._names['preferences']}: the end {until} is not reached")
+
+    def close(self) -> None:
+        for each in (self._commands, self._preferences, self._listens):
+            each.close()
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._listens.incremental_assign(partitions)
+        # Nothing is read before the state is restored.
+        self._listens.pause(partitions)
+        new = [tp.partition for tp in partitions]
+        self._held.update(new)
+        self._on_change(new, [])
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = [tp.partition for tp in partitions]
+        for name, reader in (("commands", self._commands), ("preferences", self._preferences)):
+            reading = {tp.partition for tp in reader.assignment()}
+            reader.incremental_unassign([TopicPartition(self._names[name], p) for p in gone if p in reading])
+        self._listens.incremental_unassign(partitions)
+        self._held.difference_update(gone)
+        self._on_change([], gone)
+
+
+def _checked(messages: Iterable[Message]) -> list[Message]:
+    """Raise what is no record and no end of partition: an error of the client itself."""
+    out = []
+    for message in messages:
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            out.append(message)
+        elif error.fatal():
+            raise MustRestart(f"consumer: {error.str()}")
+        elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
+            raise KafkaException(error)
+    return out

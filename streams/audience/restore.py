@@ -1,0 +1,134 @@
+"""What is a partition's state, from its changelog?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.audience.assignment import Positions
+from streams.clients import consumer
+from streams.clock import Clock
+from streams.errors import Refused, Unavailable
+from streams.settings import Kafka
+from streams.topics import AUDIENCE_STATE, Naming
+
+OFFSETS_KEY = b"o"
+"""The changelog's own record: the input offsets that its state stands for."""
+
+CAMPAIGN_PREFIX = b"c"
+
+
+def offsets_value(positions: Positions) -> bytes:
+    return msgspec.json.encode(positions.known())
+
+
+@dataclass(slots=True)
+class Restored:
+    """A partition's changelog: the newest value of every key, and what stands beside the state.
+
+    Attributes:
+        records: key -> value, without deletions and without the offsets record.
+        versions: campaign key -> changelog offset of its record.
+        positions: the input offsets of the state; none known if nothing was ever committed.
+    """
+
+    records: dict[bytes, bytes] = field(default_factory=dict)
+    versions: dict[bytes, int] = field(default_factory=dict)
+    positions: Positions = field(default_factory=Positions)
+
+
+def read_changelog(
+    kafka: Kafka, naming: Naming, partition: int, clock: Clock, keep_alive: Callable[[int, int], None]
+) -> Restored:
+    """Read a partition's changelog to its end.
+
+    The end is the one that also counts uncommitted records: the committed end can stop short behind an open
+    transaction of a dead worker, and what lies behind that transaction would be missed.
+
+    Args:
+        keep_alive: called about once a second with (offsets read, offsets in all).
+
+    Raises:
+        Unavailable: the broker does not answer, or the changelog does not advance for a minute.
+    """
+    restored = Restored()
+    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive):
+        key, value = message.key() or b"", message.value()
+        if key == OFFSETS_KEY:
+            restored.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
+        elif value is None:
+            restored.records.pop(key, None)
+            restored.versions.pop(key, None)
+        else:
+            restored.records[key] = value
+            if key.startswith(CAMPAIGN_PREFIX):
+                restored.versions[key] = message.offset() or 0
+    return restored
+
+
+def reconcile(partition: int, committed: Positions, stored: Positions) -> Positions:
+    """From where to read on.
+
+    Both are written by the same transactions, so they are equal; or the group's offsets were lost, then the
+    state's own count.
+
+    Raises:
+        Refused: they differ: the state and the offsets come from different histories.
+    """
+    theirs, ours = committed.known(), stored.known()
+    if theirs and theirs != ours:
+        raise Refused(
+            f"partition {partition}: the group's offsets {theirs} are not those of the state {ours}; the topics or "
+            "the group were changed by hand. Reset the group's offsets to the state's, or start under a new prefix"
+        )
+    return stored
+
+
+# Longer than any transaction may stay open: what a dead worker left is aborted by then.
+_PATIENCE_S = 75.0
+
+
+def _to_end(
+    kafka: Kafka, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None]
+) -> Iterator[Message]:
+    # Its group is never joined nor committed to.
+    reader: Consumer = consumer(kafka, "coldstart-restore", enable_partition_eof=True)
+    try:
+        low, end = _uncommitted_range(kafka, topic, partition)
+        reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        at, spoken = low, clock.monotonic()
+        patience = clock.monotonic() + _PATIENCE_S
+        while at < end:
+            messages = reader.consume(10_000, 0.05)
+            now = clock.monotonic()
+            if messages:
+                patience = now + _PATIENCE_S
+            for message in messages:
+                error = message.error()
+                at = (message.offset() or 0) + (1 if error is None else 0)
+                if error is None:
+                    yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+            if now - spoken > 1.0:
+                spoken = now
+                keep_alive(at - low, end - low)
+            if now > patience:
+                raise Unavailable(f"{topic}[{partition}]: stands at {at} of {end} for {_PATIENCE_S:g} s")
+    finally:
+        reader.close()
+
+
+def _uncommitted_range(kafka: Kafka, topic: str, partition: int) -> tuple[int, int]:
+    probe: Consumer = consumer(kafka, "coldstart-restore", isolation_level="read_uncommitted")
+    try:
+        found = probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.request_timeout_s)
+    except KafkaException as error:
+        raise Unavailable(f"{topic}[{partition}]: {error.args[0].str()}") from error
+    finally:
+        probe.close()
+    low, high = found
+    return low, high

@@ -1,0 +1,93 @@
+"""How does the audience process start and end?"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from streams.audience.worker import Worker
+from streams.clients import admin
+from streams.clock import SystemClock
+from streams.errors import PartitionMismatch, Unavailable
+from streams.exits import RESTART, leave
+from streams.live import LiveView
+from streams.metrics import AudienceMetrics
+from streams.observe import Heartbeat, ObserveServer, Readiness
+from streams.settings import Kafka, Settings
+from streams.topics import TOPICS, Naming, Plane
+from targeting.partition import Partition
+from targeting.policy import Policy
+from targeting.songs import Songs
+
+# A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
+_LOOP_SILENCE_S = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, slot: int, policy: Policy) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        Refused, Unavailable: the process cannot start; the message says why.
+        MustRestart: the process cannot go on; a new one can.
+    """
+    clock = SystemClock()
+    naming = Naming(settings.topics.prefix, settings.topics.audience_partitions, settings.topics.songs_partitions)
+    check_partitions(settings.kafka, naming)
+    registry, readiness = CollectorRegistry(), Readiness()
+    metrics = AudienceMetrics(registry)
+    heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
+    restored = readiness.condition("restored", "no partitions assigned yet")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ObserveServer(
+        settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat}
+    ) as server:
+        _log.info("observe", url=server.url)
+        view = LiveView(settings.kafka, naming, clock)
+        songs = Songs()
+        worker = Worker(
+            settings.kafka, naming, settings.audience, clock, metrics, view, songs,
+            lambda number: Partition(number, naming.audience_partitions, songs, policy),
+            slot, heartbeat, restored,
+        )  # fmt: skip
+        while not stop.is_set():
+            worker.round()
+        restored.fails("stopping")
+        _log.info("stopping")
+        # One deadline for the whole way out; everything committed is safe already.
+        deadline = threading.Timer(
+            settings.audience.shutdown_s,
+            leave,
+            (RESTART, f"shutdown took longer than {settings.audience.shutdown_s} s"),
+        )
+        deadline.daemon = True
+        deadline.start()
+        worker.close()
+        view.close()
+        deadline.cancel()
+
+
+def check_partitions(kafka: Kafka, naming: Naming) -> None:
+    """Users are divided by the number of partitions; caps, ledgers and erasures stay where they are.
+
+    Raises:
+        PartitionMismatch: a topic has another number of partitions than the settings say.
+        Unavailable: the broker does not answer, or a topic is missing.
+    """
+    present = admin(kafka).list_topics(timeout=kafka.request_timeout_s).topics
+    for topic in (each for each in TOPICS if each.plane is Plane.AUDIENCE):
+        name = naming.name(topic)
+        if name not in present:
+            raise Unavailable(f"topic {name}: does not exist; `coldstart topics create` creates it")
+        found = len(present[name].partitions)
+        if found != naming.audience_partitions:
+            raise PartitionMismatch(
+                f"topics.audience_partitions = {naming.audience_partitions}: topic {name} has {found}; users would "
+                "change partition while their caps and erasures stayed. To grow, start under a new prefix and backfill"
+            )

@@ -1,0 +1,344 @@
+"""In which order is all this done, round after round?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka import KafkaError, Message, Producer
+
+from streams.audience.assignment import Assignment, Positions
+from streams.audience.inputs import Decoded, Records, decode
+from streams.audience.outputs import push_record, report_record
+from streams.audience.restore import (
+    CAMPAIGN_PREFIX,
+    OFFSETS_KEY,
+    offsets_value,
+    read_changelog,
+    reconcile,
+)
+from streams.audience.transaction import Aborted, Transactions
+from streams.audience.watchdog import Watchdog
+from streams.clients import producer
+from streams.clock import Clock
+from streams.live import LiveView
+from streams.metrics import AudienceMetrics
+from streams.observe import Condition, Heartbeat
+from streams.settings import Audience, Kafka
+from streams.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, DEAD_LETTERS, PUSH_TARGETS, Naming
+from targeting.partition import Partition, Staged
+from targeting.songs import Songs
+from targeting.types import Account, Match
+
+# The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
+_REPORTS_EVERY_S = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Held:
+    """A restored partition: its state, and where it stands in every input.
+
+    Attributes:
+        consumed_before: where preferences stood at the start: those before have had their dead letters.
+        versions: campaign key -> changelog offset of its newest record.
+        commands_from: None once commands are read; until then, when reading them was put off at the latest.
+        listens_end: end of the listens when this worker got the partition.
+    """
+
+    state: Partition
+    at: Positions
+    consumed_before: int
+    versions: dict[bytes, int]
+    listens_end: int
+    commands_by: float | None
+    staged: Staged | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one round has to do, by partition."""
+
+    records: dict[int, Records] = field(default_factory=dict)
+
+    def of(self, partition: int) -> Records:
+        return self.records.setdefault(partition, Records())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.records.values()))
+
+
+class Worker:
+    """The partitions of one slot, from input to commit. Everything happens on the calling thread.
+
+    Args:
+        new_partition: makes the empty state of a partition.
+        slot: stable number of this worker; a restarted worker takes over its former self by it.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        naming: Naming,
+        settings: Audience,
+        clock: Clock,
+        metrics: AudienceMetrics,
+        view: LiveView,
+        songs: Songs,
+        new_partition: Callable[[int], Partition],
+        slot: int,
+        heartbeat: Heartbeat,
+        restored: Condition,
+    ) -> None:
+        self._kafka = kafka
+        self._naming = naming
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._view = view
+        self._songs = songs
+        self._new_partition = new_partition
+        self._heartbeat = heartbeat
+        self._ready = restored
+        self._held: dict[int, Held] = {}
+        self._to_restore: list[int] = []
+        self._seen_version = -1
+        self._reports_due = clock.monotonic() + _REPORTS_EVERY_S
+        self._watchdog = Watchdog(clock, settings.watchdog_s)
+        name = f"{naming.prefix}audience-{slot}"
+        # First the transactions: what a former self left open ends now, so that its changelog can be read.
+        self._transactions = Transactions(kafka, settings, name)
+        self._reports: Producer = producer(kafka)
+        self._assignment = Assignment(kafka, naming, settings, clock, name, self._change)
+
+    def round(self) -> None:
+        """One round: take what is there, commit it. Waits a few milliseconds when there is nothing."""
+        self._heartbeat.beat()
+        self._follow_songs()
+        group = self._assignment.group_metadata
+        listens = self._assignment.poll_listens(self._settings.batch_records)
+        self._restore_new()
+        self._open_commands()
+        batch = Batch()
+        for partition, messages in listens.records.items():
+            if partition in self._held:
+                batch.of(partition).listens = messages
+        idle_s = 0.0 if batch.records else self._settings.batch_wait_ms / 1000
+        commands = self._assignment.poll_commands(idle_s)
+        for partition, messages in commands.records.items():
+            batch.of(partition).commands = messages
+        # Whoever opted out before this batch began is not pushed by it.
+        until = self._assignment.ends("preferences", commands.records) if commands.records else None
+        for partition, messages in self._assignment.poll_preferences(until).records.items():
+            if partition in self._held:
+                batch.of(partition).preferences = messages
+        if batch:
+            self._commit(batch, group)
+        self._report_again()
+        self._reports.poll(0)
+
+    def close(self) -> None:
+        """Leave the group and send what is on its way. Nothing is half-done between rounds."""
+        self._reports.flush(self._kafka.request_timeout_s)
+        self._assignment.close()
+        self._watchdog.close()
+
+    # -- the batch ---------------------------------------------------------------------------------------
+
+    def _commit(self, batch: Batch, group: object) -> None:
+        started, now = self._clock.monotonic(), self._clock.now()
+        decoded = {p: self._decode(p, records, now) for p, records in batch.records.items()}
+        with self._watchdog.guard():
+            self._transactions.begin()
+            after = {p: self._write(p, decoded[p], records, now) for p, records in batch.records.items()}
+            offsets = [
+                self._assignment.topic_partition(name, p, offset)
+                for p, at in after.items()
+                for name, offset in at.known().items()
+            ]
+            try:
+                self._transactions.commit(offsets, group)
+            except Aborted:
+                self._metrics.transactions.labels("aborted").inc()
+                self._assignment.go_back({p: held.at for p, held in self._held.items()})
+                return
+        self._metrics.transactions.labels("committed").inc()
+        self._metrics.batch_records.observe(len(batch))
+        for p, at in after.items():
+            self._apply(p, at, decoded[p])
+        self._metrics.batch_seconds.observe(self._clock.monotonic() - started)
+
+    def _decode(self, partition: int, records: Records, now: float) -> Decoded:
+        held = self._held[partition]
+        preferences = self._assignment.topic_partition("preferences", partition, 0).topic
+
+        def answered(message: Message) -> bool:
+            return message.topic() == preferences and (message.offset() or 0) < held.consumed_before
+
+        return decode(records, now, answered)
+
+    def _write(self, partition: int, decoded: Decoded, records: Records, now: float) -> Positions:
+        """Stage a partition's part of the batch and produce it; returns the positions after it."""
+        held = self._held[partition]
+        started = self._clock.monotonic()
+        staged = held.staged = held.state.stage(decoded.inputs)
+        matches = [command for command in decoded.inputs.commands if isinstance(command, Match)]
+        if matches:
+            self._metrics.request_seconds.observe((self._clock.monotonic() - started) / len(matches))
+        after = Positions(
+            _next(records.listens, held.at.listens),
+            _next(records.commands, held.at.commands),
+            _next(records.preferences, held.at.preferences),
+        )
+        produce, name = self._transactions.produce, self._naming.name
+        for key, value in staged.outputs.changelog:
+            tell = _keep(held.versions, key) if key.startswith(CAMPAIGN_PREFIX) else None
+            produce(name(AUDIENCE_STATE), partition, key, value, on_offset=tell)
+        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(after))
+        for push in staged.outputs.pushes:
+            record = push_record(push, now, max(0, after.preferences))
+            produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
+        for letter, _, _ in decoded.bad:
+            produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
+        return after
+
+    def _apply(self, partition: int, at: Positions, decoded: Decoded) -> None:
+        """The commit is done: take the staged state over, count, and report."""
+        held, metrics = self._held[partition], self._metrics
+        if held.staged is None:
+            raise RuntimeError(f"partition {partition}: committed without being staged")
+        outputs = held.staged.outputs
+        held.state.apply(held.staged)
+        held.staged, held.at = None, at
+        now, answered = self._clock.now(), set()
+        for push in outputs.pushes:
+            metrics.pushes.labels(push.why.value).inc()
+            if push.match.song_id not in answered:
+                answered.add(push.match.song_id)
+                metrics.upload_to_push_seconds.observe(max(0.0, now - push.match.requested_at))
+        for command in decoded.inputs.commands:
+            metrics.requests_served.labels(type(command).__name__.lower()).inc()
+        for account in outputs.accounts:
+            metrics.candidates.observe(account.candidates)
+        if decoded.inputs.listens is not None:
+            metrics.listens_applied.inc(len(decoded.inputs.listens.user_ids))
+        metrics.preferences_applied.inc(len(decoded.inputs.preferences))
+        metrics.changelog_records.inc(len(outputs.changelog) + 1)
+        for _, stage, error in decoded.bad:
+            metrics.dead_letters.labels(stage, error).inc()
+        metrics.users.labels(str(partition)).set(held.state.users)
+        metrics.campaigns.labels(str(partition)).set(held.state.campaigns)
+        self._report(partition, outputs.accounts)
+
+    # -- partitions come and go --------------------------------------------------------------------------
+
+    def _change(self, new: list[int], gone: list[int]) -> None:
+        for partition in gone:
+            # Dropped, not saved: the changelog has all that was committed.
+            self._held.pop(partition, None)
+            self._metrics.users.remove(str(partition))
+            self._metrics.campaigns.remove(str(partition))
+        self._to_restore = [p for p in self._to_restore if p not in gone] + new
+        self._metrics.partitions.set(len(self._held))
+        _log.info("partitions", new=new, gone=gone, held=sorted(self._held))
+        if new:
+            self._ready.fails(f"restoring partitions {self._to_restore}")
+
+    def _restore_new(self) -> None:
+        while self._to_restore:
+            self._restore(self._to_restore[0])
+        if self._held:
+            self._ready.holds()
+
+    def _restore(self, partition: int) -> None:
+        started = self._clock.monotonic()
+
+        def keep_alive(done: int, total: int) -> None:
+            self._heartbeat.beat()
+            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
+
+        committed = self._assignment.committed(partition)
+        found = read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive)
+        at = reconcile(partition, committed, found.positions)
+        state = self._new_partition(partition)
+        state.restore(found.records.items())
+        self._held[partition] = held = Held(
+            state=state,
+            at=Positions(at.listens, at.commands),
+            consumed_before=at.preferences,
+            versions=found.versions,
+            listens_end=self._assignment.ends("listens", [partition])[partition],
+            commands_by=self._clock.monotonic() + self._settings.start_wait_s,
+        )
+        self._to_restore.remove(partition)
+        self._assignment.begin(partition, held.at)
+        seconds = self._clock.monotonic() - started
+        self._metrics.restore_seconds.observe(seconds)
+        self._metrics.restored_records.inc(len(found.records))
+        self._metrics.partitions.set(len(self._held))
+        self._metrics.users.labels(str(partition)).set(state.users)
+        self._metrics.campaigns.labels(str(partition)).set(state.campaigns)
+        _log.info("restored", partition=partition, records=len(found.records), seconds=round(seconds, 3))
+        self._report(partition, state.accounts())
+
+    def _open_commands(self) -> None:
+        """Commands are read once the listens that were waiting are in, but not put off for ever."""
+        for partition, held in self._held.items():
+            if held.commands_by is None:
+                continue
+            if max(held.at.listens, 0) >= held.listens_end or self._clock.monotonic() > held.commands_by:
+                held.commands_by = None
+                self._assignment.begin_commands(partition, held.at)
+
+    def _follow_songs(self) -> None:
+        self._view.poll()
+        warm, model = self._view.warm(), self._view.model
+        if warm is None or model is None or self._view.version == self._seen_version:
+            return
+        self._songs.set_vectors(model.space, warm.ids, warm.vectors)
+        for held in self._held.values():
+            held.state.follow_songs()
+        self._seen_version = self._view.version
+
+    # -- reports -----------------------------------------------------------------------------------------
+
+    def _report_again(self) -> None:
+        if self._clock.monotonic() < self._reports_due:
+            return
+        self._reports_due = self._clock.monotonic() + _REPORTS_EVERY_S
+        for partition, held in self._held.items():
+            self._report(partition, held.state.accounts())
+
+    def _report(self, partition: int, accounts: Iterable[Account]) -> None:
+        """After the commit, from committed state, outside the transaction: Faust, which reads the reports, sees
+        uncommitted records too. A report that is lost is sent again within a minute."""
+        versions, now = self._held[partition].versions, self._clock.now()
+        for account in accounts:
+            version = versions[CAMPAIGN_PREFIX + account.song_id.encode()]
+            record = report_record(account, partition, self._naming.audience_partitions, version, now)
+            self._reports.produce(
+                self._naming.name(CAMPAIGN_REPORTS),
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                on_delivery=self._reported,
+            )
+
+    def _reported(self, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self._metrics.reports_sent.inc()
+        else:
+            _log.warning("report not sent, sent again within a minute", error=error.str())
+
+
+def _next(messages: list[Message], otherwise: int) -> int:
+    return (messages[-1].offset() or 0) + 1 if messages else otherwise
+
+
+def _keep(versions: dict[bytes, int], key: bytes) -> Callable[[int], None]:
+    def keep(offset: int) -> None:
+        versions[key] = offset
+
+    return keep
