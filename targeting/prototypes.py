@@ -1,0 +1,96 @@
+"""Which few vectors stand for an audience?
+
+Spherical k-means on a sample of the candidates. The sample is the candidates with the smallest hashes of
+(user, song): the same users whatever the order they came in, and 4,096 of them cluster within 0.3 % of all
+20,000. A prototype of few members says something about persons, so it is never shown outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from targeting.slots import I64, U64, mixed
+from targeting.types import F32, Prototypes
+
+SAMPLE = 4096
+SHOWN_FROM = 10
+
+# Restarts run on this many of the sample, and only the best of them on all of it.
+_DRAFT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """How prototypes are made. ``rounds`` are Lloyd iterations, of each restart and again of the best one."""
+
+    prototypes: int = 8
+    sample: int = SAMPLE
+    restarts: int = 3
+    rounds: int = 5
+
+
+def bottom(hashes: U64, song_hash: int, most: int) -> I64:
+    """The indices of the ``most`` users with the smallest hash of user and song, smallest first."""
+    order = mixed(hashes, song_hash)
+    chosen = np.argpartition(order, most)[:most] if most < len(order) else np.arange(len(order))
+    return chosen[np.argsort(order[chosen], kind="stable")]
+
+
+def cluster(vectors: F32, how: Clustering, seed: int) -> Prototypes:
+    """Prototypes of unit vectors (n, d), largest first; at most ``how.prototypes``, fewer where n is small.
+
+    Rows of zeros (users without a vector) are left out.
+    """
+    vectors = vectors[vectors.any(axis=1)]
+    if not len(vectors):
+        return Prototypes(np.zeros((0, vectors.shape[1]), np.float32), np.zeros(0, np.int64))
+    rng = np.random.default_rng(seed)
+    draft = vectors[:_DRAFT]
+    best, best_fit = draft[:1], -np.inf
+    for _ in range(how.restarts):
+        centres = _lloyd(draft, _spread(draft, how.prototypes, rng), how.rounds)
+        fit = float((draft @ centres.T).max(axis=1).sum())
+        if fit > best_fit:
+            best, best_fit = centres, fit
+    centres = _lloyd(vectors, best, how.rounds)
+    members = np.bincount((vectors @ centres.T).argmax(axis=1), minlength=len(centres))
+    order = np.argsort(-members, kind="stable")
+    order = order[members[order] > 0]
+    return Prototypes(centres[order], members[order].astype(np.int64))
+
+
+def shown(prototypes: Prototypes, least: int = SHOWN_FROM) -> Prototypes:
+    """Those that stand for enough users to be seen outside."""
+    enough = prototypes.members >= least
+    return Prototypes(prototypes.vectors[enough], prototypes.members[enough])
+
+
+def _spread(vectors: F32, count: int, rng: np.random.Generator) -> F32:
+    """Starting centres far from each other (k-means++; Arthur and Vassilvitskii 2007)."""
+    chosen = [int(rng.integers(len(vectors)))]
+    far = 1 - vectors @ vectors[chosen[0]]
+    for _ in range(min(count, len(vectors)) - 1):
+        ends = np.cumsum(np.maximum(far, 0), dtype=np.float64)
+        # All alike: one centre says everything.
+        if ends[-1] <= 1e-6 * len(vectors):
+            break
+        chosen.append(min(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")), len(far) - 1))
+        np.minimum(far, 1 - vectors @ vectors[chosen[-1]], out=far)
+    return vectors[chosen]
+
+
+def _lloyd(vectors: F32, centres: F32, rounds: int) -> F32:
+    ones = np.ones(len(vectors), np.float32)
+    every = np.arange(len(vectors) + 1)
+    for _ in range(rounds):
+        nearest: NDArray[np.int64] = (vectors @ centres.T).argmax(axis=1)
+        member = sparse.csr_matrix((ones, nearest, every), shape=(len(vectors), len(centres)))
+        sums = np.asarray(member.T @ vectors, np.float32)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        # A centre that lost all its members stays where it is.
+        centres = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), centres)
+    return centres

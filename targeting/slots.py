@@ -1,0 +1,133 @@
+"""Which row belongs to which id?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+
+# Steps of growth in bytes. A large array grows by this much and no more, so that no batch waits for
+# gigabytes to be copied or zeroed: `realloc` of a mapping this large moves page tables, not bytes.
+_STEP = 32 << 20
+
+
+def hash64(ids: Iterable[str]) -> U64:
+    """A 64-bit hash of each id, the same in every process and version (BLAKE2b, little-endian)."""
+    return np.frombuffer(b"".join([hashlib.blake2b(each.encode(), digest_size=8).digest() for each in ids]), "<u8")
+
+
+def mixed(hashes: U64, salt: int) -> U64:
+    """Hashes scrambled by a salt: an order of the same users that is another one for each song (SplitMix64)."""
+    x = hashes ^ np.uint64(salt)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+
+
+def grow(array: NDArray[np.generic], rows: int) -> None:
+    """Makes ``array`` at least ``rows`` long, in place; what is new is zero. No view of it may be alive."""
+    if rows <= len(array):
+        return
+    row_bytes = max(array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)), 1)
+    step = min(max(len(array), 1024), max(_STEP // row_bytes, 1))
+    array.resize((max(rows, len(array) + step), *array.shape[1:]), refcheck=False)
+
+
+class Slots:
+    """Ids and their rows; rows of released ids are used again.
+
+    The dict compares full ids, so ids of equal hash never meet. Per lookup it costs what an open-addressing
+    table in numpy costs, because hashing the string is most of it.
+    """
+
+    def __init__(self) -> None:
+        self._row_of: dict[str, int] = {}
+        self._ids: list[str | None] = []
+        self._hashes = np.zeros(0, np.uint64)
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        """One more than the highest row ever given."""
+        return len(self._ids)
+
+    @property
+    def used(self) -> int:
+        """The number of ids."""
+        return len(self._row_of)
+
+    def find(self, ids: Sequence[str]) -> I64:
+        """The row of each id, int64 (n,); -1 where unknown."""
+        return np.fromiter(map(self._row_of.get, ids, repeat(-1)), np.int64, len(ids))
+
+    def plan(self, ids: Sequence[str]) -> tuple[I64, list[str]]:
+        """Rows as :meth:`find` gives them, but unknown ids have the rows that :meth:`take` would give them.
+
+        Returns:
+            rows int64 (n,), and the unknown ids, once each, to be handed to :meth:`take`. Nothing changes.
+        """
+        rows = self.find(ids)
+        unknown = np.flatnonzero(rows < 0).tolist()
+        if not unknown:
+            return rows, []
+        fresh: dict[str, int] = {}
+        for at in unknown:
+            each = ids[at]
+            row = fresh.get(each)
+            if row is None:
+                row = fresh[each] = self._next(len(fresh))
+            rows[at] = row
+        return rows, list(fresh)
+
+    def take(self, fresh: Sequence[str]) -> I64:
+        """Gives each id, all of them unknown so far, its row; int64 (n,)."""
+        rows = [self._next(n) for n in range(len(fresh))]
+        reused = min(len(fresh), len(self._free))
+        for row, each in zip(rows[:reused], fresh, strict=False):
+            self._ids[row] = each
+        if reused:
+            del self._free[-reused:]
+        self._ids.extend(fresh[reused:])
+        self._row_of.update(zip(fresh, rows, strict=True))
+        grow(self._hashes, len(self._ids))
+        taken = np.asarray(rows, np.int64)
+        self._hashes[taken] = hash64(fresh)
+        return taken
+
+    def release(self, ids: Sequence[str]) -> I64:
+        """Forgets ids, all of them known; returns the rows, now free, int64 (n,)."""
+        rows = [self._row_of.pop(each) for each in ids]
+        for row in rows:
+            self._ids[row] = None
+        self._free.extend(rows)
+        return np.asarray(rows, np.int64)
+
+    def id_of(self, row: int) -> str:
+        """The id of a row in use.
+
+        Raises:
+            KeyError: the row is free.
+        """
+        found = self._ids[row]
+        if found is None:
+            raise KeyError(row)
+        return found
+
+    def hashes(self, rows: I64) -> U64:
+        """The :func:`hash64` of the ids of rows, uint64 (n,)."""
+        return self._hashes[rows]
+
+    def items(self) -> Iterable[tuple[str, int]]:
+        """All ids with their rows."""
+        return self._row_of.items()
+
+    def _next(self, nth: int) -> int:
+        """The row that the nth fresh id gets."""
+        if nth < len(self._free):
+            return self._free[-1 - nth]
+        return len(self._ids) + nth - len(self._free)
