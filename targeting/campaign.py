@@ -26,6 +26,7 @@ class Campaign:
     listened: int
     prototypes: Prototypes
     ended: End | None = None
+    ended_at: float = 0.0
 
     def account(self) -> Account:
         """What may be told outside."""
@@ -38,6 +39,8 @@ class Campaign:
             listened=self.listened,
             prototypes=prototypes.shown(self.prototypes),
             ended=self.ended,
+            started_at=self.match.requested_at,
+            ended_at=self.ended_at,
         )
 
 
@@ -54,15 +57,16 @@ class _Record(msgspec.Struct, array_like=True):
     budget: int
     requested_at: float
     expires_at: float
-    available_from: float
     explicit: bool
     territories: tuple[str, ...]
+    available_from: float
     candidates: int
     pushed: int
     listened: int
     prototypes: bytes
     members: bytes
     ended: End | None
+    ended_at: float
 
 
 _decoder = msgspec.msgpack.Decoder(_Record)
@@ -96,6 +100,7 @@ def encode(campaign: Campaign) -> bytes:
             prototypes=campaign.prototypes.vectors.astype("<f4").tobytes(),
             members=campaign.prototypes.members.astype("<i8").tobytes(),
             ended=campaign.ended,
+            ended_at=float(campaign.ended_at),
         )
     )
 
@@ -127,9 +132,9 @@ def decode(record: bytes) -> Campaign:
             budget=stored.budget,
             requested_at=stored.requested_at,
             expires_at=stored.expires_at,
-            available_from=stored.available_from,
             explicit=stored.explicit,
             territories=stored.territories,
+            available_from=stored.available_from,
         ),
         candidates=stored.candidates,
         pushed=stored.pushed,
@@ -139,4 +144,5 @@ def decode(record: bytes) -> Campaign:
             np.frombuffer(stored.members, "<i8"),
         ),
         ended=stored.ended,
+        ended_at=stored.ended_at,
     )

@@ -118,6 +118,11 @@ class Partition:
         return self._users.used
 
     @property
+    def campaigns(self) -> int:
+        """The number of campaigns that are alive."""
+        return len(self._live)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of histories, listeners and vectors."""
         return self._audience.nbytes
@@ -126,7 +131,7 @@ class Partition:
         """What a batch does, without doing it. Commands see the state before the batch's listens.
 
         Raises:
-            ValueError: columns of different lengths, or a vector of another dimension than its space has.
+            ValueError: columns of different lengths.
         """
         self._audience.follow_songs()
         listens = inputs.listens
@@ -217,7 +222,7 @@ class Partition:
                 self._end(batch, each, End.EXPIRED)
 
     def _end(self, batch: _Batch, each: Campaign, reason: End) -> None:
-        ended = replace(each, ended=reason)
+        ended = replace(each, ended=reason, ended_at=batch.now)
         batch.campaigns[each.match.song_id] = ended
         batch.accounts.append(ended.account())
 
@@ -241,7 +246,7 @@ class Partition:
             self._end(batch, before, End.SUPERSEDED)
         if match.expires_at <= batch.now:
             nobody = Prototypes(np.zeros((0, len(match.vector)), np.float32), np.zeros(0, np.int64))
-            now = Campaign(match, 0, 0, 0, nobody, End.EXPIRED)
+            now = Campaign(match, 0, 0, 0, nobody, End.EXPIRED, batch.now)
         else:
             now = self._serve(batch, match, before.pushed if before else 0)
         if before:
@@ -250,11 +255,6 @@ class Partition:
         batch.accounts.append(now.account())
 
     def _serve(self, batch: _Batch, match: Match, spent: int) -> Campaign:
-        if match.space == self._songs.space and len(match.vector) != self._songs.dimension:
-            raise ValueError(
-                f"song {match.song_id!r}: a vector of {len(match.vector)} dimensions in space {match.space!r} "
-                f"of {self._songs.dimension}"
-            )
         song_hash, recording = (int(each) for each in hash64([match.song_id, match.recording]))
         scored = relevance.score(self._audience, self._songs, match, self._config.relevance)
         _, heard_it = self._audience.listeners(self._songs.find([match.song_id]))
@@ -274,7 +274,7 @@ class Partition:
 
     def _prototypes(self, match: Match, candidates: I64, song_hash: int) -> Prototypes:
         how = self._config.clustering
-        if match.space != self._songs.space:
+        if not self._songs.comparable(match):
             candidates = candidates[:0]
         sample = candidates[prototypes.bottom(self._users.hashes(candidates), song_hash, how.sample)]
         return prototypes.cluster(self._audience.vectors(sample), how, song_hash)

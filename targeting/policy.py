@@ -12,6 +12,10 @@ from targeting.slots import I64, grow
 from targeting.types import Match, Preferences
 
 
+POLICY_VERSION = 1
+"""Stands in every push: which rules decided. Grows when a rule changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is obeyed beside "never a song already heard" and "never the same recording twice".

@@ -60,7 +60,7 @@ class Scored:
 
 def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Scored:
     """Finds and scores the candidates: the listeners of the retrieved songs, or everybody when there are none."""
-    same_space = match.space == songs.space
+    same_space = songs.comparable(match)
     speaks = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(how.sharpness)
     slots = songs.find(match.neighbours)
     speaking = np.flatnonzero((slots >= 0) & (speaks > 0))

@@ -8,7 +8,7 @@ from itertools import repeat
 import numpy as np
 
 from targeting.slots import I64, U64, grow, hash64
-from targeting.types import F32
+from targeting.types import F32, Match
 
 
 class Songs:
@@ -43,6 +43,10 @@ class Songs:
     def vectors(self) -> F32:
         """float32 (len(self), d): unit rows, zero rows where unknown. To be read at once, never kept."""
         return self._vectors[: len(self)]
+
+    def comparable(self, match: Match) -> bool:
+        """Whether a new song's vector lies in the space in use."""
+        return match.space == self.space and len(match.vector) == self.dimension
 
     def slots(self, ids: Sequence[str]) -> I64:
         """The slot of each id, int64 (n,); ids that are new become known."""
