@@ -18,7 +18,7 @@ from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.settings import Kafka, Settings
 from streams.topics import TOPICS, Naming, Plane
-from targeting.partition import Partition
+from targeting.partition import Config, Partition
 from targeting.policy import Policy
 from targeting.songs import Songs
 
@@ -53,7 +53,7 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
         songs = Songs()
         worker = Worker(
             settings.kafka, naming, settings.audience, clock, metrics, view, songs,
-            lambda number: Partition(number, naming.audience_partitions, songs, policy),
+            lambda number: Partition(number, naming.audience_partitions, songs, Config(policy=policy)),
             slot, heartbeat, restored,
         )  # fmt: skip
         while not stop.is_set():

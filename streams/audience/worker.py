@@ -298,8 +298,6 @@ class Worker:
         if warm is None or model is None or self._view.version == self._seen_version:
             return
         self._songs.set_vectors(model.space, warm.ids, warm.vectors)
-        for held in self._held.values():
-            held.state.follow_songs()
         self._seen_version = self._view.version
 
     # -- reports -----------------------------------------------------------------------------------------

@@ -1,0 +1,28 @@
+"""The verbs of ``coldstart``."""
+
+from __future__ import annotations
+
+import typer
+
+from streams.cli import kafka, topics, worker
+from streams.cli.publish import publish
+from streams.cli.train import train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Cold-start music matching on a stream: a song nobody has heard goes in, the people who will love it come "
+    "out.\n\nStart with `coldstart demo`. On a cluster of your own: topics create, train, publish, then one or more "
+    "of each worker.",
+)
+app.command()(train)
+app.command()(publish)
+app.add_typer(worker.app, name="worker")
+app.add_typer(topics.app, name="topics")
+app.add_typer(kafka.app, name="kafka")
+
+
+def main() -> None:
+    """The entry point of the command ``coldstart``."""
+    app()

@@ -1,0 +1,50 @@
+"""Which options do several verbs share, and how does an expected error end a verb?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from encoder.artifact import ArtifactError
+from encoder.data.layout import LayoutError
+from streams.errors import ColdstartError, MustRestart
+from streams.exits import REFUSED, RESTART
+from streams.settings import Settings, load_settings
+from streams.topics import Naming
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with settings; the environment (COLDSTART_...) stands over it."),
+]
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--bootstrap-servers", help="Kafka as host:port[,host:port]; default: kafka.bootstrap_servers."),
+]
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """End the process with the message of an expected error, and with the exit code that supervisors know."""
+    try:
+        yield
+    except (ColdstartError, ArtifactError, LayoutError) as error:
+        Console(stderr=True, style="red", highlight=False).print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(RESTART if isinstance(error, MustRestart) else REFUSED) from None
+
+
+def settings_from(config: Path | None, bootstrap: str | None = None, **sections: dict[str, Any]) -> Settings:
+    """Settings with what the options said standing over file and environment."""
+    overrides = dict(sections)
+    if bootstrap is not None:
+        overrides["kafka"] = {**overrides.get("kafka", {}), "bootstrap_servers": bootstrap}
+    return load_settings(config, overrides)
+
+
+def naming_of(settings: Settings) -> Naming:
+    topics = settings.topics
+    return Naming(topics.prefix, topics.audience_partitions, topics.songs_partitions)

@@ -1,0 +1,37 @@
+"""``coldstart publish``: make a trained artifact live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.clock import SystemClock
+
+
+def publish(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `coldstart train` wrote.")],
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Make an artifact live: its warm songs first, then the model.
+
+    Running workers switch by themselves. Rolling back is publishing the old artifact again.
+
+    Example: coldstart publish runs/model
+    """
+    from streams.publishing import publish as go_live
+
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        with Progress(console=Console(stderr=True)) as bars:
+            task = bars.add_task("warm songs", total=None)
+            model = go_live(
+                artifact, settings.kafka, naming_of(settings), SystemClock(),
+                lambda done, total: bars.update(task, completed=done, total=total),
+            )  # fmt: skip
+    typer.echo(f"live: space {model.space}, {model.warm_songs:,} warm songs, from {model.uri}")

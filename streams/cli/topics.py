@@ -1,0 +1,62 @@
+"""``coldstart topics``: the topics of this installation."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.clients import admin
+from streams.contract import asyncapi_yaml
+from streams.provision import create_topics, deviations
+from streams.topics import TOPICS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Create, list and check the topics: one declared table, and what the broker has.",
+)
+
+
+@app.command("list")
+def list_topics(config: Config = None) -> None:
+    """Show every topic as declared: key, partitions, cleanup, who writes it, what it means."""
+    with errors_explained():
+        naming = naming_of(settings_from(config))
+    table = Table("topic", "key", "partitions", "cleanup", "written by", "meaning", title="Topics, as declared")
+    for topic in TOPICS:
+        days = "" if topic.retention_ms is None else f" {topic.retention_ms // 86_400_000} d"
+        table.add_row(
+            naming.name(topic), topic.key, str(naming.partitions(topic)), topic.cleanup + days, topic.writers, topic.meaning
+        )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Create the topics that are missing, each with its settings. Existing ones are left as they are."""
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        created = create_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
+    for name in created:
+        typer.echo(f"created {name}")
+    typer.echo(f"{len(created)} created, {len(TOPICS) - len(created)} were there")
+
+
+@app.command()
+def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Compare the broker's topics with the declaration. Exit code 1 if they differ, each difference named."""
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        found = deviations(admin(settings.kafka), naming_of(settings))
+    for deviation in found:
+        typer.echo(str(deviation))
+    if found:
+        raise typer.Exit(1)
+    typer.echo(f"{len(TOPICS)} topics are as declared")
+
+
+@app.command()
+def contract() -> None:
+    """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
+    typer.echo(asyncapi_yaml(), nl=False)

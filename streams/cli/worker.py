@@ -1,0 +1,61 @@
+"""``coldstart worker``: run one process of a role."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.logs import set_up_logs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez and /readyz are "
+    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 75 restart me.",
+)
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of /metrics, /livez, /readyz; 0 takes a free one.")]
+
+
+class PolicySwitch(StrEnum):
+    """Whether preferences are obeyed."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def songs(config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None) -> None:
+    """Uploads → match requests. Start as many as there are songs partitions, at most."""
+    with errors_explained():
+        port = {} if http_port is None else {"http_port": http_port}
+        settings = settings_from(config, bootstrap, songs=port)
+        set_up_logs("songs", settings.log.level)
+        from streams.songs.role import run
+
+        run(settings)
+
+
+@app.command()
+def audience(
+    slot: Annotated[
+        int, typer.Option(min=0, help="Stable number of this worker. A restarted worker takes over by it at once.")
+    ] = 0,
+    policy: Annotated[
+        PolicySwitch, typer.Option(help="off: preferences are not obeyed; to measure targeting alone.")
+    ] = PolicySwitch.ON,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+    http_port: Port = None,
+) -> None:
+    """Listens and match requests → push targets. Start as many as you like, each with a slot of its own."""
+    with errors_explained():
+        port = {} if http_port is None else {"http_port": http_port}
+        settings = settings_from(config, bootstrap, audience=port)
+        set_up_logs("audience", settings.log.level)
+        from streams.audience.role import run
+        from targeting.policy import Policy
+
+        run(settings, slot, Policy(enabled=policy is PolicySwitch.ON))

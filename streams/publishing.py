@@ -1,0 +1,115 @@
+"""How do an artifact and its warm songs go live?
+
+First every warm song of the new space, acknowledged, then ``models`` flips. Rolling back is publishing the old
+artifact again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from encoder.artifact import load_encoder, load_warm, read_manifest
+from streams import vectors
+from streams.clients import admin, producer
+from streams.clock import Clock
+from streams.envelope import Record, pack
+from streams.errors import Unavailable
+from streams.events import LiveModel, WarmSong
+from streams.live import ENCODER
+from streams.settings import Kafka
+from streams.topics import MODELS, WARM_SONGS, Naming
+
+SOURCE = "coldstart/publish"
+
+
+def publish(
+    artifact: Path, kafka: Kafka, naming: Naming, clock: Clock, progress: Callable[[int, int], None] | None = None
+) -> LiveModel:
+    """Make an artifact live.
+
+    Args:
+        artifact: a folder that every worker can read under the same path.
+        progress: called with (warm songs handed over, warm songs in all).
+
+    Raises:
+        encoder.artifact.ArtifactError: the artifact is not whole.
+        Unavailable: the broker does not answer, or did not acknowledge a record; the old model is still live.
+    """
+    artifact = artifact.resolve()
+    manifest = read_manifest(artifact)
+    # Proves the checksum of every file before anything is said about it.
+    load_encoder(artifact)
+    warm = load_warm(artifact)
+    # Known to be reachable before anything is queued.
+    reachable = admin(kafka)
+    missing = {naming.name(t) for t in (WARM_SONGS, MODELS)} - set(reachable.list_topics(timeout=10).topics)
+    if missing:
+        raise Unavailable(f"topic {', '.join(missing)}: does not exist; `coldstart topics create` creates it")
+    sender = _Sender(producer(kafka))
+    now, total = clock.now(), len(warm.content)
+    for row, song_id in enumerate(warm.content.song_ids):
+        content = warm.content.song(row)
+        song = WarmSong(
+            song_id=song_id,
+            space=manifest.space,
+            vector=vectors.pack(manifest.space, warm.vectors[row]),
+            dense={name: list(values) for name, values in content.dense.items()},
+            bags={name: dict(bag) for name, bag in content.bags.items()},
+        )
+        id = f"{manifest.space}/{song_id}"
+        sender.send(naming.name(WARM_SONGS), pack(song, ce_type=WarmSong.TYPES[0], id=id, source=SOURCE, time=now))
+        if progress and (row % 1000 == 999 or row == total - 1):
+            progress(row + 1, total)
+    sender.flush(kafka.request_timeout_s * 6)
+    model = LiveModel(
+        name=ENCODER,
+        uri=artifact.as_uri(),
+        manifest_sha256=sha256((artifact / "manifest.json").read_bytes()).hexdigest(),
+        space=manifest.space,
+        dim=manifest.dim,
+        warm_songs=total,
+        published_at=datetime.fromtimestamp(now, UTC),
+    )
+    id = f"{ENCODER}/{manifest.space}/{now:.6f}"
+    sender.send(naming.name(MODELS), pack(model, ce_type=LiveModel.TYPES[0], id=id, source=SOURCE, time=now))
+    sender.flush(kafka.request_timeout_s)
+    return model
+
+
+class _Sender:
+    """Sends records and, at :meth:`flush`, knows that all of them arrived."""
+
+    def __init__(self, target: Producer) -> None:
+        self._producer = target
+        self._failed: KafkaError | None = None
+
+    def send(self, topic: str, record: Record) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    on_delivery=self._delivered,
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            else:
+                self._producer.poll(0)
+                return
+
+    def flush(self, timeout: float) -> None:
+        left = self._producer.flush(timeout)
+        if self._failed is not None:
+            raise Unavailable(f"a record was not acknowledged: {self._failed.str()}; the model was not flipped")
+        if left:
+            raise Unavailable(f"{left} records were not acknowledged within {timeout:g} s; the model was not flipped")
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        self._failed = self._failed or error
