@@ -48,3 +48,9 @@ def settings_from(config: Path | None, bootstrap: str | None = None, **sections:
 def naming_of(settings: Settings) -> Naming:
     topics = settings.topics
     return Naming(topics.prefix, topics.audience_partitions, topics.songs_partitions)
+
+
+def read_settings(config: Path | None) -> Settings:
+    """Settings of a verb that overrides none; a wrong one ends the process with what is allowed."""
+    with errors_explained():
+        return load_settings(config)

@@ -27,7 +27,8 @@ def list_topics(config: Config = None) -> None:
     for topic in TOPICS:
         days = "" if topic.retention_ms is None else f" {topic.retention_ms // 86_400_000} d"
         table.add_row(
-            naming.name(topic), topic.key, str(naming.partitions(topic)), topic.cleanup + days, topic.writers, topic.meaning
+            naming.name(topic), topic.key, str(naming.partitions(topic)), topic.cleanup + days, topic.writers,
+            topic.meaning,
         )  # fmt: skip
     Console().print(table)
 
