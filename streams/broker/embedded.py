@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -120,14 +121,15 @@ class EmbeddedKafka:
         """Let it close its files, then end; at once when it does not react."""
         if self._process is not None:
             end(self._process, _STOP_S)
-        self._gone()
+            self._gone()
 
     def kill(self) -> None:
         """SIGKILL: what a power cut does."""
-        if self._process is not None and self._process.is_running():
-            self._process.kill()
-            self._process.wait(_STOP_S)
-        self._gone()
+        if self._process is not None:
+            with suppress(psutil.NoSuchProcess):
+                self._process.kill()
+                self._process.wait(_STOP_S)
+            self._gone()
 
     def restart(self) -> None:
         """Start again on the same data and the same port, after ``stop`` or ``kill``."""
@@ -181,7 +183,7 @@ class EmbeddedKafka:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         try:
             done = subprocess.run(
-                [*command, "-t", cluster, "--ignore-formatted"],
+                [*command, f"--cluster-id={cluster}", "--ignore-formatted"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -196,32 +198,27 @@ class EmbeddedKafka:
             raise self._failure(f"formatting {self.folder} failed (Java ended with {done.returncode})")
 
     def _launch(self, command: list[str], ports: tuple[int, int], lock: IO[str]) -> None:
+        mode = "leash" if self._leashed else "free"
         remove = str(self.folder) if self._temporary else ""
-        # A session of its own: Ctrl-C in the terminal is for the owner, who then stops the broker last.
         with self.log.open("a", encoding="utf-8") as log:
-            if self._leashed:
-                self._keeper = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(keeper.__file__), remove, *command],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    pass_fds=(lock.fileno(),),
-                    start_new_session=True,
-                )
-                if self._keeper.stdout is None or not (pid := self._keeper.stdout.readline().strip()):
-                    raise self._failure("Java could not be started")
-                self._process = psutil.Process(int(pid))
-            else:
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(lock.fileno(),),
-                    start_new_session=True,
-                )
-                self._process = psutil.Process(child.pid)
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(keeper.__file__), mode, remove, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                pass_fds=(lock.fileno(),),
+                # A session of its own: Ctrl-C in the terminal is for the owner, who then stops the broker last.
+                start_new_session=True,
+            )
+        pid = child.stdout.readline().strip() if child.stdout is not None else ""
+        if self._leashed and pid:
+            self._keeper = child
+        else:
+            child.communicate(timeout=_STOP_S)
+        if not pid:
+            raise self._failure("Java could not be started")
+        self._process = psutil.Process(int(pid))
         self._identity = Identity(self._process.pid, self._process.create_time(), *ports)
         self._identity.save(self.folder)
 
@@ -233,7 +230,6 @@ class EmbeddedKafka:
             "reconnect.backoff.max.ms": 200,
             # Refused connections are what is expected here.
             "log_level": 0,
-            "error_cb": lambda _error: None,
         }
         admin = AdminClient(conf)
         deadline = self._clock.monotonic() + self._start_timeout_s

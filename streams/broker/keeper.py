@@ -1,7 +1,8 @@
 """Whose child is the broker? This small process's, so that it cannot outlive who started it.
 
-Run by path, with a temporary folder (or an empty word) and the command: starts the command, writes its pid to
-stdout, and ends with it. stdin is the leash: when its other end closes without a word, because the owner died (SIGKILL
+Run by path with ``free`` or ``leash``, a temporary folder (or an empty word) and the command. It starts the command and
+writes its pid to stdout. With ``free`` that is all: the command stays behind as nobody's child. With ``leash`` it ends
+with the command, and stdin is the leash: when its other end closes without a word, because the owner died (SIGKILL
 included), the command is killed and the folder removed. Imports only the standard library: it starts in milliseconds.
 """
 
@@ -14,10 +15,12 @@ import sys
 import threading
 
 
-def main(folder: str, command: list[str]) -> None:
+def main(mode: str, folder: str, command: list[str]) -> None:
     # The lock of the data directory is among the inherited descriptors: it is free once the broker is gone.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, close_fds=False)
     print(child.pid, flush=True)
+    if mode == "free":
+        os._exit(0)
     abandoned = threading.Event()
 
     def end_with_child() -> None:
@@ -36,4 +39,4 @@ def main(folder: str, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

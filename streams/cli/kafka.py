@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from streams.broker import daemon
-from streams.errors import SettingsError
-from streams.settings import Settings, load_settings
+from streams.cli.options import Config, errors_explained, settings_from
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Run a real Apache Kafka on this machine: no Docker, no installed Java.\n\n"
     "The first start downloads Kafka's jars (44 MB) into your cache directory; after that it works offline.",
 )
-
-Config = Annotated[
-    Path | None, typer.Option("--config", help="A TOML file with settings; the environment stands over it.")
-]
-
-
-def _settings(config: Path | None) -> Settings:
-    try:
-        return load_settings(config)
-    except SettingsError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -40,14 +26,15 @@ def up(
 
     Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing when it runs already.
     """
-    settings = _settings(config)
-    running = daemon.up(
-        settings.paths.broker,
-        port=port,
-        heap_mb=settings.broker.heap_mb,
-        start_timeout_s=settings.broker.start_timeout_s,
-        console=Console(stderr=True),
-    )
+    with errors_explained():
+        settings = settings_from(config)
+        running = daemon.up(
+            settings.paths.broker,
+            port=port,
+            heap_mb=settings.broker.heap_mb,
+            start_timeout_s=settings.broker.start_timeout_s,
+            console=Console(stderr=True),
+        )
     typer.echo(f"bootstrap servers  {running.bootstrap_servers}")
     typer.echo(f"log                {running.log}")
     typer.echo(f"export COLDSTART_KAFKA__BOOTSTRAP_SERVERS={running.bootstrap_servers}")
@@ -56,14 +43,16 @@ def up(
 @app.command()
 def down(config: Config = None) -> None:
     """Stop the broker. Its topics stay for the next `up`."""
-    stopped = daemon.down(_settings(config).paths.broker)
+    with errors_explained():
+        stopped = daemon.down(settings_from(config).paths.broker)
     typer.echo("stopped" if stopped else "was not running")
 
 
 @app.command()
 def status(config: Config = None) -> None:
     """Say whether the broker runs, where, since when, and with which topics. Exit code 1 when it does not."""
-    running = daemon.status(_settings(config).paths.broker)
+    with errors_explained():
+        running = daemon.status(settings_from(config).paths.broker)
     if running is None:
         typer.echo("not running")
         raise typer.Exit(1)

@@ -1,0 +1,46 @@
+"""What tests of several folders share: one real Kafka for the whole session, and the real data set."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.broker import EmbeddedKafka
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[EmbeddedKafka]:
+    """A real broker, started once for all tests that ask for it. Keep apart by ``prefix``."""
+    with EmbeddedKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Stands before a test's topics, groups and transactional ids, so that tests share a broker unseen."""
+    return f"test-{uuid.uuid4().hex[:12]}."
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data set: where COLDSTART_DATA points. Without it, skip; but not where tests are held to be complete."""
+    path = os.environ.get("COLDSTART_DATA")
+    if path:
+        return Path(path)
+    if os.environ.get("CI"):
+        pytest.fail("COLDSTART_DATA is not set, and CI is: the tests on real data must run")
+    pytest.skip("COLDSTART_DATA is not set: no real data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The marks follow from the fixtures, so that none is forgotten."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "kafka" in fixtures:
+            item.add_marker(pytest.mark.kafka)
+        if "data_dir" in fixtures:
+            item.add_marker(pytest.mark.data)
