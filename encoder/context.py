@@ -1,0 +1,201 @@
+"""What do the warm songs of similar content say? Two predictions of a song's audience vector, in closed form.
+
+- *Kernel ridge*: k(x, y) = exp(-bandwidth/2 * |x - y|^2) against ``m`` landmark songs (all of them while they are
+  few: then it is exact; beyond that the Nystroem approximation of Williams & Seeger, NIPS 2000).
+- *Nearest neighbours*: the mean vector of the ``neighbours`` most similar songs, weighted by similarity squared.
+
+A song being trained on must not see its own audience through them: :class:`LeaveOneOut` gives, for any content
+of training song i, the prediction of the model fitted without i, exactly and without refitting (the hat-matrix
+identity of Allen's PRESS, Technometrics 1974).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+
+from encoder.features import Features
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+# Rows handled at once: 256 rows against 32,768 remembered songs are 64 MiB of float64.
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The remembered warm songs; the first ``len(coefficients)`` of them are the landmarks.
+
+    Attributes:
+        bags, dense: their features, float32 csr (M, terms) and (M, D).
+        vectors: float32 (M, r), their audience vectors.
+        coefficients: float32 (m, r) of the kernel ridge.
+        bandwidth: of the kernel, per unit of squared distance.
+        neighbours: how many of the most similar songs are averaged.
+    """
+
+    bags: sparse.csr_matrix
+    dense: F32
+    vectors: F32
+    coefficients: F32
+    bandwidth: float
+    neighbours: int
+    _transposed: sparse.csr_matrix = field(init=False, repr=False, compare=False)
+    _squares: F32 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_transposed", self.bags.T.tocsr())
+        object.__setattr__(self, "_squares", squared_lengths(self.bags, self.dense))
+
+    @property
+    def width(self) -> int:
+        """Columns of a context: the two predictions side by side."""
+        return 2 * int(self.vectors.shape[1])
+
+    def context(self, songs: Features) -> F32:
+        """float32 (n, 2 r) for songs that are not remembered: ridge prediction, then neighbours' mean."""
+        out = np.empty((len(songs), self.width), np.float32)
+        r = self.vectors.shape[1]
+        for start in range(0, len(songs), _CHUNK):
+            part = songs.rows(slice(start, start + _CHUNK))
+            similarity = self.similarity(part)
+            out[start : start + _CHUNK, :r] = self.kernel(part, similarity) @ self.coefficients
+            out[start : start + _CHUNK, r:] = self.nearest(similarity)
+        return out
+
+    def similarity(self, songs: Features) -> F32:
+        """float32 (n, M) inner products of features."""
+        products = (songs.bags @ self._transposed).toarray()
+        if self.dense.shape[1]:
+            products += songs.dense @ self.dense.T
+        return np.asarray(products, np.float32)
+
+    def kernel(self, songs: Features, similarity: F32) -> F32:
+        """float32 (n, m) kernel values against the landmarks."""
+        m = len(self.coefficients)
+        distance: F32 = self._squares[:m] - 2 * similarity[:, :m]
+        distance += squared_lengths(songs.bags, songs.dense)[:, None]
+        np.maximum(distance, 0, out=distance)
+        distance *= -self.bandwidth / 2
+        np.exp(distance, out=distance)
+        return distance
+
+    def nearest(self, similarity: F32) -> F32:
+        """float32 (n, r): the neighbours' mean; zero for a song that resembles none."""
+        k = min(self.neighbours, similarity.shape[1])
+        if not k:
+            return np.zeros((len(similarity), self.vectors.shape[1]), np.float32)
+        best = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        weights = np.maximum(np.take_along_axis(similarity, best, axis=1), 0) ** 2
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+        mean: F32 = np.einsum("nk,nkr->nr", weights, self.vectors[best], dtype=np.float32)
+        return mean
+
+
+def squared_lengths(bags: sparse.csr_matrix, dense: F32) -> F32:
+    """float32 (n,) squared lengths of feature rows."""
+    squares = np.asarray(bags.multiply(bags).sum(axis=1)).ravel()
+    return np.asarray(squares + np.einsum("nd,nd->n", dense, dense), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOneOut:
+    """The memory as seen by its own songs, each with itself left out.
+
+    Attributes:
+        memory: the fitted memory.
+        songs: features of the n training songs.
+        vectors: float32 (n, r), their audience vectors.
+        place: int64 (n,), each song's row in the memory, -1 when it is not remembered.
+        whitening: float32 (m, m); the hat matrix between songs i and j is (k_i W) . (k_j W).
+    """
+
+    memory: Memory
+    songs: Features
+    vectors: F32
+    place: I64
+    whitening: F32
+
+    def context(self, content: Features, rows: I64) -> F32:
+        """float32 (b, 2 r): contexts of ``content``, where row b is some version of training song ``rows[b]``."""
+        memory = self.memory
+        out = np.empty((len(rows), memory.width), np.float32)
+        r = memory.vectors.shape[1]
+        for start in range(0, len(rows), _CHUNK):
+            these = rows[start : start + _CHUNK]
+            part, own = content.rows(slice(start, start + _CHUNK)), self.songs.rows(these)
+            similarity = memory.similarity(part)
+            kernel = memory.kernel(part, similarity)
+            own_kernel = memory.kernel(own, memory.similarity(own))
+            hidden = own_kernel @ self.whitening
+            leverage = np.einsum("nm,nm->n", hidden, hidden)
+            pull = np.einsum("nm,nm->n", kernel @ self.whitening, hidden)
+            residual = self.vectors[these] - own_kernel @ memory.coefficients
+            # The leverage reaches 1 only without regularisation; the floor guards float32 rounding.
+            share = pull / np.maximum(1 - leverage, 1e-3)
+            out[start : start + _CHUNK, :r] = kernel @ memory.coefficients - share[:, None] * residual
+            remembered = np.flatnonzero(self.place[these] >= 0)
+            similarity[remembered, self.place[these][remembered]] = -np.inf
+            out[start : start + _CHUNK, r:] = memory.nearest(similarity)
+        return out
+
+
+def fit(
+    songs: Features,
+    vectors: F32,
+    *,
+    bandwidth: float,
+    ridge: float,
+    neighbours: int,
+    landmarks: int,
+    remembered: int,
+    rng: np.random.Generator,
+) -> LeaveOneOut:
+    """Fits both predictions of ``vectors`` (n, r) from the songs' features.
+
+    Minimises sum_i |f(x_i) - v_i|^2 + ridge |f|^2 in the kernel's space, over at most ``landmarks`` songs drawn
+    at random; the neighbours come from at most ``remembered`` songs, the landmarks among them.
+    """
+    n, r = vectors.shape
+    order = rng.permutation(n)[: max(landmarks, remembered)]
+    m = min(landmarks, n)
+    memory = Memory(
+        songs.bags[order],
+        songs.dense[order],
+        vectors[order],
+        np.zeros((m, r), np.float32),
+        bandwidth,
+        neighbours,
+    )
+    gram = np.zeros((m, m))
+    moment = np.zeros((m, r))
+    for start in range(0, n, _CHUNK):
+        part = songs.rows(slice(start, start + _CHUNK))
+        kernel = memory.kernel(part, memory.similarity(part)).astype(np.float64)
+        gram += kernel.T @ kernel
+        moment += kernel.T @ vectors[start : start + _CHUNK]
+    marks = songs.rows(order[:m])
+    own = memory.kernel(marks, memory.similarity(marks)).astype(np.float64)
+    # Songs of equal content make this singular; 1e-5 is above float32 rounding and far below the ridge.
+    root = linalg.cholesky((own + own.T) / 2 + 1e-5 * np.eye(m), lower=True)
+    inner = linalg.solve_triangular(root, linalg.solve_triangular(root, gram, lower=True).T, lower=True)
+    upper = linalg.cholesky(inner + ridge * np.eye(m), lower=False)
+    # whitening = root^-T upper^-1, so that whitening whitening^T = (gram + ridge own)^-1
+    whitening = linalg.solve_triangular(root, linalg.solve_triangular(upper, np.eye(m)), lower=True, trans="T")
+    coefficients = whitening @ (whitening.T @ moment)
+    memory = Memory(
+        memory.bags,
+        memory.dense,
+        memory.vectors,
+        coefficients.astype(np.float32),
+        bandwidth,
+        neighbours,
+    )
+    place = np.full(n, -1, np.int64)
+    place[order] = np.arange(len(order))
+    return LeaveOneOut(memory, songs, vectors, place, whitening.astype(np.float32))

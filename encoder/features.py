@@ -1,0 +1,203 @@
+"""How content becomes numbers: a schema learned on warm songs alone, the same for training and serving.
+
+A song becomes one row made of blocks, one for each bag and each dense feature of the warm songs:
+
+- a bag is log(1 + weight / unit) * idf over the terms that warm songs use, scaled to length 1;
+- a dense feature is standardised, divided by the root of its dimension and clipped to length 2.
+
+A missing block is zero, which lies halfway between "the same" and "unrelated" in squared distance, and the
+network is told so by an indicator. A term that no warm song has is ignored and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from encoder.content import Bag, ContentTable
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+# Twice the length of an average row: an outlier counts, but cannot drown the other blocks.
+_LONGEST = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """n songs in numbers.
+
+    Attributes:
+        bags: float32 csr (n, terms), the bag blocks side by side.
+        dense: float32 (n, D), the dense blocks side by side.
+        missing: float32 (n, blocks), 1 where a block is missing; bags first, then dense features.
+        unseen: int64 (n,), entries of each song that no warm song has (terms, or whole dense features).
+    """
+
+    bags: sparse.csr_matrix
+    dense: F32
+    missing: F32
+    unseen: I64
+
+    def __len__(self) -> int:
+        return int(self.bags.shape[0])
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool (n,): whether anything at all is known about the song."""
+        return np.asarray((self.missing == 0).any(axis=1))
+
+    def rows(self, index: I64 | slice) -> Features:
+        """The given rows, in that order."""
+        return Features(self.bags[index], self.dense[index], self.missing[index], self.unseen[index])
+
+
+@dataclass(frozen=True, slots=True)
+class BagSchema:
+    """One bag: its terms are columns ``start`` to ``start + len(terms)``, ``unit`` its usual weight."""
+
+    name: str
+    terms: tuple[str, ...]
+    unit: float
+
+
+@dataclass(frozen=True, slots=True)
+class DenseSchema:
+    """One dense feature: mean and standard deviation of each of its dimensions, float32 (d,)."""
+
+    name: str
+    mean: F32
+    scale: F32
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSchema:
+    """What warm songs taught about content.
+
+    Attributes:
+        bags: the bag blocks in column order.
+        idf: float32 (terms,) over all bags.
+        dense: the dense blocks in column order.
+        weights: float32 (blocks,), what each block counts in a squared distance; they sum to 1.
+    """
+
+    bags: tuple[BagSchema, ...]
+    idf: F32
+    dense: tuple[DenseSchema, ...]
+    weights: F32
+    _columns: Mapping[str, Mapping[str, int]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        columns: dict[str, dict[str, int]] = {}
+        start = 0
+        for bag in self.bags:
+            columns[bag.name] = {term: start + i for i, term in enumerate(bag.terms)}
+            start += len(bag.terms)
+        object.__setattr__(self, "_columns", columns)
+
+    @classmethod
+    def learn(cls, warm: ContentTable) -> FeatureSchema:
+        """The schema of the given songs; every block counts the same.
+
+        Raises:
+            ValueError: no song has any content.
+        """
+        bags, idf, dense = [], [], []
+        n = len(warm)
+        for name in sorted(warm.bags):
+            weights = warm.bags[name].weights
+            used = weights.data > 0
+            songs = np.bincount(weights.indices[used], minlength=weights.shape[1])
+            kept = np.flatnonzero(songs)
+            if not len(kept):
+                continue
+            terms = tuple(warm.bags[name].terms[t] for t in kept)
+            bags.append(BagSchema(name, terms, float(np.median(weights.data[used]))))
+            idf.append(np.log((1 + n) / (1 + songs[kept])) + 1)
+        for name in sorted(warm.dense):
+            values = warm.dense[name].astype(np.float64)
+            values = values[np.isfinite(values).all(axis=1)]
+            if not len(values):
+                continue
+            scale = values.std(axis=0)
+            # A constant dimension says nothing; scale 1 keeps it at zero instead of dividing by zero.
+            scale[scale < 1e-9] = 1.0
+            dense.append(DenseSchema(name, values.mean(axis=0).astype(np.float32), scale.astype(np.float32)))
+        blocks = len(bags) + len(dense)
+        if not blocks:
+            raise ValueError("no warm song has any content: no tag, no dense vector, nothing to learn from")
+        return cls(
+            tuple(bags),
+            np.concatenate(idf).astype(np.float32) if idf else np.zeros(0, np.float32),
+            tuple(dense),
+            np.full(blocks, 1 / blocks, np.float32),
+        )
+
+    def transform(self, songs: ContentTable) -> Features:
+        """The songs in numbers.
+
+        Raises:
+            ValueError: a dense feature has another dimension than that of the warm songs.
+        """
+        n = len(songs)
+        missing = np.ones((n, len(self.bags) + len(self.dense)), np.float32)
+        unseen = np.zeros(n, np.int64)
+        for name in songs.bags.keys() - self._columns.keys():
+            unseen += np.diff(songs.bags[name].weights.indptr)
+        parts = [
+            self._bag(schema, songs.bags[schema.name], missing[:, b], unseen, self.weights[b])
+            for b, schema in enumerate(self.bags)
+            if schema.name in songs.bags
+        ]
+        blocks = []
+        names = {schema.name for schema in self.dense}
+        for name in songs.dense.keys() - names:
+            unseen += np.isfinite(songs.dense[name]).all(axis=1)
+        for d, schema in enumerate(self.dense, start=len(self.bags)):
+            if schema.name in songs.dense:
+                blocks.append(self._dense(schema, songs.dense[schema.name], missing[:, d], self.weights[d]))
+            else:
+                blocks.append(np.zeros((n, len(schema.mean)), np.float32))
+        rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
+        columns = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
+        values = np.concatenate([part[2] for part in parts]) if parts else np.zeros(0, np.float32)
+        bags = sparse.csr_matrix((values, (rows, columns)), shape=(n, len(self.idf)), dtype=np.float32)
+        dense = np.hstack(blocks) if blocks else np.zeros((n, 0), np.float32)
+        return Features(bags, dense, missing, unseen)
+
+    def _bag(self, schema: BagSchema, bag: Bag, missing: F32, unseen: I64, weight: np.float32) -> tuple[I64, I64, F32]:
+        """(rows, columns, values) of one bag block; notes in ``missing`` and ``unseen`` what it found."""
+        n = len(missing)
+        lookup = self._columns[schema.name]
+        column_of = np.fromiter((lookup.get(term, -1) for term in bag.terms), np.int64, len(bag.terms))
+        rows = np.repeat(np.arange(n), np.diff(bag.weights.indptr))
+        columns = column_of[bag.weights.indices]
+        used = bag.weights.data > 0
+        unseen += np.bincount(rows[used & (columns < 0)], minlength=n)
+        used &= columns >= 0
+        rows, columns = rows[used], columns[used]
+        values = np.log1p(bag.weights.data[used] / schema.unit) * self.idf[columns]
+        squares = np.bincount(rows, values.astype(np.float64) ** 2, minlength=n)
+        missing[squares > 0] = 0
+        scale = np.sqrt(weight / np.maximum(squares, 1e-30))
+        return rows, columns, (values * scale[rows]).astype(np.float32)
+
+    @staticmethod
+    def _dense(schema: DenseSchema, values: F32, missing: F32, weight: np.float32) -> F32:
+        """float32 (n, d): one dense block; notes in ``missing`` which songs have it."""
+        if values.shape[1] != len(schema.mean):
+            raise ValueError(
+                f"dense feature {schema.name!r} has {values.shape[1]} values; the encoder was trained on "
+                f"{len(schema.mean)}. Send vectors of the model that made the training data, or train again"
+            )
+        present = np.asarray(np.isfinite(values).all(axis=1))
+        missing[present] = 0
+        block = (np.where(present[:, None], values, schema.mean) - schema.mean) / schema.scale
+        block /= np.sqrt(block.shape[1])
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        block *= np.sqrt(weight) * np.minimum(1, _LONGEST / np.maximum(lengths, 1e-12))
+        return block.astype(np.float32)

@@ -1,0 +1,79 @@
+"""What the network computes: content and its contexts -> a unit vector among the warm songs' vectors.
+
+The supervision and the second view follow "Bootstrapping Contrastive Learning Enhanced Music Cold-Start
+Matching" (WWW 2023 companion); the tower itself is ours:
+
+    query = unit( linear(x) + linear(context) + MLP(LayerNorm([hidden(x), context])) )
+
+with x the song's features and context what warm songs of similar content predict (:mod:`encoder.context`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The network's input for B songs.
+
+    Attributes:
+        indices, offsets, values: the bag entries of all rows, as ``embedding_bag`` takes them.
+        dense: (B, D) dense blocks and missing indicators, side by side.
+        context: (B, C).
+    """
+
+    indices: Tensor
+    offsets: Tensor
+    values: Tensor
+    dense: Tensor
+    context: Tensor
+
+
+class QueryTower(nn.Module):
+    """Maps a :class:`Batch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
+
+    def __init__(self, terms: int, dense: int, context: int, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        # One table for both uses of the bag: dim columns go straight to the query, hidden ones to the MLP.
+        self.bag = nn.Parameter(torch.zeros(terms, dim + hidden))
+        self.dense = nn.Parameter(torch.zeros(dense, dim + hidden))
+        self.context = nn.Parameter(torch.zeros(context, dim))
+        self.norm = nn.LayerNorm(hidden + context)
+        self.first = nn.Linear(hidden + context, hidden)
+        self.second = nn.Linear(hidden, dim)
+
+    def initialise(self, vectors: int, generator: torch.Generator) -> None:
+        """Starts from the mean of the contexts' first ``dim`` columns, so that training begins at their quality.
+
+        ``vectors`` is the width of one context; each is a prediction in the same basis as the warm vectors.
+        """
+        with torch.no_grad():
+            for parameter in (self.bag[:, self.dim :], self.dense[:, self.dim :]):
+                parameter.normal_(0, 0.05, generator=generator)
+            for layer in (self.first, self.second):
+                bound = layer.in_features**-0.5
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.zero_()
+            self.second.weight.mul_(0.1)
+            width = min(self.dim, vectors)
+            for start in range(0, self.context.shape[0], vectors):
+                self.context[start : start + width, :width] += torch.eye(width)
+
+    def forward(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
+        """Unit rows (B, dim). ``keep`` (B, hidden) scales the hidden layer: dropout."""
+        x = functional.embedding_bag(
+            batch.indices, self.bag, batch.offsets, mode="sum", per_sample_weights=batch.values
+        )  # (B, dim + hidden)
+        x = x + batch.dense @ self.dense
+        hidden = torch.cat([x[:, self.dim :], batch.context], dim=1)  # (B, hidden + C)
+        hidden = functional.gelu(self.first(self.norm(hidden)))  # (B, hidden)
+        if keep is not None:
+            hidden = hidden * keep
+        query = x[:, : self.dim] + batch.context @ self.context + self.second(hidden)  # (B, dim)
+        return functional.normalize(query, dim=1, eps=1e-9)

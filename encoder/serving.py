@@ -1,0 +1,107 @@
+"""What does an upload's vector cost without torch? The exported encoder in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse, special
+
+from encoder.content import ContentTable
+from encoder.context import Memory
+from encoder.features import Features, FeatureSchema
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+# The variance floor of torch's LayerNorm.
+_EPSILON = np.float32(1e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Content -> unit vectors in ``space``. Immutable, safe to share between threads.
+
+    Attributes:
+        space: name of the embedding space, at most 32 ASCII characters; empty until the encoder is saved, because it
+            is derived from what is saved.
+        schema: how content becomes features.
+        memory: the warm songs whose audiences are consulted.
+        columns: int64, the feature columns that the network reads.
+        network: the weights of :class:`encoder.model.QueryTower` by name, float32.
+        fallback: float32 (d,) unit: the vector of a song about which nothing is known, the mean direction of the
+            warm songs.
+    """
+
+    space: str
+    schema: FeatureSchema
+    memory: Memory
+    columns: I64
+    network: Mapping[str, F32]
+    fallback: F32
+    _position: I64 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        position = np.full(len(self.schema.idf), -1, np.int64)
+        position[self.columns] = np.arange(len(self.columns))
+        object.__setattr__(self, "_position", position)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Encoder:
+        """The encoder in the artifact folder at ``path``.
+
+        Raises:
+            ArtifactError: the artifact is torn, foreign, newer than this reader or inconsistent.
+        """
+        from encoder.artifact import load_encoder
+
+        return load_encoder(Path(path))
+
+    @property
+    def dim(self) -> int:
+        return len(self.fallback)
+
+    def encode(self, songs: ContentTable) -> F32:
+        """float32 (n, dim), unit rows. A song with no known feature gets ``fallback``.
+
+        Raises:
+            ValueError: a dense feature has another dimension than in training.
+        """
+        return self.encode_features(self.schema.transform(songs))
+
+    def encode_features(self, features: Features) -> F32:
+        """:meth:`encode` for songs already in numbers; ``features`` tells what was known and unseen."""
+        context = self.memory.context(features)
+        vectors = self._forward(features, context)
+        vectors[~features.known] = self.fallback
+        return vectors
+
+    def _forward(self, features: Features, context: F32) -> F32:
+        """The arithmetic of ``QueryTower.forward``; held to it by a parity test."""
+        net, d = self.network, self.dim
+        x = self.network_bags(features) @ net["bag"]
+        x += np.hstack([features.dense, features.missing]) @ net["dense"]
+        hidden = np.hstack([x[:, d:], context])
+        hidden -= hidden.mean(axis=1, keepdims=True)
+        hidden /= np.sqrt(np.mean(hidden**2, axis=1, keepdims=True) + _EPSILON)
+        hidden = hidden * net["norm.weight"] + net["norm.bias"]
+        hidden = hidden @ net["first.weight"].T + net["first.bias"]
+        hidden *= 0.5 * (1 + special.erf(hidden * np.float32(2**-0.5)))
+        query = x[:, :d] + context @ net["context"] + hidden @ net["second.weight"].T + net["second.bias"]
+        lengths = np.linalg.norm(query, axis=1, keepdims=True)
+        return np.asarray(query / np.maximum(lengths, np.float32(1e-9)), np.float32)
+
+    def network_bags(self, features: Features) -> sparse.csr_matrix:
+        """float32 csr (n, len(columns)): the bag columns that the network reads."""
+        return select_columns(features.bags, self._position, len(self.columns))
+
+
+def select_columns(bags: sparse.csr_matrix, position: I64, width: int) -> sparse.csr_matrix:
+    """csr (n, width): column c of ``bags`` moved to ``position[c]``, dropped where that is -1."""
+    columns = position[bags.indices]
+    kept = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(kept)])[bags.indptr]
+    return sparse.csr_matrix((bags.data[kept], columns[kept], ends), shape=(bags.shape[0], width))

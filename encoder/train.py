@@ -1,0 +1,353 @@
+"""How is the encoder trained? Bootstrapping contrastive learning (BCL) over warm songs.
+
+Loss = softmax over the warm catalogue against the songs that share listeners
+       + contrast * InfoNCE between two random transformations of songs drawn uniformly.
+
+The first term sees songs as the listeners made them: the head has many listeners and gets the gradient. The second
+draws every song equally often, which is the paper's remedy for the tail ("Bootstrapping Contrastive Learning
+Enhanced Music Cold-Start Matching", WWW 2023 companion).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional
+
+from encoder import context, supervision
+from encoder.content import ContentTable
+from encoder.data.dataset import Dataset
+from encoder.features import Features, FeatureSchema
+from encoder.model import Batch, QueryTower
+from encoder.serving import Encoder, select_columns
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that decides what is trained; equal configs on equal data give equal weights.
+
+    Attributes:
+        dim: of the embedding.
+        factors: rank of the audience vectors that the contexts predict.
+        bandwidth, ridge, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
+        terms: bag columns the network reads, the most frequent ones; the contexts read all.
+        targets: songs with the most similar listeners that are each song's targets.
+        contrast, contrast_temperature: weight and temperature of InfoNCE.
+        bag_dropout, view_dropout: share of bag entries hidden in supervision, and of every input in a view.
+    """
+
+    dim: int = 128
+    factors: int = 256
+    bandwidth: float = 2.0
+    ridge: float = 0.25
+    neighbours: int = 20
+    landmarks: int = 4096
+    remembered: int = 32_768
+    terms: int = 16_384
+    hidden: int = 256
+    hidden_dropout: float = 0.5
+    bag_dropout: float = 0.5
+    targets: int = 50
+    temperature: float = 0.1
+    contrast: float = 0.3
+    contrast_temperature: float = 0.2
+    view_dropout: float = 0.3
+    epochs: int = 12
+    batch: int = 256
+    rate: float = 2e-3
+    warm_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands: ``done`` of ``total`` steps of ``stage``, and the gauges known so far."""
+
+    stage: str
+    done: int
+    total: int
+    gauges: dict[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training gives.
+
+    Attributes:
+        encoder: for serving; its space is named when it is saved.
+        warm_content: content of the n warm songs, with their ids.
+        warm_vectors: float32 (n, dim), unit rows, what a query's inner product is to be taken with.
+        gauges: figures of the last epoch and of the whole run.
+    """
+
+    encoder: Encoder
+    warm_content: ContentTable
+    warm_vectors: F32
+    config: Config
+    gauges: dict[str, float]
+
+
+def train(
+    dataset: Dataset,
+    warm_rows: I64,
+    config: Config | None = None,
+    progress: Report | None = None,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Trains on the songs ``warm_rows`` of ``dataset`` and on nothing else.
+
+    With ``checkpoint`` (a file), the state is kept there after every epoch, and a run that finds it goes on from it:
+    on the same machine and number of threads to the same weights, bit for bit.
+
+    Raises:
+        ValueError: fewer than two warm songs, no content, or a checkpoint of another run.
+    """
+    config = config or Config()
+    report = progress or (lambda _: None)
+    if len(warm_rows) < 2:
+        raise ValueError(f"{len(warm_rows)} warm songs; at least 2 are needed, 5 listeners each")
+    started = perf_counter()
+    report(Progress("features", 0, 1))
+    content = dataset.content.rows(warm_rows)
+    schema = FeatureSchema.learn(content)
+    songs = schema.transform(content)
+    report(Progress("audiences", 0, 1))
+    rng = np.random.default_rng(config.seed)
+    listeners = supervision.listener_rows(dataset.plays[warm_rows])
+    vectors = supervision.audience_vectors(listeners, config.factors, rng)
+    targets = supervision.targets(listeners, config.targets)
+    report(Progress("contexts", 0, 1))
+    loo = context.fit(
+        songs,
+        vectors,
+        bandwidth=config.bandwidth,
+        ridge=config.ridge,
+        neighbours=config.neighbours,
+        landmarks=config.landmarks,
+        remembered=config.remembered,
+        rng=rng,
+    )
+    contexts = loo.context(songs, np.arange(len(songs)))
+    columns = _frequent(songs.bags, config.terms)
+    inputs = _Inputs(songs, columns, contexts)
+    prepared = perf_counter() - started
+    run = _Run(config, inputs, targets, vectors)
+    first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
+    gauges: dict[str, float] = {}
+    for epoch in range(first, config.epochs):
+        for gauges in run.epoch(epoch):
+            report(Progress("epochs", epoch, config.epochs, gauges))
+        if checkpoint:
+            run.save(checkpoint, epoch + 1)
+    report(Progress("epochs", config.epochs, config.epochs, gauges))
+    warm_vectors = functional.normalize(run.warm.detach(), dim=1).numpy()
+    mean = warm_vectors.mean(axis=0)
+    encoder = Encoder(
+        space="",
+        schema=schema,
+        memory=loo.memory,
+        columns=columns,
+        network={name: value.numpy().copy() for name, value in run.tower.state_dict().items()},
+        fallback=np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), np.float32),
+    )
+    seconds = perf_counter() - started
+    gauges = {**gauges, "prepare_seconds": prepared, "train_seconds": seconds, "warm_songs": float(len(songs))}
+    return Trained(encoder, content, warm_vectors, config, gauges)
+
+
+def _frequent(bags: sparse.csr_matrix, most: int) -> I64:
+    """int64: the columns that at least two songs have, the ``most`` frequent of them."""
+    songs = np.bincount(bags.indices, minlength=bags.shape[1])
+    order = np.argsort(-songs, kind="stable")[:most]
+    return np.sort(order[songs[order] >= 2])
+
+
+class _Inputs:
+    """The network's inputs of all training songs, ready to be sliced and transformed."""
+
+    def __init__(self, songs: Features, columns: I64, contexts: F32) -> None:
+        position = np.full(songs.bags.shape[1], -1, np.int64)
+        position[columns] = np.arange(len(columns))
+        bags = select_columns(songs.bags, position, len(columns))
+        self.terms = len(columns)
+        self.starts = torch.from_numpy(bags.indptr.astype(np.int64))
+        self.indices = torch.from_numpy(bags.indices.astype(np.int64))
+        self.values = torch.from_numpy(bags.data)
+        self.dense = torch.from_numpy(np.hstack([songs.dense, songs.missing]))
+        self.context = torch.from_numpy(contexts)
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def batch(self, rows: Tensor, bag: float, other: float, generator: torch.Generator) -> Batch:
+        """The given songs with random shares of their bag entries and of their other inputs hidden."""
+        starts = self.starts[rows]
+        lengths = self.starts[rows + 1] - starts
+        offsets = torch.cumsum(lengths, 0) - lengths
+        entries = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - offsets, lengths)
+        return Batch(
+            self.indices[entries],
+            offsets,
+            self.values[entries] * _keep((len(entries),), bag, generator),
+            self.dense[rows] * _keep((len(rows), self.dense.shape[1]), other, generator),
+            self.context[rows] * _keep((len(rows), self.context.shape[1]), other, generator),
+        )
+
+
+def _keep(shape: tuple[int, ...], dropout: float, generator: torch.Generator) -> Tensor:
+    """Dropout's multiplier: 0 with the given probability, else 1 / (1 - dropout)."""
+    if dropout == 0:
+        return torch.ones(shape)
+    return (torch.rand(shape, generator=generator) >= dropout).float() / (1 - dropout)
+
+
+class _Run:
+    """One training: weights, optimiser and random state, by which it can be stopped and resumed."""
+
+    def __init__(self, config: Config, inputs: _Inputs, targets: supervision.Targets, vectors: F32) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.target_songs = torch.from_numpy(targets.songs)
+        self.target_weights = torch.from_numpy(targets.weights)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.tower = QueryTower(inputs.terms, inputs.dense.shape[1], inputs.context.shape[1], config.hidden, config.dim)
+        self.tower.initialise(vectors.shape[1], self.generator)
+        start = torch.zeros(len(inputs), config.dim)
+        width = min(config.dim, vectors.shape[1])
+        start[:, :width] = torch.from_numpy(vectors[:, :width])
+        self.warm = torch.nn.Parameter(functional.normalize(start, dim=1))
+        self.scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.parameters = [*self.tower.parameters(), self.scale, self.warm]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": self.parameters[:-1]}, {"params": [self.warm]}], weight_decay=config.weight_decay
+        )
+        self.steps = math.ceil(len(inputs) / config.batch)
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
+        """One pass over the songs; yields the gauges of each step."""
+        order = torch.randperm(len(self.inputs), generator=self.generator)
+        for step in range(self.steps):
+            rows = order[step * self.config.batch : (step + 1) * self.config.batch]
+            pace = _one_cycle((epoch * self.steps + step + 1) / (self.config.epochs * self.steps))
+            for group, rate in zip(self.optimiser.param_groups, (self.config.rate, self.config.warm_rate), strict=True):
+                group["lr"] = rate * pace
+            loss, gauges = self.loss(rows)
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            self.optimiser.step()
+            yield gauges
+
+    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Supervised plus contrastive loss of a batch of songs, and what it looks like inside."""
+        config = self.config
+        query = self.query(rows, config.bag_dropout, 0.0)  # (B, dim)
+        warm = functional.normalize(self.warm, dim=1)  # (n, dim)
+        logits = self.scale.exp() * query @ warm.T  # (B, n)
+        logits[torch.arange(len(rows)), rows] = -torch.inf
+        found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[rows])  # (B, k)
+        # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
+        supervised = -(self.target_weights[rows] * found).sum() / len(rows)
+        gauges = {"supervised": supervised.item()}
+        loss = supervised
+        if config.contrast:
+            drawn = torch.randint(len(self.inputs), (len(rows),), generator=self.generator)
+            one, two = (self.query(drawn, config.view_dropout, config.view_dropout) for _ in range(2))
+            contrastive = info_nce(one, two, config.contrast_temperature)
+            loss = loss + config.contrast * contrastive
+            gauges["contrastive"] = contrastive.item()
+        with torch.no_grad():
+            gauges |= collapse(query)
+        return loss, gauges
+
+    def query(self, rows: Tensor, bag: float, other: float) -> Tensor:
+        batch = self.inputs.batch(rows, bag, other, self.generator)
+        keep = _keep((len(rows), self.config.hidden), self.config.hidden_dropout, self.generator)
+        query: Tensor = self.tower(batch, keep)
+        return query
+
+    def save(self, path: Path, epochs: int) -> None:
+        """Writes everything that the next epoch depends on, whole or not at all."""
+        state = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
+        state |= {"warm": self.warm.detach(), "scale": self.scale.detach()}
+        state["generator"] = self.generator.get_state()
+        for i, parameter in enumerate(self.parameters):
+            state |= {f"optimiser.{i}.{name}": value for name, value in self.optimiser.state[parameter].items()}
+        temporary = path.with_name(path.name + ".tmp")
+        save_file(state, temporary, {"run": self._identity(), "epochs": str(epochs)})
+        os.replace(temporary, path)
+
+    def restore(self, path: Path) -> int:
+        """Takes over a saved state; returns how many epochs it has behind it."""
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("run") != self._identity():
+            raise ValueError(
+                f"checkpoint {path} belongs to another run: it holds {metadata.get('run')}, this is "
+                f"{self._identity()}. Delete it to start afresh, or train with the same data and configuration"
+            )
+        state = load_file(path)
+        self.tower.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("tower.")})
+        with torch.no_grad():
+            self.warm.copy_(state["warm"])
+            self.scale.copy_(state["scale"])
+        self.generator.set_state(state["generator"])
+        for i, parameter in enumerate(self.parameters):
+            prefix = f"optimiser.{i}."
+            self.optimiser.state[parameter] = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        return int(metadata["epochs"])
+
+    def _identity(self) -> str:
+        return json.dumps({**asdict(self.config), "songs": len(self.inputs), "bags": self.inputs.terms})
+
+
+def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE of unit rows (B, d): row i of one and of two are views of the same song.
+
+    Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018), equation 4.
+    """
+    logits = one @ two.T / temperature
+    own = torch.arange(len(one))
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+def collapse(query: Tensor) -> dict[str, float]:
+    """Whether the vectors (B, d) still spread: uniformity (Wang & Isola, ICML 2020) and mean variance times d.
+
+    Uniformity is log mean exp(-2 |a - b|^2) over pairs: 0 when all vectors are one, about -4 when spread evenly
+    in many dimensions. The variance is 1 when spread evenly around the origin and 0 when collapsed.
+    """
+    similarity = query @ query.T
+    pairs = torch.triu(torch.ones_like(similarity), diagonal=1) > 0
+    uniformity = torch.log(torch.exp(-2 * (2 - 2 * similarity[pairs])).mean()) if pairs.any() else torch.zeros(())
+    return {
+        "uniformity": float(uniformity),
+        "variance": float(query.var(dim=0, correction=0).sum()),
+    }
+
+
+def _one_cycle(at: float) -> float:
+    """Learning rate over its peak at the share ``at`` of the run: up for 30 %, then down, both as cosines."""
+    if at < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * at / 0.3)) / 2
+    return max(1e-4, (1 + math.cos(math.pi * (at - 0.3) / 0.7)) / 2)

@@ -1,0 +1,83 @@
+"""Contexts against their definitions, computed the slow way."""
+
+import numpy as np
+import pytest
+
+from encoder import context
+from encoder.content import ContentTable, SongContent
+from encoder.features import Features, FeatureSchema
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def songs() -> Features:
+    rng = np.random.default_rng(0)
+    contents = [
+        SongContent(
+            dense={"audio": rng.normal(size=3).tolist()},
+            bags={"tags": {f"t{t}": 1.0 for t in rng.choice(12, 4, replace=False)}},
+        )
+        for _ in range(N)
+    ]
+    table = ContentTable.from_songs([str(i) for i in range(N)], contents)
+    return FeatureSchema.learn(table).transform(table)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(N, 5)).astype(np.float32)
+
+
+def fit(songs: Features, vectors: np.ndarray, landmarks: int = 100, remembered: int = 100) -> context.LeaveOneOut:
+    return context.fit(
+        songs,
+        vectors,
+        bandwidth=2.0,
+        ridge=0.25,
+        neighbours=3,
+        landmarks=landmarks,
+        remembered=remembered,
+        rng=np.random.default_rng(2),
+    )
+
+
+def test_with_all_songs_as_landmarks_it_is_exact_kernel_ridge(songs: Features, vectors: np.ndarray) -> None:
+    x = np.hstack([songs.bags.toarray(), songs.dense]).astype(np.float64)
+    kernel = np.exp(-1.0 * ((x[:, None] - x[None]) ** 2).sum(axis=2))
+    expected = kernel @ np.linalg.solve(kernel + 0.25 * np.eye(N), vectors)
+    found = fit(songs, vectors).memory.context(songs)[:, :5]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_neighbours_are_weighted_by_squared_similarity(songs: Features, vectors: np.ndarray) -> None:
+    x = np.hstack([songs.bags.toarray(), songs.dense])
+    similarity = np.maximum(x @ x.T, 0)
+    best = np.argsort(-similarity[0])[:3]
+    weights = similarity[0, best] ** 2
+    found = fit(songs, vectors).memory.context(songs)[0, 5:]
+    np.testing.assert_allclose(found, weights @ vectors[best] / weights.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [0, 17, N - 1])
+def test_leaving_a_song_out_equals_fitting_without_it(songs: Features, vectors: np.ndarray, row: int) -> None:
+    others = np.delete(np.arange(N), row)
+    rows = np.array([row])
+    without = fit(songs.rows(others), vectors[others]).memory.context(songs.rows(rows))
+    found = fit(songs, vectors).context(songs.rows(rows), rows)
+    np.testing.assert_allclose(found, without, atol=1e-3)
+
+
+def test_another_version_of_a_left_out_song_does_not_see_it_either(songs: Features, vectors: np.ndarray) -> None:
+    others = np.delete(np.arange(N), 4)
+    version = songs.rows(np.array([9]))
+    without = fit(songs.rows(others), vectors[others]).memory.context(version)
+    found = fit(songs, vectors).context(version, np.array([4]))
+    np.testing.assert_allclose(found, without, atol=1e-3)
+
+
+def test_few_landmarks_and_a_short_memory_bound_what_is_kept(songs: Features, vectors: np.ndarray) -> None:
+    loo = fit(songs, vectors, landmarks=10, remembered=25)
+    assert loo.memory.coefficients.shape == (10, 5)
+    assert loo.memory.vectors.shape == (25, 5)
+    assert np.isfinite(loo.context(songs, np.arange(N))).all()

@@ -1,0 +1,118 @@
+"""Training on a world whose answer is known, and its promises: seeds, resume, views, no leak."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import SMALL, SONGS
+from scipy import sparse
+
+from encoder import supervision
+from encoder.data.dataset import Dataset
+from encoder.train import Progress, Trained, collapse, info_nce, train
+
+
+def same_weights(one: Trained, two: Trained) -> bool:
+    return np.array_equal(one.warm_vectors, two.warm_vectors) and all(
+        np.array_equal(value, two.encoder.network[name]) for name, value in one.encoder.network.items()
+    )
+
+
+def test_a_cold_song_retrieves_its_own_scene(
+    scenes: Dataset, trained: Trained, warm_rows: np.ndarray, cold_rows: np.ndarray
+) -> None:
+    vectors = trained.encoder.encode(scenes.content.rows(cold_rows))
+    best = np.argsort(-(vectors @ trained.warm_vectors.T), axis=1)[:, : SONGS - 1]
+    np.testing.assert_array_equal(
+        warm_rows[best] // SONGS, np.repeat(cold_rows // SONGS, SONGS - 1).reshape(best.shape)
+    )
+
+
+def test_warm_vectors_are_unit_and_in_the_order_of_the_warm_songs(
+    scenes: Dataset, trained: Trained, warm_rows: np.ndarray
+) -> None:
+    assert trained.warm_vectors.shape == (len(warm_rows), SMALL.dim)
+    np.testing.assert_allclose(np.linalg.norm(trained.warm_vectors, axis=1), 1, atol=1e-5)
+    assert trained.warm_content.song_ids == tuple(scenes.song_ids[row] for row in warm_rows)
+
+
+def test_listens_of_cold_songs_do_not_reach_training(
+    scenes: Dataset, trained: Trained, warm_rows: np.ndarray, cold_rows: np.ndarray
+) -> None:
+    plays = scenes.plays.tolil()
+    plays[cold_rows] = 7
+    assert same_weights(trained, train(replace(scenes, plays=plays.tocsr()), warm_rows, SMALL))
+
+
+def test_another_seed_gives_other_weights(scenes: Dataset, trained: Trained, warm_rows: np.ndarray) -> None:
+    assert not same_weights(trained, train(scenes, warm_rows, replace(SMALL, seed=SMALL.seed + 1)))
+
+
+def test_a_killed_training_resumes_to_the_same_weights(
+    scenes: Dataset, trained: Trained, warm_rows: np.ndarray, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "epochs" and progress.done == 2:
+            raise Killed
+
+    checkpoint = tmp_path / "state.safetensors"
+    with pytest.raises(Killed):
+        train(scenes, warm_rows, SMALL, kill, checkpoint)
+    epochs = []
+    resumed = train(
+        scenes, warm_rows, SMALL, lambda p: epochs.append(p.done) if p.stage == "epochs" else None, checkpoint
+    )
+    assert min(epochs) == 2
+    assert same_weights(trained, resumed)
+
+
+def test_a_checkpoint_of_another_run_is_refused(scenes: Dataset, warm_rows: np.ndarray, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    train(scenes, warm_rows, replace(SMALL, epochs=1), checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train(scenes, warm_rows, replace(SMALL, epochs=1, seed=9), checkpoint=checkpoint)
+
+
+def test_a_single_warm_song_is_refused(scenes: Dataset) -> None:
+    with pytest.raises(ValueError, match="at least 2 are needed"):
+        train(scenes, np.array([0]), SMALL)
+
+
+def test_targets_are_the_songs_with_the_most_similar_listeners() -> None:
+    plays = sparse.csr_matrix(np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 3]], np.float32))
+    found = supervision.targets(supervision.listener_rows(plays), 2)
+    # cosines of song 0: 2/sqrt(3*2) with 1, 1/sqrt(3*2) with 2, 0 with 3
+    assert dict(zip(found.songs[0].tolist(), found.weights[0].tolist(), strict=True)) == {
+        1: pytest.approx(2 / 3),
+        2: pytest.approx(1 / 3),
+    }
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_audience_vectors_keep_the_cosines_of_listener_sets_at_full_rank() -> None:
+    plays = (np.random.default_rng(0).random((12, 30)) < 0.4).astype(np.float32)
+    listeners = supervision.listener_rows(sparse.csr_matrix(plays))
+    vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(1))
+    np.testing.assert_allclose(vectors @ vectors.T, (listeners @ listeners.T).toarray(), atol=1e-4)
+
+
+def test_info_nce_of_indistinguishable_views_is_the_log_of_the_batch() -> None:
+    same = torch.ones(8, 4) / 2
+    assert info_nce(same, same, 0.2).item() == pytest.approx(np.log(8), rel=1e-5)
+    apart = torch.eye(8)
+    assert info_nce(apart, apart, 0.05).item() < 1e-6
+
+
+def test_gauges_tell_a_collapse() -> None:
+    one = torch.ones(8, 4) / 2
+    assert collapse(one) == {"uniformity": pytest.approx(0, abs=1e-5), "variance": pytest.approx(0, abs=1e-6)}
+    spread = torch.cat([torch.eye(4), -torch.eye(4)])
+    gauges = collapse(spread)
+    assert gauges["variance"] == pytest.approx(1, rel=1e-5)
+    # of 28 pairs, 4 are opposite (squared distance 4) and 24 orthogonal (2)
+    assert gauges["uniformity"] == pytest.approx(np.log((4 * np.exp(-8) + 24 * np.exp(-4)) / 28), rel=1e-4)
