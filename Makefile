@@ -1,0 +1,43 @@
+# Everything a person types. `make demo` and `make test` are where to start.
+TORCH ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BIN := .venv/bin
+LOCK_COMMAND := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+.PHONY: help setup demo test check check-long lock force
+
+help:
+	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
+	@echo 'make test        the test suite'
+	@echo 'make check       ruff, format, mypy'
+	@echo 'make check-long  the tests that take minutes'
+	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
+	@echo 'make lock        resolve the dependencies anew'
+
+setup: .venv/.ready
+
+# Asking for a torch by name is asking to look again.
+.venv/.ready: requirements.lock requirements-build.lock requirements-uv.lock pyproject.toml deploy/setup.sh $(if $(TORCH),force)
+	@TORCH='$(TORCH)' sh deploy/setup.sh
+
+demo: setup
+	@$(BIN)/coldstart demo $(DEMO_ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check-long: setup
+	$(BIN)/python -m pytest -m long $(TEST_ARGS)
+
+# Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.
+lock: setup
+	$(BIN)/uv pip compile $(LOCK_COMMAND) --all-extras -o requirements.lock pyproject.toml
+	printf '%s\n' hatchling editables setuptools wheel pybind11 numpy | \
+		$(BIN)/uv pip compile $(LOCK_COMMAND) -o requirements-build.lock -
+	echo uv | $(BIN)/uv pip compile $(LOCK_COMMAND) -o requirements-uv.lock -

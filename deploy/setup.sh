@@ -1,0 +1,83 @@
+#!/bin/sh
+# Makes the environment in .venv from the locks. What the machine lacks is said before anything is downloaded.
+#   TORCH=cpu     the CPU build of torch (200 MB) in place of the CUDA one (5 GB); remembered for the next time
+#   PYTHON=...    the interpreter to build on; otherwise the first that is 3.11 or newer
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    printf '\nsetup: %s\n' "$1" >&2
+    exit 1
+}
+
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+if [ -x .venv/bin/python ]; then
+    PYTHON=.venv/bin/python
+    recent "$PYTHON" || fail ".venv holds a Python that does not run or is older than 3.11: remove it (rm -r .venv)"
+else
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if recent "$candidate"; then
+            found=$candidate
+            break
+        fi
+    done
+    [ -n "${found:-}" ] || fail "no Python 3.11 or newer (looked for: ${PYTHON:-python3, python3.13, python3.12, \
+python3.11}). Install one, or name it: make setup PYTHON=/path/to/python3"
+    PYTHON=$found
+fi
+version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "Python $version cannot make environments. Debian, Ubuntu: apt install python$version-venv"
+
+# hnswlib comes as source: it wants a C++ compiler and Python's headers.
+compiler=${CXX:-c++}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+printf '#include <vector>\nint main() { return std::vector<int>(1).at(0); }\n' >"$work/compiler.cpp"
+printf '#include <Python.h>\nint main() { return 0; }\n' >"$work/headers.cpp"
+$compiler -std=c++11 "$work/compiler.cpp" -o "$work/compiler" 2>/dev/null && "$work/compiler" ||
+    fail "no working C++ compiler ($compiler). Debian, Ubuntu: apt install g++. Fedora: dnf install gcc-c++. \
+macOS: xcode-select --install. Another one: make setup CXX=..."
+$compiler -std=c++11 -I"$include" -c "$work/headers.cpp" -o "$work/headers.o" 2>/dev/null ||
+    fail "Python $version has no headers in $include. Debian, Ubuntu: apt install python$version-dev. \
+Fedora: dnf install python3-devel"
+
+if [ ! -x .venv/bin/python ]; then
+    "$PYTHON" -m venv .venv
+fi
+python=.venv/bin/python
+TORCH=${TORCH:-$(cat .venv/.torch 2>/dev/null || echo cuda)}
+
+"$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null
+"$python" -m pip install --quiet --require-hashes --only-binary :all: -r requirements-uv.lock
+
+# uv does not read pip's configuration: who uses a mirror says so once.
+mirror=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
+if [ -n "$mirror" ]; then
+    export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
+fi
+# uv's own count of an environment must be this one, whatever is active around it.
+install() { .venv/bin/uv pip install --python "$python" --build-constraints requirements-build.lock "$@"; }
+
+case $TORCH in
+cuda)
+    install --require-hashes -r requirements.lock
+    ;;
+cpu)
+    # The lock holds the hashes of the CUDA build. The CPU build is another file of the same version from torch's own
+    # index, which uv knows; so torch alone is installed without a hash, and what serves CUDA not at all.
+    gpu='^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)=='
+    grep -oE "$gpu" requirements.lock | tr -d '=' >"$work/gpu"
+    install --require-hashes --excludes "$work/gpu" -r requirements.lock
+    install --no-deps --torch-backend=cpu "$(grep -oE '^torch==[^ ]+' requirements.lock)"
+    ;;
+*)
+    fail "TORCH=$TORCH: allowed are cuda and cpu"
+    ;;
+esac
+install --quiet --no-deps -e .
+echo "$TORCH" >.venv/.torch
+touch .venv/.ready
