@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from targeting.slots import I64, grow
 from targeting.types import Match, Preferences
 
-
 POLICY_VERSION = 1
 """Stands in every push: which rules decided. Grows when a rule changes."""
 

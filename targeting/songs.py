@@ -59,11 +59,13 @@ class Songs:
 
     def slots_of_hashes(self, hashes: U64) -> I64:
         """The slot of each :func:`targeting.slots.hash64`, int64 (n,); hashes that are new become known."""
-        each, which = np.unique(hashes, return_inverse=True)
+        each, first, which = np.unique(hashes, return_index=True, return_inverse=True)
         keys: list[int] = each.tolist()
         slots = np.fromiter(map(self._slot_of_hash.get, keys, repeat(-1)), np.int64, len(keys))
         new = np.flatnonzero(slots < 0)
         if len(new):
+            # In order of appearance: what is heard together lies together.
+            new = new[np.argsort(first[new])]
             slots[new] = len(self) + np.arange(len(new))
             self._slot_of_hash.update(zip((keys[at] for at in new.tolist()), slots[new].tolist(), strict=True))
             grow(self._hashes, len(self))

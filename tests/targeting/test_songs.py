@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from targeting.slots import hash64
+from targeting.songs import Songs
+
+A, B = np.eye(3, dtype=np.float32)[:2]
+
+
+def test_vectors_come_to_unit_length() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a", "b"], np.stack([A * 7, B * 0]))
+    np.testing.assert_array_equal(songs.vectors[songs.slots(["a", "b"])], [A, [0, 0, 0]])
+
+
+def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a"], A[None])
+    slot = songs.slots(["b"])
+    assert not songs.vectors[slot].any()
+    songs.set_vectors("s", ["b"], B[None])
+    np.testing.assert_array_equal(songs.vectors[slot], B[None])
+
+
+def test_a_song_is_its_hash() -> None:
+    songs = Songs()
+    slots = songs.slots_of_hashes(hash64(["a", "b", "a"]))
+    assert slots.tolist() == songs.slots(["a", "b", "a"]).tolist()
+    assert songs.hashes(slots).tolist() == hash64(["a", "b", "a"]).tolist()
+    restored = Songs()
+    restored.slots_of_hashes(hash64(["a"]))
+    assert restored.find(["a", "b"]).tolist() == [0, -1]
+    assert len(restored) == 1
+
+
+def test_changes_are_told_once() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a"], A[None])
+    seen = songs.version
+    assert songs.changed_since(0) is None
+    assert songs.changed_since(seen).tolist() == []  # type: ignore[union-attr]
+    songs.set_vectors("s", ["b"], B[None])
+    assert songs.changed_since(seen).tolist() == songs.slots(["b"]).tolist()  # type: ignore[union-attr]
+
+
+def test_a_new_space_drops_the_old_vectors() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
+    seen = songs.version
+    songs.set_vectors("t", ["b"], np.ones((1, 5), np.float32))
+    assert songs.space == "t"
+    assert songs.dimension == 5
+    assert not songs.vectors[songs.slots(["a"])].any()
+    assert songs.changed_since(seen) is None
+
+
+@pytest.mark.parametrize("vectors", [np.ones((1, 3)), np.ones(3), np.ones((2, 4)), np.full((2, 3), np.nan)], ids=str)
+def test_what_does_not_fit_is_refused_whole(vectors: np.ndarray) -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a"], A[None])
+    seen = songs.version
+    with pytest.raises(ValueError, match="vectors"):
+        songs.set_vectors("s", ["a", "b"], vectors.astype(np.float32))
+    assert songs.version == seen
+    assert len(songs) == 1
