@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -10,6 +11,9 @@ from confluent_kafka.admin import AdminClient
 from streams.errors import Unavailable
 from streams.settings import Kafka
 from streams.topics import MAX_RECORD_BYTES
+
+# librdkafka writes to stderr by itself unless it is given a logger.
+_log = logging.getLogger("librdkafka")
 
 
 def producer(kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0) -> Producer:
@@ -35,7 +39,7 @@ def producer(kafka: Kafka, transactional_id: str | None = None, transaction_time
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 10,
         }
-    return Producer(conf)
+    return Producer(conf, logger=_log)
 
 
 def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
@@ -56,7 +60,7 @@ def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
         # Bounds the memory of a consumer that is behind: the default allows 64 MiB and 100,000 records.
         "queued.max.messages.kbytes": 32_768,
     }
-    return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()})
+    return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()}, logger=_log)
 
 
 def admin(kafka: Kafka) -> AdminClient:
@@ -67,7 +71,7 @@ def admin(kafka: Kafka) -> AdminClient:
     Raises:
         Unavailable: no broker answers.
     """
-    client = AdminClient(kafka.confluent())
+    client = AdminClient(kafka.confluent(), logger=_log)
     try:
         client.list_topics(timeout=kafka.request_timeout_s)
     except KafkaException as error:

@@ -122,20 +122,11 @@ SONGS_REPORTS = _state(
     "songs-reports-changelog", "song_id", Plane.SONGS, "songs role",
     "changelog of the newest report of every partition", public=False,
 )  # fmt: skip
-SONGS_LEADER = _events(
-    "songs-__assignor-__leader",
-    "none",
-    Plane.SINGLE,
-    1,
-    "songs role",
-    "Faust's leader election",
-    public=False,
-)
 
 TOPICS: tuple[Topic, ...] = (
     SONG_UPLOADS, LISTENS, PUSH_OUTCOMES, PREFERENCES, AUDIENCE_VECTORS, PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS,
     MATCH_REQUESTS, CAMPAIGN_REPORTS, WARM_SONGS, MODELS, AUDIENCE_STATE,
-    SONGS_LEDGER, SONGS_REPORTS, SONGS_LEADER,
+    SONGS_LEDGER, SONGS_REPORTS,
 )  # fmt: skip
 
 

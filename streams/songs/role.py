@@ -138,7 +138,7 @@ def run(settings: Settings) -> None:
             app, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True,
             loglevel=settings.log.level,
         )  # fmt: skip
-        app.on_worker_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
+        app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
 
 

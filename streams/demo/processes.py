@@ -1,0 +1,112 @@
+"""How does a role run as a process that is started again when it asks for it?"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from streams.errors import Refused
+from streams.exits import RESTART
+
+_PR_SET_PDEATHSIG = 1
+_STOP_S = 25.0
+
+
+class RoleProcess:
+    """One worker as a child process: ``python -m streams worker ...``.
+
+    Args:
+        args: of ``coldstart worker``.
+        environment: added to this process's own.
+        log: where its JSON lines go; appended to.
+    """
+
+    def __init__(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.restarts = 0
+        self._log = log
+        self._port = _free_port()
+        self._environment = {**os.environ, **environment}
+        self._command = [sys.executable, "-m", "streams", "worker", *args, "--http-port", str(self._port)]
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """Of /metrics, /livez and /readyz."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def readiness(self) -> dict[str, str]:
+        """Why it is not ready, by condition; empty when it is."""
+        try:
+            with urlopen(f"{self.url}/readyz", timeout=5) as answer:
+                answer.read()
+        except HTTPError as error:
+            conditions: dict[str, str] = json.loads(error.read())["conditions"]
+            return {name: reason for name, reason in conditions.items() if reason != "ok"}
+        except (URLError, OSError):
+            return {"process": "starting"}
+        return {}
+
+    def watch(self) -> None:
+        """Start it again if it ended and asks for that, or was killed.
+
+        Raises:
+            Refused: it ended for a reason that a restart does not mend; the message holds the end of its log.
+        """
+        code = self._process.poll()
+        if code is None:
+            return
+        if code != RESTART and code >= 0:
+            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
+            raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
+        self.restarts += 1
+        self._process = self._start()
+
+    def kill(self) -> None:
+        """SIGKILL: the process gets no chance to finish anything."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL when its own deadline has passed."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+
+def _die_with_parent() -> None:
+    """In the child: get SIGTERM when the parent ends, however it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
