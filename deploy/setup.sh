@@ -10,6 +10,12 @@ fail() {
     exit 1
 }
 
+TORCH=${TORCH:-$(cat .venv/.torch 2>/dev/null || echo cuda)}
+case $TORCH in
+cuda | cpu) ;;
+*) fail "TORCH=$TORCH: allowed are cuda and cpu" ;;
+esac
+
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 if [ -x .venv/bin/python ]; then
@@ -49,7 +55,7 @@ if [ ! -x .venv/bin/python ]; then
     "$PYTHON" -m venv .venv
 fi
 python=.venv/bin/python
-TORCH=${TORCH:-$(cat .venv/.torch 2>/dev/null || echo cuda)}
+echo "$TORCH" >.venv/.torch
 
 "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >/dev/null
 "$python" -m pip install --quiet --require-hashes --only-binary :all: -r requirements-uv.lock
@@ -59,7 +65,6 @@ mirror=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/nu
 if [ -n "$mirror" ]; then
     export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
 fi
-# uv's own count of an environment must be this one, whatever is active around it.
 install() { .venv/bin/uv pip install --python "$python" --build-constraints requirements-build.lock "$@"; }
 
 case $TORCH in
@@ -74,10 +79,6 @@ cpu)
     install --require-hashes --excludes "$work/gpu" -r requirements.lock
     install --no-deps --torch-backend=cpu "$(grep -oE '^torch==[^ ]+' requirements.lock)"
     ;;
-*)
-    fail "TORCH=$TORCH: allowed are cuda and cpu"
-    ;;
 esac
 install --quiet --no-deps -e .
-echo "$TORCH" >.venv/.torch
 touch .venv/.ready
