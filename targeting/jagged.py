@@ -15,6 +15,9 @@ Column = NDArray[Any]
 # Room left in a row that moves, so that the next few entries do not move it again.
 _ROOM = 8
 
+# Pages that may be half empty without being worth a move.
+_SLACK_PAGES = 4
+
 
 def spans(starts: I64, lengths: I64) -> I64:
     """The positions start, start + 1, ... of every span, one span after the other; int64 (sum(lengths),)."""
@@ -26,17 +29,22 @@ def spans(starts: I64, lengths: I64) -> I64:
 class Jagged:
     """Rows of entries; an entry has one value in every column. Rows never written, and row -1, are empty.
 
-    A row lies in one piece with a little room behind it. A row that outgrows its room moves to the end;
-    the hole is taken back when holes make up a third (see :meth:`_compact`).
+    The columns are divided into pages. A row lies in one piece with a little room behind it, inside one page
+    or, if it is longer than a page, over whole pages of its own. A row that outgrows its room moves to the
+    page being filled and leaves a hole. When holes take too much, the emptiest page is moved together and
+    used again: a bounded piece of work beside each write, instead of a long one now and then.
     """
 
-    def __init__(self, *dtypes: DTypeLike) -> None:
+    def __init__(self, *dtypes: DTypeLike, page: int = 1 << 16) -> None:
         self._columns: list[Column] = [np.zeros(0, dtype) for dtype in dtypes]
+        self._page = page
         self._start = np.zeros(0, np.int64)
         self._length = np.zeros(0, np.int32)
-        self._room = np.zeros(0, np.int32)
-        self._end = 0
-        self._held = 0  # entries that rows and their room take up; the rest up to _end are holes
+        self._room = np.zeros(0, np.int32)  # a multiple of the page for rows that have pages of their own
+        self._pages = 0
+        self._held = np.zeros(0, np.int64)  # by page: the entries that rows and their room take up
+        self._filling = -1  # the page being filled, and how far
+        self._filled = page
 
     @property
     def entries(self) -> int:
@@ -44,7 +52,7 @@ class Jagged:
 
     @property
     def nbytes(self) -> int:
-        parts = [*self._columns, self._start, self._length, self._room]
+        parts = [*self._columns, self._start, self._length, self._room, self._held]
         return sum(part.nbytes for part in parts)
 
     def lengths(self, rows: I64) -> I64:
@@ -96,44 +104,90 @@ class Jagged:
         self.replace(each, kept, [column[keep] for column in columns])
 
     def _make_room(self, rows: I64, lengths: I64, keep: bool) -> None:
+        """Moves the rows whose room is less than ``lengths``; their entries come along if ``keep``."""
         if not len(rows):
             return
-        highest = int(rows.max()) + 1
         for per_row in (self._start, self._length, self._room):
-            grow(per_row, highest)
+            grow(per_row, int(rows.max()) + 1)
         out = lengths > self._room[rows]
         if not out.any():
             return
         moved, wanted = rows[out], lengths[out]
         rooms = wanted + wanted // _ROOM + 2
-        total = int(rooms.sum())
-        freed = int(self._room[moved].sum())
-        if self._end + total - (self._held - freed) > max(self._held // 2, 4096) + total:
-            self._compact()
-        for column in self._columns:
-            grow(column, self._end + total)
-        starts = self._end + np.cumsum(rooms) - rooms
-        if keep:
-            held = self._length[moved].astype(np.int64)
-            source, target = spans(self._start[moved], held), spans(starts, held)
-            for column in self._columns:
-                column[target] = column[source]
-        self._start[moved], self._room[moved] = starts, rooms
-        self._end += total
-        self._held += total - freed
+        rooms = np.where(rooms > self._page, -(-rooms // self._page) * self._page, rooms)
+        if not keep:
+            self._length[moved] = 0
+        self._move(moved, rooms)
+        self._clean()
 
-    def _compact(self) -> None:
-        """Moves all rows together, so that there are no holes."""
-        rows = np.flatnonzero(self._room)
-        rows = rows[np.argsort(self._start[rows], kind="stable")]
-        rooms = self._room[rows].astype(np.int64)
-        starts = np.cumsum(rooms) - rooms
-        lengths = self._length[rows].astype(np.int64)
+    def _move(self, rows: I64, rooms: I64) -> None:
+        starts, lengths = self._place(rooms), self._length[rows].astype(np.int64)
         source, target = spans(self._start[rows], lengths), spans(starts, lengths)
         for column in self._columns:
             column[target] = column[source]
-        self._start[rows] = starts
-        self._end = self._held = int(rooms.sum())
+        self._leave(self._start[rows], self._room[rows].astype(np.int64))
+        self._start[rows], self._room[rows] = starts, rooms
+
+    def _place(self, rooms: I64) -> I64:
+        """The starts of new places for rows of these rooms."""
+        starts = np.empty(len(rooms), np.int64)
+        ends = np.cumsum(rooms)
+        at, before = 0, 0
+        while at < len(rooms):
+            fit = int(np.searchsorted(ends, before + self._page - self._filled, side="right"))
+            if fit > at:
+                starts[at:fit] = self._filling * self._page + self._filled + ends[at:fit] - rooms[at:fit] - before
+                taken = int(ends[fit - 1]) - before
+                self._filled += taken
+                self._held[self._filling] += taken
+                at = fit
+            elif rooms[at] > self._page:
+                count = int(rooms[at]) // self._page
+                first = self._free_pages(count)
+                self._held[first : first + count] = self._page
+                starts[at] = first * self._page
+                at += 1
+            else:
+                self._filling, self._filled = self._free_pages(1), 0
+            before = int(ends[at - 1]) if at else 0
+        return starts
+
+    def _leave(self, starts: I64, rooms: I64) -> None:
+        own = rooms > self._page
+        np.subtract.at(self._held, starts[~own] // self._page, rooms[~own])
+        for start, room in zip(starts[own].tolist(), rooms[own].tolist(), strict=True):
+            self._held[start // self._page : (start + room) // self._page] = 0
+
+    def _free_pages(self, count: int) -> int:
+        """The first of ``count`` pages in a row that hold nothing."""
+        free = self._held[: self._pages] == 0
+        if self._filling >= 0:
+            free[self._filling] = False
+        runs = np.cumsum(np.concatenate([[0], free]))
+        found = np.flatnonzero(runs[count:] - runs[:-count] == count)
+        if len(found):
+            return int(found[0])
+        first, self._pages = self._pages, self._pages + count
+        grow(self._held, self._pages)
+        for column in self._columns:
+            grow(column, self._pages * self._page)
+        return first
+
+    def _clean(self) -> None:
+        """Moves the rows of the emptiest pages together until holes take a quarter at most."""
+        while True:
+            held = self._held[: self._pages]
+            used = held > 0
+            if np.count_nonzero(used) * self._page <= 1.25 * held.sum() + _SLACK_PAGES * self._page:
+                return
+            # A page never holds more than it has, and those of long rows hold all: they are never the emptiest.
+            occupied = np.where(used, held, self._page)
+            occupied[self._filling] = self._page
+            emptiest = int(occupied.argmin())
+            if occupied[emptiest] == self._page:
+                return
+            rows = np.flatnonzero((self._start // self._page == emptiest) & (self._room > 0))
+            self._move(rows, self._room[rows].astype(np.int64))
 
 
 def _pairs(left: Column, right: Column) -> I64:
