@@ -33,7 +33,7 @@ from encoder.data.world import (
 )
 from encoder.data.write import open_interactions, write_songs
 
-__all__ = ["World", "affinity", "generate", "read_world"]
+__all__ = ["World", "affinity", "generate", "read_world", "showings_per_user"]
 
 WORLD = "world.json"
 I64 = NDArray[np.int64]
@@ -60,7 +60,7 @@ def generate(world: World, path: Path, progress: Callable[[int, int], None] | No
     Raises:
         ValueError: the catalogue is too small for the history asked for.
     """
-    shown = _shown_per_user(world)
+    shown = showings_per_user(world)
     path.mkdir(parents=True, exist_ok=True)
     write_songs(path, content(world), [f"Song {row}" for row in range(world.songs)])
     song_ids = np.array([song_id(row) for row in range(world.songs)], object)
@@ -91,13 +91,15 @@ def _listens(
     some, songs = people(world, chunk), catalogue(world)
     counts = rng.poisson(shown * some.activity)
     user = np.repeat(np.arange(len(counts)), counts)
-    drawn = np.searchsorted(np.cumsum(songs.exposure), rng.uniform(0, 1, len(user)), side="right")
+    # Ascending for each user: neighbours in the table of shares are then met one after the other, which is
+    # three times faster, and repeats stand side by side.
+    draws = user + rng.uniform(size=len(user))
+    draws.sort()
+    song = np.searchsorted(np.cumsum(songs.exposure), draws - user, side="right")
+    np.minimum(song, world.songs - 1, out=song)
     # Each song is shown at most once to a user, so that P(listen | shown) is the affinity itself.
-    # Sorted in place: numpy's own `unique` hashes, which takes four times as long here.
-    pairs = user * world.songs + np.minimum(drawn, world.songs - 1)
-    pairs.sort()
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-    user, song = pairs // world.songs, pairs % world.songs
+    once = np.diff(user * world.songs + song, prepend=-1) > 0
+    user, song = user[once], song[once]
     since = np.maximum(some.joined[user], songs.released[song])
     at = np.floor(rng.uniform(since, world.end))
     chance = liking(world, some, user, song, at)
@@ -108,8 +110,15 @@ def _listens(
     return user, song, plays.astype(np.float32), at
 
 
-def _shown_per_user(world: World) -> float:
-    """How many showings (repeats included) give the mean history: found on a pilot of the first users."""
+def showings_per_user(world: World) -> float:
+    """How many showings, repeats included, a user of activity 1 gets on average to have the mean history.
+
+    Found on a pilot of the first users, so that the mean is met within a few per cent. Showings are a Poisson
+    process: a song with share w is shown to a user of activity a with probability 1 - exp(-showings a w).
+
+    Raises:
+        ValueError: the catalogue is too small for the history asked for.
+    """
     n = min(CHUNK, world.users)
     shown, heard = world.history, 0.0
     for trial in range(12):

@@ -46,8 +46,9 @@ SEPARATOR = "|"
 TAG_BAG = "tags"
 DURATION = "duration"
 
-# Rows held as Python strings at once: about 40 MB. Ten times more gains no speed.
-CHUNK = 100_000
+# Rows held as Python strings at once. With 100,000 the garbage collector walks them again and again: 1.6
+# times slower.
+CHUNK = 2_000
 # Nobody listened after the year 5138; milliseconds, the usual mistake, all lie beyond it.
 LATEST = 1e11
 

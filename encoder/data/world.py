@@ -223,9 +223,9 @@ def affinity(world: World, user_rows: I64, song_rows: I64, at: F64 | float) -> F
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
             raise IndexError(f"{what} rows from {numbers.min()} to {numbers.max()}; the world has {count}")
     out = np.empty(len(user_rows))
-    chunks = user_rows // CHUNK
-    for chunk in np.unique(chunks):
-        pairs = np.flatnonzero(chunks == chunk)
+    order = np.argsort(user_rows // CHUNK, kind="stable")
+    chunks, starts = np.unique(user_rows[order] // CHUNK, return_index=True)
+    for chunk, pairs in zip(chunks, np.split(order, starts[1:]), strict=True):
         some = people(world, int(chunk))
         out[pairs] = liking(world, some, user_rows[pairs] % CHUNK, song_rows[pairs], times[pairs])
     return out
