@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from streams.cli import kafka, topics, worker
+from streams.cli.demo import demo
+from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.train import train
 
@@ -16,8 +18,10 @@ app = typer.Typer(
     "out.\n\nStart with `coldstart demo`. On a cluster of your own: topics create, train, publish, then one or more "
     "of each worker.",
 )
+app.command()(demo)
 app.command()(train)
 app.command()(publish)
+app.command()(lag)
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(kafka.app, name="kafka")

@@ -1,0 +1,119 @@
+"""``coldstart demo``: the main job on this machine, measured."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.cli.worker import PolicySwitch
+
+
+def demo(
+    data: Annotated[Path | None, typer.Option(help="A data set in the neutral layout; without it one is made.")] = None,
+    users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 5000,
+    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; a tenth is uploaded as cold.")] = 3000,
+    seed: Annotated[int, typer.Option(help="Of the data set, the split and the training.")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Uploads a second.")] = 20.0,
+    warm_up: Annotated[int, typer.Option(min=0, help="First uploads that do not count for latency.")] = 100,
+    poison: Annotated[int, typer.Option(min=0, help="Malformed uploads mixed in; each must make a dead letter.")] = 0,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes a song; 70 % of them at once.")] = 1000,
+    audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers.")] = 2,
+    partitions: Annotated[int, typer.Option(min=1, help="Audience partitions.")] = 4,
+    policy: Annotated[
+        PolicySwitch, typer.Option(help="off: preferences are not obeyed, so that targeting alone is measured.")
+    ] = PolicySwitch.OFF,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="For data, model and logs; default: runs/demo-TIME below the current folder.")
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Run the main job: songs nobody has heard are uploaded, the people who will love them come out.
+
+    Starts a real Apache Kafka, trains and publishes the encoder, starts one songs worker and two audience workers,
+    replays the listens of the warm songs, uploads the cold ones, and compares who was pushed with who really listens.
+    Exit code 1 if an upload was left unanswered.
+
+    Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50
+    """
+    from streams.demo.report import write_report
+    from streams.demo.run import Plan, run
+
+    console = Console(stderr=True)
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        where = folder or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+        plan = Plan(
+            data=data, users=users, songs=songs, seed=seed, rate=rate, warm_up=warm_up, poison=poison, budget=budget,
+            audience_workers=audience_workers, partitions=partitions, obey=policy is PolicySwitch.ON,
+            folder=where.resolve(), bootstrap=bootstrap,
+        )  # fmt: skip
+        outcome = run(plan, settings, console)
+        figures = outcome.as_json()
+        if json_file is not None:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        page = report or plan.folder / "report.html"
+        write_report(outcome, page)
+    for table in _tables(figures):
+        Console().print(table)
+    typer.echo(f"report: {page}")
+    if not outcome.complete:
+        typer.echo("NOT every upload was answered as it must be; see the figures above and the logs", err=True)
+        raise typer.Exit(1)
+
+
+def _tables(figures: dict[str, object]) -> list[Table]:
+    """The figures as a person reads them."""
+    flat = json.loads(json.dumps(figures))
+    happened = Table("what happened", "", title=f"{flat['dataset']}: {flat['users']:,} users")
+    for words, value in (
+        ("warm songs, trained on", f"{flat['warm_songs']:,}"),
+        ("listens replayed", f"{flat['listens']:,}"),
+        ("cold songs uploaded", f"{flat['uploads']:,}"),
+        (f"answered by all {flat['partitions']} partitions", f"{flat['uploads_answered_by_every_partition']:,}"),
+        ("malformed uploads in dead-letters", f"{flat['dead_letters']:,}"),
+        ("push targets", f"{flat['push_targets']:,}"),
+        ("of them twice", f"{flat['pushes_doubled']:,}"),
+        ("upload → first push, p50 / p99", _latency(flat["latency_ms"]["first"])),
+        ("upload → last push, p50 / p99", _latency(flat["latency_ms"]["last"])),
+        ("peak memory, all processes", f"{flat['memory_mb']['total']:,} MB"),
+    ):
+        happened.add_row(words, value)
+    right = Table(
+        "who was pushed", "right of 50", "of 100", "of 200", "found in 200",
+        title=f"Of the people pushed, how many really listen? ({flat['judged_songs']} songs with 20+ listeners)",
+    )  # fmt: skip
+    words_of = {
+        "coldstart": "[bold]coldstart[/bold]",
+        "evidence": "heard similar songs, ranked",
+        "i2i2u": "heard similar songs, unranked",
+        "random": "anybody",
+    }
+    for arm, words in words_of.items():
+        cuts = flat["precision"][arm]
+        right.add_row(words, *(_share(cuts[cut]) for cut in ("50", "100", "200")), _share(flat["recall_200"][arm]))
+    sizes = Table("listeners of the song", "songs", "coldstart", "evidence", title="R-precision by audience size")
+    for bucket, arms in flat["r_precision"].items():
+        sizes.add_row(bucket, f"{arms['songs']:.0f}", _share(arms["coldstart"]), _share(arms["evidence"]))
+    return [happened, right, sizes]
+
+
+def _latency(values: dict[str, float | None]) -> str:
+    p50, p99 = values["p50"], values["p99"]
+    return "nothing pushed" if p50 is None or p99 is None else f"{p50:.0f} / {p99:.0f} ms"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,465 @@
+"""In which order does the demo happen?
+
+Broker, data, training, publish, workers, history, uploads, answers, judgement.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from encoder import artifact
+from encoder.data.dataset import Dataset
+from encoder.data.generate import World, generate
+from encoder.data.layout import read_dataset
+from encoder.data.split import Split, split
+from streams.broker import EmbeddedKafka
+from streams.clients import admin, consumer, producer
+from streams.clock import SystemClock
+from streams.demo.events import history, poisoned, upload_event, upload_record
+from streams.demo.follow import Follower
+from streams.demo.judge import Judgement, judge
+from streams.demo.processes import RoleProcess
+from streams.envelope import Record
+from streams.errors import Unavailable
+from streams.provision import create_topics
+from streams.publishing import publish
+from streams.settings import Kafka, Settings
+from streams.topics import LISTENS, SONG_UPLOADS, TOPICS, Naming
+
+# An upload that nobody answered for this long will not be answered any more.
+_PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo is asked to do.
+
+    Attributes:
+        data: a data set in the neutral layout; None generates one of ``users`` and ``songs``.
+        rate: uploads a second.
+        warm_up: uploads at the start that count for everything but latency; at most half of all.
+        poison: malformed uploads mixed in.
+        obey: whether preferences are obeyed (--policy).
+        folder: where data, model and logs go.
+        bootstrap: an existing cluster; None starts the embedded broker.
+    """
+
+    data: Path | None
+    users: int
+    songs: int
+    seed: int
+    rate: float
+    warm_up: int
+    poison: int
+    budget: int
+    audience_workers: int
+    partitions: int
+    obey: bool
+    folder: Path
+    bootstrap: str | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the demo saw. ``seconds``: phase -> how long; ``memory_mb``: process -> peak resident size."""
+
+    dataset: str
+    citation: str | None
+    users: int
+    warm_songs: int
+    uploads: int
+    partitions: int
+    answered: int
+    dead_letters: int
+    dead_letters_identical: bool
+    dead_letter_reasons: dict[str, int]
+    push_targets: int
+    pushes_doubled: int
+    latencies: dict[str, list[float]]
+    judgement: Judgement
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    listens: int = 0
+    example: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Every upload answered by every partition, every bad one by a dead letter, nothing twice."""
+        return self.answered == self.uploads and self.dead_letters_identical and not self.pushes_doubled
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, under the names that the README explains."""
+        return {
+            "dataset": self.dataset,
+            "users": self.users,
+            "warm_songs": self.warm_songs,
+            "listens": self.listens,
+            "partitions": self.partitions,
+            "uploads": self.uploads,
+            "uploads_answered_by_every_partition": self.answered,
+            "dead_letters": self.dead_letters,
+            "dead_letters_identical": self.dead_letters_identical,
+            "dead_letter_reasons": self.dead_letter_reasons,
+            "push_targets": self.push_targets,
+            "pushes_doubled": self.pushes_doubled,
+            "latency_ms": {
+                which: {"p50": _percentile(values, 50), "p99": _percentile(values, 99), "n": len(values)}
+                for which, values in self.latencies.items()
+            },
+            "judged_songs": self.judgement.songs,
+            "precision": {
+                arm: {str(cut): _number(value) for cut, value in cuts.items()}
+                for arm, cuts in self.judgement.precision.items()
+            },
+            "recall_200": {arm: _number(value) for arm, value in self.judgement.recall_200.items()},
+            "r_precision": {
+                bucket: {arm: _number(value) for arm, value in arms.items()}
+                for bucket, arms in self.judgement.r_precision.items()
+            },
+            "seconds": {phase: round(value, 1) for phase, value in self.seconds.items()},
+            "memory_mb": {name: round(value) for name, value in self.memory_mb.items()},
+        }
+
+
+def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
+    """Do it all; progress goes to the console.
+
+    Raises:
+        Refused, Unavailable: something the demo needs is not there, or a worker cannot run.
+    """
+    # Torch is needed for training alone; the workers never load it.
+    from encoder import train as training
+
+    seconds: dict[str, float] = {}
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    naming = Naming(f"demo-{uuid.uuid4().hex[:8]}.", plan.partitions, settings.topics.songs_partitions)
+    with ExitStack() as stack:
+        bars = stack.enter_context(_bars(console))
+        memory = stack.enter_context(_Memory())
+        with _phase("data", seconds, bars, "data set") as tick:
+            dataset = _dataset(plan, tick)
+        parts = split(dataset, plan.seed)
+        if dataset.citation:
+            console.print(f"[dim]{dataset.citation}[/dim]", highlight=False)
+
+        with _phase("broker", seconds, bars, "Apache Kafka"):
+            kafka = settings.kafka if plan.bootstrap else stack.enter_context(_broker(settings, console))
+            admin_client = admin(kafka)
+            create_topics(admin_client, naming, settings.topics.replication_factor)
+            if plan.bootstrap:
+                stack.callback(_delete_topics, kafka, naming)
+
+        with _phase("training", seconds, bars, "training the encoder") as tick:
+            trained = training.train(
+                dataset, parts.warm, training.Config(seed=plan.seed), lambda step: tick(step.done, step.total)
+            )
+            model = plan.folder / f"model-{uuid.uuid4().hex[:8]}"
+            artifact.save(trained, model)
+            del trained
+        with _phase("publish", seconds, bars, "publishing model and warm songs") as tick:
+            publish(model, kafka, naming, SystemClock(), tick)
+
+        with _phase("workers", seconds, bars, "workers: 1 songs, several audience"):
+            workers = _start_workers(plan, kafka, naming, stack)
+            memory.watch(workers)
+        with _phase("history", seconds, bars, "replaying listens") as tick:
+            listens = _replay(dataset, parts, kafka, naming, tick, workers)
+
+        follower = Follower(kafka, naming)
+        stack.callback(follower.close)
+        uploads = [upload_event(dataset, int(row), plan.budget) for row in parts.cold]
+        with _phase("uploads", seconds, bars, f"uploading {len(uploads):,} cold songs") as tick:
+            sent, poison = _upload(plan, uploads, kafka, naming, tick, workers)
+        with _phase("answers", seconds, bars, "waiting for every partition's answer") as tick:
+            _await_answers(plan, list(sent), follower, len(poison), tick, workers)
+        with _phase("judging", seconds, bars, "comparing with the hidden listeners"):
+            judgement = judge(dataset, parts, follower.answers)
+
+    timed = list(sent)[min(plan.warm_up, len(sent) // 2) :]
+    pushed = [follower.answers[song] for song in timed if song in follower.answers and follower.answers[song].pushes]
+    began = [sent[song] for song in timed if song in follower.answers and follower.answers[song].pushes]
+    everyone = set(range(plan.partitions))
+    reasons: dict[str, int] = {}
+    for _, error, message in follower.dead:
+        field_name = message.partition(":")[0]
+        reasons[f"{error}: {field_name}"] = reasons.get(f"{error}: {field_name}", 0) + 1
+    return Outcome(
+        dataset=dataset.name,
+        citation=dataset.citation,
+        users=len(dataset.user_ids),
+        warm_songs=len(parts.warm),
+        uploads=len(sent),
+        partitions=plan.partitions,
+        answered=sum(follower.answered(song) == everyone for song in sent),
+        dead_letters=len(follower.dead),
+        dead_letters_identical=sorted(value or b"" for value, _, _ in follower.dead) == sorted(poison),
+        dead_letter_reasons=dict(sorted(reasons.items())),
+        push_targets=len(follower.push_ids),
+        pushes_doubled=len(follower.doubled),
+        latencies={
+            "first": [1000 * (answer.first - at) for answer, at in zip(pushed, began, strict=True)],
+            "last": [1000 * (answer.last - at) for answer, at in zip(pushed, began, strict=True)],
+        },
+        judgement=judgement,
+        seconds=seconds,
+        memory_mb=memory.peaks,
+        listens=listens,
+        example=_example(dataset, uploads, follower),
+    )
+
+
+Tick = Callable[[int, int], None]
+
+
+def _dataset(plan: Plan, tick: Tick) -> Dataset:
+    if plan.data is not None:
+        return read_dataset(plan.data)
+    world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
+    folder = plan.folder / f"generated-{plan.users}-{plan.songs}-{plan.seed}"
+    generate(world, folder, tick)
+    return read_dataset(folder)
+
+
+@contextmanager
+def _broker(settings: Settings, console: Console) -> Iterator[Kafka]:
+    broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
+    with broker as running:
+        yield Kafka(bootstrap_servers=running.bootstrap_servers)
+
+
+def _delete_topics(kafka: Kafka, naming: Naming) -> None:
+    """On somebody's cluster nothing is left behind."""
+    client = admin(kafka)
+    for future in client.delete_topics([naming.name(topic) for topic in TOPICS], operation_timeout=30).values():
+        future.result(30)
+
+
+def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -> list[RoleProcess]:
+    environment = {
+        "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "COLDSTART_TOPICS__PREFIX": naming.prefix,
+        "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": str(naming.audience_partitions),
+        "COLDSTART_TOPICS__SONGS_PARTITIONS": str(naming.songs_partitions),
+        # Matrix products here are small: more threads would only wait for each other.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    logs = plan.folder / "logs"
+    logs.mkdir(exist_ok=True)
+    policy = ["--policy", "on" if plan.obey else "off"]
+    roles = [("songs", ["songs"])] + [
+        (f"audience-{slot}", ["audience", "--slot", str(slot), *policy]) for slot in range(plan.audience_workers)
+    ]
+    workers = []
+    for name, args in roles:
+        log = logs / f"{naming.prefix}{name}.log"
+        workers.append(RoleProcess(name, args, environment, log))
+        stack.callback(workers[-1].stop)
+    deadline = time.monotonic() + _PATIENCE_S
+    while waiting := {w.name: reasons for w in workers if (reasons := w.readiness())}:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"not ready after {_PATIENCE_S:g} s: {waiting}; logs are in {logs}")
+        for worker in workers:
+            worker.watch()
+        time.sleep(0.2)
+    return workers
+
+
+def _replay(
+    dataset: Dataset, parts: Split, kafka: Kafka, naming: Naming, tick: Tick, workers: list[RoleProcess]
+) -> int:
+    """Send every listen of the warm songs and wait until the audience has committed them; returns how many."""
+    total = int(np.diff(dataset.plays.indptr)[parts.warm].sum())
+    sender, topic = producer(kafka), naming.name(LISTENS)
+    for count, record in enumerate(history(dataset, parts, time.time()), 1):
+        _produce(sender, topic, record)
+        if count % 1000 == 0:
+            tick(count // 2, total)
+    _flush(sender)
+    group: Consumer = consumer(kafka, f"{naming.prefix}audience")
+    wanted = [TopicPartition(topic, p) for p in range(naming.audience_partitions)]
+    done, patience = -1, time.monotonic() + _PATIENCE_S
+    while done < total:
+        committed = sum(max(0, each.offset) for each in group.committed(wanted, timeout=10))
+        if committed > done:
+            done, patience = committed, time.monotonic() + _PATIENCE_S
+        if time.monotonic() > patience:
+            raise Unavailable(f"{topic}: {done:,} of {total:,} listens consumed, and no more for {_PATIENCE_S:g} s")
+        tick((total + done) // 2, total)
+        for worker in workers:
+            worker.watch()
+        time.sleep(0.1)
+    group.close()
+    return total
+
+
+def _upload(
+    plan: Plan, uploads: list[Any], kafka: Kafka, naming: Naming, tick: Tick, workers: list[RoleProcess]
+) -> tuple[dict[str, float], list[bytes]]:
+    """Send the uploads at the asked rate, the malformed ones spread evenly among them.
+
+    Returns:
+        song_id -> Unix seconds of its sending, and the values of the malformed ones.
+    """
+    sender, topic = producer(kafka), naming.name(SONG_UPLOADS)
+    sent: dict[str, float] = {}
+    bad: list[bytes] = []
+    start = time.monotonic()
+    for number, event in enumerate(uploads):
+        due = start + number / plan.rate
+        while (wait := due - time.monotonic()) > 0:
+            sender.poll(min(wait, 0.05))
+        now = time.time()
+        record = upload_record(event, now)
+        sent[event.song_id] = now
+        _produce(sender, topic, record)
+        while len(bad) * len(uploads) < plan.poison * (number + 1):
+            malformed = poisoned(record, len(bad))
+            bad.append(malformed.value)
+            _produce(sender, topic, malformed)
+        tick(number + 1, len(uploads))
+        for worker in workers:
+            worker.watch()
+    _flush(sender)
+    return sent, bad
+
+
+def _await_answers(
+    plan: Plan, songs: list[str], follower: Follower, poison: int, tick: Tick, workers: list[RoleProcess]
+) -> None:
+    """Wait until every partition has answered every upload, or nothing has come for long."""
+    everyone = set(range(plan.partitions))
+    seen, patience = -1, time.monotonic() + _PATIENCE_S
+    while True:
+        done = sum(follower.answered(song) == everyone for song in songs)
+        arrived = done + len(follower.dead)
+        tick(done, len(songs))
+        if arrived > seen:
+            seen, patience = arrived, time.monotonic() + _PATIENCE_S
+        if done == len(songs) and len(follower.dead) >= poison:
+            return
+        if time.monotonic() > patience:
+            # Said by the outcome, not hidden by an exception: the table shows how many are missing.
+            return
+        for worker in workers:
+            worker.watch()
+        time.sleep(0.1)
+
+
+def _produce(sender: Producer, topic: str, record: Record) -> None:
+    while True:
+        try:
+            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers))
+        except BufferError:
+            sender.poll(0.05)
+        else:
+            sender.poll(0)
+            return
+
+
+def _flush(sender: Producer) -> None:
+    left = sender.flush(60)
+    if left:
+        raise Unavailable(f"{left} records were not acknowledged within 60 s")
+
+
+def _example(dataset: Dataset, uploads: list[Any], follower: Follower) -> dict[str, Any]:
+    """The song whose pushes scored best: what was retrieved for it, to look at."""
+    titles = dict(zip(dataset.song_ids, dataset.titles or dataset.song_ids, strict=True))
+    found = [(max(answer.pushes)[0], song) for song, answer in follower.answers.items() if answer.pushes]
+    if not found:
+        return {}
+    _, song_id = max(found)
+    event = next(each for each in uploads if each.song_id == song_id)
+    answer = follower.answers[song_id]
+    return {
+        "title": event.title,
+        "tags": [tag for tag, _ in sorted(event.tags.items(), key=lambda item: -item[1])[:6]],
+        "neighbours": [(titles[each.song_id], each.similarity) for each in answer.neighbours[:8]],
+        "pushes": len(answer.pushes),
+        "best_score": max(answer.pushes)[0],
+    }
+
+
+class _Memory:
+    """Peak resident size of this process and its children, by name, and of all together."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, float] = {"total": 0.0}
+        self._names: dict[int, str] = {os.getpid(): "demo"}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+
+    def watch(self, workers: list[RoleProcess]) -> None:
+        self._names |= {worker.pid: worker.name for worker in workers}
+
+    def __enter__(self) -> _Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0.0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    size = process.memory_info().rss / 2**20
+                    name = self._names.get(process.pid) or process.name()
+                except psutil.NoSuchProcess:
+                    continue
+                total += size
+                self.peaks[name] = max(self.peaks.get(name, 0.0), size)
+            self.peaks["total"] = max(self.peaks["total"], total)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓[/green]"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _phase(name: str, seconds: dict[str, float], bars: Progress, words: str) -> Iterator[Tick]:
+    task = bars.add_task(words, total=None)
+    started = time.monotonic()
+    total = 1
+
+    def tick(done: int, of: int) -> None:
+        nonlocal total
+        total = max(1, of)
+        bars.update(task, completed=done, total=total)
+
+    yield tick
+    seconds[name] = time.monotonic() - started
+    bars.update(task, completed=total, total=total)
+
+
+def _percentile(values: list[float], which: float) -> float | None:
+    return round(float(np.percentile(values, which)), 1) if values else None
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
