@@ -1,0 +1,153 @@
+"""How far behind is each group, in records and in seconds?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams import clients
+from streams.clock import Clock
+from streams.errors import Unavailable
+from streams.settings import Kafka
+from streams.topics import Naming
+
+# One record of each partition is read to learn its time. What has not come by then is shown as unknown.
+_READ_S: Final = 5.0
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """One group on one partition.
+
+    Attributes:
+        committed: the next offset that it will process; None when it never committed one.
+        end: behind the last record that a reader of committed transactions can see.
+        records: offsets between the two. A transaction's end takes an offset too, so a reader of transactional
+            records that has seen everything can be shown one behind for each of them.
+        seconds: age of the first record not processed; 0 when there is none, None when it could not be read in time.
+    """
+
+    group: str
+    topic: str
+    partition: int
+    committed: int | None
+    end: int
+    records: int
+    seconds: float | None
+
+
+def measure(kafka: Kafka, naming: Naming, clock: Clock) -> list[Lag]:
+    """Every group that reads this installation's topics, by group, topic and partition.
+
+    Asks only; workers are not disturbed.
+
+    Raises:
+        Unavailable: the cluster does not answer within ``kafka.request_timeout_s``.
+    """
+    admin = clients.admin(kafka)
+    try:
+        return _measure(admin, kafka, naming, clock)
+    except (KafkaException, TimeoutError) as error:
+        raise Unavailable(f"the cluster does not answer questions about its groups: {error}") from error
+
+
+def _measure(admin: AdminClient, kafka: Kafka, naming: Naming, clock: Clock) -> list[Lag]:
+    timeout = kafka.request_timeout_s
+    known = naming.by_name()
+    topics = {
+        name: sorted(topic.partitions)
+        for name, topic in admin.list_topics(timeout=timeout).topics.items()
+        if name in known
+    }
+    committed = _committed(admin, topics, timeout)
+    places = {place for _, place in committed}
+    starts = _offsets(admin, places, OffsetSpec.earliest(), timeout)  # type: ignore[no-untyped-call]
+    ends = _offsets(admin, places, OffsetSpec.latest(), timeout)  # type: ignore[no-untyped-call]
+
+    # A group that never committed, or whose place is already deleted, goes on at the oldest record.
+    positions = {key: max(offset or 0, starts[key[1]]) for key, offset in committed.items()}
+    behind = {(place, at) for (_, place), at in positions.items() if at < ends[place]}
+    times = _times(kafka, behind, clock)
+
+    now = clock.now()
+    lags = []
+    for (group, place), at in sorted(positions.items()):
+        records = max(0, ends[place] - at)
+        stamp = times.get((place, at))
+        seconds = 0.0 if not records else None if stamp is None else max(0.0, now - stamp)
+        lags.append(Lag(group, *place, committed[group, place], ends[place], records, seconds))
+    return lags
+
+
+def _committed(
+    admin: AdminClient, topics: Mapping[str, list[int]], timeout: float
+) -> dict[tuple[str, Place], int | None]:
+    """All partitions of every topic on which a group has committed any."""
+    groups = admin.list_consumer_groups(request_timeout=timeout).result(timeout).valid
+    answers: list[Future[Any]] = [
+        future
+        for group in groups
+        for future in admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group.group_id)], request_timeout=timeout
+        ).values()
+    ]
+    found: dict[tuple[str, Place], int | None] = {}
+    for answer in answers:
+        result = answer.result(timeout)
+        offsets = {(each.topic, each.partition): each.offset for each in result.topic_partitions}
+        for topic in {topic for topic, _ in offsets if topic in topics}:
+            for partition in topics[topic]:
+                offset = offsets.get((topic, partition), -1)
+                found[result.group_id, (topic, partition)] = offset if offset >= 0 else None
+    return found
+
+
+def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, timeout: float) -> dict[Place, int]:
+    question = {TopicPartition(*place): which for place in places}
+    if not question:
+        return {}
+    answers = admin.list_offsets(question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout)
+    return {(at.topic, at.partition): answer.result(timeout).offset for at, answer in answers.items()}
+
+
+def _times(kafka: Kafka, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:
+    """Unix seconds of the first record at or after each offset; missing where none came in time."""
+    times: dict[tuple[Place, int], float] = {}
+    reader = clients.consumer(
+        kafka,
+        "coldstart-lag",  # never joined nor committed to
+        # One record a partition is enough: fetch little.
+        fetch_message_max_bytes=16_384,
+        queued_min_messages=1,
+    )
+    deadline = clock.monotonic() + _READ_S
+    try:
+        for turn in _turns(wanted):
+            reader.assign([TopicPartition(*place, offset) for place, offset in turn.items()])
+            while turn and (left := deadline - clock.monotonic()) > 0:
+                for message in reader.consume(len(turn), min(left, 0.05)):
+                    place = message.topic(), message.partition()
+                    if message.error() is None and place in turn:
+                        times[place, turn.pop(place)] = message.timestamp()[1] / 1000
+                        reader.incremental_unassign([TopicPartition(*place)])
+    finally:
+        reader.close()
+    return times
+
+
+def _turns(wanted: set[tuple[Place, int]]) -> Iterable[dict[Place, int]]:
+    """One reader can stand at one offset of a partition at a time."""
+    offsets: dict[Place, list[int]] = defaultdict(list)
+    for place, offset in wanted:
+        offsets[place].append(offset)
+    for turn in range(max(map(len, offsets.values()), default=0)):
+        yield {place: several[turn] for place, several in offsets.items() if turn < len(several)}

@@ -1,0 +1,144 @@
+"""Lag in records and in seconds, against a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from typer.testing import CliRunner
+
+from streams import lag
+from streams.broker import EmbeddedKafka
+from streams.cli import app
+from streams.clock import ManualClock, SystemClock
+from streams.errors import Unavailable
+from streams.settings import Kafka
+from streams.topics import LISTENS, PUSH_TARGETS, Naming
+
+NOW = 1_700_000_000.0
+PATIENCE_S = 60
+
+
+class FixedWall(SystemClock):
+    """Deadlines run, the wall clock stands."""
+
+    def now(self) -> float:
+        return NOW
+
+
+class Installation:
+    def __init__(self, kafka: EmbeddedKafka, prefix: str, partitions: int) -> None:
+        self.kafka = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+        self.naming = Naming(prefix, partitions, partitions)
+        self.prefix = prefix
+        self.admin = AdminClient(self.kafka.confluent())
+        topics = [NewTopic(self.naming.name(topic), partitions, 1) for topic in (LISTENS, PUSH_TARGETS)]
+        for future in self.admin.create_topics([*topics, NewTopic(f"{prefix}foreign", 1, 1)]).values():
+            future.result(PATIENCE_S)
+
+    def produce(self, topic: str, partition: int, ages_s: Sequence[float], transaction: str | None = None) -> None:
+        """One record for each age before NOW; with ``transaction``: "commit" or "abort"."""
+        conf = self.kafka.confluent() | ({"transactional.id": f"{self.prefix}t"} if transaction else {})
+        producer = Producer(conf)
+        if transaction:
+            producer.init_transactions(PATIENCE_S)
+            producer.begin_transaction()
+        for age in ages_s:
+            producer.produce(topic, b"v", partition=partition, timestamp=int((NOW - age) * 1000))
+        if transaction == "abort":
+            producer.flush(PATIENCE_S)
+            producer.abort_transaction(PATIENCE_S)
+        elif transaction:
+            producer.commit_transaction(PATIENCE_S)
+        else:
+            assert producer.flush(PATIENCE_S) == 0
+
+    def commit(self, group: str, topic: str, offsets: dict[int, int]) -> None:
+        consumer = Consumer(self.kafka.confluent() | {"group.id": group})
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        consumer.commit(offsets=positions, asynchronous=False)
+        consumer.close()
+
+    def measure(self) -> dict[tuple[str, str, int], tuple[int | None, int, int, float | None]]:
+        mine = [
+            each for each in lag.measure(self.kafka, self.naming, FixedWall()) if each.group.startswith(self.prefix)
+        ]
+        return {
+            (each.group, each.topic, each.partition): (each.committed, each.end, each.records, each.seconds)
+            for each in mine
+        }
+
+
+def test_two_groups_are_behind_by_their_own_records_and_seconds(kafka: EmbeddedKafka, prefix: str) -> None:
+    installation = Installation(kafka, prefix, 3)
+    listens = installation.naming.name(LISTENS)
+    installation.produce(listens, 0, [3600, 60, 5])
+    installation.produce(listens, 1, [10])
+    slow, fast = f"{prefix}a", f"{prefix}b"
+    installation.commit(slow, listens, {0: 1})
+    installation.commit(fast, listens, {0: 2, 1: 1})
+    installation.commit(fast, f"{prefix}foreign", {0: 0})
+    assert installation.measure() == {
+        (slow, listens, 0): (1, 3, 2, 60.0),
+        (slow, listens, 1): (None, 1, 1, 10.0),  # never committed: it will begin at the oldest
+        (slow, listens, 2): (None, 0, 0, 0.0),
+        (fast, listens, 0): (2, 3, 1, 5.0),
+        (fast, listens, 1): (1, 1, 0, 0.0),
+        (fast, listens, 2): (None, 0, 0, 0.0),
+    }
+
+
+def test_only_committed_records_count_and_aborted_ones_have_no_age(kafka: EmbeddedKafka, prefix: str) -> None:
+    installation = Installation(kafka, prefix, 1)
+    targets = installation.naming.name(PUSH_TARGETS)
+    group = f"{prefix}push"
+    installation.commit(group, targets, {0: 0})
+    installation.produce(targets, 0, [500], transaction="abort")
+    installation.produce(targets, 0, [40], transaction="commit")
+    # The aborted record and its mark, the committed record and its mark.
+    assert installation.measure()[group, targets, 0] == (0, 4, 4, 40.0)
+    open_one = Producer(installation.kafka.confluent() | {"transactional.id": f"{prefix}open"})
+    open_one.init_transactions(PATIENCE_S)
+    open_one.begin_transaction()
+    open_one.produce(targets, b"v", partition=0)
+    open_one.flush(PATIENCE_S)
+    assert installation.measure()[group, targets, 0] == (0, 4, 4, 40.0)
+    open_one.abort_transaction(PATIENCE_S)
+
+
+def test_a_hundred_partitions_all_have_an_age(kafka: EmbeddedKafka, prefix: str) -> None:
+    installation = Installation(kafka, prefix, 100)
+    listens = installation.naming.name(LISTENS)
+    for partition in range(100):
+        installation.produce(listens, partition, [partition + 1.0, 0.5])
+    group = f"{prefix}a"
+    installation.commit(group, listens, {0: 1})
+    found = installation.measure()
+    assert found.pop((group, listens, 0)) == (1, 2, 1, 0.5)
+    assert found == {(group, listens, at): (None, 2, 2, at + 1.0) for at in range(1, 100)}
+
+
+def test_verb_prints_the_same_for_people_and_programs(
+    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = Installation(kafka, prefix, 1)
+    listens = installation.naming.name(LISTENS)
+    monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", prefix)
+    monkeypatch.setenv("COLUMNS", "200")
+    options = ["lag", "--bootstrap-servers", kafka.bootstrap_servers]
+    assert "no group" in CliRunner().invoke(app, options).output
+    installation.produce(listens, 0, [1, 1])
+    installation.commit(f"{prefix}a", listens, {0: 1})
+    assert listens in CliRunner().invoke(app, options).output
+    (row,) = json.loads(CliRunner().invoke(app, [*options, "--json"]).output)
+    assert (row["group"], row["committed"], row["end"], row["records"]) == (f"{prefix}a", 1, 2, 1)
+    assert row["seconds"] > 0
+
+
+def test_no_cluster_is_said() -> None:
+    nowhere = Kafka(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.5)
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
+        lag.measure(nowhere, Naming("x.", 1, 1), ManualClock())
