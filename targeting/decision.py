@@ -58,7 +58,7 @@ def _pushes(match: Match, scored: Scored, best: I64, users: Slots) -> list[Push]
             user_id=users.id_of(user),
             score=score,
             why=Why.EVIDENCE if evidence else Why.DIRECT,
-            songs=tuple(match.neighbours[song] for song in heard[user][:_NAMED]),
+            songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
         )
         for user, score, evidence in zip(
             scored.users[best].tolist(), scored.scores[best].tolist(), by_evidence.tolist(), strict=True

@@ -148,9 +148,17 @@ class Partition:
                 self._match(batch, command)
             else:
                 self._take_down(batch, command)
-        heard = self._listen(batch, rows[len(wishes) :], listens) if listens and len(listens.user_ids) else None
-        pushed = self._pushed(batch)
-        changelog = self._records(batch, fresh, heard, pushed)
+        heard, pushed = None, self._pushed(batch)
+        changelog: list[tuple[bytes, bytes | None]] = [] if self._meta_written else [(META, self._meta)]
+        if listens and len(listens.user_ids):
+            heard = self._listen(batch, rows[len(wishes) :], listens)
+            _, at = np.unique(rows[len(wishes) :], return_index=True)
+            keys = [USER + listens.user_ids[each].encode() for each in at.tolist()]
+            changelog += zip(keys, self._audience.encode(heard), strict=True)
+        if pushed:
+            keys = [PUSHED + self._users.id_of(row).encode() for row in pushed.users.tolist()]
+            changelog += zip(keys, self._ledger.encode(pushed), strict=True)
+        changelog += [(CAMPAIGN + song_id.encode(), campaign.encode(each)) for song_id, each in batch.campaigns.items()]
         return Staged(
             Outputs(changelog, batch.pushes, batch.accounts),
             self._step,
@@ -303,25 +311,6 @@ class Partition:
             np.repeat(recordings, [len(users) for _, users in rows]),
             batch.now,
         )
-
-    def _records(
-        self, batch: _Batch, fresh: list[str], heard: Heard | None, pushed: Entries | None
-    ) -> list[tuple[bytes, bytes | None]]:
-        changelog: list[tuple[bytes, bytes | None]] = []
-        if not self._meta_written:
-            changelog.append((META, self._meta))
-        if heard:
-            new = dict(zip(self._users.plan(fresh)[0].tolist(), fresh, strict=True))
-            ids = [new.get(row) or self._users.id_of(row) for row in heard.users.tolist()]
-            values = self._audience.encode(heard)
-            changelog += [(USER + each.encode(), value) for each, value in zip(ids, values, strict=True)]
-        if pushed:
-            ids = [self._users.id_of(row) for row in pushed.users.tolist()]
-            values = self._ledger.encode(pushed)
-            changelog += [(PUSHED + each.encode(), value) for each, value in zip(ids, values, strict=True)]
-        for song_id, each in batch.campaigns.items():
-            changelog.append((CAMPAIGN + song_id.encode(), campaign.encode(each)))
-        return changelog
 
     def _remember(self, song_id: str, each: Campaign) -> None:
         self._campaigns[song_id] = each
