@@ -175,7 +175,7 @@ class Audience:
             stale = np.unique(users).astype(np.int64)
         for start in range(0, len(stale), _BLOCK):
             block = stale[start : start + _BLOCK]
-            self._vectors[block] = self._matrix(block) @ self._songs.vectors
+            self._vectors[block] = self._songs.sums(self._matrix(block))
         self._seen_version = self._songs.version
 
     def history(self, users: I64) -> tuple[I64, NDArray[np.int32], F32, NDArray[np.uint32]]:
@@ -228,7 +228,7 @@ class Audience:
         each, which = np.unique(users, return_inverse=True)
         signs = np.full(len(users), sign, np.float32)
         pairs = sparse.csr_matrix((signs, (which, songs)), shape=(len(each), len(self._songs)))
-        self._vectors[each] += pairs @ self._songs.vectors
+        self._vectors[each] += self._songs.sums(pairs)
 
 
 def encode(

@@ -34,7 +34,7 @@ class Relevance:
     """
 
     sharpness: float = 4.0
-    saturation: float = 0.2
+    saturation: float = 0.1
     weight: float = 0.3
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 import numpy as np
+from scipy import sparse
 
 from targeting.slots import I64, U64, grow, hash64
 from targeting.types import F32, Match
@@ -39,10 +40,13 @@ class Songs:
         """Of the space in use; 0 before there is one."""
         return self._vectors.shape[1]
 
-    @property
-    def vectors(self) -> F32:
-        """float32 (len(self), d): unit rows, zero rows where unknown. To be read at once, never kept."""
-        return self._vectors[: len(self)]
+    def vectors(self, slots: I64) -> F32:
+        """Unit vectors float32 (n, d); zero where unknown."""
+        return self._vectors[slots]
+
+    def sums(self, weights: sparse.csr_matrix) -> F32:
+        """Weighted sums of vectors, float32 (n, d), for ``weights`` (n, len(self))."""
+        return np.asarray(weights @ self._vectors[: len(self)], np.float32)
 
     def comparable(self, match: Match) -> bool:
         """Whether a new song's vector lies in the space in use."""
@@ -107,8 +111,10 @@ class Songs:
             self.space, self._space_since = space, self.version
             self._vectors = np.zeros((len(self._hashes), rows.shape[1]), np.float32)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        self._vectors[slots] = rows / np.where(lengths > 0, lengths, 1)
-        self._changed_in[slots] = self.version
+        units = rows / np.where(lengths > 0, lengths, 1)
+        # A catalogue that is set again with one song more must not have every listener computed anew.
+        self._changed_in[slots[(self._vectors[slots] != units).any(axis=1)]] = self.version
+        self._vectors[slots] = units
 
     def changed_since(self, version: int) -> I64 | None:
         """Slots whose vector changed after ``version``, int64; None when all did, because the space did."""

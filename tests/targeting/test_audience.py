@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from targeting.audience import Audience, decode
 from targeting.songs import Songs
+from targeting.types import F32
 
 USERS, SONGS, D = 5, 7, 4
 Listen = tuple[int, int, int, int]  # user, song, plays, time
@@ -24,6 +25,10 @@ def catalogue(known: int = SONGS) -> Songs:
     if known:
         songs.set_vectors("space", [f"s{i}" for i in range(known)], vectors[:known])
     return songs
+
+
+def catalogue_vector(songs: Songs, slot: int) -> F32:
+    return songs.vectors(np.asarray([slot]))[0]
 
 
 def hear(audience: Audience, batch: list[Listen]) -> None:
@@ -73,7 +78,7 @@ def test_histories_both_ways_and_vectors_are_what_one_listen_after_the_other_giv
         assert sorted(users[end - n : end].tolist()) == heard_by
 
     for user in range(min(USERS, len(audience._vectors))):
-        total = sum((songs.vectors[song] for song, _, _ in expected[user]), np.zeros(D, np.float32))
+        total = sum((catalogue_vector(songs, song) for song, _, _ in expected[user]), np.zeros(D, np.float32))
         np.testing.assert_allclose(audience._vectors[user], total, atol=1e-5)
 
 
@@ -128,7 +133,7 @@ def test_vectors_follow_the_songs() -> None:
     songs.set_vectors("space", ["s5"], late)
     audience.follow_songs()
     np.testing.assert_allclose(audience.vectors(np.asarray([1]))[0], late[0] / 2, atol=1e-6)
-    total = songs.vectors[0] + songs.vectors[5]
+    total = catalogue_vector(songs, 0) + catalogue_vector(songs, 5)
     np.testing.assert_allclose(audience.vectors(np.asarray([0]))[0], total / np.linalg.norm(total), atol=1e-6)
     songs.set_vectors("other", ["s1"], np.eye(9, dtype=np.float32)[3:4])
     audience.follow_songs()
@@ -155,7 +160,7 @@ def test_cosines() -> None:
     ones = np.ones(len(users))
     audience.apply(audience.plan(users, rng.integers(0, SONGS, len(users)), ones.astype(np.float32), ones))
     asked = np.arange(0, 1500, 2)
-    vector = songs.vectors[3].copy()
+    vector = catalogue_vector(songs, 3)
     expected = audience.vectors(asked) @ vector
     np.testing.assert_allclose(audience.cosines(asked, vector), expected, atol=1e-6)
 

@@ -12,16 +12,16 @@ A, B = np.eye(3, dtype=np.float32)[:2]
 def test_vectors_come_to_unit_length() -> None:
     songs = Songs()
     songs.set_vectors("s", ["a", "b"], np.stack([A * 7, B * 0]))
-    np.testing.assert_array_equal(songs.vectors[songs.slots(["a", "b"])], [A, [0, 0, 0]])
+    np.testing.assert_array_equal(songs.vectors(songs.slots(["a", "b"])), [A, [0, 0, 0]])
 
 
 def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
     songs = Songs()
     songs.set_vectors("s", ["a"], A[None])
     slot = songs.slots(["b"])
-    assert not songs.vectors[slot].any()
+    assert not songs.vectors(slot).any()
     songs.set_vectors("s", ["b"], B[None])
-    np.testing.assert_array_equal(songs.vectors[slot], B[None])
+    np.testing.assert_array_equal(songs.vectors(slot), B[None])
 
 
 def test_a_song_is_its_hash() -> None:
@@ -45,6 +45,14 @@ def test_changes_are_told_once() -> None:
     assert songs.changed_since(seen).tolist() == songs.slots(["b"]).tolist()  # type: ignore[union-attr]
 
 
+def test_a_catalogue_set_again_changes_only_what_is_new() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
+    seen = songs.version
+    songs.set_vectors("s", ["a", "b", "c"], np.stack([A * 3, -B, A]))
+    assert songs.changed_since(seen).tolist() == songs.slots(["b", "c"]).tolist()  # type: ignore[union-attr]
+
+
 def test_a_new_space_drops_the_old_vectors() -> None:
     songs = Songs()
     songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
@@ -52,7 +60,7 @@ def test_a_new_space_drops_the_old_vectors() -> None:
     songs.set_vectors("t", ["b"], np.ones((1, 5), np.float32))
     assert songs.space == "t"
     assert songs.dimension == 5
-    assert not songs.vectors[songs.slots(["a"])].any()
+    assert not songs.vectors(songs.slots(["a"])).any()
     assert songs.changed_since(seen) is None
 
 
