@@ -19,16 +19,17 @@ Progress = Callable[[int, int], None]
 
 
 class Snapshot:
-    """All partitions of some topics, from the beginning.
+    """All partitions of some topics, or one of them, from the beginning.
 
     Args:
         topics: full names; each must exist.
+        partition: the only one to read; None reads all.
 
     Raises:
         Unavailable: the broker does not answer, or a topic is missing.
     """
 
-    def __init__(self, kafka: Kafka, topics: Sequence[str], clock: Clock) -> None:
+    def __init__(self, kafka: Kafka, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
         self._clock = clock
         self._timeout = kafka.request_timeout_s
         # The group is never joined nor committed to; librdkafka wants a name.
@@ -37,7 +38,11 @@ class Snapshot:
         missing = [topic for topic in topics if topic not in known]
         if missing:
             raise Unavailable(f"topic {', '.join(missing)}: does not exist; `coldstart topics create` creates it")
-        self._partitions = [TopicPartition(t, p, OFFSET_BEGINNING) for t in topics for p in known[t].partitions]
+        self._partitions = [
+            TopicPartition(t, p, OFFSET_BEGINNING)
+            for t in topics
+            for p in (known[t].partitions if partition is None else [partition])
+        ]
         self._consumer.assign(self._partitions)
 
     def read_to_end(self, progress: Progress | None = None) -> Iterator[Message]:

@@ -113,14 +113,13 @@ AUDIENCE_STATE = _state(
     "audience-state", "type and id", Plane.AUDIENCE, "audience role",
     "changelog of a partition's state and of its input offsets", public=False,
 )  # fmt: skip
-# Faust derives these names from its application id and table names (streams/songs/app.py).
 SONGS_LEDGER = _state(
-    "songs-ledger-changelog", "song_id", Plane.SONGS, "songs role",
-    "changelog of the revisions already served", public=False,
+    "songs-ledger", "song_id", Plane.SONGS, "songs role",
+    "the revision served last of every song", public=False,
 )  # fmt: skip
 SONGS_REPORTS = _state(
-    "songs-reports-changelog", "song_id", Plane.SONGS, "songs role",
-    "changelog of the newest report of every partition", public=False,
+    "songs-reports", "song_id and partition", Plane.SONGS, "songs role",
+    "the newest report of every partition", public=False,
 )  # fmt: skip
 
 TOPICS: tuple[Topic, ...] = (

@@ -197,7 +197,8 @@ class Assignment:
                 raise MustRestart(f"{self._names['preferences']}: the end {until} is not reached")
 
     def close(self) -> None:
-        for each in (self._commands, self._preferences, self._listens):
+        # The member first: its last callback still unassigns the others.
+        for each in (self._listens, self._commands, self._preferences):
             each.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from streams.errors import BrokerFailed
 
 KAFKA_VERSION: Final = "4.3.1"
+
+# Every jar and its hash, as sha256sum writes them: what runs is what was tested, whoever served it.
+_LOCK: Final = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.sha256")
 
 # Without kafka-clients by name, the resolver takes 3.9.1, which is mentioned first on the way down.
 _ENDPOINT: Final = "+".join(
@@ -102,7 +106,7 @@ def _download(home: Path, console: Console) -> None:
             context=context, cache_dir=partial / "environment", link_strategy=LinkStrategy.COPY
         )
         try:
-            jars = builder.from_endpoint(_ENDPOINT).all_jars
+            jars = list(builder.from_endpoint(_ENDPOINT).all_jars)
         except (requests.RequestException, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise BrokerFailed(
@@ -111,9 +115,21 @@ def _download(home: Path, console: Console) -> None:
                 f"or copy {home} from a machine that has it, "
                 "or use an existing cluster with --bootstrap-servers"
             ) from error
+        _verify(jars)
         whole = partial / "jars"
         whole.mkdir()
         for jar in jars:
             jar.rename(whole / jar.name)
         whole.rename(home)
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _verify(jars: list[Path]) -> None:
+    expected = dict(reversed(line.split()) for line in _LOCK.read_text(encoding="ascii").splitlines())
+    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
+    wrong = sorted(name for name, _ in expected.items() ^ found.items())
+    if wrong:
+        raise BrokerFailed(
+            f"what was downloaded is not the Apache Kafka {KAFKA_VERSION} that this version was tested with: "
+            f"{', '.join(dict.fromkeys(wrong))}. Nothing was kept; try again, or on another network"
+        )

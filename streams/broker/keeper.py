@@ -8,16 +8,27 @@ included), the command is killed and the folder removed. Imports only the standa
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Even when this process is itself killed. Linux alone has this."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
 
 def main(mode: str, folder: str, command: list[str]) -> None:
     # The lock of the data directory is among the inherited descriptors: it is free once the broker is gone.
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, close_fds=False)
+    leash = _die_with_parent if mode == "leash" and sys.platform == "linux" else None
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, close_fds=False, preexec_fn=leash)
     print(child.pid, flush=True)
     if mode == "free":
         os._exit(0)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -19,6 +20,9 @@ from streams.exits import RESTART
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 25.0
+# A worker that ends this often in a minute will not be mended by one start more.
+_MOST_RESTARTS = 5
+_RESTARTS_WITHIN_S = 60.0
 
 
 class RoleProcess:
@@ -32,7 +36,7 @@ class RoleProcess:
 
     def __init__(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
-        self.restarts = 0
+        self._restarts: list[float] = []
         self._log = log
         self._port = _free_port()
         self._environment = {**os.environ, **environment}
@@ -64,7 +68,7 @@ class RoleProcess:
         """Start it again if it ended and asks for that, or was killed.
 
         Raises:
-            Refused: it ended for a reason that a restart does not mend; the message holds the end of its log.
+            Refused: it ended for a reason that a restart does not mend, or too often; the message names its log.
         """
         code = self._process.poll()
         if code is None:
@@ -72,7 +76,10 @@ class RoleProcess:
         if code != RESTART and code >= 0:
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
             raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
-        self.restarts += 1
+        now = time.monotonic()
+        self._restarts = [at for at in self._restarts if now - at < _RESTARTS_WITHIN_S] + [now]
+        if len(self._restarts) > _MOST_RESTARTS:
+            raise Refused(f"{self.name} ended {len(self._restarts)} times within a minute; see its log {self._log}")
         self._process = self._start()
 
     def kill(self) -> None:

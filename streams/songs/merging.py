@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 
 from streams.events import Campaign, CampaignReport, Counts
 
-Reports = Mapping[str, CampaignReport]
-"""Partition number, as text, to its newest report: the shape in which Faust keeps it."""
-
-# A campaign is read by people and dashboards; the heaviest prototypes tell the story, and sixteen
-# partitions' whole lists would not fit comfortably in a record.
+# A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
+# lists would be 100 kB a song, in every record and in memory.
 MAX_PROTOTYPES = 8
+MAX_PROTOTYPES_KEPT = 2
 
 
 def newer(report: CampaignReport, known: CampaignReport | None) -> bool:
@@ -21,29 +19,35 @@ def newer(report: CampaignReport, known: CampaignReport | None) -> bool:
     return known is None or report.version > known.version
 
 
-def merge(reports: Reports) -> Campaign:
-    """The campaign that a song's newest reports make. ``reports`` is not empty.
+def kept(report: CampaignReport) -> CampaignReport:
+    """What is remembered of a report: all counts, and its heaviest prototypes."""
+    heaviest = sorted(report.prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES_KEPT]
+    return msgspec.structs.replace(report, prototypes=heaviest)
+
+
+def merge(reports: Sequence[CampaignReport]) -> Campaign:
+    """The campaign that a song's newest reports, one a partition and at least one, make.
 
     Partitions may stand at different revisions for a moment; the highest gives its name to the whole. A campaign
     has ended when every partition that answered says so.
     """
-    newest = max(reports.values(), key=lambda report: (report.revision, report.version))
-    ended = all(report.ended for report in reports.values())
-    total = sum(prototype.members for report in reports.values() for prototype in report.prototypes)
-    prototypes = [prototype for report in reports.values() for prototype in report.prototypes]
+    newest = max(reports, key=lambda report: (report.revision, report.version))
+    ended = all(report.ended for report in reports)
+    total = sum(prototype.members for report in reports for prototype in report.prototypes)
+    prototypes = [prototype for report in reports for prototype in report.prototypes]
     heaviest = sorted(prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES]
     return Campaign(
         song_id=newest.song_id,
         revision=newest.revision,
         status="ended" if ended else "active",
         end_reason=newest.ended if ended else None,
-        started_at=min(report.started_at for report in reports.values()),
-        ended_at=max(report.ended_at or report.started_at for report in reports.values()) if ended else None,
+        started_at=min(report.started_at for report in reports),
+        ended_at=max(report.ended_at or report.started_at for report in reports) if ended else None,
         counts=Counts(
-            candidates=sum(report.candidates for report in reports.values()),
-            pushed=sum(report.pushed for report in reports.values()),
-            listened=sum(report.listened for report in reports.values()),
-            answered=sorted(report.partition for report in reports.values()),
+            candidates=sum(report.candidates for report in reports),
+            pushed=sum(report.pushed for report in reports),
+            listened=sum(report.listened for report in reports),
+            answered=sorted(report.partition for report in reports),
         ),
         space=newest.space,
         prototypes=[

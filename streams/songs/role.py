@@ -22,8 +22,9 @@ from streams.metrics import SongsMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.settings import Settings
 from streams.songs.app import SongsRole, add_agents, faust_app
+from streams.songs.kept import Kept
 from streams.songs.matcher import Matcher
-from streams.topics import Naming
+from streams.topics import SONGS_LEDGER, SONGS_REPORTS, Naming
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
@@ -122,7 +123,11 @@ def run(settings: Settings) -> None:
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
 
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming)
-        add_agents(app, SongsRole(naming, settings.songs, metrics, clock, live))
+        add_agents(app, SongsRole(
+            naming, settings.songs, metrics, clock, live,
+            Kept(settings.kafka, naming.name(SONGS_LEDGER), clock),
+            Kept(settings.kafka, naming.name(SONGS_REPORTS), clock),
+        ))  # fmt: skip
 
         async def beat() -> None:
             heartbeat.beat()
@@ -138,6 +143,8 @@ def run(settings: Settings) -> None:
             app, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True,
             loglevel=settings.log.level,
         )  # fmt: skip
+        # It paints on the terminal; the log says the same.
+        worker.spinner = None
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
 
