@@ -3,9 +3,12 @@ TORCH ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BIN := .venv/bin
-LOCK_COMMAND := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+BENCH_ARGS ?=
+LOCK_ARGS ?=
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long lock force
+.PHONY: help setup demo test check check-long bench lock force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
@@ -13,7 +16,8 @@ help:
 	@echo 'make check       ruff, format, mypy'
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
-	@echo 'make lock        resolve the dependencies anew'
+	@echo 'make bench       what a partition costs, in bytes and in time'
+	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
 
@@ -35,9 +39,12 @@ check: setup
 check-long: setup
 	$(BIN)/python -m pytest -m long $(TEST_ARGS)
 
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/bench_targeting.py $(BENCH_ARGS)
+
 # Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.
 lock: setup
-	$(BIN)/uv pip compile $(LOCK_COMMAND) --all-extras -o requirements.lock pyproject.toml
+	$(COMPILE) --all-extras -o requirements.lock pyproject.toml
 	printf '%s\n' hatchling editables setuptools wheel pybind11 numpy | \
-		$(BIN)/uv pip compile $(LOCK_COMMAND) -o requirements-build.lock -
-	echo uv | $(BIN)/uv pip compile $(LOCK_COMMAND) -o requirements-uv.lock -
+		$(COMPILE) -o requirements-build.lock -
+	echo uv | $(COMPILE) -o requirements-uv.lock -

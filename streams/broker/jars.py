@@ -125,7 +125,8 @@ def _download(home: Path, console: Console) -> None:
 
 
 def _verify(jars: list[Path]) -> None:
-    expected = dict(reversed(line.split()) for line in _LOCK.read_text(encoding="ascii").splitlines())
+    lines = _LOCK.read_text(encoding="ascii").splitlines()
+    expected = {name: digest for digest, name in (line.split() for line in lines)}
     found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
     wrong = sorted(name for name, _ in expected.items() ^ found.items())
     if wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from streams.errors import BrokerFailed
 from streams.settings import Paths
 
 PATIENCE_S = 60
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 
 
 @pytest.fixture
@@ -81,7 +81,8 @@ def test_two_brokers_run_side_by_side_and_a_misspelt_topic_is_not_made(kafka: Em
 
 
 @pytest.mark.kafka
-def test_no_orphan_after_the_owner_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["owner", pytest.param("keeper", marks=LINUX)])
+def test_no_orphan_after_the_owner_or_the_keeper_is_killed(tmp_path: Path, victim: str) -> None:
     script = (
         "import sys, pathlib\n"
         "from streams.broker import EmbeddedKafka\n"
@@ -95,9 +96,12 @@ def test_no_orphan_after_the_owner_is_killed(tmp_path: Path) -> None:
     assert owner.stdout is not None
     assert owner.stdout.readline() == "up\n"
     process = java_process(tmp_path)
-    owner.send_signal(signal.SIGKILL)
-    owner.communicate()
+    keeper = process.parent()
+    assert keeper is not None
+    assert keeper.ppid() == owner.pid
+    (owner if victim == "owner" else keeper).kill()
     process.wait(PATIENCE_S)  # raises when it lives on
+    owner.communicate()
 
 
 @pytest.mark.kafka
@@ -179,6 +183,17 @@ def test_unusable_folder_is_named(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(BrokerFailed, match=str(file)):
         EmbeddedKafka(file / "broker").start()
+
+
+def test_other_jars_than_the_tested_ones_are_refused(tmp_path: Path) -> None:
+    tested = sorted(_jars().glob("*.jar"))
+    jars._verify(tested)
+    other = tmp_path / tested[0].name
+    other.write_bytes(tested[0].read_bytes() + b"!")
+    for changed in ([other, *tested[1:]], tested[1:]):
+        with pytest.raises(BrokerFailed, match=other.name) as caught:
+            jars._verify(changed)
+        assert tested[1].name not in str(caught.value)
 
 
 def test_without_network_or_jars_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
