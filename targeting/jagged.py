@@ -174,11 +174,11 @@ class Jagged:
         return first
 
     def _clean(self) -> None:
-        """Moves the rows of the emptiest pages together until holes take a quarter at most."""
+        """Moves the rows of the emptiest pages together until holes take a tenth at most."""
         while True:
             held = self._held[: self._pages]
             used = held > 0
-            if np.count_nonzero(used) * self._page <= 1.25 * held.sum() + _SLACK_PAGES * self._page:
+            if np.count_nonzero(used) * self._page <= 1.1 * held.sum() + _SLACK_PAGES * self._page:
                 return
             # A page never holds more than it has, and those of long rows hold all: they are never the emptiest.
             occupied = np.where(used, held, self._page)

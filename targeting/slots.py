@@ -35,7 +35,7 @@ def grow(array: NDArray[np.generic], rows: int) -> None:
     if rows <= len(array):
         return
     row_bytes = max(array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)), 1)
-    step = min(max(len(array) // 4, 1024), max(_STEP // row_bytes, 1))
+    step = min(max(len(array) // 8, 1024), max(_STEP // row_bytes, 1))
     array.resize((max(rows, len(array) + step), *array.shape[1:]), refcheck=False)
 
 
