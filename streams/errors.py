@@ -13,7 +13,7 @@
     │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
     │   └── NotPublished          no model is live
-    └── MustRestart               the process must end; a fresh one continues from what was committed
+    └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
 Callers look at the class attributes ``dead_letter`` and ``retriable``, never at a name or a text.
 """
@@ -84,3 +84,5 @@ class NotPublished(Refused):
 
 class MustRestart(ColdstartError):
     """The process must end: a fenced or half-done transaction, a lost send. A fresh one continues safely."""
+
+    retriable: ClassVar[bool] = True

@@ -4,7 +4,7 @@
 |---|---|---|
 | 0 | asked to stop, and stopped clean | leave it |
 | 2 | refused: settings, partitions or topics are wrong | leave it; a person must change something |
-| 75 | must restart: what was begun is not committed | start it again |
+| 75 | must restart: Kafka is out of reach, or what was begun is not committed | start it again |
 """
 
 from __future__ import annotations

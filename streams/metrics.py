@@ -96,8 +96,6 @@ class Catalogue:
         "error",
     )
     model_space = _gauge("0 or 1", "1 for the embedding space in use, 0 for one that was", "space")
-    lag_records = _gauge("records", "Records behind the end of an input, by partition", "topic", "partition")
-    lag_seconds = _gauge("seconds", "Age of the newest record read, by input and partition", "topic", "partition")
     batch_records = _many("records", "Records taken in one batch")
     batch_seconds = _seconds("From the first record of a batch to its commit")
     restore_seconds = _seconds("From assignment to restored state")
@@ -125,7 +123,7 @@ class SongsMetrics(Catalogue):
     requests_sent = _counter("records", "Match requests and other commands, acknowledged by the broker")
     reports_merged = _counter("reports", "Campaign reports that changed a campaign")
     warm_songs = _gauge("songs", "Songs in the index")
-    unseen_tags = _counter("tags", "Tags and categories in uploads that the model was not trained on")
+    unseen_content = _counter("parts", "Tags, categories and features in uploads that the model was not trained on")
 
 
 class AudienceMetrics(Catalogue):
@@ -138,7 +136,8 @@ class AudienceMetrics(Catalogue):
     upload_to_push_seconds = _seconds("From an upload's timestamp to the commit of the pushes that answer it")
     listens_applied = _counter("listens", "Listens in the committed state")
     preferences_applied = _counter("records", "Preferences in the committed state")
-    vectors_applied = _counter("vectors", "Audience vectors from outside in the committed state")
+    lag_records = _gauge("records", "Records behind the end of an input", "topic", "partition")
+    lag_seconds = _gauge("seconds", "Age of the newest record committed, 0 when none waits", "topic", "partition")
     transactions = _counter("transactions", "Transactions, by outcome", "outcome")
     commit_seconds = _seconds("From the first output of a transaction to its commit")
     changelog_records = _counter("records", "Records written to the changelog of the state")

@@ -174,10 +174,8 @@ class Audience(_Section):
     """After this the broker aborts what a dead worker left open; readers wait behind it for as long."""
     watchdog_s: float = Field(30.0, ge=2, le=600)
     """A transaction that takes longer hangs, and the process ends itself."""
-    start_lag_s: float = Field(5.0, ge=0, le=3600)
-    """Requests wait at the start until listens are no further behind than this."""
     start_wait_s: float = Field(60.0, ge=0, le=3600)
-    """... but no longer than this."""
+    """Requests wait until the listens that were there at the start are in, but no longer than this."""
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
 
@@ -203,19 +201,12 @@ class Paths(_Section):
     """Where files live."""
 
     cache: Path = Field(default_factory=user_cache_dir)
-    """What can be fetched or computed again: Kafka's jars, the embedded broker's data, workers' state."""
-    artifacts: Path = Path("runs")
-    """What a training writes."""
+    """What can be fetched or computed again: Kafka's jars, the embedded broker's data."""
 
     @property
     def broker(self) -> Path:
         """The embedded broker: jars, data, log."""
         return self.cache / "kafka"
-
-    @property
-    def state(self) -> Path:
-        """The workers' state: a cache of their changelog."""
-        return self.cache / "state"
 
 
 class Log(_Section):

@@ -140,6 +140,13 @@ class Assignment:
         except (KafkaException, TimeoutError) as error:
             raise Unavailable(f"end offsets of {topic}: {error}") from error
 
+    def known_end(self, input_name: str, partition: int) -> int | None:
+        """The end of an input as the broker told it with the last records, without asking; None before any."""
+        readers = {"listens": self._listens, "commands": self._commands, "preferences": self._preferences}
+        place = TopicPartition(self._names[input_name], partition)
+        ends = readers[input_name].get_watermark_offsets(place, cached=True)
+        return None if ends is None or ends[1] < 0 else ends[1]
+
     def begin(self, partition: int, at: Positions) -> None:
         """Read listens and preferences of a restored partition: listens on from ``at``, preferences all."""
         if at.listens >= 0:

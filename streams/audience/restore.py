@@ -26,47 +26,49 @@ def offsets_value(positions: Positions) -> bytes:
 
 
 @dataclass(slots=True)
-class Restored:
-    """A partition's changelog: the newest value of every key, and what stands beside the state.
+class Beside:
+    """What a changelog tells beside the state, complete once all its records were read.
 
     Attributes:
-        records: key -> value, without deletions and without the offsets record.
         versions: campaign key -> changelog offset of its record.
         positions: the input offsets of the state; none known if nothing was ever committed.
+        records: how many were read.
     """
 
-    records: dict[bytes, bytes] = field(default_factory=dict)
     versions: dict[bytes, int] = field(default_factory=dict)
     positions: Positions = field(default_factory=Positions)
+    records: int = 0
 
 
 def read_changelog(
-    kafka: Kafka, naming: Naming, partition: int, clock: Clock, keep_alive: Callable[[int, int], None]
-) -> Restored:
-    """Read a partition's changelog to its end.
+    kafka: Kafka,
+    naming: Naming,
+    partition: int,
+    clock: Clock,
+    keep_alive: Callable[[int, int], None],
+    beside: Beside,
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """Every record of a partition's state, in order, to the changelog's end; a value of None deletes its key.
 
     The end is the one that also counts uncommitted records: the committed end can stop short behind an open
     transaction of a dead worker, and what lies behind that transaction would be missed.
 
     Args:
         keep_alive: called about once a second with (offsets read, offsets in all).
+        beside: filled on the way.
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for a minute.
     """
-    restored = Restored()
     for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive):
         key, value = message.key() or b"", message.value()
+        beside.records += 1
         if key == OFFSETS_KEY:
-            restored.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
-        elif value is None:
-            restored.records.pop(key, None)
-            restored.versions.pop(key, None)
-        else:
-            restored.records[key] = value
-            if key.startswith(CAMPAIGN_PREFIX):
-                restored.versions[key] = message.offset() or 0
-    return restored
+            beside.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
+            continue
+        if key.startswith(CAMPAIGN_PREFIX):
+            beside.versions[key] = message.offset() or 0
+        yield key, value
 
 
 def reconcile(partition: int, committed: Positions, stored: Positions) -> Positions:

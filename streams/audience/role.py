@@ -6,12 +6,13 @@ import signal
 import threading
 
 import structlog
+from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 
 from streams.audience.worker import Worker
 from streams.clients import admin
 from streams.clock import SystemClock
-from streams.errors import PartitionMismatch, Unavailable
+from streams.errors import MustRestart, PartitionMismatch, Unavailable
 from streams.exits import RESTART, leave
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -56,8 +57,11 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
             lambda number: Partition(number, naming.audience_partitions, songs, Config(policy=policy)),
             slot, heartbeat, restored,
         )  # fmt: skip
-        while not stop.is_set():
-            worker.round()
+        try:
+            while not stop.is_set():
+                worker.round()
+        except KafkaException as error:
+            raise MustRestart(f"Kafka: {error.args[0].str()}") from error
         restored.fails("stopping")
         _log.info("stopping")
         # One deadline for the whole way out; everything committed is safe already.

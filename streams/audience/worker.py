@@ -10,10 +10,12 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from streams.audience.assignment import Assignment, Positions
 from streams.audience.inputs import Decoded, Records, decode
+from streams.audience.lag import LagGauges
 from streams.audience.outputs import push_record, report_record
 from streams.audience.restore import (
     CAMPAIGN_PREFIX,
     OFFSETS_KEY,
+    Beside,
     offsets_value,
     read_changelog,
     reconcile,
@@ -112,6 +114,7 @@ class Worker:
         self._transactions = Transactions(kafka, settings, name)
         self._reports: Producer = producer(kafka)
         self._assignment = Assignment(kafka, naming, settings, clock, name, self._change)
+        self._lag = LagGauges(metrics, self._assignment, clock)
 
     def round(self) -> None:
         """One round: take what is there, commit it. Waits a few milliseconds when there is nothing."""
@@ -136,6 +139,7 @@ class Worker:
                 batch.of(partition).preferences = messages
         if batch:
             self._commit(batch, group)
+        self._lag.show({p: held.at for p, held in self._held.items()})
         self._report_again()
         self._reports.poll(0)
 
@@ -152,6 +156,7 @@ class Worker:
         decoded = {p: self._decode(p, records, now) for p, records in batch.records.items()}
         with self._watchdog.guard():
             self._transactions.begin()
+            begun = self._clock.monotonic()
             after = {p: self._write(p, decoded[p], records, now) for p, records in batch.records.items()}
             offsets = [
                 self._assignment.topic_partition(name, p, offset)
@@ -165,9 +170,11 @@ class Worker:
                 self._assignment.go_back({p: held.at for p, held in self._held.items()})
                 return
         self._metrics.transactions.labels("committed").inc()
+        self._metrics.commit_seconds.observe(self._clock.monotonic() - begun)
         self._metrics.batch_records.observe(len(batch))
         for p, at in after.items():
             self._apply(p, at, decoded[p])
+            self._lag.committed(p, batch.records[p])
         self._metrics.batch_seconds.observe(self._clock.monotonic() - started)
 
     def _decode(self, partition: int, records: Records, now: float) -> Decoded:
@@ -240,6 +247,7 @@ class Worker:
             self._held.pop(partition, None)
             self._metrics.users.remove(str(partition))
             self._metrics.campaigns.remove(str(partition))
+            self._lag.forget(partition)
         self._to_restore = [p for p in self._to_restore if p not in gone] + new
         self._metrics.partitions.set(len(self._held))
         _log.info("partitions", new=new, gone=gone, held=sorted(self._held))
@@ -260,15 +268,14 @@ class Worker:
             self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
 
         committed = self._assignment.committed(partition)
-        found = read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive)
-        at = reconcile(partition, committed, found.positions)
-        state = self._new_partition(partition)
-        state.restore(found.records.items())
+        beside, state = Beside(), self._new_partition(partition)
+        state.restore(read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, beside))
+        at = reconcile(partition, committed, beside.positions)
         self._held[partition] = held = Held(
             state=state,
             at=Positions(at.listens, at.commands),
             consumed_before=at.preferences,
-            versions=found.versions,
+            versions=beside.versions,
             listens_end=self._assignment.ends("listens", [partition])[partition],
             commands_by=self._clock.monotonic() + self._settings.start_wait_s,
         )
@@ -276,11 +283,11 @@ class Worker:
         self._assignment.begin(partition, held.at)
         seconds = self._clock.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
-        self._metrics.restored_records.inc(len(found.records))
+        self._metrics.restored_records.inc(beside.records)
         self._metrics.partitions.set(len(self._held))
         self._metrics.users.labels(str(partition)).set(state.users)
         self._metrics.campaigns.labels(str(partition)).set(state.campaigns)
-        _log.info("restored", partition=partition, records=len(found.records), seconds=round(seconds, 3))
+        _log.info("restored", partition=partition, records=beside.records, seconds=round(seconds, 3))
         self._report(partition, state.accounts())
 
     def _open_commands(self) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from encoder.artifact import ArtifactError
 from encoder.data.layout import LayoutError
-from streams.errors import ColdstartError, MustRestart
+from streams.errors import ColdstartError
 from streams.exits import REFUSED, RESTART
 from streams.settings import Settings, load_settings
 from streams.topics import Naming
@@ -34,7 +34,8 @@ def errors_explained() -> Iterator[None]:
         yield
     except (ColdstartError, ArtifactError, LayoutError) as error:
         Console(stderr=True, style="red", highlight=False).print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(RESTART if isinstance(error, MustRestart) else REFUSED) from None
+        retriable = isinstance(error, ColdstartError) and error.retriable
+        raise typer.Exit(RESTART if retriable else REFUSED) from None
 
 
 def settings_from(config: Path | None, bootstrap: str | None = None, **sections: dict[str, Any]) -> Settings:

@@ -16,7 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from streams.errors import Refused
-from streams.exits import RESTART
+from streams.exits import OK, REFUSED
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 25.0
@@ -65,7 +65,7 @@ class RoleProcess:
         return {}
 
     def watch(self) -> None:
-        """Start it again if it ended and asks for that, or was killed.
+        """Start it again if it ended, unless it was told to or says that a restart does not help.
 
         Raises:
             Refused: it ended for a reason that a restart does not mend, or too often; the message names its log.
@@ -73,7 +73,7 @@ class RoleProcess:
         code = self._process.poll()
         if code is None:
             return
-        if code != RESTART and code >= 0:
+        if code in (OK, REFUSED):
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
             raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
         now = time.monotonic()

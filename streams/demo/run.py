@@ -82,6 +82,7 @@ class Outcome:
     users: int
     warm_songs: int
     uploads: int
+    songs_without_content: int
     partitions: int
     answered: int
     dead_letters: int
@@ -110,6 +111,7 @@ class Outcome:
             "listens": self.listens,
             "partitions": self.partitions,
             "uploads": self.uploads,
+            "songs_without_content": self.songs_without_content,
             "uploads_answered_by_every_partition": self.answered,
             "dead_letters": self.dead_letters,
             "dead_letters_identical": self.dead_letters_identical,
@@ -182,6 +184,8 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         follower = Follower(kafka, naming)
         stack.callback(follower.close)
         uploads = [upload_event(dataset, int(row), plan.budget) for row in parts.cold]
+        # Such a song cannot be uploaded: there is nothing to match it by.
+        uploads = [event for event in uploads if event.features or event.tags or event.genres or event.artist_ids]
         with _phase("uploads", seconds, bars, f"uploading {len(uploads):,} cold songs") as tick:
             sent, poison = _upload(plan, uploads, kafka, naming, tick, workers)
         with _phase("answers", seconds, bars, "waiting for every partition's answer") as tick:
@@ -203,6 +207,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         users=len(dataset.user_ids),
         warm_songs=len(parts.warm),
         uploads=len(sent),
+        songs_without_content=len(parts.cold) - len(sent),
         partitions=plan.partitions,
         answered=sum(follower.answered(song) == everyone for song in sent),
         dead_letters=len(follower.dead),

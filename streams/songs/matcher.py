@@ -45,7 +45,9 @@ class Matcher:
         """Encode songs and search for each; with an empty index a song has its vector alone."""
         started = time.perf_counter()
         names = tuple(str(row) for row in range(len(songs)))
-        encoded = self.encoder.encode(ContentTable.from_songs(names, songs))
+        features = self.encoder.schema.transform(ContentTable.from_songs(names, songs))
+        metrics.unseen_content.inc(int(features.unseen.sum()))
+        encoded = self.encoder.encode_features(features)
         metrics.encode_seconds.observe(time.perf_counter() - started)
         started = time.perf_counter()
         labels, similarities = self.index.search(encoded, neighbours)
