@@ -24,7 +24,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from streams.clients import admin, consumer
 from streams.clock import Clock
-from streams.errors import MustRestart, Unavailable
+from streams.errors import MustRestart, Refused, Unavailable
 from streams.settings import Audience, Kafka
 from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Naming
 
@@ -233,6 +233,8 @@ def _checked(messages: Iterable[Message]) -> list[Message]:
         error = message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF:
             out.append(message)
+        elif error.code() == KafkaError._FENCED or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            raise Refused("another process has taken this slot: give every audience worker a --slot of its own")
         elif error.fatal():
             raise MustRestart(f"consumer: {error.str()}")
         elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:

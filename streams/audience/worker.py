@@ -46,8 +46,9 @@ class Held:
     Attributes:
         consumed_before: where preferences stood at the start: those before have had their dead letters.
         versions: campaign key -> changelog offset of its newest record.
-        commands_from: None once commands are read; until then, when reading them was put off at the latest.
         listens_end: end of the listens when this worker got the partition.
+        commands_by: None once commands are read; until then, when reading them begins at the latest.
+        staged: what the open transaction does to the state.
     """
 
     state: Partition
