@@ -169,7 +169,9 @@ def load_encoder(path: Path) -> Encoder:
     tensors = _read_tensors(path, "model.safetensors", manifest)
     try:
         schema = FeatureSchema(
-            bags=tuple(BagSchema(b["name"], tuple(b["terms"]), float(b["unit"])) for b in words["bags"]),
+            bags=tuple(
+                BagSchema(b["name"], bool(b["words"]), tuple(b["terms"]), float(b["unit"])) for b in words["bags"]
+            ),
             idf=tensors["schema.idf"],
             dense=tuple(
                 DenseSchema(name, tensors[f"schema.mean.{name}"], tensors[f"schema.scale.{name}"])
@@ -236,7 +238,9 @@ def _json(value: Any) -> bytes:
 def _schema_words(encoder: Encoder) -> dict[str, Any]:
     """What is in the model and is no tensor."""
     return {
-        "bags": [{"name": bag.name, "terms": bag.terms, "unit": bag.unit} for bag in encoder.schema.bags],
+        "bags": [
+            {"name": bag.name, "words": bag.words, "terms": bag.terms, "unit": bag.unit} for bag in encoder.schema.bags
+        ],
         "dense": [dense.name for dense in encoder.schema.dense],
         "bandwidth": encoder.memory.bandwidth,
         "neighbours": encoder.memory.neighbours,

@@ -2,7 +2,8 @@
 
 A song becomes one row made of blocks, one for each bag and each dense feature of the warm songs:
 
-- a bag is log(1 + weight / unit) * idf over the terms that warm songs use, scaled to length 1;
+- a bag is log(1 + weight / unit) * sqrt(idf) over the terms that warm songs use, scaled to length 1;
+- a bag whose terms share words ("death metal", "melodic death metal") gives a second block, the bag of its words;
 - a dense feature is standardised, divided by the root of its dimension and clipped to length 2.
 
 A missing block is zero, which lies halfway between "the same" and "unrelated" in squared distance, and the
@@ -11,6 +12,7 @@ network is told so by an indicator. A term that no warm song has is ignored and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +27,8 @@ I64 = NDArray[np.int64]
 
 # Twice the length of an average row: an outlier counts, but cannot drown the other blocks.
 _LONGEST = 2.0
+
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,17 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class BagSchema:
-    """One bag: its terms are columns ``start`` to ``start + len(terms)``, ``unit`` its usual weight."""
+    """One bag block.
+
+    Attributes:
+        name: of the bag in the content.
+        words: whether the block holds the words of the bag's terms instead of the terms.
+        terms: the columns of the block, in order.
+        unit: the usual weight of a term.
+    """
 
     name: str
+    words: bool
     terms: tuple[str, ...]
     unit: float
 
@@ -80,7 +92,7 @@ class FeatureSchema:
 
     Attributes:
         bags: the bag blocks in column order.
-        idf: float32 (terms,) over all bags.
+        idf: float32 (terms,) over all bag blocks; its root multiplies a term's weight.
         dense: the dense blocks in column order.
         weights: float32 (blocks,), what each block counts in a squared distance; they sum to 1.
     """
@@ -89,15 +101,15 @@ class FeatureSchema:
     idf: F32
     dense: tuple[DenseSchema, ...]
     weights: F32
-    _columns: Mapping[str, Mapping[str, int]] = field(init=False, repr=False, compare=False)
+    _columns: tuple[Mapping[str, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        columns: dict[str, dict[str, int]] = {}
+        columns: list[dict[str, int]] = []
         start = 0
         for bag in self.bags:
-            columns[bag.name] = {term: start + i for i, term in enumerate(bag.terms)}
+            columns.append({term: start + i for i, term in enumerate(bag.terms)})
             start += len(bag.terms)
-        object.__setattr__(self, "_columns", columns)
+        object.__setattr__(self, "_columns", tuple(columns))
 
     @classmethod
     def learn(cls, warm: ContentTable) -> FeatureSchema:
@@ -109,15 +121,18 @@ class FeatureSchema:
         bags, idf, dense = [], [], []
         n = len(warm)
         for name in sorted(warm.bags):
-            weights = warm.bags[name].weights
-            used = weights.data > 0
-            songs = np.bincount(weights.indices[used], minlength=weights.shape[1])
-            kept = np.flatnonzero(songs)
-            if not len(kept):
+            bag = warm.bags[name]
+            used = bag.weights.data > 0
+            if not used.any():
                 continue
-            terms = tuple(warm.bags[name].terms[t] for t in kept)
-            bags.append(BagSchema(name, terms, float(np.median(weights.data[used]))))
-            idf.append(np.log((1 + n) / (1 + songs[kept])) + 1)
+            unit = float(np.median(bag.weights.data[used]))
+            terms, songs = _used(bag)
+            shared, songs_of_words = _used(in_words(bag))
+            bags.append(BagSchema(name, False, terms, unit))
+            idf.append(np.log((1 + n) / (1 + songs)) + 1)
+            if len(shared) < len(terms):
+                bags.append(BagSchema(name, True, shared, unit))
+                idf.append(np.log((1 + n) / (1 + songs_of_words)) + 1)
         for name in sorted(warm.dense):
             values = warm.dense[name].astype(np.float64)
             values = values[np.isfinite(values).all(axis=1)]
@@ -146,22 +161,25 @@ class FeatureSchema:
         n = len(songs)
         missing = np.ones((n, len(self.bags) + len(self.dense)), np.float32)
         unseen = np.zeros(n, np.int64)
-        for name in songs.bags.keys() - self._columns.keys():
+        for name in songs.bags.keys() - {schema.name for schema in self.bags}:
             unseen += np.diff(songs.bags[name].weights.indptr)
-        parts = [
-            self._bag(schema, songs.bags[schema.name], missing[:, b], unseen, self.weights[b])
-            for b, schema in enumerate(self.bags)
-            if schema.name in songs.bags
-        ]
+        parts = []
+        for b, schema in enumerate(self.bags):
+            if schema.name in songs.bags:
+                bag = songs.bags[schema.name]
+                rows, columns, values, strange = self._bag(b, in_words(bag) if schema.words else bag, missing[:, b])
+                parts.append((rows, columns, values))
+                if not schema.words:
+                    unseen += strange
         blocks = []
         names = {schema.name for schema in self.dense}
         for name in songs.dense.keys() - names:
             unseen += np.isfinite(songs.dense[name]).all(axis=1)
-        for d, schema in enumerate(self.dense, start=len(self.bags)):
-            if schema.name in songs.dense:
-                blocks.append(self._dense(schema, songs.dense[schema.name], missing[:, d], self.weights[d]))
+        for d, vector in enumerate(self.dense, start=len(self.bags)):
+            if vector.name in songs.dense:
+                blocks.append(self._dense(vector, songs.dense[vector.name], missing[:, d], self.weights[d]))
             else:
-                blocks.append(np.zeros((n, len(schema.mean)), np.float32))
+                blocks.append(np.zeros((n, len(vector.mean)), np.float32))
         rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
         columns = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
         values = np.concatenate([part[2] for part in parts]) if parts else np.zeros(0, np.float32)
@@ -169,22 +187,25 @@ class FeatureSchema:
         dense = np.hstack(blocks) if blocks else np.zeros((n, 0), np.float32)
         return Features(bags, dense, missing, unseen)
 
-    def _bag(self, schema: BagSchema, bag: Bag, missing: F32, unseen: I64, weight: np.float32) -> tuple[I64, I64, F32]:
-        """(rows, columns, values) of one bag block; notes in ``missing`` and ``unseen`` what it found."""
+    def _bag(self, b: int, bag: Bag, missing: F32) -> tuple[I64, I64, F32, I64]:
+        """(rows, columns, values) of bag block ``b``, and how many entries of each song are unseen, (n,).
+
+        Notes in ``missing`` which songs have the block.
+        """
         n = len(missing)
-        lookup = self._columns[schema.name]
+        lookup = self._columns[b]
         column_of = np.fromiter((lookup.get(term, -1) for term in bag.terms), np.int64, len(bag.terms))
         rows = np.repeat(np.arange(n), np.diff(bag.weights.indptr))
         columns = column_of[bag.weights.indices]
         used = bag.weights.data > 0
-        unseen += np.bincount(rows[used & (columns < 0)], minlength=n)
+        unseen = np.bincount(rows[used & (columns < 0)], minlength=n)
         used &= columns >= 0
         rows, columns = rows[used], columns[used]
-        values = np.log1p(bag.weights.data[used] / schema.unit) * self.idf[columns]
+        values = np.log1p(bag.weights.data[used] / self.bags[b].unit) * np.sqrt(self.idf[columns])
         squares = np.bincount(rows, values.astype(np.float64) ** 2, minlength=n)
         missing[squares > 0] = 0
-        scale = np.sqrt(weight / np.maximum(squares, 1e-30))
-        return rows, columns, (values * scale[rows]).astype(np.float32)
+        scale = np.sqrt(self.weights[b] / np.maximum(squares, 1e-30))
+        return rows, columns, (values * scale[rows]).astype(np.float32), unseen
 
     @staticmethod
     def _dense(schema: DenseSchema, values: F32, missing: F32, weight: np.float32) -> F32:
@@ -201,3 +222,24 @@ class FeatureSchema:
         lengths = np.linalg.norm(block, axis=1, keepdims=True)
         block *= np.sqrt(weight) * np.minimum(1, _LONGEST / np.maximum(lengths, 1e-12))
         return block.astype(np.float32)
+
+
+def in_words(bag: Bag) -> Bag:
+    """The same bag over the words of its terms; a word weighs as much as all terms that hold it."""
+    vocabulary: dict[str, int] = {}
+    terms, words = [], []
+    for t, term in enumerate(bag.terms):
+        for word in dict.fromkeys(_WORD.findall(term.lower())):
+            terms.append(t)
+            words.append(vocabulary.setdefault(word, len(vocabulary)))
+    spelling = sparse.csr_matrix(
+        (np.ones(len(terms), np.float32), (terms, words)), shape=(len(bag.terms), len(vocabulary))
+    )
+    return Bag(tuple(vocabulary), (bag.weights @ spelling).tocsr())
+
+
+def _used(bag: Bag) -> tuple[tuple[str, ...], I64]:
+    """The terms that any song has, sorted, and how many songs have each."""
+    songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=len(bag.terms))
+    kept = sorted(np.flatnonzero(songs), key=lambda t: bag.terms[t])
+    return tuple(bag.terms[t] for t in kept), songs[kept]

@@ -36,7 +36,23 @@ def test_rarer_terms_weigh_more_by_their_idf(schema: FeatureSchema) -> None:
     assert [bag.name for bag in schema.bags] == ["language", "tags"]
     ratio = row[columns["loud"]] / row[columns["rock"]]
     # idf = log((1 + n) / (1 + songs)) + 1, with n = 3, in 1 and 2 songs
-    assert ratio == pytest.approx((np.log(4 / 2) + 1) / (np.log(4 / 3) + 1), rel=1e-6)
+    assert ratio**2 == pytest.approx((np.log(4 / 2) + 1) / (np.log(4 / 3) + 1), rel=1e-6)
+
+
+def test_terms_that_share_words_are_also_compared_by_them() -> None:
+    names = ["black metal", "death metal", "black death", "doom metal", "death doom"]
+    schema = FeatureSchema.learn(table(*(SongContent(bags={"tags": {name: 1}}) for name in names)))
+    assert [(bag.words, bag.terms) for bag in schema.bags] == [
+        (False, tuple(sorted(names))),
+        (True, ("black", "death", "doom", "metal")),
+    ]
+    known, strange = (
+        schema.transform(table(SongContent(bags={"tags": {name: 1}}))) for name in ("death metal", "Metal-Death")
+    )
+    words = slice(5, 9)
+    np.testing.assert_allclose(strange.bags[:, words].toarray(), known.bags[:, words].toarray(), rtol=1e-6)
+    assert strange.bags[:, :5].nnz == 0
+    assert (known.unseen.tolist(), strange.unseen.tolist()) == ([0], [1])
 
 
 def test_dense_features_are_standardised_by_the_songs_that_have_them(schema: FeatureSchema) -> None:
