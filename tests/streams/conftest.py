@@ -1,0 +1,69 @@
+"""What tests of the streams share: an installation of its own on the real broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from streams.broker import EmbeddedKafka
+from streams.clients import admin, consumer, producer
+from streams.clock import SystemClock
+from streams.envelope import Record
+from streams.provision import create_topics
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
+from streams.topics import Naming, Topic
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Installation:
+    """All declared topics under a prefix: two audience partitions, two of songs."""
+
+    kafka: Kafka
+    naming: Naming
+
+    def send(self, topic: Topic, record: Record, partition: int = -1) -> None:
+        """One record, acknowledged."""
+        self.send_all(topic, [record], partition)
+
+    def send_all(self, topic: Topic, records: list[Record], partition: int = -1) -> None:
+        sender = producer(self.kafka)
+        for each in records:
+            sender.produce(
+                self.naming.name(topic),
+                key=each.key,
+                value=each.value,
+                headers=list(each.headers),
+                partition=partition,
+            )
+        assert sender.flush(PATIENCE_S) == 0
+
+    def read(self, topic: Topic, partition: int | None = None) -> list[Message]:
+        """What a read_committed reader sees now."""
+        snapshot = Snapshot(self.kafka, [self.naming.name(topic)], SystemClock(), partition)
+        try:
+            return list(snapshot.read_to_end())
+        finally:
+            snapshot.close()
+
+    def committed(self, group: str, topic: Topic, partition: int) -> int:
+        """The group's offset; negative when there is none."""
+        reader: Consumer = consumer(self.kafka, f"{self.naming.prefix}{group}")
+        try:
+            (found,) = reader.committed([TopicPartition(self.naming.name(topic), partition)], timeout=PATIENCE_S)
+        finally:
+            reader.close()
+        return int(found.offset)
+
+
+@pytest.fixture
+def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
+    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+    naming = Naming(prefix, 2, 2)
+    client = admin(reach)
+    create_topics(client, naming, 1)
+    return Installation(reach, naming)

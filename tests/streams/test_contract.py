@@ -1,0 +1,116 @@
+"""The contract with other teams is what the code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streams import contract
+from streams.dead_letters import Origin, dead_letter
+from streams.envelope import pack, unpack
+from streams.errors import InvalidField
+from streams.events import EVENTS, Event
+from streams.topics import TOPICS
+
+PUBLISHED = Path(__file__).parents[2] / "deploy" / "contract" / "asyncapi.yaml"
+NOW = 1_800_000_000.0
+DOCUMENT = contract.asyncapi()
+
+
+def resolve(reference: str) -> Any:
+    found: Any = DOCUMENT
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [node["$ref"]] if "$ref" in node else [each for value in node.values() for each in references(value)]
+    return [each for value in node for each in references(value)] if isinstance(node, list | tuple) else []
+
+
+def test_the_published_document_is_the_generated_one() -> None:
+    assert PUBLISHED.read_text(encoding="utf-8") == contract.asyncapi_yaml(), (
+        "the contract changed: coldstart topics contract > deploy/contract/asyncapi.yaml"
+    )
+
+
+def test_yaml_says_what_the_document_says() -> None:
+    assert yaml.safe_load(contract.asyncapi_yaml())["channels"].keys() == DOCUMENT["channels"].keys()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = references(DOCUMENT)
+    assert len(found) > 20
+    for reference in found:
+        resolve(reference)
+
+
+@pytest.mark.parametrize("topic", [topic for topic in TOPICS if topic.public], ids=lambda topic: topic.name)
+def test_every_public_topic_has_a_message_and_an_operation(topic: Any) -> None:
+    channel = DOCUMENT["channels"][topic.name]
+    (message,) = channel["messages"].values()
+    assert resolve(message["$ref"])["title"]
+    acted = [o for o in DOCUMENT["operations"].values() if o["channel"]["$ref"] == f"#/channels/{topic.name}"]
+    assert len(acted) == 1
+
+
+def test_what_is_internal_stays_out() -> None:
+    internal = {topic.name for topic in TOPICS if not topic.public}
+    assert internal
+    assert not internal & DOCUMENT["channels"].keys()
+    assert {cls.__name__ for cls in EVENTS if not cls.TOPIC.public}.isdisjoint(DOCUMENT["components"]["messages"])
+
+
+def test_what_we_send_and_receive() -> None:
+    sent = {name.removeprefix("send-") for name, o in DOCUMENT["operations"].items() if o["action"] == "send"}
+    assert sent == {"push-targets", "campaigns", "dead-letters"}
+
+
+@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+def test_every_example_is_a_record_that_is_accepted(cls: type[Event]) -> None:
+    key = None
+    for ce_type in cls.TYPES:
+        headers = pack_headers(ce_type)
+        if key is None:
+            key = msg_key(cls)
+        received = unpack(cls, key, cls.EXAMPLE.encode(), headers, NOW)
+        assert received.type == ce_type
+        record = pack(received.event, ce_type=ce_type, id="1", source="test", time=NOW)
+        assert unpack(cls, record.key, record.value, record.headers, NOW).event == received.event
+
+
+def pack_headers(ce_type: str) -> list[tuple[str, bytes]]:
+    """As the document's header schema demands, written by hand."""
+    return [
+        ("ce_id", b"1"),
+        ("ce_source", b"test"),
+        ("ce_type", ce_type.encode()),
+        ("ce_specversion", b"1.0"),
+        ("ce_time", b"2026-03-01T10:00:00Z"),
+    ]
+
+
+def msg_key(cls: type[Event]) -> bytes:
+    values = yaml.safe_load(cls.EXAMPLE)
+    return " ".join(str(values[name]) for name in cls.KEY.split(", ")).encode()
+
+
+def test_required_headers_are_those_the_reader_insists_on() -> None:
+    (cls,) = (cls for cls in EVENTS if cls.__name__ == "Listen")
+    required = resolve("#/components/schemas/CloudEventHeaders")["required"]
+    whole = pack_headers(cls.TYPES[0])
+    assert sorted(required) == sorted(name for name, _ in whole)
+    for name in required:
+        with pytest.raises(InvalidField, match=name):
+            unpack(cls, msg_key(cls), cls.EXAMPLE.encode(), [h for h in whole if h[0] != name], NOW)
+
+
+def test_dead_letters_carry_the_headers_the_document_promises() -> None:
+    letter = dead_letter(Origin("t", 0, 0, 0, None, None, []), "s", InvalidField("x"))
+    promised = resolve("#/components/schemas/DeadLetterHeaders")
+    assert sorted(name for name, _ in letter.headers) == sorted(promised["required"]) == sorted(promised["properties"])

@@ -1,0 +1,147 @@
+"""Records of events: there and back, and why a bad one is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.envelope import MAX_AHEAD_SECONDS, pack, unpack
+from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.events import Listen, SongUpload
+
+NOW = 1_800_000_000.0
+LISTEN = Listen(
+    listen_id="l", user_id="u", song_id="s", played_at=datetime(2026, 3, 1, tzinfo=UTC), source="organic", plays=3
+)
+GOOD = pack(LISTEN, ce_type=Listen.TYPES[0], id="l", source="test", time=NOW)
+HEADERS: dict[str, bytes | None] = dict(GOOD.headers)
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=32).filter(
+    lambda t: len(t.encode()) <= 128
+)
+weights = st.floats(min_value=1e-6, max_value=1e6)
+
+
+@given(
+    song_id=ids, revision=st.integers(0, 2**31), title=st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
+    tags=st.dictionaries(ids, weights, min_size=1, max_size=5), artist_ids=st.lists(ids, max_size=3),
+    ce_type=st.sampled_from(SongUpload.TYPES), id=ids,
+    time=st.datetimes(datetime(1990, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+)  # fmt: skip
+def test_what_is_packed_is_unpacked(
+    song_id: str, revision: int, title: str, tags: Any, artist_ids: Any, ce_type: str, id: str, time: datetime
+) -> None:
+    event = SongUpload(song_id=song_id, revision=revision, title=title, tags=tags, artist_ids=artist_ids)
+    record = pack(event, ce_type=ce_type, id=id, source="test", time=time.timestamp())
+    received = unpack(SongUpload, record.key, record.value, record.headers, NOW)
+    assert (received.event, received.id, received.type) == (event, id, ce_type)
+    assert received.time == pytest.approx(time.timestamp(), abs=1e-6)
+
+
+def listen(
+    value: bytes | None = GOOD.value, key: bytes | None = GOOD.key, now: float = NOW, **headers: bytes | None
+) -> Listen:
+    return unpack(Listen, key, value, list((HEADERS | headers).items()), now).event
+
+
+def test_unknown_fields_and_headers_are_ignored() -> None:
+    assert listen(b'{"new":[{"deep":1}],' + GOOD.value[1:], traceparent=b"00-1", x=b"\xff") == LISTEN
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "error", "part"),
+    [
+        ("ce_id", None, InvalidField, "ce_id: header missing"),
+        ("ce_id", b"", InvalidField, "ce_id: header missing"),
+        ("ce_id", b"\xff", InvalidField, "ce_id: .*not UTF-8"),
+        ("ce_source", None, InvalidField, "ce_source: header missing"),
+        ("ce_type", None, InvalidField, "ce_type: header missing"),
+        (
+            "ce_type",
+            b"coldstart.song.uploaded.v1",
+            UnknownEventType,
+            r"ce_type: .*uploaded.* none of coldstart\.listen",
+        ),
+        ("ce_specversion", None, InvalidField, "ce_specversion: header missing"),
+        ("ce_specversion", b"0.3", InvalidField, "ce_specversion: '0.3'"),
+        ("ce_time", None, InvalidField, "ce_time: header missing"),
+        ("ce_time", b"yesterday", InvalidField, "ce_time: 'yesterday' is not an RFC 3339 time"),
+        ("ce_time", b"2026-03-01T10:00:00", InvalidField, "ce_time: .* has no offset"),
+        ("ce_time", b"9999-01-01T00:00:00Z", FromTheFuture, "ce_time: .* ahead of the clock, 300 allowed"),
+    ],
+)
+def test_a_bad_header_is_named(header: str, value: bytes | None, error: type[BadRecord], part: str) -> None:
+    with pytest.raises(BadRecord, match=part) as caught:
+        listen(**{header: value})
+    assert type(caught.value) is error
+
+
+def test_no_headers_at_all() -> None:
+    with pytest.raises(InvalidField, match="ce_type"):
+        unpack(Listen, GOOD.key, GOOD.value, None, NOW)
+
+
+def replaced(old: bytes, new: bytes) -> bytes:
+    assert old in GOOD.value
+    return GOOD.value.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "part"),
+    [
+        (None, Undecodable, "value: empty"),
+        (b"", Undecodable, "value: "),
+        (GOOD.value[:-5], Undecodable, "value: "),
+        (b"\x00\xff\xfe", Undecodable, "value: "),
+        (replaced(b'"s"', b'"\xff"'), Undecodable, "value: "),
+        (b'{"new":' + b"[" * 100_000, Undecodable, "value: "),
+        (b"[]", InvalidField, "^value: Expected `object`"),
+        (replaced(b'"plays":3', b'"plays":"3"'), InvalidField, "^plays: Expected `int`"),
+        (replaced(b'"plays":3', b'"plays":0'), InvalidField, "^plays: .*>= 1"),
+        (replaced(b'"plays":3', b'"plays":2147483648'), InvalidField, "^plays: "),
+        (replaced(b'"listen_id":"l",', b""), InvalidField, "^listen_id: .*missing"),
+        (replaced(b'"organic"', b'"radio"'), InvalidField, "^source: .*radio"),
+        (replaced(b"2026-03-01T00:00:00Z", b"2026-03-01T00:00:00"), InvalidField, "^played_at: .*timezone"),
+        (replaced(b'"song_id":"s"', b'"song_id":""'), InvalidField, "^song_id: "),
+        (replaced(b'"song_id":"s"', b'"song_id":"' + b"x" * 129 + b'"'), InvalidField, "^song_id: "),
+    ],
+)
+def test_a_bad_value_is_refused_and_its_field_named(value: bytes | None, error: type[BadRecord], part: str) -> None:
+    with pytest.raises(BadRecord, match=part) as caught:
+        listen(value)
+    assert type(caught.value) is error
+
+
+def test_a_field_deep_inside_is_named_by_its_path() -> None:
+    value = b'{"song_id":"s","revision":1,"title":"t","features":{"audio":{"space":"m","vector":[1,"2"]}}}'
+    headers = HEADERS | {"ce_type": SongUpload.TYPES[0].encode()}
+    with pytest.raises(InvalidField, match=r"^features.*vector"):
+        unpack(SongUpload, b"s", value, list(headers.items()), NOW)
+
+
+@pytest.mark.parametrize("field", [b"song_id", b"listen_id", b"user_id"])
+def test_ids_are_measured_in_bytes(field: bytes) -> None:
+    letter = field[:1]
+    # 64 letters of two bytes each are 128 bytes; one more is too many.
+    fits, too_long = ("ö" * 64).encode(), ("ö" * 65).encode()
+    old = b'"' + field + b'":"' + letter + b'"'
+    key = fits if field == b"user_id" else GOOD.key
+    assert getattr(listen(replaced(old, old[:-2] + fits + b'"'), key), field.decode()) == "ö" * 64
+    with pytest.raises(InvalidField, match=f"^{field.decode()}: 130 bytes, 128 allowed"):
+        listen(replaced(old, old[:-2] + too_long + b'"'))
+
+
+@pytest.mark.parametrize("key", [None, b"", b"v", b"\xff"])
+def test_a_key_that_is_not_the_id_is_refused(key: bytes | None) -> None:
+    with pytest.raises(KeyMismatch, match="user_id 'u'"):
+        listen(key=key)
+
+
+def test_five_minutes_ahead_are_allowed_and_not_a_moment_more() -> None:
+    assert listen(now=NOW - MAX_AHEAD_SECONDS) == LISTEN
+    with pytest.raises(FromTheFuture):
+        listen(now=NOW - MAX_AHEAD_SECONDS - 1)

@@ -1,0 +1,76 @@
+"""Events: each example holds, and each rule that spans fields refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from streams import vectors
+from streams.errors import InvalidField
+from streams.events import EVENTS, DenseFeature, Event, MatchRequest, SongUpload, WarmSong
+from streams.topics import TOPICS
+
+UPLOADED, UPDATED, TAKEN_DOWN = SongUpload.TYPES
+
+
+def upload(**more: Any) -> SongUpload:
+    return SongUpload(**{"song_id": "s", "revision": 1, "title": "t"} | more)
+
+
+@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+def test_example_decodes_passes_its_rules_and_comes_back(cls: type[Event]) -> None:
+    event = msgspec.json.decode(cls.EXAMPLE, type=cls)
+    event.check(cls.TYPES[0])
+    assert msgspec.json.decode(msgspec.json.encode(event), type=cls) == event
+
+
+@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+def test_key_is_made_of_the_fields_it_names(cls: type[Event]) -> None:
+    event = msgspec.json.decode(cls.EXAMPLE, type=cls)
+    fields = cls.KEY.split(", ")
+    assert event.record_key() == " ".join(str(getattr(event, name)) for name in fields)
+    assert cls.TOPIC in TOPICS
+    # The table says the same, in its words.
+    assert sorted(cls.TOPIC.key.split(" and ")) == sorted(fields)
+
+
+def test_types_are_unique_named_alike_and_versioned() -> None:
+    types = [name for cls in EVENTS for name in cls.TYPES]
+    assert len(set(types)) == len(types)
+    assert all(name.startswith("coldstart.") and name.endswith(".v1") for name in types)
+
+
+def test_examples_hold_real_vectors() -> None:
+    for cls in (MatchRequest, WarmSong):
+        space, vector = vectors.unpack(msgspec.json.decode(cls.EXAMPLE, type=cls).vector)
+        assert space == "bcl"
+        assert vector.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("ce_type", [UPLOADED, UPDATED])
+def test_an_upload_without_content_is_refused(ce_type: str) -> None:
+    with pytest.raises(InvalidField, match="features, tags, genres, artist_ids"):
+        upload(duration_ms=1000, album_id="a").check(ce_type)
+
+
+@pytest.mark.parametrize(
+    "content", [{"tags": {"a": 1.0}}, {"genres": ["a"]}, {"artist_ids": ["a"]}], ids=lambda content: next(iter(content))
+)
+def test_one_kind_of_content_is_enough(content: dict[str, Any]) -> None:
+    upload(**content).check(UPLOADED)
+
+
+def test_a_takedown_needs_no_content() -> None:
+    upload().check(TAKEN_DOWN)
+    assert SongUpload.taken_down(TAKEN_DOWN)
+    assert not SongUpload.taken_down(UPDATED)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused_by_name(number: float) -> None:
+    with pytest.raises(InvalidField, match=r"features\.audio\.vector"):
+        upload(features={"audio": DenseFeature("m", [0.0, number])}).check(UPLOADED)
+    with pytest.raises(InvalidField, match=r"tags\.pop"):
+        upload(tags={"pop": number}).check(UPLOADED)

@@ -1,0 +1,63 @@
+"""Which uploads are new, and what content they bring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from streams.envelope import Received
+from streams.events import SongUpload
+from streams.songs.intake import Novelty, Served, content_of, dense_name, novelty
+
+
+def upload(revision: int, id: str) -> Received[SongUpload]:
+    return Received(SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0}), id, SongUpload.TYPES[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("revision", "id", "served", "what"),
+    [
+        (0, "a", None, Novelty.NEW),
+        (2, "b", Served(1, "a"), Novelty.NEW),
+        (2, "a", Served(1, "a"), Novelty.REPEATED),
+        (1, "a", Served(1, "a"), Novelty.REPEATED),
+        (1, "b", Served(1, "a"), Novelty.REPEATED),
+        (0, "b", Served(1, "a"), Novelty.OUTDATED),
+        (0, "a", Served(1, "a"), Novelty.OUTDATED),
+    ],
+)
+def test_only_a_higher_revision_in_a_new_event_has_an_effect(
+    revision: int, id: str, served: Served | None, what: Novelty
+) -> None:
+    assert novelty(upload(revision, id), served) is what
+
+
+def test_all_content_of_an_upload_reaches_the_encoder_by_its_name() -> None:
+    event: dict[str, Any] = {
+        "song_id": "s", "revision": 1, "title": "t", "artist_ids": ["a-1", "a-2"], "album_id": "al", "language": "pt",
+        "genres": ["fado"], "tags": {"sad": 2.0}, "duration_ms": 1000,
+        "features": {
+            "audio": {"space": "default", "vector": [1.0, 2.0]}, "lyrics": {"space": "m-2", "vector": [3.0]},
+        },
+    }  # fmt: skip
+    content = content_of(msgspec.convert(event, SongUpload))
+    assert content.dense == {"audio": [1.0, 2.0], "lyrics:m-2": [3.0], "duration": [0.0]}
+    assert content.bags == {
+        "tags": {"sad": 2.0},
+        "genres": {"fado": 1.0},
+        "language": {"pt": 1.0},
+        "artists": {"a-1": 1.0, "a-2": 1.0},
+        "album": {"al": 1.0},
+    }
+
+
+def test_what_is_missing_is_absent_not_empty() -> None:
+    content = content_of(SongUpload(song_id="s", revision=1, title="t", tags={"sad": 2.0}))
+    assert content.dense == {}
+    assert content.bags == {"tags": {"sad": 2.0}}
+
+
+def test_two_models_embeddings_of_one_name_are_two_features() -> None:
+    assert len({dense_name("audio", space) for space in ("default", "acme", "acme-2")}) == 3

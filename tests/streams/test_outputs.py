@@ -1,0 +1,98 @@
+"""Decisions as records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streams import vectors
+from streams.audience.outputs import push_id, push_record, report_record
+from streams.envelope import unpack
+from streams.events import CampaignReport, PushTarget
+from targeting.types import Account, End, Match, Prototypes, Push, Why
+
+NOW = 1_800_000_000.0
+MATCH = Match(
+    song_id="song", revision=3, recording="rec", title="Small Hours", artist_ids=("a-1",), space="bcl",
+    vector=np.array([1, 0], np.float32), neighbours=("w",), similarities=np.array([0.5], np.float32), budget=10,
+    requested_at=NOW - 5, expires_at=NOW + 1000,
+)  # fmt: skip
+PUSH = Push(MATCH, "user", 0.1234567, Why.EVIDENCE, ("w",))
+
+
+def pushed(push: Push, now: float = NOW) -> PushTarget:
+    record = push_record(push, now, preferences_offset=17)
+    return unpack(PushTarget, record.key, record.value, record.headers, NOW + 10).event
+
+
+def test_push_carries_the_decision() -> None:
+    event = pushed(PUSH)
+    assert (event.user_id, event.song_id, event.campaign_id, event.revision) == ("user", "song", "song", 3)
+    assert (event.score, event.reason.why, event.reason.songs) == (0.123457, "evidence", ["w"])
+    assert event.preferences_offset == 17
+    assert (event.decided_at.timestamp(), event.expires_at.timestamp()) == (NOW, NOW + 1000)
+
+
+def test_push_id_depends_on_user_and_recording_alone() -> None:
+    same = [
+        PUSH,
+        replace(PUSH, score=0.9, why=Why.DIRECT, songs=()),
+        replace(PUSH, match=replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
+    ]
+    assert len({pushed(each).push_id for each in same}) == 1
+    assert {pushed(each, NOW + 5).push_id for each in same} == {pushed(PUSH).push_id}
+    assert pushed(replace(PUSH, user_id="u2")).push_id != pushed(PUSH).push_id
+    assert pushed(replace(PUSH, match=replace(MATCH, recording="r2"))).push_id != pushed(PUSH).push_id
+
+
+def test_push_id_is_also_the_records_id() -> None:
+    record = push_record(PUSH, NOW, 0)
+    assert dict(record.headers)["ce_id"].decode() == push_id("user", "rec")
+
+
+def test_ids_do_not_run_together() -> None:
+    assert len({push_id("ab", "c"), push_id("a", "bc"), push_id("abc", ""), push_id("", "abc")}) == 4
+
+
+@pytest.mark.parametrize(("available_from", "expected"), [(0.0, NOW), (NOW - 1, NOW), (NOW + 60, NOW + 60)])
+def test_nobody_is_told_before_the_song_is_available(available_from: float, expected: float) -> None:
+    event = pushed(replace(PUSH, match=replace(MATCH, available_from=available_from)))
+    assert event.not_before.timestamp() == expected
+
+
+def account(members: list[int], ended: End | None = None) -> Account:
+    rows = np.eye(2, dtype=np.float32)[np.arange(len(members)) % 2]
+    return Account(
+        song_id="song", revision=3, space="bcl", candidates=50, pushed=7, listened=2,
+        prototypes=Prototypes(rows, np.array(members, np.int64)), ended=ended, started_at=NOW - 5, ended_at=NOW - 1,
+    )  # fmt: skip
+
+
+def reported(account: Account) -> CampaignReport:
+    record = report_record(account, 3, 4, version=9123, now=NOW)
+    return unpack(CampaignReport, record.key, record.value, record.headers, NOW).event
+
+
+def test_fewer_than_ten_members_are_never_shown() -> None:
+    event = reported(account([9, 10, 81, 0]))
+    assert [each.members for each in event.prototypes] == [10, 81]
+    # Shares are of the whole sample, the hidden members too.
+    assert [each.weight for each in event.prototypes] == [0.1, 0.81]
+    assert [vectors.unpack(each.vector)[1].tolist() for each in event.prototypes] == [[0, 1], [1, 0]]
+
+
+def test_report_without_prototypes_can_be_made() -> None:
+    event = reported(account([]))
+    assert event.prototypes == []
+    assert (event.partition, event.partitions, event.version) == (3, 4, 9123)
+    assert (event.candidates, event.pushed, event.listened) == (50, 7, 2)
+
+
+def test_the_end_is_told_with_its_time_and_only_then() -> None:
+    alive, over = reported(account([])), reported(account([], End.TAKEN_DOWN))
+    assert (alive.ended, alive.ended_at) == (None, None)
+    assert over.ended == "taken-down"
+    assert over.ended_at is not None
+    assert over.ended_at.timestamp() == NOW - 1

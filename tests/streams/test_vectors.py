@@ -1,0 +1,115 @@
+"""The binary layout of vectors, against bytes made by hand."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from streams import vectors
+from streams.errors import InvalidField, Undecodable
+
+
+def by_hand(
+    values: list[float], space: bytes = b"bcl", magic: bytes = b"CSVE", version: int = 1, dtype: int = 1
+) -> bytes:
+    """The layout as its description says, field by field."""
+    code = {1: "f", 2: "e"}.get(dtype, "f")
+    return b"".join([
+        magic,
+        struct.pack("<B", version),
+        struct.pack("<B", dtype),
+        struct.pack("<H", len(values)),
+        space + b"\0" * (32 - len(space)),
+        struct.pack(f"<{len(values)}{code}", *values),
+    ])  # fmt: skip
+
+
+def test_packed_bytes_are_those_of_the_description() -> None:
+    packed = vectors.pack("bcl-1", np.array([1.5, -2.0, 0.1], np.float32))
+    assert packed == by_hand([1.5, -2.0, 0.1], b"bcl-1")
+    assert packed[:8] == b"CSVE\x01\x01\x03\x00"
+    assert packed[40:44] == b"\x00\x00\xc0\x3f"
+    assert len(packed) == 40 + 3 * 4
+
+
+def test_big_endian_input_is_stored_little_endian() -> None:
+    assert vectors.pack("s", np.array([1.5], ">f4")) == by_hand([1.5], b"s")
+
+
+@given(
+    vector=arrays.arrays(np.float32, st.integers(1, 300), elements=st.floats(-(2.0**100), 2.0**100, width=32)),
+    space=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?"), min_size=1, max_size=32),
+)  # fmt: skip
+def test_what_goes_in_comes_out(vector: vectors.F32, space: str) -> None:
+    found, back = vectors.unpack(vectors.pack(space, vector))
+    assert found == space
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, vector)
+
+
+def test_half_precision_is_read() -> None:
+    space, vector = vectors.unpack(by_hand([0.5, -0.25, 65504], dtype=2))
+    assert space == "bcl"
+    assert vector.dtype == np.float32
+    assert vector.tolist() == [0.5, -0.25, 65504.0]
+
+
+GOOD = by_hand([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"", "0 bytes"),
+        (GOOD[:39], "39 bytes, shorter than its 40-byte header"),
+        (GOOD[:40], "40 bytes, 48 expected for dimension 2"),
+        (GOOD[:-1], "47 bytes, 48 expected"),
+        (GOOD + b"\0", "49 bytes, 48 expected"),
+        (by_hand([]), "dimension 0"),
+        (by_hand([1.0], magic=b"CSVX"), "CSVX"),
+        (by_hand([1.0], version=2), "version 2"),
+        (by_hand([1.0], dtype=3), "dtype 3"),
+        (by_hand([1.0], space=b"\xff"), "not ASCII"),
+    ],
+)
+def test_bytes_of_another_layout_are_refused(data: bytes, part: str) -> None:
+    for read in (vectors.unpack, lambda data: vectors.unpack_batch([data])):
+        with pytest.raises(Undecodable, match=part):
+            read(data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [1, 2])
+def test_values_that_are_not_finite_are_refused(value: float, dtype: int) -> None:
+    bad = by_hand([1.0, value], dtype=dtype)
+    with pytest.raises(InvalidField, match="not finite"):
+        vectors.unpack(bad)
+    with pytest.raises(InvalidField, match="not finite"):
+        vectors.unpack_batch([by_hand([1.0, 1.0], dtype=dtype), bad])
+
+
+@pytest.mark.parametrize("space", ["", "x" * 33, "schön"])
+def test_a_space_that_does_not_fit_is_refused(space: str) -> None:
+    with pytest.raises(InvalidField, match="space"):
+        vectors.pack(space, np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [1, 2])
+def test_a_batch_reads_as_its_members_do(dtype: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 7)).tolist()
+    packed = [by_hand(row, dtype=dtype) for row in rows]
+    space, matrix = vectors.unpack_batch(packed)
+    assert space == "bcl"
+    assert matrix.shape == (50, 7)
+    np.testing.assert_array_equal(matrix, np.stack([vectors.unpack(each)[1] for each in packed]))
+
+
+@pytest.mark.parametrize("other", [by_hand([1.0, 2.0], b"lcb"), by_hand([1.0, 2.0], dtype=2), by_hand([1.0]), b"short"])
+def test_a_mixed_batch_is_refused(other: bytes) -> None:
+    with pytest.raises(Undecodable):
+        vectors.unpack_batch([GOOD, other])
