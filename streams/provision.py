@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from streams.errors import Refused
+from streams.clock import Clock, SystemClock
+from streams.errors import Refused, Unavailable
 from streams.topics import TOPICS, Naming
 
 
@@ -24,12 +25,16 @@ class Deviation:
         return f"{self.topic}: {self.what} is {self.found}, declared {self.declared}"
 
 
-def create_topics(admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0) -> list[str]:
-    """Create the declared topics that are missing; returns their full names.
+def create_topics(
+    admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0, clock: Clock | None = None
+) -> list[str]:
+    """Create the declared topics that are missing; returns their full names once the broker knows them all.
 
     Raises:
         Refused: the broker refuses one; the message says which and why.
+        Unavailable: the broker does not come to know them in time.
     """
+    clock = clock or SystemClock()
     futures = admin.create_topics(
         [
             NewTopic(naming.name(t), naming.partitions(t), replication, config=t.config())
@@ -46,6 +51,13 @@ def create_topics(admin: AdminClient, naming: Naming, replication: int, timeout:
                 raise Refused(f"topic {name}: {error.args[0].str()}") from None
         else:
             created.append(name)
+    # The controller says yes a moment before the brokers hear of it; who asks a broker then finds nothing.
+    deadline = clock.monotonic() + timeout
+    while unknown := set(created) - set(admin.list_topics(timeout=timeout).topics):
+        if clock.monotonic() > deadline:
+            raise Unavailable(
+                f"topic {', '.join(sorted(unknown))}: created, but not known to the broker after {timeout:g} s"
+            )
     return created
 
 

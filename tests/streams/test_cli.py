@@ -1,0 +1,144 @@
+"""The verbs: what they say of themselves, and how they end when a setting is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from streams.broker import EmbeddedKafka
+from streams.cli import app
+from streams.contract import asyncapi_yaml
+from streams.exits import REFUSED, RESTART
+from streams.topics import TOPICS
+
+ROOT = Path(__file__).parents[2]
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command, by the words that call it."""
+    yield path, command
+    for name, inner in inside(command).items():
+        yield from verbs(inner, (*path, name))
+
+
+def inside(command: Any) -> dict[str, Any]:
+    """The commands of a group; nothing for a command."""
+    return getattr(command, "commands", {})
+
+
+VERBS = dict(verbs(typer.main.get_command(app)))
+# Those that read settings, with what else they cannot do without.
+WITH_SETTINGS = {
+    ("publish",): ["nowhere"],
+    ("demo",): [],
+    ("lag",): [],
+    ("worker", "songs"): [],
+    ("worker", "audience"): [],
+    ("topics", "list"): [],
+    ("topics", "create"): [],
+    ("topics", "check"): [],
+    ("kafka", "up"): [],
+    ("kafka", "down"): [],
+    ("kafka", "status"): [],
+}
+WITHOUT_SETTINGS = {("train",), ("topics", "contract")}
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def test_the_verbs_are_known_here() -> None:
+    leaves = {path for path, command in VERBS.items() if not inside(command)}
+    assert leaves == WITH_SETTINGS.keys() | WITHOUT_SETTINGS
+
+
+@pytest.mark.parametrize("path", VERBS, ids=lambda path: " ".join(path) or "coldstart")
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_verb_and_every_option_explains_itself(path: tuple[str, ...], flag: str) -> None:
+    result = CliRunner().invoke(app, [*path, flag])
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+    command = VERBS[path]
+    assert command.help, path
+    for parameter in command.params:
+        assert getattr(parameter, "help", None) or parameter.name == "help", f"{path}: {parameter.name}"
+    assert all(name in result.output for name in inside(command))
+
+
+@pytest.mark.parametrize("path", WITH_SETTINGS, ids=" ".join)
+def test_a_wrong_setting_is_said_and_ends_with_the_code_for_refused(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLDSTART_TOPICS__AUDIENCE_PARTITIONS", "none")
+    result = CliRunner().invoke(app, [*path, *WITH_SETTINGS[path]])
+    assert result.exit_code == REFUSED, result.output
+    assert "topics.audience_partitions = 'none'" in result.output
+    assert "COLDSTART_TOPICS__AUDIENCE_PARTITIONS" in result.output
+    assert isinstance(result.exception, SystemExit)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_a_process_too_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streams", "topics", "list", "--config", "/no/such.toml"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == REFUSED
+    assert "/no/such.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("path", [("lag",), ("topics", "create"), ("topics", "check")], ids=" ".join)
+def test_no_broker_is_said_and_asks_for_another_try(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDSTART_KAFKA__REQUEST_TIMEOUT_S", "0.3")
+    result = CliRunner().invoke(app, [*path, "--bootstrap-servers", "127.0.0.1:9"])
+    assert result.exit_code == RESTART, result.output
+    assert "127.0.0.1:9" in result.output
+
+
+def test_topics_list_names_every_topic_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", "mine.")
+    result = CliRunner().invoke(app, ["topics", "list"])
+    assert result.exit_code == 0
+    assert all(f"mine.{topic.name}" in result.output for topic in TOPICS)
+
+
+def test_topics_contract_prints_the_document() -> None:
+    assert CliRunner().invoke(app, ["topics", "contract"]).stdout == asyncapi_yaml()
+
+
+def test_topics_are_created_once_and_then_as_declared(
+    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", prefix)
+    monkeypatch.setenv("COLDSTART_TOPICS__AUDIENCE_PARTITIONS", "1")
+    monkeypatch.setenv("COLDSTART_TOPICS__SONGS_PARTITIONS", "1")
+    options = ["--bootstrap-servers", kafka.bootstrap_servers]
+    before = CliRunner().invoke(app, ["topics", "check", *options])
+    assert before.exit_code == 1
+    assert len(before.output.splitlines()) == len(TOPICS)
+    assert f"{prefix}listens: existence is missing" in before.output
+    first = CliRunner().invoke(app, ["topics", "create", *options])
+    assert f"{len(TOPICS)} created, 0 were there" in first.output
+    again = CliRunner().invoke(app, ["topics", "create", *options])
+    assert f"0 created, {len(TOPICS)} were there" in again.output
+    after = CliRunner().invoke(app, ["topics", "check", *options])
+    assert (after.exit_code, after.output) == (0, f"{len(TOPICS)} topics are as declared\n")
+
+
+def test_a_folder_that_is_no_artifact_is_not_published(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["publish", str(tmp_path)])
+    assert result.exit_code == REFUSED
+    assert "manifest.json" in result.output
