@@ -42,23 +42,26 @@ def bottom(hashes: U64, song_hash: int, most: int) -> I64:
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
-def cluster(vectors: F32, how: Clustering, seed: int) -> Prototypes:
-    """Prototypes of unit vectors (n, d), largest first; at most ``how.prototypes``, fewer where n is small.
+def cluster(vectors: F32, how: Clustering, seed: int, weights: F32 | None = None) -> Prototypes:
+    """Prototypes of unit vectors (n, d), most members first; at most ``how.prototypes``, fewer where n is small.
 
-    Rows of zeros (users without a vector) are left out.
+    Rows of zeros (users without a vector) are left out. ``weights`` float32 (n,), if given, say how much each
+    vector moves its centre.
     """
-    vectors = vectors[vectors.any(axis=1)]
+    known = vectors.any(axis=1)
+    vectors = vectors[known]
+    weights = np.ones(len(vectors), np.float32) if weights is None else weights[known]
     if not len(vectors):
         return Prototypes(np.zeros((0, vectors.shape[1]), np.float32), np.zeros(0, np.int64))
     rng = np.random.default_rng(seed)
-    draft = vectors[:_DRAFT]
+    draft, draft_weights = vectors[:_DRAFT], weights[:_DRAFT]
     best, best_fit = draft[:1], -np.inf
     for _ in range(how.restarts):
-        centres = _lloyd(draft, _spread(draft, how.prototypes, rng), how.rounds)
-        fit = float((draft @ centres.T).max(axis=1).sum())
+        centres = _lloyd(draft, draft_weights, _spread(draft, how.prototypes, rng), how.rounds)
+        fit = float((draft @ centres.T).max(axis=1) @ draft_weights)
         if fit > best_fit:
             best, best_fit = centres, fit
-    centres = _lloyd(vectors, best, _LAST_ROUNDS)
+    centres = _lloyd(vectors, weights, best, _LAST_ROUNDS)
     members = np.bincount((vectors @ centres.T).argmax(axis=1), minlength=len(centres))
     order = np.argsort(-members, kind="stable")
     order = order[members[order] > 0]
@@ -85,12 +88,11 @@ def _spread(vectors: F32, count: int, rng: np.random.Generator) -> F32:
     return vectors[chosen]
 
 
-def _lloyd(vectors: F32, centres: F32, rounds: int) -> F32:
-    ones = np.ones(len(vectors), np.float32)
+def _lloyd(vectors: F32, weights: F32, centres: F32, rounds: int) -> F32:
     every = np.arange(len(vectors) + 1)
     for _ in range(rounds):
         nearest: NDArray[np.int64] = (vectors @ centres.T).argmax(axis=1)
-        member = sparse.csc_matrix((ones, nearest, every), shape=(len(centres), len(vectors)))
+        member = sparse.csc_matrix((weights, nearest, every), shape=(len(centres), len(vectors)))
         sums = np.asarray(member @ vectors, np.float32)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         # A centre that lost all its members stays where it is.

@@ -1,0 +1,93 @@
+"""Which ways of choosing an audience are compared?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from targeting.evaluation import cat
+from targeting.evaluation.cat import Cat
+from targeting.evaluation.loaded import Loaded
+from targeting.evaluation.tastes import Taste, vectors
+from targeting.relevance import Relevance
+from targeting.types import F32
+
+DEFAULT = "coldstart"
+"""The arm that the partitions run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A row of the table.
+
+    Attributes:
+        config: a frozen dataclass, or None where nothing is open.
+        score: (loaded case, cold song, config) -> float32 (users,), >= 0; who has 0 gets no place but a random one.
+    """
+
+    name: str
+    config: Any
+    score: Callable[[Loaded, int, Any], F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """How many of the retrieved songs speak."""
+
+    songs: int = 50
+
+
+def nobody(loaded: Loaded, _song: int, _how: None) -> F32:
+    """No score at all: a random order."""
+    return np.zeros(loaded.case.users, np.float32)
+
+
+def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
+    """1 for whoever heard a retrieved song (I2I2U)."""
+    users = loaded.scored(song, Relevance(), how.songs).users
+    return loaded.spread(users, np.ones(len(users), np.float32))
+
+
+def evidence(loaded: Loaded, song: int, how: Retrieved) -> F32:
+    """The sum of the similarities of the retrieved songs that a user heard."""
+    scored = loaded.scored(song, Relevance(sharpness=1.0), how.songs)
+    said = np.bincount(scored.heard_users, scored.speaks[scored.heard_songs], loaded.case.users)
+    return np.asarray(said, np.float32)
+
+
+def direct(loaded: Loaded, song: int, how: Taste) -> F32:
+    """The cosine of the song's vector and the user's."""
+    return np.asarray(np.maximum(vectors(loaded, how) @ loaded.case.queries[song], 0), np.float32)
+
+
+def served(loaded: Loaded, song: int, how: Relevance) -> F32:
+    """What a partition computes on a request."""
+    scored = loaded.scored(song, how)
+    return loaded.spread(scored.users, scored.scores)
+
+
+ARMS = (
+    Arm("random", None, nobody),
+    Arm("i2i2u", Retrieved(), listeners),
+    Arm("evidence", Retrieved(), evidence),
+    Arm("direct", Taste(), direct),
+    Arm("cat_literal", Cat(), cat.score),
+    Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), cat.score),
+    Arm(DEFAULT, Relevance(), served),
+)
+
+# What is open in an arm, field by field, the present value among the others; chosen on validation.
+OPEN: dict[str, dict[str, tuple[Any, ...]]] = {
+    "i2i2u": {"songs": (1, 2, 5, 10, 20, 50)},
+    "cat": {
+        "songs": (2, 5, 10, 20, 50),
+        "clusters": (1, 2, 5, 8),
+        "pooled": (True, False),
+        "sharpness": (0.0, 1.0, 4.0, 8.0),
+        "nearest": (True, False),
+        "taste": (Taste(), Taste(plays=0.25), Taste(listeners=-0.25)),
+    },
+}

@@ -1,0 +1,67 @@
+"""What is judged: cold songs, what the listeners of warm songs did, and who the hidden listeners are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from targeting.types import F32, F64
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One split of one data set.
+
+    Attributes:
+        name: what the split is called in errors and reports.
+        song_ids: ids of the m cold songs; a song that is cold in several splits has the same id in all.
+        plays: csr (n, users) of the n warm songs, number of plays: all that targeting may see of listeners.
+        vectors: float32 (n, d), unit rows, of the warm songs.
+        queries: float32 (m, d), unit rows, of the cold songs, from content alone.
+        truth: csr (m, users), a stored entry for each hidden listener.
+        played_at: float64, Unix seconds of the last play, aligned with ``plays.data``; None if undated.
+        neighbours: warm songs retrieved for a request, as in production.
+        groups: name -> bool (users,): users who are judged apart as well.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+
+    name: str
+    song_ids: tuple[str, ...]
+    plays: sparse.csr_matrix
+    vectors: F32
+    queries: F32
+    truth: sparse.csr_matrix
+    played_at: F64 | None = None
+    neighbours: int = 50
+    groups: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, users = self.plays.shape
+        m, d = len(self.song_ids), self.vectors.shape[1]
+        wanted = {
+            "vectors": (self.vectors.shape, (n, d)),
+            "queries": (self.queries.shape, (m, d)),
+            "truth": (self.truth.shape, (m, users)),
+            **{f"group {name}": (group.shape, (users,)) for name, group in self.groups.items()},
+        }
+        if self.played_at is not None:
+            wanted["played_at"] = (self.played_at.shape, (self.plays.nnz,))
+        wrong = [f"{what} has shape {have}, not {want}" for what, (have, want) in wanted.items() if have != want]
+        if wrong:
+            raise ValueError(f"case {self.name}: {'; '.join(wrong)}")
+
+    @property
+    def users(self) -> int:
+        return int(self.plays.shape[1])
+
+    def listeners(self, song: int) -> NDArray[np.bool_]:
+        """The hidden listeners of a cold song, bool (users,)."""
+        hidden = np.zeros(self.users, np.bool_)
+        hidden[self.truth.indices[self.truth.indptr[song] : self.truth.indptr[song + 1]]] = True
+        return hidden

@@ -1,0 +1,143 @@
+"""Which arm targets best, for which songs and users, and how sure is that?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from targeting.evaluation import paired
+from targeting.evaluation.arms import ARMS, DEFAULT, OPEN, Arm
+from targeting.evaluation.case import Case
+from targeting.evaluation.loaded import load
+from targeting.evaluation.metrics import AT, NAMES, RECALL_AT, judged
+from targeting.evaluation.tuning import LISTENERS, tuned
+from targeting.types import F64
+
+Json = dict[str, Any]
+Tell = Callable[[str], None]
+
+# Listeners of a cold song: from, below.
+BANDS = {"5-19": (5, 20), "20-39": (20, 40), "40-99": (40, 100), ">=100": (100, 1 << 62)}
+ALL, POOL = "all", "pool"
+
+
+class Results:
+    """One row for each (case, song): its listeners, and each arm's measures among each group of users."""
+
+    def __init__(self, arms: Sequence[Arm]) -> None:
+        self.arms = tuple(arm.name for arm in arms)
+        self.songs: list[str] = []
+        self.cases: list[str] = []
+        self.listeners: list[int] = []
+        self.values: dict[tuple[str, str], list[dict[str, float]]] = {}
+
+    def of(self, arm: str, users: str, name: str) -> F64:
+        """A measure of an arm among some users for all rows, float64 (n,)."""
+        return np.asarray([row[name] for row in self.values[arm, users]])
+
+    def mean(self, arm: str, users: str, name: str, rows: np.ndarray) -> tuple[float, float]:
+        """Mean over cases of the mean over songs, and its standard deviation over cases; NaN songs left out."""
+        values, cases = self.of(arm, users, name), np.asarray(self.cases)
+        use = rows & np.isfinite(values)
+        means = [values[use & (cases == case)].mean() for case in dict.fromkeys(cases[use].tolist())]
+        if not means:
+            return float("nan"), float("nan")
+        return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+
+
+def evaluate(tests: Sequence[Case], validations: Sequence[Case], tell: Tell = lambda _: None) -> Json:
+    """Judges every arm on the cold songs of ``tests``; what is open in an arm is chosen on ``validations``.
+
+    Returns:
+        ``targeting`` (arm -> figures over songs with at least 20 listeners and all users, the same
+        ``by_listeners``, among the ``pool`` and among each of the cases' ``groups`` of users),
+        ``targeting_default``, ``targeting_config`` (arm -> what was chosen), ``paired`` (default minus every other
+        arm) and ``paired_method``; plain numbers and strings, NaN where nothing is to be measured.
+    """
+    arms = choose(validations, tell)
+    results = measure(tests, arms, tell)
+    return {
+        "targeting": {arm.name: figures(results, arm.name) for arm in arms},
+        "targeting_default": DEFAULT,
+        "targeting_config": {arm.name: asdict(arm.config) if arm.config else {} for arm in arms},
+        "paired": {f"{DEFAULT}-{arm.name}": against(results, DEFAULT, arm.name) for arm in arms if arm.name != DEFAULT},
+        "paired_method": paired.METHOD,
+    }
+
+
+def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[Arm]:
+    """The table of arms, with the best found configs where some are open; without cases as it stands."""
+    loaded = [load(case) for case in validations]
+    arms = []
+    for arm in ARMS:
+        if loaded and arm.name in OPEN:
+            tell(f"tuning {arm.name}")
+        arms.append(tuned(arm, OPEN.get(arm.name, {}), loaded) if loaded else arm)
+    return arms
+
+
+def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: None) -> Results:
+    """Every measure of every arm for every cold song that has a listener among the users."""
+    results = Results(arms)
+    for case in tests:
+        tell(f"judging {case.name}")
+        loaded = load(case)
+        for song, song_id in enumerate(case.song_ids):
+            hidden = case.listeners(song)
+            groups = {ALL: np.ones(case.users, np.bool_), POOL: np.zeros(case.users, np.bool_), **case.groups}
+            groups[POOL][loaded.scored(song, ARMS[-1].config).users] = True
+            results.songs.append(song_id)
+            results.cases.append(case.name)
+            results.listeners.append(int(hidden.sum()))
+            for arm in arms:
+                scores = arm.score(loaded, song, arm.config)
+                for group, members in groups.items():
+                    # The same order of equals for all arms, another one for each song.
+                    row = judged(scores[members], hidden[members], np.random.default_rng(song))
+                    results.values.setdefault((arm.name, group), []).append(row)
+    return results
+
+
+def figures(results: Results, arm: str) -> Json:
+    """An arm's figures, nested as :func:`evaluate` says."""
+    listeners = np.asarray(results.listeners)
+    enough = listeners >= LISTENERS
+    groups = [users for name, users in results.values if name == arm and users not in (ALL, POOL)]
+    return {
+        **_block(results, arm, ALL, enough),
+        "by_listeners": {
+            band: _block(results, arm, ALL, (listeners >= low) & (listeners < high))
+            for band, (low, high) in BANDS.items()
+        },
+        "pool": _block(results, arm, POOL, enough),
+        "groups": {users: _block(results, arm, users, enough) for users in groups},
+    }
+
+
+def against(results: Results, one: str, other: str, users: str = ALL) -> Json:
+    """One arm minus another over songs with at least 20 listeners: mean, low and high of each measure."""
+    rows = np.flatnonzero(np.asarray(results.listeners) >= LISTENERS)
+    songs = [results.songs[row] for row in rows]
+    return {
+        name: asdict(paired.difference(results.of(one, users, name)[rows], results.of(other, users, name)[rows], songs))
+        for name in NAMES
+    }
+
+
+def _block(results: Results, arm: str, users: str, rows: np.ndarray) -> Json:
+    means = {name: results.mean(arm, users, name, rows) for name in NAMES}
+    recall = f"recall_{RECALL_AT}"
+    return {
+        "songs": int(rows.sum()),
+        "precision": {str(n): means[f"precision_{n}"][0] for n in AT},
+        recall: means[recall][0],
+        "r_precision": means["r_precision"][0],
+        "auc": means["auc"][0],
+        "std": {
+            "precision": {str(n): means[f"precision_{n}"][1] for n in AT},
+            **{name: means[name][1] for name in (recall, "r_precision", "auc")},
+        },
+    }

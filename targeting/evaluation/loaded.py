@@ -1,0 +1,97 @@
+"""How does a case come into the code that serves?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from targeting import relevance
+from targeting.audience import Audience
+from targeting.evaluation.case import Case
+from targeting.index import ExactIndex
+from targeting.relevance import Relevance, Scored
+from targeting.slots import I64
+from targeting.songs import Songs
+from targeting.types import F32, Match
+
+# The space's name means nothing here; songs and requests must share one.
+_SPACE = "judged"
+# Songs retrieved at most, for arms that look further than production does.
+WIDEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A case in production's own state: one partition that holds every user, row = column of ``plays``.
+
+    Attributes:
+        found: int64 (m, w), the warm songs most similar to each cold one, nearest first; w = min(n, WIDEST).
+        similarities: float32 (m, w), their cosines.
+        tastes: float32 (users, d), unit user vectors, zero for a user without a song.
+    """
+
+    case: Case
+    songs: Songs
+    audience: Audience
+    found: I64
+    similarities: F32
+    tastes: F32
+
+    def match(self, song: int, neighbours: int) -> Match:
+        """The request that the songs role would send for a cold song."""
+        return Match(
+            song_id=self.case.song_ids[song],
+            revision=1,
+            recording=self.case.song_ids[song],
+            title="",
+            artist_ids=(),
+            space=_SPACE,
+            vector=self.case.queries[song],
+            neighbours=tuple(_id(row) for row in self.found[song, :neighbours].tolist()),
+            similarities=self.similarities[song, :neighbours],
+            budget=0,
+            requested_at=0,
+            expires_at=0,
+        )
+
+    def scored(self, song: int, how: Relevance, neighbours: int | None = None) -> Scored:
+        """Production's candidates and scores; by default with as many retrieved songs as in production."""
+        return relevance.score(self.audience, self.songs, self.match(song, neighbours or self.case.neighbours), how)
+
+    def spread(self, users: I64, scores: F32) -> F32:
+        """Scores of some users as scores of all, float32 (users,); the others have 0."""
+        all_scores = np.zeros(self.case.users, np.float32)
+        all_scores[users] = scores
+        return all_scores
+
+
+def load(case: Case) -> Loaded:
+    """Puts a case's plays through the audience's own way of taking listens."""
+    songs = Songs()
+    songs.set_vectors(_SPACE, [_id(row) for row in range(len(case.vectors))], case.vectors)
+    audience = Audience(songs)
+    plays = case.plays.tocoo()
+    at = np.zeros(plays.nnz) if case.played_at is None else case.played_at
+    # As a stream would bring them; undated, song by song.
+    order = np.argsort(at, kind="stable")
+    slots = songs.slots([_id(row) for row in range(len(case.vectors))])
+    audience.apply(
+        audience.plan(
+            plays.col[order].astype(np.int64),
+            slots[plays.row[order]],
+            plays.data[order].astype(np.float32),
+            at[order],
+        )
+    )
+    index = ExactIndex(case.vectors.shape[1])
+    index.add(np.arange(len(case.vectors)), case.vectors)
+    found, similarities = index.search(case.queries, WIDEST)
+    known = np.unique(case.plays.indices).astype(np.int64)
+    tastes = np.zeros((case.users, songs.dimension), np.float32)
+    tastes[known] = audience.vectors(known)
+    return Loaded(case, songs, audience, found, similarities, tastes)
+
+
+def _id(row: int) -> str:
+    return f"s{row}"

@@ -1,0 +1,56 @@
+"""Which vector stands for a user? Production's, and others to measure it against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from targeting.evaluation.loaded import Loaded
+from targeting.types import F32
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """How the songs of a history are weighed in its sum; the default is production's: each song once.
+
+    Attributes:
+        plays: power of the number of plays.
+        listeners: power of the song's number of listeners, negative to mute what everybody hears.
+        half_life: days in which a listen's weight halves, counted back from the last listen of the case; 0 for never.
+        latest: songs that count, the latest heard first; 0 for all.
+    """
+
+    plays: float = 0.0
+    listeners: float = 0.0
+    half_life: float = 0.0
+    latest: int = 0
+
+
+def vectors(loaded: Loaded, how: Taste) -> F32:
+    """Unit user vectors float32 (users, d); zero for a user without a song.
+
+    Raises:
+        ValueError: a half-life or a latest, and the case is undated.
+    """
+    if how == Taste():
+        return loaded.tastes
+    case = loaded.case
+    if case.played_at is None and (how.half_life or how.latest):
+        raise ValueError(f"case {case.name} is undated")
+    weights = case.plays.data.astype(np.float64) ** how.plays
+    listeners = np.diff(case.plays.indptr).astype(np.float64)
+    weights *= np.repeat(np.maximum(listeners, 1) ** how.listeners, np.diff(case.plays.indptr))
+    if case.played_at is not None and how.half_life:
+        weights *= 0.5 ** ((case.played_at.max() - case.played_at) / (how.half_life * _DAY))
+    if case.played_at is not None and how.latest:
+        order = np.lexsort((-case.played_at, case.plays.indices))
+        owner = case.plays.indices[order]
+        place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+        weights[order[place >= how.latest]] = 0
+    weighted = sparse.csr_matrix((weights, case.plays.indices, case.plays.indptr), case.plays.shape)
+    sums = np.asarray(weighted.T @ case.vectors, np.float32)
+    return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12), np.float32)

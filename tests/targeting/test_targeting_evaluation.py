@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from targeting.evaluation import DEFAULT, Case, evaluate
+from targeting.evaluation.arms import ARMS, Retrieved, direct, evidence
+from targeting.evaluation.loaded import load
+from targeting.evaluation.metrics import judged
+from targeting.evaluation.paired import difference
+from targeting.evaluation.tastes import Taste, vectors
+
+SCENES, SONGS, USERS, D = 4, 15, 120, 8
+
+
+def scenes(seed: int, strays: float = 0.2) -> Case:
+    """Songs and users of four scenes that are orthogonal; a user hears own songs, and some of any scene.
+
+    The cold songs lie in the scenes' centres and are heard by every user of the scene and by nobody else.
+    """
+    rng = np.random.default_rng(seed)
+    song_scene, user_scene = np.arange(SCENES * SONGS) % SCENES, np.arange(SCENES * USERS) % SCENES
+    own = song_scene[:, None] == user_scene[None]
+    heard = np.where(own, rng.random(own.shape) < 0.4, rng.random(own.shape) < 0.4 * strays)
+    vectors = np.eye(SCENES, D)[song_scene] + 0.15 * rng.standard_normal((len(song_scene), D))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    truth = np.arange(SCENES)[:, None] == user_scene[None]
+    return Case(
+        f"scenes {seed}",
+        tuple(f"{seed}-{scene}" for scene in range(SCENES)),
+        sparse.csr_matrix(heard.astype(np.float32)),
+        vectors.astype(np.float32),
+        np.eye(SCENES, D, dtype=np.float32),
+        sparse.csr_matrix(truth),
+        neighbours=SONGS,
+    )
+
+
+def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
+    figures = evaluate([scenes(0), scenes(1)], [scenes(2)])
+    table = figures["targeting"]
+    assert {arm.name for arm in ARMS} == table.keys()
+    assert figures["targeting_default"] == DEFAULT
+    for arm in ("direct", "evidence", "cat", DEFAULT):
+        assert table[arm]["precision"]["100"] > 0.9
+        assert table[arm]["auc"] > 0.97
+    # A quarter of the users are right.
+    assert abs(table["random"]["precision"]["100"] - 0.25) < 0.06
+    assert table["random"]["auc"] == 0.5
+    assert 0.3 < table["i2i2u"]["precision"]["100"] < table["evidence"]["precision"]["100"]
+    assert table[DEFAULT]["by_listeners"][">=100"]["songs"] == 2 * SCENES
+    assert table[DEFAULT]["by_listeners"]["20-39"]["songs"] == 0
+    ahead = figures["paired"][f"{DEFAULT}-random"]["precision_100"]
+    assert ahead["low"] > 0.6
+    json.dumps(figures)
+
+
+def test_arms_are_what_their_names_say() -> None:
+    case = scenes(0)
+    loaded = load(case)
+    heard = case.plays.toarray() > 0
+    sums = heard.T.astype(np.float32) @ case.vectors
+    tastes = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    np.testing.assert_allclose(loaded.tastes, tastes, atol=1e-5)
+    np.testing.assert_allclose(direct(loaded, 1, Taste()), np.maximum(tastes @ case.queries[1], 0), atol=1e-5)
+    cosines = case.vectors @ case.queries[1]
+    nearest = np.argsort(-cosines)[:10]
+    np.testing.assert_allclose(evidence(loaded, 1, Retrieved(10)), cosines[nearest] @ heard[nearest], atol=1e-4)
+
+
+def test_tastes_forget_and_weigh() -> None:
+    songs = np.eye(3, 4, dtype=np.float32)
+    plays = sparse.csr_matrix(np.asarray([[16.0], [1.0], [1.0]], np.float32))
+    case = Case("one", ("n",), plays, songs, songs[:1], sparse.csr_matrix((1, 1)), np.asarray([0.0, 86_400, 172_800]))
+    loaded = load(case)
+
+    def weights(how: Taste) -> list[float]:
+        found = vectors(loaded, how)[0]
+        return [round(float(each), 4) for each in found / found[2]]
+
+    assert weights(Taste()) == [1, 1, 1, 0]
+    assert weights(Taste(plays=0.5)) == [4, 1, 1, 0]
+    assert weights(Taste(half_life=1)) == [0.25, 0.5, 1, 0]
+    assert weights(Taste(latest=2)) == [0, 1, 1, 0]
+
+
+def test_measures_of_a_known_ranking() -> None:
+    scores = np.linspace(1, 0, 400).astype(np.float32)
+    listeners = np.zeros(400, bool)
+    listeners[[*range(30), 150, 399]] = True
+    found = judged(scores, listeners, np.random.default_rng(0))
+    assert found["precision_50"] == 30 / 50
+    assert found["precision_100"] == 30 / 100
+    assert found["precision_200"] == 31 / 200
+    assert found["recall_200"] == 31 / 32
+    assert found["r_precision"] == 30 / 32
+    others = 400 - 32
+    # After every listener of the first 30 come all others; after the one at 150, those from 151 to 398.
+    assert found["auc"] == pytest.approx((30 * others + (399 - 151)) / (32 * others))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=2, max_size=30))
+def test_auc_is_the_share_of_pairs_in_order(people: list[tuple[int, bool]]) -> None:
+    scores = np.asarray([score for score, _ in people], np.float32)
+    listeners = np.asarray([listener for _, listener in people])
+    found = judged(scores, listeners, np.random.default_rng(0))["auc"]
+    pairs = [(a > b) + (a == b) / 2 for a in scores[listeners] for b in scores[~listeners]]
+    assert found == pytest.approx(np.mean(pairs)) if pairs else np.isnan(found)
+
+
+def test_equals_are_put_in_random_order() -> None:
+    listeners = np.arange(400) < 100
+    values = [
+        judged(np.zeros(400, np.float32), listeners, np.random.default_rng(seed))["precision_100"]
+        for seed in range(200)
+    ]
+    # The standard error is .003.
+    assert np.mean(values) == pytest.approx(0.25, abs=0.012)
+
+
+def test_an_interval_knows_which_songs_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    once = rng.standard_normal(100) + 0.1
+    names = [f"s{i}" for i in range(100)]
+    single = difference(once, np.zeros(100), names)
+    # The same songs three times say nothing more than once.
+    thrice = difference(np.tile(once, 3), np.zeros(300), names * 3)
+    assert thrice.mean == pytest.approx(once.mean())
+    assert (thrice.low, thrice.high) == pytest.approx((single.low, single.high))
+    assert single.high - single.low == pytest.approx(2 * 1.96 * once.std() / 10, rel=0.1)
+    with_gap = difference(np.append(once, np.nan), np.zeros(101), [*names, "x"])
+    assert with_gap.mean == pytest.approx(single.mean)
+
+
+def test_users_are_judged_apart() -> None:
+    case = scenes(0)
+    half = np.arange(case.users) < case.users // 2
+    grouped = Case(case.name, case.song_ids, case.plays, case.vectors, case.queries, case.truth, groups={"first": half})
+    table = evaluate([grouped], [])["targeting"]
+    # 60 of the 240 users are right: there are not more to be found.
+    assert table["direct"]["groups"]["first"]["precision"]["200"] == pytest.approx(60 / 200)
+    assert table["direct"]["groups"]["first"]["recall_200"] > 0.97
+
+
+@pytest.mark.parametrize("what", ["vectors", "queries", "truth", "played_at"])
+def test_shapes_that_do_not_agree_are_named(what: str) -> None:
+    case = scenes(0)
+    wrong: dict[str, object] = {
+        "vectors": case.vectors[1:],
+        "queries": case.queries[1:],
+        "truth": case.truth[:, 1:],
+        "played_at": np.zeros(3),
+    }
+    given: dict[str, object] = {
+        "name": "x", "song_ids": case.song_ids, "plays": case.plays, "vectors": case.vectors,
+        "queries": case.queries, "truth": case.truth, what: wrong[what],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=what):
+        Case(**given)  # type: ignore[arg-type]
