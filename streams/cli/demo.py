@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +67,7 @@ def demo(
             json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         page = report or plan.folder / "report.html"
-        write_report(outcome, page)
+        write_report(outcome, page, shlex.join(["coldstart", *sys.argv[1:]]))
     for table in _tables(figures):
         Console().print(table)
     typer.echo(f"report: {page}")
