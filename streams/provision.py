@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from streams.clock import Clock, SystemClock
 from streams.errors import Refused, Unavailable
@@ -28,11 +29,11 @@ class Deviation:
 def create_topics(
     admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0, clock: Clock | None = None
 ) -> list[str]:
-    """Create the declared topics that are missing; returns their full names once the broker knows them all.
+    """Create the declared topics that are missing; returns their full names once they are served.
 
     Raises:
         Refused: the broker refuses one; the message says which and why.
-        Unavailable: the broker does not come to know them in time.
+        Unavailable: no broker serves one of them in time.
     """
     clock = clock or SystemClock()
     futures = admin.create_topics(
@@ -51,14 +52,20 @@ def create_topics(
                 raise Refused(f"topic {name}: {error.args[0].str()}") from None
         else:
             created.append(name)
-    # The controller says yes a moment before the brokers hear of it; who asks a broker then finds nothing.
+    # The controller says yes a moment before the brokers lead the partitions; who asks one then is sent away.
     deadline = clock.monotonic() + timeout
-    while unknown := set(created) - set(admin.list_topics(timeout=timeout).topics):
+    while waiting := _not_led(admin, naming, created, timeout):
         if clock.monotonic() > deadline:
-            raise Unavailable(
-                f"topic {', '.join(sorted(unknown))}: created, but not known to the broker after {timeout:g} s"
-            )
+            raise Unavailable(f"topic {', '.join(waiting)}: created, but not served after {timeout:g} s")
     return created
+
+
+def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: float) -> list[str]:
+    """Those of the topics with a partition that no broker serves yet."""
+    wanted, latest = naming.by_name(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    places = [TopicPartition(name, number) for name in names for number in range(naming.partitions(wanted[name]))]
+    asked = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=timeout) if places else {}
+    return sorted({place.topic for place, future in asked.items() if future.exception(timeout) is not None})
 
 
 def deviations(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> list[Deviation]:

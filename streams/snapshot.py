@@ -52,15 +52,19 @@ class Snapshot:
             progress: called with (offsets read, offsets in all).
 
         Raises:
-            Unavailable: nothing came for the request timeout although the end is not reached.
+            Unavailable: the broker does not answer, or nothing came for the request timeout although the end is not
+                reached.
         """
         ends = {}
         for part in self._partitions:
-            low, high = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
+            try:
+                low, high = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
+            except KafkaException as failed:
+                raise Unavailable(f"{part.topic}[{part.partition}]: {failed.args[0].str()}") from failed
             if high > low:
                 ends[part.topic, part.partition] = (low, high)
         total = sum(high - low for low, high in ends.values())
-        at = {key: low for key, (low, _) in ends.items()}
+        read = dict.fromkeys(ends, 0)
         patience = self._clock.monotonic() + self._timeout
         while ends:
             for message in self._consumer.consume(1000, 0.1):
@@ -75,11 +79,12 @@ class Snapshot:
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
                 if key in ends:
-                    at[key] = position
+                    # The beginning may have been deleted: offsets count from there.
+                    read[key] = position - ends[key][0]
                     if position >= ends[key][1]:
                         del ends[key]
             if progress:
-                progress(sum(at.values()), total)
+                progress(sum(read.values()), total)
             if self._clock.monotonic() > patience:
                 waiting = ", ".join(f"{topic}[{partition}]" for topic, partition in ends)
                 raise Unavailable(f"{waiting}: no record for {self._timeout} s and the end is not reached")
