@@ -14,6 +14,8 @@ from streams.topics import MAX_RECORD_BYTES
 
 # librdkafka writes to stderr by itself unless it is given a logger.
 _log = logging.getLogger("librdkafka")
+# A verb that sets up no logging stays quiet: what matters comes back as an error.
+_log.addHandler(logging.NullHandler())
 
 
 def producer(kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0) -> Producer:

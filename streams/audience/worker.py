@@ -321,7 +321,8 @@ class Worker:
         """After the commit, from committed state, outside the transaction: Faust, which reads the reports, sees
         uncommitted records too. A report that is lost is sent again within a minute."""
         versions, now = self._held[partition].versions, self._clock.now()
-        for account in accounts:
+        # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.
+        for account in {account.song_id: account for account in accounts}.values():
             version = versions[CAMPAIGN_PREFIX + account.song_id.encode()]
             record = report_record(account, partition, self._naming.audience_partitions, version, now)
             self._reports.produce(

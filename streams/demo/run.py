@@ -34,7 +34,7 @@ from streams.demo.follow import Follower
 from streams.demo.judge import Judgement, judge
 from streams.demo.processes import RoleProcess
 from streams.envelope import Record
-from streams.errors import Unavailable
+from streams.errors import Refused, Unavailable
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
@@ -235,7 +235,10 @@ def _dataset(plan: Plan, tick: Tick) -> Dataset:
         return read_dataset(plan.data)
     world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
     folder = plan.folder / f"generated-{plan.users}-{plan.songs}-{plan.seed}"
-    generate(world, folder, tick)
+    try:
+        generate(world, folder, tick)
+    except ValueError as error:
+        raise Refused(f"--users {plan.users} --songs {plan.songs}: {error}") from None
     return read_dataset(folder)
 
 

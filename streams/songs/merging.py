@@ -16,7 +16,7 @@ MAX_PROTOTYPES_KEPT = 2
 
 def newer(report: CampaignReport, known: CampaignReport | None) -> bool:
     """Whether a report replaces the one known from its partition; repeats and disorder are harmless."""
-    return known is None or report.version > known.version
+    return known is None or (report.revision, report.version) > (known.revision, known.version)
 
 
 def kept(report: CampaignReport) -> CampaignReport:
