@@ -63,6 +63,10 @@ def create_topics(
 def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: float) -> list[str]:
     """Those of the topics with a partition that no broker serves yet."""
     wanted, latest = naming.by_name(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    # Asked first, because the client keeps what it has heard of missing topics and leaders for half a minute.
+    present = admin.list_topics(timeout=timeout).topics
+    if missing := sorted(set(names) - set(present)):
+        return missing
     places = [TopicPartition(name, number) for name in names for number in range(naming.partitions(wanted[name]))]
     asked = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=timeout) if places else {}
     return sorted({place.topic for place, future in asked.items() if future.exception(timeout) is not None})
