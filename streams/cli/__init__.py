@@ -6,6 +6,7 @@ import typer
 
 from streams.cli import kafka, topics, worker
 from streams.cli.demo import demo
+from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.train import train
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(train)
+app.command()(evaluate)
 app.command()(publish)
 app.command()(lag)
 app.add_typer(worker.app, name="worker")

@@ -59,7 +59,7 @@ def demo(
         plan = Plan(
             data=data, users=users, songs=songs, seed=seed, rate=rate, warm_up=warm_up, poison=poison, budget=budget,
             audience_workers=audience_workers, partitions=partitions, obey=policy is PolicySwitch.ON,
-            folder=where.resolve(), bootstrap=bootstrap,
+            folder=where.resolve(), config=config, bootstrap=bootstrap,
         )  # fmt: skip
         outcome = run(plan, settings, console)
         figures = outcome.as_json()

@@ -55,6 +55,7 @@ class Plan:
         poison: malformed uploads mixed in.
         obey: whether preferences are obeyed (--policy).
         folder: where data, model and logs go.
+        config: the settings file, for the workers to read too.
         bootstrap: an existing cluster; None starts the embedded broker.
     """
 
@@ -70,6 +71,7 @@ class Plan:
     partitions: int
     obey: bool
     folder: Path
+    config: Path | None
     bootstrap: str | None
 
 
@@ -268,9 +270,11 @@ def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -
     }
     logs = plan.folder / "logs"
     logs.mkdir(exist_ok=True)
+    config = [] if plan.config is None else ["--config", str(plan.config.resolve())]
     policy = ["--policy", "on" if plan.obey else "off"]
-    roles = [("songs", ["songs"])] + [
-        (f"audience-{slot}", ["audience", "--slot", str(slot), *policy]) for slot in range(plan.audience_workers)
+    roles = [("songs", ["songs", *config])] + [
+        (f"audience-{slot}", ["audience", "--slot", str(slot), *policy, *config])
+        for slot in range(plan.audience_workers)
     ]
     workers = []
     for name, args in roles:

@@ -1,0 +1,189 @@
+"""`coldstart evaluate`: is the encoder, and is the targeting, better than what one would do without them?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.cli.options import errors_explained
+from streams.exits import REFUSED
+
+if TYPE_CHECKING:
+    from encoder.evaluation.task import Task, Vectors
+    from targeting.evaluation import Case
+
+
+def evaluate(
+    data: Annotated[
+        Path, typer.Option(help="Folder with interactions.csv.gz, songs.csv.gz and, if there are any, tags.")
+    ],
+    json_path: Annotated[Path, typer.Option("--json", help="File for all figures.")],
+    report: Annotated[Path | None, typer.Option(help="HTML file for tables and plots.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Judge on the splits of seeds 0 to this less one.")] = 5,
+    search: Annotated[
+        bool, typer.Option("--search/--no-search", help="Let each arm choose its hyper-parameters on this data set.")
+    ] = True,
+    trials: Annotated[int, typer.Option(min=2, help="Of each arm's search: the same budget for all.")] = 10,
+    arms: Annotated[str | None, typer.Option(help="Only these encoder arms, by name, with commas.")] = None,
+    paper_seeds: Annotated[int, typer.Option(min=1, help="Splits on which the paper's arm meets its twin.")] = 10,
+    targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
+) -> None:
+    """Judge the encoder and the targeting against their rivals, on songs held back as cold.
+
+    A tenth of the songs is cold under each seed. Every arm learns from the others and is asked about the cold ones by
+    their content alone. Hyper-parameters are chosen on songs that are cold under no seed, with the same number of
+    trials for each arm, so that no choice was made on a song that is scored. Without a search every arm keeps the
+    config that its table states.
+
+    Example: coldstart evaluate --data data/lastfm --seeds 5 --json lastfm.json --report lastfm.html
+    """
+    console = Console(stderr=True)
+    try:
+        from encoder.evaluation import arms as table
+        from encoder.evaluation import compare
+        from encoder.evaluation import report as page
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "matplotlib"):
+            raise
+        console.print(f"[red]Evaluation needs {error.name}.[/red] Install it: pip install 'coldstart\\[train]'")
+        raise typer.Exit(REFUSED) from None
+    from encoder.data.layout import read_dataset
+
+    chosen = dict(table.ARMS)
+    if arms is not None:
+        names = [name.strip() for name in arms.split(",") if name.strip()]
+        unknown = [name for name in names if name not in chosen]
+        if unknown:
+            console.print(f"[red]--arms {', '.join(unknown)}: no such arm.[/red] There are: {', '.join(chosen)}")
+            raise typer.Exit(REFUSED)
+        chosen = {name: arm for name, arm in chosen.items() if name in (*names, table.DEFAULT)}
+    for path in filter(None, (json_path, report)):
+        if not path.parent.is_dir():
+            console.print(f"[red]{path}: there is no folder {path.parent}.[/red] Make it, or write elsewhere.")
+            raise typer.Exit(REFUSED)
+    with errors_explained(), console.status(f"reading {data}"):
+        dataset = read_dataset(data)
+    if dataset.citation:
+        console.print(f"[dim]{dataset.citation}[/dim]")
+    cases: dict[int | None, Case] = {}
+
+    def watch(seed: int | None, asked: Task, fitted: Vectors) -> None:
+        cases[seed] = case_of(seed, asked, fitted)
+
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bars:
+        bar = bars.add_task("encoder", total=None)
+
+        def tell(stage: compare.Stage) -> None:
+            bars.update(bar, description=stage.what, completed=stage.done, total=stage.total)
+
+        try:
+            result = compare.evaluate(
+                dataset,
+                seeds,
+                trials=trials if search else 0,
+                arms=chosen,
+                paper_seeds=paper_seeds,
+                tell=tell,
+                watch=watch if targeting else None,
+            )
+        except ValueError as error:
+            console.print(f"[red]{error}[/red]", highlight=False)
+            raise typer.Exit(REFUSED) from None
+        if targeting:
+            from targeting.evaluation import evaluate as judge_targeting
+
+            validation = cases.pop(None)
+            judged = judge_targeting(
+                list(cases.values()),
+                [validation] if search else [],
+                tell=lambda words: bars.update(bar, description=f"targeting: {words}", completed=0, total=None),
+            )
+            result = joined(result, judged)
+    write(json_path, json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
+    if report:
+        write(report, page.html(result))
+    show(result, Console())
+
+
+def case_of(seed: int | None, asked: Task, fitted: Vectors) -> Case:
+    """What the targeting is asked on a split: the default encoder's vectors, and the cold songs' hidden listeners."""
+    from encoder.evaluation.inputs import unit
+    from encoder.evaluation.task import unheard
+    from targeting.evaluation import Case
+
+    return Case(
+        name="validation" if seed is None else f"seed {seed}",
+        song_ids=asked.cold.song_ids,
+        plays=asked.warm.plays,
+        vectors=unit(fitted.warm),
+        queries=unit(fitted.encode(unheard(asked.cold))),
+        truth=asked.cold.plays,
+        played_at=asked.warm.played_at,
+    )
+
+
+def joined(encoder: dict[str, Any], targeting: dict[str, Any]) -> dict[str, Any]:
+    """Both halves in one dictionary: their paired differences stand side by side, arms' names keep them apart."""
+    paired = {**encoder["paired"], **{f"targeting:{name}": gap for name, gap in targeting["paired"].items()}}
+    rest = {key: value for key, value in targeting.items() if key not in ("paired", "paired_method")}
+    return {**encoder, **rest, "paired": paired, "targeting_paired_method": targeting["paired_method"]}
+
+
+def finite(value: Any) -> Any:
+    """The same with null for every NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(path: Path, text: str) -> None:
+    """The whole file or none of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The tables at the end."""
+    table = Table("encoder", "recall@50", "±", "NDCG@50", "±", "recall, tail to head", "train s", title="cold songs")
+    for name, arm in sorted(result["arms"].items(), key=lambda item: item[1]["recall_50"]["mean"]):
+        recall, ndcg = arm["recall_50"], arm["ndcg_50"]
+        table.add_row(
+            f"[bold]{name}[/bold]" if name == result["default_arm"] else name,
+            f"{recall['mean']:.4f}",
+            f"{recall['std']:.4f}",
+            f"{ndcg['mean']:.4f}",
+            f"{ndcg['std']:.4f}",
+            " ".join(f"{value:.3f}" for value in recall["quartiles"]),
+            f"{arm['train_seconds']:.1f}",
+        )
+    console.print(table)
+    for name, why in result["skipped"].items():
+        console.print(f"{name} left out: {why}")
+    if "targeting" in result:
+        table = Table("targeting", "precision@50", "@100", "@200", "recall@200", "AUC", title="listeners found")
+        for name, arm in result["targeting"].items():
+            table.add_row(
+                f"[bold]{name}[/bold]" if name == result["targeting_default"] else name,
+                *(f"{arm['precision'][n]:.4f}" for n in ("50", "100", "200")),
+                f"{arm['recall_200']:.4f}",
+                f"{arm['auc']:.4f}",
+            )
+        console.print(table)
