@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
@@ -58,6 +58,14 @@ class Held:
     listens_end: int
     commands_by: float | None
     staged: Staged | None = None
+
+    def stated(self, at: Positions) -> Positions:
+        """What a commit at ``at`` says of the inputs.
+
+        Preferences are read again from their beginning at every start. Until they are back where they stood, or
+        when compaction left none, their offset from before stays: the group keeps it too, and the two must agree.
+        """
+        return replace(at, preferences=max(at.preferences, self.consumed_before))
 
 
 @dataclass(slots=True)
@@ -162,7 +170,7 @@ class Worker:
             offsets = [
                 self._assignment.topic_partition(name, p, offset)
                 for p, at in after.items()
-                for name, offset in at.known().items()
+                for name, offset in self._held[p].stated(at).known().items()
             ]
             try:
                 self._transactions.commit(offsets, group)
@@ -204,7 +212,7 @@ class Worker:
         for key, value in staged.outputs.changelog:
             tell = _keep(held.versions, key) if key.startswith(CAMPAIGN_PREFIX) else None
             produce(name(AUDIENCE_STATE), partition, key, value, on_offset=tell)
-        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(after))
+        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(held.stated(after)))
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences))
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
