@@ -1,0 +1,139 @@
+"""Who competes? One table: every arm is a frozen config, what is open in it, and what it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from encoder.data.dataset import Dataset
+from encoder.evaluation import neural, rivals
+from encoder.evaluation.inputs import READINGS
+from encoder.evaluation.task import Model, Vectors
+from encoder.train import Config, train
+
+DEFAULT = "bcl"
+PAPER, PAPER_TWIN = "bcl_paper", "bcl_paper_no_contrast"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A row of the one training loop, :func:`encoder.train.train`."""
+
+    config: Config = field(default_factory=Config)
+
+    def fit(self, warm: Dataset, seed: int) -> Vectors:
+        trained = train(warm, np.arange(len(warm.song_ids)), replace(self.config, seed=seed))
+        return Vectors(trained.warm_vectors, lambda cold: trained.encoder.encode(cold.content))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One competitor.
+
+    Attributes:
+        what: a line for the report.
+        model: its config where nothing is searched, and the first trial where something is.
+        space: field of the config -> values that the search may choose.
+        needs: bags without which the arm has nothing to go by.
+        hears: whether it is given the cold songs' listens: the ceiling's privilege.
+        apart: fields in which it differs from the default as found by the default's search; it has none of its own.
+    """
+
+    what: str
+    model: Model
+    space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    hears: bool = False
+    apart: Mapping[str, Any] = field(default_factory=dict)
+
+    def varied(self, **values: Any) -> Model:
+        """The model with some fields of its config replaced."""
+        model: Any = self.model
+        if isinstance(model, Encoder):
+            return replace(model, config=replace(model.config, **values))
+        varied: Model = replace(model, **values)
+        return varied
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """The fields of a model's config by name."""
+    described: Any = model.config if isinstance(model, Encoder) else model
+    return asdict(described)
+
+
+_RANKS = (64, 128, 256)
+_READING = {"reading": READINGS}
+_OURS = {
+    "ridge": (0.1, 0.25, 0.5, 1.0),
+    "bandwidth": (1.0, 2.0, 4.0),
+    "neighbours": (10, 20, 40),
+    "contrast": (0.1, 0.3, 1.0),
+    "bag_dropout": (0.3, 0.5),
+    "epochs": (8, 12, 18),
+}
+# The paper's encoder in our loop: a content network, BPR with uniform negatives, two random views and InfoNCE.
+_PAPER = Config(contexts=False, loss="bpr", views=0, bag_dropout=0.0, contrast=0.3)
+_PAPERS = {
+    "hidden_dropout": (0.0, 0.3, 0.5),
+    "bag_dropout": (0.0, 0.3, 0.5),
+    "epochs": (12, 24, 36),
+    "rate": (1e-3, 2e-3, 4e-3),
+}
+_VIEWS = {"contrast": (0.1, 0.3, 1.0), "contrast_temperature": (0.1, 0.2, 0.5), "view_dropout": (0.15, 0.3, 0.5)}
+
+ARMS: dict[str, Arm] = {
+    "random": Arm("any order", rivals.Random()),
+    "popularity": Arm("the songs with the most listeners", rivals.Popularity()),
+    "content_knn": Arm("cosine of content", rivals.ContentNeighbours(), _READING),
+    "artist_mean": Arm(
+        "mean audience vector of the artist's songs", rivals.ArtistMean(), {"rank": _RANKS}, needs=("artists",)
+    ),
+    "ridge": Arm(
+        "ridge regression from content to the audience's SVD",
+        rivals.Ridge(),
+        {**_READING, "rank": _RANKS, "penalty": (0.1, 0.3, 1.0, 3.0)},
+    ),
+    "propagation": Arm(
+        "content neighbours, then ItemCF from them",
+        rivals.Propagation(),
+        {**_READING, "neighbours": (5, 10, 20, 40), "power": (1.0, 2.0, 4.0)},
+    ),
+    "dropoutnet": Arm(
+        "DropoutNet (NIPS 2017)",
+        neural.DropoutNet(),
+        {
+            **_READING,
+            "rank": _RANKS,
+            "hidden_share": (0.3, 0.5, 0.7),
+            "dropout": (0.1, 0.3, 0.5),
+            "rate": (5e-4, 1e-3, 2e-3),
+        },
+    ),
+    "clcrec": Arm(
+        "CLCRec (MM 2021)",
+        neural.CLCRec(),
+        {
+            **_READING,
+            "temperature": (0.1, 0.2, 0.4),
+            "between": (0.2, 0.5, 0.8),
+            "mixed": (0.3, 0.5, 0.8),
+            "dropout": (0.1, 0.3, 0.5),
+        },
+    ),
+    DEFAULT: Arm("the default", Encoder(), _OURS),
+    "bcl_no_contrast": Arm("the default without the contrastive term", Encoder(), apart={"contrast": 0.0}),
+    "bcl_no_views": Arm("the default without the prepared transformations", Encoder(), apart={"views": 0}),
+    "bcl_no_context": Arm("the default without what similar warm songs say", Encoder(), apart={"contexts": False}),
+    "bcl_bpr": Arm("the default with BPR instead of the softmax", Encoder(), apart={"loss": "bpr"}),
+    PAPER: Arm("content network, BPR, InfoNCE of two views", Encoder(_PAPER), {**_PAPERS, **_VIEWS}),
+    PAPER_TWIN: Arm("the same without InfoNCE", Encoder(replace(_PAPER, contrast=0.0)), _PAPERS),
+    "ceiling": Arm(
+        "the cold song's own audience in the SVD: no content, sees the answer",
+        rivals.Ceiling(),
+        {"rank": _RANKS},
+        hears=True,
+    ),
+}

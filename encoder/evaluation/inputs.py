@@ -1,0 +1,74 @@
+"""How do the rivals read content? Three ways, of which each arm's validation chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from encoder.content import ContentTable
+from encoder.features import FeatureSchema
+
+F32 = NDArray[np.float32]
+
+Reading = Literal["counts", "logs", "schema"]
+READINGS: tuple[Reading, ...] = ("logs", "schema", "counts")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Content as sparse rows, learned on warm songs alone.
+
+    - ``schema``: as the project's encoder reads it (:mod:`encoder.features`).
+    - ``counts``: TF-IDF, each bag scaled to length 1; ``logs``: the same of log(1 + weight). Dense features are
+      standardised and divided by the root of their dimension. A missing block is zero.
+    """
+
+    reading: Reading
+    schema: FeatureSchema
+    idf: dict[str, F32]
+
+    @classmethod
+    def learn(cls, warm: ContentTable, reading: Reading) -> Inputs:
+        """What the warm songs teach.
+
+        Raises:
+            ValueError: no warm song has any content.
+        """
+        idf = {}
+        for name, bag in warm.bags.items():
+            songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=bag.weights.shape[1])
+            # A term that no warm song has is ignored.
+            idf[name] = np.where(songs, np.log((1 + len(warm)) / (1 + songs)) + 1, 0).astype(np.float32)
+        return cls(reading, FeatureSchema.learn(warm), idf)
+
+    def rows(self, songs: ContentTable) -> sparse.csr_matrix:
+        """float32 csr (n, width), the blocks side by side."""
+        features = self.schema.transform(songs)
+        if self.reading == "schema":
+            return sparse.hstack([features.bags, sparse.csr_matrix(features.dense)], "csr", np.float32)
+        blocks = [sparse.csr_matrix((len(songs), 0), dtype=np.float32)]
+        for name, idf in self.idf.items():
+            # Columns beyond the warm songs' vocabulary are terms that they never had.
+            rows = songs.bags[name].weights[:, : len(idf)].astype(np.float32, copy=True)
+            rows.data = (np.log1p(rows.data) if self.reading == "logs" else rows.data) * idf[rows.indices]
+            blocks.append(unit_rows(rows))
+        for dense in self.schema.dense:
+            values = (songs.dense[dense.name] - dense.mean) / dense.scale / np.sqrt(len(dense.mean))
+            blocks.append(sparse.csr_matrix(np.nan_to_num(values, nan=0.0)))
+        return sparse.hstack(blocks, "csr", np.float32)
+
+
+def unit_rows(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """csr of the same shape, rows of length 1; an empty row stays empty."""
+    lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    scale = sparse.diags_array((1 / np.maximum(lengths, 1e-12)).astype(np.float32))
+    return (scale @ rows).tocsr()
+
+
+def unit(rows: F32) -> F32:
+    """Dense rows of length 1; a row of zeros stays zero."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)

@@ -1,0 +1,183 @@
+"""What would one do without training a network? Rivals in closed form, and the ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from scipy.sparse.linalg import svds
+
+from encoder import supervision
+from encoder.data.dataset import Dataset
+from encoder.evaluation.inputs import Inputs, Reading, unit, unit_rows
+from encoder.evaluation.task import Vectors
+
+F32 = NDArray[np.float32]
+
+# Songs up to which ridge is solved by a dense factorisation: 8,192 squared are 270 MB of float32.
+_DENSE = 8192
+# Conjugate gradients stop by themselves after some 50 steps; without the bound, rounding could keep them going.
+_STEPS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Any order: what chance gives."""
+
+    def fit(self, warm: Dataset, seed: int) -> _Random:
+        return _Random(len(warm.song_ids), np.random.default_rng(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Random:
+    warm: int
+    rng: np.random.Generator
+
+    def scores(self, cold: Dataset) -> F32:
+        return self.rng.random((len(cold.song_ids), self.warm), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """The songs that most people hear, for every cold song the same."""
+
+    def fit(self, warm: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (nothing here is random)
+        listeners = np.diff(warm.plays.indptr).astype(np.float32)
+        return Vectors(listeners[:, None], lambda cold: np.ones((len(cold.song_ids), 1), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class ContentNeighbours:
+    """Cosine of content."""
+
+    reading: Reading = "logs"
+
+    def fit(self, warm: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
+        inputs = Inputs.learn(warm.content, self.reading)
+        return _ContentNeighbours(inputs, unit_rows(inputs.rows(warm.content)).T.tocsr())
+
+
+@dataclass(frozen=True, slots=True)
+class _ContentNeighbours:
+    inputs: Inputs
+    warm: sparse.csr_matrix
+
+    def scores(self, cold: Dataset) -> F32:
+        found: F32 = (unit_rows(self.inputs.rows(cold.content)) @ self.warm).toarray()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """Content neighbours, then ItemCF from them: sum over the ``neighbours`` most similar songs i of
+    cosine(content)^``power`` times the cosine of the listeners of i and j.
+    """
+
+    reading: Reading = "logs"
+    neighbours: int = 20
+    power: float = 2.0
+
+    def fit(self, warm: Dataset, seed: int) -> _Propagation:
+        content = ContentNeighbours(self.reading).fit(warm, seed)
+        return _Propagation(content, supervision.listener_rows(warm.plays), self.neighbours, self.power)
+
+
+@dataclass(frozen=True, slots=True)
+class _Propagation:
+    content: _ContentNeighbours
+    listeners: sparse.csr_matrix
+    neighbours: int
+    power: float
+
+    def scores(self, cold: Dataset) -> F32:
+        similarity = np.maximum(self.content.scores(cold), 0)
+        k = min(self.neighbours, similarity.shape[1])
+        best = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        weights = np.take_along_axis(similarity, best, axis=1) ** self.power
+        starts = np.arange(0, best.size + 1, k)
+        spread = sparse.csr_matrix((weights.ravel(), best.ravel(), starts), shape=similarity.shape)
+        return np.asarray(((spread @ self.listeners) @ self.listeners.T).toarray(), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """Content to audience vectors (SVD of the listeners, ``rank`` dimensions) by ridge regression."""
+
+    reading: Reading = "logs"
+    rank: int = 256
+    penalty: float = 1.0
+
+    def fit(self, warm: Dataset, seed: int) -> Vectors:
+        inputs = Inputs.learn(warm.content, self.reading)
+        rows = inputs.rows(warm.content)
+        audience = audience_of(warm, self.rank, seed)
+        weights = np.asarray(rows.T @ solve(rows, audience, self.penalty), np.float32)
+        return Vectors(audience, lambda cold: unit(inputs.rows(cold.content) @ weights))
+
+
+def solve(rows: sparse.csr_matrix, targets: F32, penalty: float) -> F32:
+    """float32 (n, r): the solution A of (rows rows^T + penalty I) A = targets.
+
+    By Cholesky while the matrix is small, else by conjugate gradients, column by column at once (Hestenes & Stiefel
+    1952), until every residual is below 1e-3 of its target.
+    """
+    n = rows.shape[0]
+    if n <= _DENSE:
+        gram = (rows @ rows.T).toarray().astype(np.float64)
+        gram[np.diag_indices(n)] += penalty
+        return np.asarray(linalg.solve(gram, targets, assume_a="pos", overwrite_a=True), np.float32)
+    transposed = rows.T.tocsr()
+    solution = np.zeros_like(targets)
+    residual = targets.copy()
+    direction = residual.copy()
+    size = np.einsum("nr,nr->r", residual, residual)
+    enough = 1e-6 * size
+    for _ in range(_STEPS):
+        if (size <= enough).all():
+            break
+        image = rows @ (transposed @ direction) + penalty * direction
+        step = size / np.maximum(np.einsum("nr,nr->r", direction, image), 1e-30)
+        solution += step * direction
+        residual -= step * image
+        before, size = size, np.einsum("nr,nr->r", residual, residual)
+        direction = residual + (size / np.maximum(before, 1e-30)) * direction
+    return solution
+
+
+@dataclass(frozen=True, slots=True)
+class ArtistMean:
+    """The mean audience vector of the artist's warm songs; an unknown artist gets nothing."""
+
+    rank: int = 256
+
+    def fit(self, warm: Dataset, seed: int) -> Vectors:
+        bag = warm.content.bags["artists"].weights
+        audience = audience_of(warm, self.rank, seed)
+        artists = np.asarray(bag.T @ audience, np.float32)
+
+        def encode(cold: Dataset) -> F32:
+            # Columns beyond the warm songs' vocabulary are artists that they never had.
+            return unit(cold.content.bags["artists"].weights[:, : len(artists)] @ artists)
+
+        return Vectors(audience, encode)
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The cold song's own audience in the SVD of the warm songs' listeners: sees the answer, serves as a bound."""
+
+    rank: int = 64
+
+    def fit(self, warm: Dataset, seed: int) -> Vectors:
+        listeners = supervision.listener_rows(warm.plays)
+        rank = min(self.rank, min(listeners.shape) - 1)
+        users = svds(listeners, k=rank, random_state=seed)[2].T  # (users, rank)
+        return Vectors(unit(listeners @ users), lambda cold: unit(supervision.listener_rows(cold.plays) @ users))
+
+
+def audience_of(warm: Dataset, rank: int, seed: int) -> F32:
+    """float32 (n, rank), unit rows: the warm songs' audience vectors."""
+    listeners = supervision.listener_rows(warm.plays)
+    return supervision.audience_vectors(listeners, rank, np.random.default_rng(seed))
