@@ -174,8 +174,12 @@ def load_encoder(path: Path) -> Encoder:
             ),
             idf=tensors["schema.idf"],
             dense=tuple(
-                DenseSchema(name, tensors[f"schema.mean.{name}"], tensors[f"schema.scale.{name}"])
+                DenseSchema(name, tensors[f"schema.mean.dense.{name}"], tensors[f"schema.scale.dense.{name}"])
                 for name in words["dense"]
+            ),
+            amounts=tuple(
+                DenseSchema(name, tensors[f"schema.mean.amount.{name}"], tensors[f"schema.scale.amount.{name}"])
+                for name in words["amounts"]
             ),
             weights=tensors["schema.weights"],
         )
@@ -242,6 +246,7 @@ def _schema_words(encoder: Encoder) -> dict[str, Any]:
             {"name": bag.name, "words": bag.words, "terms": bag.terms, "unit": bag.unit} for bag in encoder.schema.bags
         ],
         "dense": [dense.name for dense in encoder.schema.dense],
+        "amounts": [amount.name for amount in encoder.schema.amounts],
         "bandwidth": encoder.memory.bandwidth,
         "neighbours": encoder.memory.neighbours,
     }
@@ -259,8 +264,9 @@ def _model_tensors(encoder: Encoder) -> dict[str, Any]:
         **_csr_tensors("memory.bags", encoder.memory.bags),
         **{f"network.{name}": value for name, value in encoder.network.items()},
     }
-    for dense in encoder.schema.dense:
-        tensors |= {f"schema.mean.{dense.name}": dense.mean, f"schema.scale.{dense.name}": dense.scale}
+    for kind, schemas in (("dense", encoder.schema.dense), ("amount", encoder.schema.amounts)):
+        for one in schemas:
+            tensors |= {f"schema.mean.{kind}.{one.name}": one.mean, f"schema.scale.{kind}.{one.name}": one.scale}
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 

@@ -11,6 +11,7 @@ identity of Allen's PRESS, Technometrics 1974).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,27 +122,29 @@ class LeaveOneOut:
     place: I64
     whitening: F32
 
-    def context(self, content: Features, rows: I64) -> F32:
-        """float32 (b, 2 r): contexts of ``content``, where row b is some version of training song ``rows[b]``."""
-        memory = self.memory
-        out = np.empty((len(rows), memory.width), np.float32)
+    def contexts(self, versions: Sequence[Features]) -> F32:
+        """float32 (versions, n, 2 r): contexts of versions of the n training songs, each without that song."""
+        memory, n = self.memory, len(self.songs)
+        out = np.empty((len(versions), n, memory.width), np.float32)
         r = memory.vectors.shape[1]
-        for start in range(0, len(rows), _CHUNK):
-            these = rows[start : start + _CHUNK]
-            part, own = content.rows(slice(start, start + _CHUNK)), self.songs.rows(these)
-            similarity = memory.similarity(part)
-            kernel = memory.kernel(part, similarity)
-            own_kernel = memory.kernel(own, memory.similarity(own))
-            hidden = own_kernel @ self.whitening
+        for start in range(0, n, _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            own = self.songs.rows(chunk)
+            kernel = memory.kernel(own, memory.similarity(own))
+            hidden = kernel @ self.whitening
             leverage = np.einsum("nm,nm->n", hidden, hidden)
-            pull = np.einsum("nm,nm->n", kernel @ self.whitening, hidden)
-            residual = self.vectors[these] - own_kernel @ memory.coefficients
             # The leverage reaches 1 only without regularisation; the floor guards float32 rounding.
-            share = pull / np.maximum(1 - leverage, 1e-3)
-            out[start : start + _CHUNK, :r] = kernel @ memory.coefficients - share[:, None] * residual
-            remembered = np.flatnonzero(self.place[these] >= 0)
-            similarity[remembered, self.place[these][remembered]] = -np.inf
-            out[start : start + _CHUNK, r:] = memory.nearest(similarity)
+            residual = (self.vectors[chunk] - kernel @ memory.coefficients) / np.maximum(1 - leverage, 1e-3)[:, None]
+            influence = hidden @ self.whitening.T
+            remembered = np.flatnonzero(self.place[chunk] >= 0)
+            for version, features in enumerate(versions):
+                part = features.rows(chunk)
+                similarity = memory.similarity(part)
+                kernel = memory.kernel(part, similarity)
+                pull = np.einsum("nm,nm->n", kernel, influence)
+                out[version, chunk, :r] = kernel @ memory.coefficients - pull[:, None] * residual
+                similarity[remembered, self.place[chunk][remembered]] = -np.inf
+                out[version, chunk, r:] = memory.nearest(similarity)
         return out
 
 

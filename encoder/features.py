@@ -6,8 +6,9 @@ A song becomes one row made of blocks, one for each bag and each dense feature o
 - a bag whose terms share words ("death metal", "melodic death metal") gives a second block, the bag of its words;
 - a dense feature is standardised, divided by the root of its dimension and clipped to length 2.
 
-A missing block is zero, which lies halfway between "the same" and "unrelated" in squared distance, and the
-network is told so by an indicator. A term that no warm song has is ignored and counted.
+A missing block is zero, which lies halfway between "the same" and "unrelated" in squared distance. Beside the
+blocks stands what they do not show: which are missing, and how much each bag says (much-tagged songs have other
+audiences than little-tagged ones). A term that no warm song has is ignored and counted.
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ class Features:
         bags: float32 csr (n, terms), the bag blocks side by side.
         dense: float32 (n, D), the dense blocks side by side.
         missing: float32 (n, blocks), 1 where a block is missing; bags first, then dense features.
+        amounts: float32 (n, 2 bags), log total weight and log number of terms of each bag, standardised; 0 where it
+            is missing.
         unseen: int64 (n,), entries of each song that no warm song has (terms, or whole dense features).
     """
 
     bags: sparse.csr_matrix
     dense: F32
     missing: F32
+    amounts: F32
     unseen: I64
 
     def __len__(self) -> int:
@@ -55,9 +59,16 @@ class Features:
         """bool (n,): whether anything at all is known about the song."""
         return np.asarray((self.missing == 0).any(axis=1))
 
+    @property
+    def side(self) -> F32:
+        """float32 (n, S): all that a network reads beside the bags; amounts squared too, as they count both ways."""
+        return np.hstack([self.dense, self.missing, self.amounts, self.amounts**2])
+
     def rows(self, index: I64 | slice) -> Features:
         """The given rows, in that order."""
-        return Features(self.bags[index], self.dense[index], self.missing[index], self.unseen[index])
+        return Features(
+            self.bags[index], self.dense[index], self.missing[index], self.amounts[index], self.unseen[index]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class BagSchema:
 
 @dataclass(frozen=True, slots=True)
 class DenseSchema:
-    """One dense feature: mean and standard deviation of each of its dimensions, float32 (d,)."""
+    """One dense feature, or a bag's amounts: mean and standard deviation of each dimension, float32 (d,)."""
 
     name: str
     mean: F32
@@ -94,12 +105,14 @@ class FeatureSchema:
         bags: the bag blocks in column order.
         idf: float32 (terms,) over all bag blocks; its root multiplies a term's weight.
         dense: the dense blocks in column order.
+        amounts: of the bags, one entry for each that is no bag of words.
         weights: float32 (blocks,), what each block counts in a squared distance; they sum to 1.
     """
 
     bags: tuple[BagSchema, ...]
     idf: F32
     dense: tuple[DenseSchema, ...]
+    amounts: tuple[DenseSchema, ...]
     weights: F32
     _columns: tuple[Mapping[str, int], ...] = field(init=False, repr=False, compare=False)
 
@@ -118,7 +131,7 @@ class FeatureSchema:
         Raises:
             ValueError: no song has any content.
         """
-        bags, idf, dense = [], [], []
+        bags, idf, amounts = [], [], []
         n = len(warm)
         for name in sorted(warm.bags):
             bag = warm.bags[name]
@@ -129,19 +142,16 @@ class FeatureSchema:
             terms, songs = _used(bag)
             shared, songs_of_words = _used(in_words(bag))
             bags.append(BagSchema(name, False, terms, unit))
+            amounts.append(_standard(name, _amounts(bag, unit)))
             idf.append(np.log((1 + n) / (1 + songs)) + 1)
             if len(shared) < len(terms):
                 bags.append(BagSchema(name, True, shared, unit))
                 idf.append(np.log((1 + n) / (1 + songs_of_words)) + 1)
-        for name in sorted(warm.dense):
-            values = warm.dense[name].astype(np.float64)
-            values = values[np.isfinite(values).all(axis=1)]
-            if not len(values):
-                continue
-            scale = values.std(axis=0)
-            # A constant dimension says nothing; scale 1 keeps it at zero instead of dividing by zero.
-            scale[scale < 1e-9] = 1.0
-            dense.append(DenseSchema(name, values.mean(axis=0).astype(np.float32), scale.astype(np.float32)))
+        dense = [
+            _standard(name, values)
+            for name, values in sorted(warm.dense.items())
+            if np.isfinite(values).all(axis=1).any()
+        ]
         blocks = len(bags) + len(dense)
         if not blocks:
             raise ValueError("no warm song has any content: no tag, no dense vector, nothing to learn from")
@@ -149,6 +159,7 @@ class FeatureSchema:
             tuple(bags),
             np.concatenate(idf).astype(np.float32) if idf else np.zeros(0, np.float32),
             tuple(dense),
+            tuple(amounts),
             np.full(blocks, 1 / blocks, np.float32),
         )
 
@@ -185,7 +196,16 @@ class FeatureSchema:
         values = np.concatenate([part[2] for part in parts]) if parts else np.zeros(0, np.float32)
         bags = sparse.csr_matrix((values, (rows, columns)), shape=(n, len(self.idf)), dtype=np.float32)
         dense = np.hstack(blocks) if blocks else np.zeros((n, 0), np.float32)
-        return Features(bags, dense, missing, unseen)
+        amounts = [self._amounts(schema, songs.bags.get(schema.name), n) for schema in self.amounts]
+        return Features(bags, dense, missing, np.hstack(amounts) if amounts else np.zeros((n, 0), np.float32), unseen)
+
+    def _amounts(self, schema: DenseSchema, bag: Bag | None, n: int) -> F32:
+        """float32 (n, 2): how much each song's bag says, within four deviations; 0 where it says nothing."""
+        if bag is None:
+            return np.zeros((n, 2), np.float32)
+        unit = next(b.unit for b in self.bags if b.name == schema.name)
+        values = np.clip((_amounts(bag, unit) - schema.mean) / schema.scale, -4, 4)
+        return np.asarray(np.nan_to_num(values, nan=0.0), np.float32)
 
     def _bag(self, b: int, bag: Bag, missing: F32) -> tuple[I64, I64, F32, I64]:
         """(rows, columns, values) of bag block ``b``, and how many entries of each song are unseen, (n,).
@@ -236,6 +256,23 @@ def in_words(bag: Bag) -> Bag:
         (np.ones(len(terms), np.float32), (terms, words)), shape=(len(bag.terms), len(vocabulary))
     )
     return Bag(tuple(vocabulary), (bag.weights @ spelling).tocsr())
+
+
+def _amounts(bag: Bag, unit: float) -> F32:
+    """float32 (n, 2): log total weight in units and log number of terms; NaN for an empty bag."""
+    present = sparse.csr_matrix(bag.weights > 0)
+    counts = np.asarray(present.sum(axis=1), np.float64).ravel()
+    totals = np.asarray(bag.weights.multiply(present).sum(axis=1), np.float64).ravel() / unit
+    return np.where(counts[:, None] > 0, np.log1p(np.stack([totals, counts], axis=1)), np.nan).astype(np.float32)
+
+
+def _standard(name: str, values: F32) -> DenseSchema:
+    """Mean and deviation of the rows (n, d) without NaN, of which there is at least one."""
+    finite = values[np.isfinite(values).all(axis=1)].astype(np.float64)
+    scale = finite.std(axis=0)
+    # A constant dimension says nothing; scale 1 keeps it at zero instead of dividing by zero.
+    scale[scale < 1e-6] = 1.0
+    return DenseSchema(name, finite.mean(axis=0).astype(np.float32), scale.astype(np.float32))
 
 
 def _used(bag: Bag) -> tuple[tuple[str, ...], I64]:

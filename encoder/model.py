@@ -23,26 +23,26 @@ class Batch:
 
     Attributes:
         indices, offsets, values: the bag entries of all rows, as ``embedding_bag`` takes them.
-        dense: (B, D) dense blocks and missing indicators, side by side.
+        side: (B, S), :attr:`encoder.features.Features.side`.
         context: (B, C).
     """
 
     indices: Tensor
     offsets: Tensor
     values: Tensor
-    dense: Tensor
+    side: Tensor
     context: Tensor
 
 
 class QueryTower(nn.Module):
     """Maps a :class:`Batch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
 
-    def __init__(self, terms: int, dense: int, context: int, hidden: int, dim: int) -> None:
+    def __init__(self, terms: int, side: int, context: int, hidden: int, dim: int) -> None:
         super().__init__()
         self.dim = dim
         # One table for both uses of the bag: dim columns go straight to the query, hidden ones to the MLP.
         self.bag = nn.Parameter(torch.zeros(terms, dim + hidden))
-        self.dense = nn.Parameter(torch.zeros(dense, dim + hidden))
+        self.side = nn.Parameter(torch.zeros(side, dim + hidden))
         self.context = nn.Parameter(torch.zeros(context, dim))
         self.norm = nn.LayerNorm(hidden + context)
         self.first = nn.Linear(hidden + context, hidden)
@@ -54,7 +54,7 @@ class QueryTower(nn.Module):
         ``vectors`` is the width of one context; each is a prediction in the same basis as the warm vectors.
         """
         with torch.no_grad():
-            for parameter in (self.bag[:, self.dim :], self.dense[:, self.dim :]):
+            for parameter in (self.bag[:, self.dim :], self.side[:, self.dim :]):
                 parameter.normal_(0, 0.05, generator=generator)
             for layer in (self.first, self.second):
                 bound = layer.in_features**-0.5
@@ -62,6 +62,7 @@ class QueryTower(nn.Module):
                 layer.bias.zero_()
             self.second.weight.mul_(0.1)
             width = min(self.dim, vectors)
+            # An encoder without contexts has nothing to start from.
             for start in range(0, self.context.shape[0], vectors):
                 self.context[start : start + width, :width] += torch.eye(width)
 
@@ -70,7 +71,7 @@ class QueryTower(nn.Module):
         x = functional.embedding_bag(
             batch.indices, self.bag, batch.offsets, mode="sum", per_sample_weights=batch.values
         )  # (B, dim + hidden)
-        x = x + batch.dense @ self.dense
+        x = x + batch.side @ self.side
         hidden = torch.cat([x[:, self.dim :], batch.context], dim=1)  # (B, hidden + C)
         hidden = functional.gelu(self.first(self.norm(hidden)))  # (B, hidden)
         if keep is not None:

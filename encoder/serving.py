@@ -74,7 +74,8 @@ class Encoder:
 
     def encode_features(self, features: Features) -> F32:
         """:meth:`encode` for songs already in numbers; ``features`` tells what was known and unseen."""
-        context = self.memory.context(features)
+        width = len(self.network["context"])
+        context = self.memory.context(features) if width else np.zeros((len(features), 0), np.float32)
         vectors = self._forward(features, context)
         vectors[~features.known] = self.fallback
         return vectors
@@ -83,7 +84,7 @@ class Encoder:
         """The arithmetic of ``QueryTower.forward``; held to it by a parity test."""
         net, d = self.network, self.dim
         x = self.network_bags(features) @ net["bag"]
-        x += np.hstack([features.dense, features.missing]) @ net["dense"]
+        x += features.side @ net["side"]
         hidden = np.hstack([x[:, d:], context])
         hidden -= hidden.mean(axis=1, keepdims=True)
         hidden /= np.sqrt(np.mean(hidden**2, axis=1, keepdims=True) + _EPSILON)

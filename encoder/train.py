@@ -1,7 +1,7 @@
 """How is the encoder trained? Bootstrapping contrastive learning (BCL) over warm songs.
 
 Loss = softmax over the warm catalogue against the songs that share listeners
-       + contrast * InfoNCE between two random transformations of songs drawn uniformly.
+       + contrast * InfoNCE between two random transformations of songs drawn uniformly (:mod:`encoder.views`).
 
 The first term sees songs as the listeners made them: the head has many listeners and gets the gradient. The second
 draws every song equally often, which is the paper's remedy for the tail ("Bootstrapping Contrastive Learning
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
-from encoder import context, supervision
+from encoder import context, supervision, views
 from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import Features, FeatureSchema
@@ -45,10 +46,17 @@ class Config:
         dim: of the embedding.
         factors: rank of the audience vectors that the contexts predict.
         bandwidth, ridge, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
+        contexts: whether the network reads them.
         terms: bag columns the network reads, the most frequent ones; the contexts read all.
         targets: songs with the most similar listeners that are each song's targets.
+        loss: ``softmax`` over the catalogue, or ``bpr`` (Rendle et al., UAI 2009) with one uniform negative a song.
+        catalogue: above so many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
+            (Bengio & Senecal, IEEE TNN 2008).
+        views: random transformations prepared of each song; supervision takes the song itself with probability
+            ``untransformed``, else one of them.
         contrast, contrast_temperature: weight and temperature of InfoNCE.
         bag_dropout, view_dropout: share of bag entries hidden in supervision, and of every input in a view.
+        epochs, steps: passes over the songs, of which there are fewer when they would take more than ``steps`` batches.
     """
 
     dim: int = 128
@@ -58,16 +66,23 @@ class Config:
     neighbours: int = 20
     landmarks: int = 4096
     remembered: int = 32_768
+    contexts: bool = True
     terms: int = 16_384
     hidden: int = 256
     hidden_dropout: float = 0.5
     bag_dropout: float = 0.5
     targets: int = 50
+    loss: Literal["softmax", "bpr"] = "softmax"
+    catalogue: int = 50_000
+    sampled: int = 8192
+    views: int = 5
+    untransformed: float = 0.5
     temperature: float = 0.1
     contrast: float = 0.3
     contrast_temperature: float = 0.2
     view_dropout: float = 0.3
     epochs: int = 12
+    steps: int = 500
     batch: int = 256
     rate: float = 2e-3
     warm_rate: float = 1e-3
@@ -129,9 +144,10 @@ def train(
     report(Progress("features", 0, 1))
     content = dataset.content.rows(warm_rows)
     schema = FeatureSchema.learn(content)
-    songs = schema.transform(content)
-    report(Progress("audiences", 0, 1))
     rng = np.random.default_rng(config.seed)
+    versions = [content, *(views.transformed(content, rng) for _ in range(config.views))]
+    songs, *_ = features = [schema.transform(version) for version in versions]
+    report(Progress("audiences", 0, 1))
     listeners = supervision.listener_rows(dataset.plays[warm_rows])
     vectors = supervision.audience_vectors(listeners, config.factors, rng)
     targets = supervision.targets(listeners, config.targets)
@@ -146,19 +162,19 @@ def train(
         remembered=config.remembered,
         rng=rng,
     )
-    contexts = loo.context(songs, np.arange(len(songs)))
     columns = _frequent(songs.bags, config.terms)
-    inputs = _Inputs(songs, columns, contexts)
+    contexts = loo.contexts(features) if config.contexts else np.zeros((len(features), len(songs), 0), np.float32)
+    inputs = _Inputs(features, columns, contexts)
     prepared = perf_counter() - started
     run = _Run(config, inputs, targets, vectors)
     first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
     gauges: dict[str, float] = {}
-    for epoch in range(first, config.epochs):
+    for epoch in range(first, run.epochs):
         for gauges in run.epoch(epoch):
-            report(Progress("epochs", epoch, config.epochs, gauges))
+            report(Progress("epochs", epoch, run.epochs, gauges))
         if checkpoint:
             run.save(checkpoint, epoch + 1)
-    report(Progress("epochs", config.epochs, config.epochs, gauges))
+    report(Progress("epochs", run.epochs, run.epochs, gauges))
     warm_vectors = functional.normalize(run.warm.detach(), dim=1).numpy()
     mean = warm_vectors.mean(axis=0)
     encoder = Encoder(
@@ -182,24 +198,30 @@ def _frequent(bags: sparse.csr_matrix, most: int) -> I64:
 
 
 class _Inputs:
-    """The network's inputs of all training songs, ready to be sliced and transformed."""
+    """The network's inputs of all versions of the n training songs; row v n + i is version v of song i."""
 
-    def __init__(self, songs: Features, columns: I64, contexts: F32) -> None:
-        position = np.full(songs.bags.shape[1], -1, np.int64)
+    def __init__(self, versions: list[Features], columns: I64, contexts: F32) -> None:
+        position = np.full(versions[0].bags.shape[1], -1, np.int64)
         position[columns] = np.arange(len(columns))
-        bags = select_columns(songs.bags, position, len(columns))
-        self.terms = len(columns)
+        bags = sparse.vstack([select_columns(v.bags, position, len(columns)) for v in versions]).tocsr()
+        self.songs, self.versions, self.terms = len(versions[0]), len(versions), len(columns)
+        self.known = torch.from_numpy(np.concatenate([v.known for v in versions]))
         self.starts = torch.from_numpy(bags.indptr.astype(np.int64))
         self.indices = torch.from_numpy(bags.indices.astype(np.int64))
         self.values = torch.from_numpy(bags.data)
-        self.dense = torch.from_numpy(np.hstack([songs.dense, songs.missing]))
-        self.context = torch.from_numpy(contexts)
+        self.side = torch.from_numpy(np.vstack([v.side for v in versions]))
+        self.context = torch.from_numpy(contexts.reshape(len(self.side), -1))
 
-    def __len__(self) -> int:
-        return len(self.context)
+    def versions_of(self, songs: Tensor, untransformed: float, generator: torch.Generator) -> Tensor:
+        """The row of a version of each song: itself with the given probability, or when the view has nothing left."""
+        if self.versions == 1:
+            return songs
+        rows = songs + self.songs * torch.randint(1, self.versions, songs.shape, generator=generator)
+        itself = torch.rand(songs.shape, generator=generator) < untransformed
+        return torch.where(itself | ~self.known[rows], songs, rows)
 
     def batch(self, rows: Tensor, bag: float, other: float, generator: torch.Generator) -> Batch:
-        """The given songs with random shares of their bag entries and of their other inputs hidden."""
+        """The given rows with random shares of their bag entries and of their other inputs hidden."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
         offsets = torch.cumsum(lengths, 0) - lengths
@@ -208,7 +230,7 @@ class _Inputs:
             self.indices[entries],
             offsets,
             self.values[entries] * _keep((len(entries),), bag, generator),
-            self.dense[rows] * _keep((len(rows), self.dense.shape[1]), other, generator),
+            self.side[rows] * _keep((len(rows), self.side.shape[1]), other, generator),
             self.context[rows] * _keep((len(rows), self.context.shape[1]), other, generator),
         )
 
@@ -229,9 +251,9 @@ class _Run:
         self.target_songs = torch.from_numpy(targets.songs)
         self.target_weights = torch.from_numpy(targets.weights)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.tower = QueryTower(inputs.terms, inputs.dense.shape[1], inputs.context.shape[1], config.hidden, config.dim)
+        self.tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
         self.tower.initialise(vectors.shape[1], self.generator)
-        start = torch.zeros(len(inputs), config.dim)
+        start = torch.zeros(inputs.songs, config.dim)
         width = min(config.dim, vectors.shape[1])
         start[:, :width] = torch.from_numpy(vectors[:, :width])
         self.warm = torch.nn.Parameter(functional.normalize(start, dim=1))
@@ -240,14 +262,18 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             [{"params": self.parameters[:-1]}, {"params": [self.warm]}], weight_decay=config.weight_decay
         )
-        self.steps = math.ceil(len(inputs) / config.batch)
+        self.steps = math.ceil(inputs.songs / config.batch)
+        self.epochs = max(1, min(config.epochs, config.steps // self.steps))
+        # Half uniform, half as often as a song is a target: these have the large logits.
+        often = torch.bincount(self.target_songs.flatten(), minlength=inputs.songs).float()
+        self.proposal = 0.5 / inputs.songs + 0.5 * often / often.sum()
 
     def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
         """One pass over the songs; yields the gauges of each step."""
-        order = torch.randperm(len(self.inputs), generator=self.generator)
+        order = torch.randperm(self.inputs.songs, generator=self.generator)
         for step in range(self.steps):
             rows = order[step * self.config.batch : (step + 1) * self.config.batch]
-            pace = _one_cycle((epoch * self.steps + step + 1) / (self.config.epochs * self.steps))
+            pace = _one_cycle((epoch * self.steps + step + 1) / (self.epochs * self.steps))
             for group, rate in zip(self.optimiser.param_groups, (self.config.rate, self.config.warm_rate), strict=True):
                 group["lr"] = rate * pace
             loss, gauges = self.loss(rows)
@@ -256,21 +282,21 @@ class _Run:
             self.optimiser.step()
             yield gauges
 
-    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Supervised plus contrastive loss of a batch of songs, and what it looks like inside."""
+    def loss(self, songs: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Supervised plus contrastive loss of a batch of songs (B,), and what it looks like inside."""
         config = self.config
-        query = self.query(rows, config.bag_dropout, 0.0)  # (B, dim)
-        warm = functional.normalize(self.warm, dim=1)  # (n, dim)
-        logits = self.scale.exp() * query @ warm.T  # (B, n)
-        logits[torch.arange(len(rows)), rows] = -torch.inf
-        found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[rows])  # (B, k)
-        # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
-        supervised = -(self.target_weights[rows] * found).sum() / len(rows)
-        gauges = {"supervised": supervised.item()}
-        loss = supervised
+        query = self.query(songs, config.untransformed, config.bag_dropout, 0.0)  # (B, dim)
+        if config.loss == "bpr":
+            loss = self.bpr(query, songs)
+        elif self.inputs.songs > config.catalogue:
+            loss = self.sampled_softmax(query, songs)
+        else:
+            loss = self.softmax(query, songs)
+        gauges = {"supervised": loss.item()}
         if config.contrast:
-            drawn = torch.randint(len(self.inputs), (len(rows),), generator=self.generator)
-            one, two = (self.query(drawn, config.view_dropout, config.view_dropout) for _ in range(2))
+            drawn = torch.randint(self.inputs.songs, songs.shape, generator=self.generator)
+            share = 1 / self.inputs.versions
+            one, two = (self.query(drawn, share, config.view_dropout, config.view_dropout) for _ in range(2))
             contrastive = info_nce(one, two, config.contrast_temperature)
             loss = loss + config.contrast * contrastive
             gauges["contrastive"] = contrastive.item()
@@ -278,9 +304,46 @@ class _Run:
             gauges |= collapse(query)
         return loss, gauges
 
-    def query(self, rows: Tensor, bag: float, other: float) -> Tensor:
+    def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
+        """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""
+        logits = self.scale.exp() * query @ functional.normalize(self.warm, dim=1).T  # (B, n)
+        logits[torch.arange(len(songs)), songs] = -torch.inf
+        found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[songs])  # (B, k)
+        # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
+        return -(self.target_weights[songs] * found).sum() / len(songs)
+
+    def sampled_softmax(self, query: Tensor, songs: Tensor) -> Tensor:
+        """The same with the normaliser estimated from songs drawn by ``proposal``, each weighing 1 / expected draws.
+
+        A drawn song that is the song itself or one of its targets is left out: targets count exactly.
+        """
+        targets, size = self.target_songs[songs], self.config.sampled  # (B, k)
+        drawn = torch.multinomial(self.proposal, size, replacement=True, generator=self.generator)  # (S,)
+        scale = self.scale.exp()
+        warm = functional.normalize(self.warm[drawn], dim=1)  # (S, dim)
+        negatives = scale * query @ warm.T - torch.log(size * self.proposal[drawn])  # (B, S)
+        taken = torch.zeros(len(songs), self.inputs.songs, dtype=torch.bool)
+        taken.scatter_(1, torch.cat([targets, songs[:, None]], dim=1), True)
+        negatives = negatives.masked_fill(taken[:, drawn], -torch.inf)
+        positives = functional.normalize(self.warm[targets], dim=2)  # (B, k, dim)
+        positives = scale * torch.einsum("bd,bkd->bk", query, positives)
+        normaliser = torch.logsumexp(torch.cat([positives, negatives], dim=1), dim=1, keepdim=True)
+        return -(self.target_weights[songs] * (positives - normaliser)).sum() / len(songs)
+
+    def bpr(self, query: Tensor, songs: Tensor) -> Tensor:
+        """-log sigmoid(positive - negative): a target drawn by weight against a song drawn uniformly."""
+        weights = self.target_weights[songs]
+        drawn = torch.multinomial(weights + 1e-12, 1, generator=self.generator)  # (B, 1)
+        positive = self.warm[torch.gather(self.target_songs[songs], 1, drawn)[:, 0]]
+        negative = self.warm[torch.randint(self.inputs.songs, songs.shape, generator=self.generator)]
+        difference = functional.normalize(positive, dim=1) - functional.normalize(negative, dim=1)
+        margin = self.scale.exp() * (query * difference).sum(dim=1)
+        return -(functional.logsigmoid(margin) * (weights.sum(dim=1) > 0)).sum() / len(songs)
+
+    def query(self, songs: Tensor, untransformed: float, bag: float, other: float) -> Tensor:
+        rows = self.inputs.versions_of(songs, untransformed, self.generator)
         batch = self.inputs.batch(rows, bag, other, self.generator)
-        keep = _keep((len(rows), self.config.hidden), self.config.hidden_dropout, self.generator)
+        keep = _keep((len(songs), self.config.hidden), self.config.hidden_dropout, self.generator)
         query: Tensor = self.tower(batch, keep)
         return query
 
@@ -318,7 +381,7 @@ class _Run:
         return int(metadata["epochs"])
 
     def _identity(self) -> str:
-        return json.dumps({**asdict(self.config), "songs": len(self.inputs), "bags": self.inputs.terms})
+        return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "terms": self.inputs.terms})
 
 
 def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:

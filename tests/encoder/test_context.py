@@ -62,22 +62,21 @@ def test_neighbours_are_weighted_by_squared_similarity(songs: Features, vectors:
 @pytest.mark.parametrize("row", [0, 17, N - 1])
 def test_leaving_a_song_out_equals_fitting_without_it(songs: Features, vectors: np.ndarray, row: int) -> None:
     others = np.delete(np.arange(N), row)
-    rows = np.array([row])
-    without = fit(songs.rows(others), vectors[others]).memory.context(songs.rows(rows))
-    found = fit(songs, vectors).context(songs.rows(rows), rows)
-    np.testing.assert_allclose(found, without, atol=1e-3)
+    without = fit(songs.rows(others), vectors[others]).memory.context(songs.rows(np.array([row])))
+    found = fit(songs, vectors).contexts([songs])[0, row]
+    np.testing.assert_allclose(found, without[0], atol=1e-3)
 
 
 def test_another_version_of_a_left_out_song_does_not_see_it_either(songs: Features, vectors: np.ndarray) -> None:
     others = np.delete(np.arange(N), 4)
-    version = songs.rows(np.array([9]))
-    without = fit(songs.rows(others), vectors[others]).memory.context(version)
-    found = fit(songs, vectors).context(version, np.array([4]))
-    np.testing.assert_allclose(found, without, atol=1e-3)
+    without = fit(songs.rows(others), vectors[others]).memory.context(songs.rows(np.array([9])))
+    versions = songs.rows(np.where(np.arange(N) == 4, 9, np.arange(N)))
+    found = fit(songs, vectors).contexts([songs, versions])[1, 4]
+    np.testing.assert_allclose(found, without[0], atol=1e-3)
 
 
 def test_few_landmarks_and_a_short_memory_bound_what_is_kept(songs: Features, vectors: np.ndarray) -> None:
     loo = fit(songs, vectors, landmarks=10, remembered=25)
     assert loo.memory.coefficients.shape == (10, 5)
     assert loo.memory.vectors.shape == (25, 5)
-    assert np.isfinite(loo.context(songs, np.arange(N))).all()
+    assert np.isfinite(loo.contexts([songs])).all()

@@ -63,6 +63,16 @@ def test_dense_features_are_standardised_by_the_songs_that_have_them(schema: Fea
     np.testing.assert_array_equal(features.missing, [[1, 0, 0], [1, 0, 0], [0, 0, 1]])
 
 
+def test_how_much_a_bag_says_is_told_beside_what_it_says() -> None:
+    songs = table(*(SongContent(bags={"tags": {f"t{i}": 2.0 for i in range(count)}}) for count in (1, 3, 8)))
+    schema = FeatureSchema.learn(songs)
+    features = schema.transform(songs)
+    logs = np.log1p([1, 3, 8])  # in units of the usual weight, 2
+    expected = (logs - logs.mean()) / logs.std()
+    np.testing.assert_allclose(features.amounts, np.stack([expected, expected], axis=1), atol=1e-5)
+    np.testing.assert_array_equal(schema.transform(table(SongContent())).amounts, [[0, 0]])
+
+
 def test_an_outlier_is_clipped(schema: FeatureSchema) -> None:
     far = schema.transform(table(SongContent(dense={"audio": [1e6, 0.0]})))
     assert np.linalg.norm(far.dense) == pytest.approx(2 / np.sqrt(3), rel=1e-6)

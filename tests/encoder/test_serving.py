@@ -33,13 +33,13 @@ def by_torch(encoder: Encoder, songs: ContentTable) -> np.ndarray:
     features = encoder.schema.transform(songs)
     bags = encoder.network_bags(features)
     net = encoder.network
-    tower = QueryTower(len(net["bag"]), len(net["dense"]), len(net["context"]), len(net["first.bias"]), encoder.dim)
+    tower = QueryTower(len(net["bag"]), len(net["side"]), len(net["context"]), len(net["first.bias"]), encoder.dim)
     tower.load_state_dict({name: torch.from_numpy(value) for name, value in net.items()})
     batch = Batch(
         torch.from_numpy(bags.indices.astype(np.int64)),
         torch.from_numpy(bags.indptr[:-1].astype(np.int64)),
         torch.from_numpy(bags.data),
-        torch.from_numpy(np.hstack([features.dense, features.missing])),
+        torch.from_numpy(features.side),
         torch.from_numpy(encoder.memory.context(features)),
     )
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from scipy import sparse
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
-from encoder.train import Progress, Trained, collapse, info_nce, train
+from encoder.features import FeatureSchema
+from encoder.train import Progress, Trained, _Inputs, _Run, collapse, info_nce, train
 
 
 def same_weights(one: Trained, two: Trained) -> bool:
@@ -28,6 +30,30 @@ def test_a_cold_song_retrieves_its_own_scene(
     np.testing.assert_array_equal(
         warm_rows[best] // SONGS, np.repeat(cold_rows // SONGS, SONGS - 1).reshape(best.shape)
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": "bpr", "rate": 2e-2}, {"contexts": False, "rate": 2e-2}, {"catalogue": 10, "sampled": 40}, {"views": 0}],
+    ids=lambda change: "-".join(change),
+)
+def test_so_does_every_arm(
+    scenes: Dataset, warm_rows: np.ndarray, cold_rows: np.ndarray, change: dict[str, Any]
+) -> None:
+    arm = train(scenes, warm_rows, replace(SMALL, epochs=12, **change))
+    best = (arm.encoder.encode(scenes.content.rows(cold_rows)) @ arm.warm_vectors.T).argmax(axis=1)
+    np.testing.assert_array_equal(warm_rows[best] // SONGS, cold_rows // SONGS)
+
+
+def test_the_sampled_softmax_estimates_the_full_one(scenes: Dataset, warm_rows: np.ndarray) -> None:
+    features = FeatureSchema.learn(scenes.content.rows(warm_rows)).transform(scenes.content.rows(warm_rows))
+    listeners = supervision.listener_rows(scenes.plays[warm_rows])
+    vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(0))
+    inputs = _Inputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
+    run = _Run(replace(SMALL, sampled=100_000), inputs, supervision.targets(listeners, 5), vectors)
+    songs = torch.arange(8)
+    query = torch.nn.functional.normalize(torch.randn(8, SMALL.dim, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert run.sampled_softmax(query, songs).item() == pytest.approx(run.softmax(query, songs).item(), rel=1e-2)
 
 
 def test_warm_vectors_are_unit_and_in_the_order_of_the_warm_songs(
