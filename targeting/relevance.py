@@ -4,7 +4,8 @@ Two signs, both in [0, 1] and both absolute, so that the scores of two partition
 
 - evidence: which of the retrieved songs the user heard. Each retrieved song speaks with its similarity to
   the power of ``sharpness``; the sum, as a share of what all retrieved songs together could say, saturates.
-- direct: the cosine of the song's vector with the user's.
+- direct: the cosine of the song's vector with the user's, along the axes of the space
+  (:mod:`targeting.axes`).
 
 The score is their weighted mean. A song in another space than the users' is scored by evidence alone, a
 song without retrieved songs by its vector alone.
@@ -33,9 +34,9 @@ class Relevance:
         weight: of evidence in the score; the rest is direct's.
     """
 
-    sharpness: float = 4.0
-    saturation: float = 0.1
-    weight: float = 0.3
+    sharpness: float = 6.0
+    saturation: float = 0.2
+    weight: float = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Sco
     heard_songs = np.repeat(speaking.astype(np.int32), lengths)
     if not len(heard_users):
         users = audience.everybody() if same_space else np.zeros(0, np.int64)
-        direct = np.maximum(audience.cosines(users, match.vector), 0) if same_space else np.zeros(0, np.float32)
+        direct = _direct(audience, songs, match, users) if same_space else np.zeros(0, np.float32)
         nothing = np.zeros(len(users), np.float32)
         return Scored(users, direct, nothing, direct, heard_users, heard_songs, speaks)
 
@@ -79,5 +80,9 @@ def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Sco
     if not same_space:
         return Scored(users, evidence, evidence, np.zeros_like(evidence), heard_users, heard_songs, speaks)
     evidence *= np.float32(how.weight)
-    direct = np.maximum(audience.cosines(users, match.vector), 0) * np.float32(1 - how.weight)
+    direct = _direct(audience, songs, match, users) * np.float32(1 - how.weight)
     return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, speaks)
+
+
+def _direct(audience: Audience, songs: Songs, match: Match, users: I64) -> F32:
+    return np.maximum(audience.cosines(users, songs.along_axes(match.vector)), 0)

@@ -1,4 +1,4 @@
-"""Which vector has a song, in the space in use?"""
+"""Which vector has a song, along the axes of the space in use?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from itertools import repeat
 import numpy as np
 from scipy import sparse
 
+from targeting.axes import axes
 from targeting.slots import I64, U64, grow, hash64
 from targeting.types import F32, Match
+
+# Coordinates of unit vectors this near are the same; float32 rounds at a hundredth of it.
+_SAME = 1e-5
 
 
 class Songs:
@@ -18,7 +22,8 @@ class Songs:
     A song is its 64-bit hash: that is what histories are stored with, 8 bytes instead of an id. Among a
     million songs two share a hash with a probability of 3e-8; they would then count as one song here.
 
-    A song known by listens alone has no vector; its row is zero. There is one space at a time.
+    A song known by listens alone has no vector; its row is zero. There is one space at a time. Vectors are kept
+    stretched along its axes (:mod:`targeting.axes`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.
     """
 
@@ -31,6 +36,7 @@ class Songs:
         self._vectors = np.zeros((0, 0), np.float32)
         self._changed_in = np.zeros(0, np.int64)
         self._space_since = 0
+        self._axes = np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
         return len(self._slot_of_hash)
@@ -41,8 +47,13 @@ class Songs:
         return self._vectors.shape[1]
 
     def vectors(self, slots: I64) -> F32:
-        """Unit vectors float32 (n, d); zero where unknown."""
+        """Unit vectors stretched along the axes, float32 (n, d); zero where unknown."""
         return self._vectors[slots]
+
+    def along_axes(self, vector: F32) -> F32:
+        """A vector (d,) of the space, stretched along its axes and brought to unit length; zero stays zero."""
+        stretched = vector @ self._axes
+        return np.asarray(stretched / (np.linalg.norm(stretched) or 1), np.float32)
 
     def sums(self, weights: sparse.csr_matrix) -> F32:
         """Weighted sums of vectors, float32 (n, d), for ``weights`` (n, len(self))."""
@@ -92,8 +103,10 @@ class Songs:
     def set_vectors(self, space: str, ids: Sequence[str], vectors: F32) -> None:
         """Gives songs their vectors. Another space than the one in use drops all vectors of the old one.
 
+        The first call with a space decides its axes, so it should bring the whole catalogue.
+
         Args:
-            vectors: float32 (n, d); rows are brought to unit length.
+            vectors: float32 (n, d) in the space; rows are brought to unit length.
 
         Raises:
             ValueError: wrong shape, a NaN or an infinity; nothing changes then.
@@ -107,14 +120,18 @@ class Songs:
             raise ValueError(f"space {space!r} has {self.dimension} dimensions, the vectors have {rows.shape[1]}")
         self.version += 1
         slots = self.slots(ids)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        units: F32 = rows / np.where(lengths > 0, lengths, np.float32(1))
         if space != self.space:
             self.space, self._space_since = space, self.version
             self._vectors = np.zeros((len(self._hashes), rows.shape[1]), np.float32)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        units = rows / np.where(lengths > 0, lengths, 1)
-        # A catalogue that is set again with one song more must not have every listener computed anew.
-        self._changed_in[slots[(self._vectors[slots] != units).any(axis=1)]] = self.version
-        self._vectors[slots] = units
+            self._axes = axes(units[units.any(axis=1)])
+        stretched = units @ self._axes
+        # A catalogue that is set again with one song more must not have every listener computed anew. A product may
+        # round a row differently when it has other rows beside it.
+        moved = np.abs(self._vectors[slots] - stretched).max(axis=1, initial=0) > _SAME
+        self._changed_in[slots[moved]] = self.version
+        self._vectors[slots[moved]] = stretched[moved]
 
     def changed_since(self, version: int) -> I64 | None:
         """Slots whose vector changed after ``version``, int64; None when all did, because the space did."""

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streams.broker import EmbeddedKafka
+
+# How long an example takes says more about the machine's other load than about the code.
+settings.register_profile("coldstart", deadline=None)
+settings.load_profile("coldstart")
 
 
 @pytest.fixture(scope="session")

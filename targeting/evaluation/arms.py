@@ -11,7 +11,7 @@ import numpy as np
 from targeting.evaluation import cat
 from targeting.evaluation.cat import Cat
 from targeting.evaluation.loaded import Loaded
-from targeting.evaluation.tastes import Taste, vectors
+from targeting.evaluation.tastes import Taste
 from targeting.relevance import Relevance
 from targeting.types import F32
 
@@ -60,7 +60,8 @@ def evidence(loaded: Loaded, song: int, how: Retrieved) -> F32:
 
 def direct(loaded: Loaded, song: int, how: Taste) -> F32:
     """The cosine of the song's vector and the user's."""
-    return np.asarray(np.maximum(vectors(loaded, how) @ loaded.case.queries[song], 0), np.float32)
+    users, songs = loaded.tastes(how)
+    return np.asarray(np.maximum(users @ songs[song], 0), np.float32)
 
 
 def served(loaded: Loaded, song: int, how: Relevance) -> F32:
@@ -88,6 +89,6 @@ OPEN: dict[str, dict[str, tuple[Any, ...]]] = {
         "pooled": (True, False),
         "sharpness": (0.0, 1.0, 4.0, 8.0),
         "nearest": (True, False),
-        "taste": (Taste(), Taste(plays=0.25), Taste(listeners=-0.25)),
+        "taste": (Taste(), Taste(stretched=True), Taste(plays=0.25), Taste(listeners=-0.25)),
     },
 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from targeting import prototypes
 from targeting.evaluation.loaded import Loaded
-from targeting.evaluation.tastes import Taste, vectors
+from targeting.evaluation.tastes import Taste
 from targeting.prototypes import Clustering
 from targeting.relevance import Relevance
 from targeting.types import F32
@@ -43,7 +43,7 @@ class Cat:
 def score(loaded: Loaded, song: int, how: Cat) -> F32:
     """The relevance of every user, float32 (users,), at least 0; a user without a vector has 0."""
     scored = loaded.scored(song, Relevance(sharpness=max(how.sharpness, 1e-6)), how.songs)
-    users = vectors(loaded, how.taste)
+    users, _ = loaded.tastes(how.taste)
     clustering = Clustering(prototypes=how.clusters)
     parts = [scored.heard_songs >= 0] if how.pooled else [scored.heard_songs == k for k in range(len(scored.speaks))]
     centres, masses = [], []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from targeting import relevance
 from targeting.audience import Audience
+from targeting.evaluation import tastes
 from targeting.evaluation.case import Case
+from targeting.evaluation.tastes import Taste
 from targeting.index import ExactIndex
 from targeting.relevance import Relevance, Scored
 from targeting.slots import I64
@@ -28,7 +30,6 @@ class Loaded:
     Attributes:
         found: int64 (m, w), the warm songs most similar to each cold one, nearest first; w = min(n, WIDEST).
         similarities: float32 (m, w), their cosines.
-        tastes: float32 (users, d), unit user vectors, zero for a user without a song.
     """
 
     case: Case
@@ -36,7 +37,14 @@ class Loaded:
     audience: Audience
     found: I64
     similarities: F32
-    tastes: F32
+    _tastes: dict[Taste, tuple[F32, F32]] = field(default_factory=dict)
+
+    def tastes(self, how: Taste) -> tuple[F32, F32]:
+        """Unit user vectors (users, d) and unit vectors of the cold songs (m, d) along the same axes."""
+        if how not in self._tastes:
+            queries = tastes.unit(self.case.queries @ tastes.space_of(self.case, how))
+            self._tastes[how] = tastes.vectors(self.case, how), queries
+        return self._tastes[how]
 
     def match(self, song: int, neighbours: int) -> Match:
         """The request that the songs role would send for a cold song."""
@@ -87,10 +95,7 @@ def load(case: Case) -> Loaded:
     index = ExactIndex(case.vectors.shape[1])
     index.add(np.arange(len(case.vectors)), case.vectors)
     found, similarities = index.search(case.queries, WIDEST)
-    known = np.unique(case.plays.indices).astype(np.int64)
-    tastes = np.zeros((case.users, songs.dimension), np.float32)
-    tastes[known] = audience.vectors(known)
-    return Loaded(case, songs, audience, found, similarities, tastes)
+    return Loaded(case, songs, audience, found, similarities)
 
 
 def _id(row: int) -> str:

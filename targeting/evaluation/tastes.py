@@ -1,4 +1,4 @@
-"""Which vector stands for a user? Production's, and others to measure it against."""
+"""Which vector stands for a user? The sum of the songs heard, weighed in this way or that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from targeting.evaluation.loaded import Loaded
+from targeting.axes import axes
+from targeting.evaluation.case import Case
 from targeting.types import F32
 
 _DAY = 86_400.0
@@ -15,30 +16,34 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """How the songs of a history are weighed in its sum; the default is production's: each song once.
+    """How the songs of a history are weighed in its sum; by default each counts once, as in production.
 
     Attributes:
+        stretched: along the axes of :mod:`targeting.axes`, as in production, instead of the space's own.
         plays: power of the number of plays.
         listeners: power of the song's number of listeners, negative to mute what everybody hears.
         half_life: days in which a listen's weight halves, counted back from the last listen of the case; 0 for never.
         latest: songs that count, the latest heard first; 0 for all.
     """
 
+    stretched: bool = False
     plays: float = 0.0
     listeners: float = 0.0
     half_life: float = 0.0
     latest: int = 0
 
 
-def vectors(loaded: Loaded, how: Taste) -> F32:
+def space_of(case: Case, how: Taste) -> F32:
+    """What vectors are multiplied with from the right, float32 (d, d)."""
+    return axes(case.vectors) if how.stretched else np.eye(case.vectors.shape[1], dtype=np.float32)
+
+
+def vectors(case: Case, how: Taste) -> F32:
     """Unit user vectors float32 (users, d); zero for a user without a song.
 
     Raises:
         ValueError: a half-life or a latest, and the case is undated.
     """
-    if how == Taste():
-        return loaded.tastes
-    case = loaded.case
     if case.played_at is None and (how.half_life or how.latest):
         raise ValueError(f"case {case.name} is undated")
     weights = case.plays.data.astype(np.float64) ** how.plays
@@ -52,5 +57,10 @@ def vectors(loaded: Loaded, how: Taste) -> F32:
         place = np.arange(len(owner)) - np.searchsorted(owner, owner)
         weights[order[place >= how.latest]] = 0
     weighted = sparse.csr_matrix((weights, case.plays.indices, case.plays.indptr), case.plays.shape)
-    sums = np.asarray(weighted.T @ case.vectors, np.float32)
-    return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12), np.float32)
+    return unit(np.asarray(weighted.T @ case.vectors, np.float32) @ space_of(case, how))
+
+
+def unit(vectors: F32) -> F32:
+    """Rows (..., d) at unit length; zero stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)

@@ -132,7 +132,7 @@ def test_vectors_follow_the_songs() -> None:
     late = np.ones((1, D), np.float32)
     songs.set_vectors("space", ["s5"], late)
     audience.follow_songs()
-    np.testing.assert_allclose(audience.vectors(np.asarray([1]))[0], late[0] / 2, atol=1e-6)
+    np.testing.assert_allclose(audience.vectors(np.asarray([1])), [songs.along_axes(late[0])], atol=1e-6)
     total = catalogue_vector(songs, 0) + catalogue_vector(songs, 5)
     np.testing.assert_allclose(audience.vectors(np.asarray([0]))[0], total / np.linalg.norm(total), atol=1e-6)
     songs.set_vectors("other", ["s1"], np.eye(9, dtype=np.float32)[3:4])

@@ -16,8 +16,11 @@ RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((SONGS, D)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
 VECTORS[5] = 0  # known by its listens alone
-NEW = RNG.standard_normal(D).astype(np.float32)
+# Near to some songs and far from others.
+NEW = VECTORS[0] + VECTORS[1] - VECTORS[2]
 NEW /= np.linalg.norm(NEW)
+# Where the songs crowd counts less: the inverse of their second moments, evened out.
+METRIC = np.linalg.inv(VECTORS[:5].T.astype(float) @ VECTORS[:5] / 5 + (0.25 + D / 5) / D * np.eye(D))
 
 heard_pairs = st.sets(st.tuples(st.integers(0, USERS - 1), st.integers(0, SONGS - 1)), max_size=25)
 neighbours = st.lists(
@@ -55,8 +58,8 @@ def naive(
     for user in range(USERS):
         heard = {song for each, song in pairs if each == user}
         taste = sum((VECTORS[song].astype(float) for song in sorted(heard)), np.zeros(D))
-        length = float(np.linalg.norm(taste))
-        direct = max(0.0, float(taste @ NEW) / length) if length > 0 else 0.0
+        length = math.sqrt(taste @ METRIC @ taste)
+        direct = max(0.0, taste @ METRIC @ NEW / length / math.sqrt(NEW @ METRIC @ NEW)) if length > 0 else 0.0
         speaks = sum(max(sim, 0) ** how.sharpness for song, sim in retrieved if song in heard)
         evidence = 1 - math.exp(-speaks / everything / how.saturation) if speaks else 0.0
         if not known and same_space and length > 0:

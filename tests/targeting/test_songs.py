@@ -3,16 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from targeting.axes import axes
 from targeting.slots import hash64
 from targeting.songs import Songs
 
 A, B = np.eye(3, dtype=np.float32)[:2]
 
 
-def test_vectors_come_to_unit_length() -> None:
+def test_vectors_come_to_unit_length_and_along_the_axes() -> None:
     songs = Songs()
-    songs.set_vectors("s", ["a", "b"], np.stack([A * 7, B * 0]))
-    np.testing.assert_array_equal(songs.vectors(songs.slots(["a", "b"])), [A, [0, 0, 0]])
+    songs.set_vectors("s", ["a", "b", "c", "d"], np.stack([A * 7, B * 0, A, B * 2]))
+    stretch = axes(np.stack([A, A, B]))
+    np.testing.assert_allclose(songs.vectors(songs.slots(["a", "b", "c", "d"])), np.stack([A, B * 0, A, B]) @ stretch)
+    new = songs.along_axes(np.asarray([3, 4, 0], np.float32))
+    np.testing.assert_allclose(new, [3, 4, 0] @ stretch / np.linalg.norm([3, 4, 0] @ stretch), rtol=1e-6)
+    assert not songs.along_axes(A * 0).any()
 
 
 def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
@@ -21,7 +26,8 @@ def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
     slot = songs.slots(["b"])
     assert not songs.vectors(slot).any()
     songs.set_vectors("s", ["b"], B[None])
-    np.testing.assert_array_equal(songs.vectors(slot), B[None])
+    # The axes stay those of the songs that came with the space.
+    np.testing.assert_allclose(songs.vectors(slot), B[None] @ axes(A[None]))
 
 
 def test_a_song_is_its_hash() -> None:

@@ -66,7 +66,10 @@ def test_arms_are_what_their_names_say() -> None:
     heard = case.plays.toarray() > 0
     sums = heard.T.astype(np.float32) @ case.vectors
     tastes = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    np.testing.assert_allclose(loaded.tastes, tastes, atol=1e-5)
+    np.testing.assert_allclose(loaded.tastes(Taste())[0], tastes, atol=1e-5)
+    # Production's own vectors of the same users.
+    served = loaded.audience.vectors(np.arange(case.users))
+    np.testing.assert_allclose(loaded.tastes(Taste(stretched=True))[0], served, atol=1e-5)
     np.testing.assert_allclose(direct(loaded, 1, Taste()), np.maximum(tastes @ case.queries[1], 0), atol=1e-5)
     cosines = case.vectors @ case.queries[1]
     nearest = np.argsort(-cosines)[:10]
@@ -77,10 +80,9 @@ def test_tastes_forget_and_weigh() -> None:
     songs = np.eye(3, 4, dtype=np.float32)
     plays = sparse.csr_matrix(np.asarray([[16.0], [1.0], [1.0]], np.float32))
     case = Case("one", ("n",), plays, songs, songs[:1], sparse.csr_matrix((1, 1)), np.asarray([0.0, 86_400, 172_800]))
-    loaded = load(case)
 
     def weights(how: Taste) -> list[float]:
-        found = vectors(loaded, how)[0]
+        found = vectors(case, how)[0]
         return [round(float(each), 4) for each in found / found[2]]
 
     assert weights(Taste()) == [1, 1, 1, 0]
