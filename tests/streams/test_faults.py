@@ -1,4 +1,4 @@
-"""Workers are killed in the middle of their work: every upload is answered, and nobody is pushed twice."""
+"""Workers come, go and are killed, and so is the broker: every upload is answered, and nobody is pushed twice."""
 
 from __future__ import annotations
 
@@ -55,3 +55,49 @@ def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
     pushed = [number for number, song in enumerate(ids) if follower.answers[song].pushes]
     assert min(pushed) < 40
     assert max(pushed) > 80
+
+
+@pytest.mark.long
+def test_an_audience_worker_joins_and_another_leaves(running: Running, follower: Follower) -> None:
+    # A static member's partitions stay with it for this long after it left.
+    running.environment["COLDSTART_AUDIENCE__SESSION_TIMEOUT_S"] = "6"
+    running.start("songs", "songs")
+    first = running.start("audience-0", "audience", "--slot", "0")
+    uploads = copies(running.songs, 200)
+    ids = [song.song_id for song in uploads]
+
+    def come_and_go(number: int) -> None:
+        if number == 50:
+            running.start("audience-1", "audience", "--slot", "1")
+        if number == 150:
+            running.workers.remove(first)
+            first.stop()
+        for worker in running.workers:
+            worker.watch()
+
+    running.wait_until_ready()
+    running.upload(uploads, pause_s=0.1, each=come_and_go)
+    running.wait_until_answered(follower, ids)
+    assert follower.doubled == []
+
+
+@pytest.mark.long
+def test_the_broker_is_killed_and_started_again(prefix: str, tmp_path: Path) -> None:
+    with EmbeddedKafka(tmp_path / "kafka") as broker:
+        running = install(broker.bootstrap_servers, prefix, tmp_path)
+        follower = Follower(running.kafka, running.naming)
+        try:
+            running.start("songs", "songs")
+            running.start("audience-0", "audience", "--slot", "0")
+            running.start("audience-1", "audience", "--slot", "1")
+            uploads = copies(running.songs, 120)
+            running.wait_until_ready()
+            running.upload(uploads[:60], pause_s=0.02)
+            broker.kill()
+            broker.restart()
+            running.upload(uploads[60:], pause_s=0.02)
+            running.wait_until_answered(follower, [song.song_id for song in uploads])
+        finally:
+            running.stop()
+            follower.close()
+        assert follower.doubled == []
