@@ -1,0 +1,182 @@
+"""Which partitions a worker reads, in which order, and what a rebalance takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Message
+from conftest import PATIENCE_S, Installation
+
+from streams.audience.assignment import Assignment, Polled, Positions
+from streams.audience.transaction import Transactions
+from streams.clients import producer
+from streams.clock import SystemClock
+from streams.envelope import Record
+from streams.settings import Audience
+from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Topic
+
+CLOCK = SystemClock()
+
+
+class Worker:
+    """An assignment and what its owner was told."""
+
+    def __init__(self, here: Installation, slot: int = 0) -> None:
+        self.held: set[int] = set()
+        self.changes: list[tuple[list[int], list[int]]] = []
+        self.assignment = Assignment(
+            here.kafka, here.naming, Audience(session_timeout_s=6), CLOCK, f"{here.naming.prefix}{slot}", self.change
+        )
+
+    def change(self, new: list[int], gone: list[int]) -> None:
+        self.changes.append((new, gone))
+        assert set(gone) <= self.held
+        self.held = (self.held | set(new)) - set(gone)
+
+    def close(self) -> None:
+        self.assignment.close()
+
+    def begin(self) -> None:
+        for partition in self.held:
+            self.assignment.begin(partition, Positions())
+            self.assignment.begin_commands(partition, Positions())
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = CLOCK.monotonic() + PATIENCE_S
+    while not done():
+        assert CLOCK.monotonic() < deadline
+
+
+def assigned(*workers: Worker, by: list[set[int]] | None = None) -> None:
+    """Poll until each holds what is said, or all together both partitions."""
+
+    def shared() -> bool:
+        for worker in workers:
+            worker.assignment.poll_listens(1)
+        return [w.held for w in workers] == by if by else set().union(*(w.held for w in workers)) == {0, 1}
+
+    until(shared)
+
+
+def collect(poll: Callable[[], Polled], count: int) -> dict[int, list[bytes]]:
+    """Keys by partition, once as many came; one more would be too many."""
+    found: dict[int, list[Message]] = {}
+
+    def enough() -> bool:
+        for partition, messages in poll().records.items():
+            found.setdefault(partition, []).extend(messages)
+        return sum(map(len, found.values())) >= count
+
+    until(enough)
+    assert sum(map(len, found.values())) == count
+    return {partition: [message.key() or b"" for message in messages] for partition, messages in found.items()}
+
+
+def send(here: Installation, topic: Topic, partition: int, *keys: str) -> None:
+    here.send_all(topic, [Record(key.encode(), b"v", []) for key in keys], partition)
+
+
+@pytest.fixture
+def worker(here: Installation) -> Iterator[Worker]:
+    with closing(Worker(here)) as worker:
+        yield worker
+
+
+def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: Installation, worker: Worker) -> None:
+    for topic, name in ((LISTENS, "l"), (MATCH_REQUESTS, "c"), (PREFERENCES, "p")):
+        for partition in (0, 1):
+            send(here, topic, partition, f"{name}{partition}a", f"{name}{partition}b")
+    read = worker.assignment
+    assigned(worker)
+    assert worker.changes == [([0, 1], [])]
+    assert read.known_end("preferences", 0) is None
+    # Assigned, but neither restored nor begun.
+    assert [read.poll_listens(10).records for _ in range(5)] == [{}] * 5
+    read.begin(1, Positions())
+    ends = read.ends("preferences", [1])
+    assert ends == {1: 2}
+    assert [m.key() for m in read.poll_preferences(ends).records[1]] == [b"p1a", b"p1b"]
+    assert collect(lambda: read.poll_listens(10), 2) == {1: [b"l1a", b"l1b"]}
+    assert read.poll_commands(0.1).records == {}
+    read.begin_commands(1, Positions(commands=1))
+    assert collect(lambda: read.poll_commands(0.1), 1) == {1: [b"c1b"]}
+    read.begin(0, Positions(listens=1))
+    assert collect(lambda: read.poll_listens(10), 1) == {0: [b"l0b"]}
+    assert read.known_end("preferences", 1) == 2
+
+
+def test_preferences_are_read_to_their_end_past_an_aborted_transaction(here: Installation, worker: Worker) -> None:
+    send(here, PREFERENCES, 0, "a")
+    sender = producer(here.kafka, f"{here.naming.prefix}accounts")
+    sender.init_transactions(PATIENCE_S)
+    sender.begin_transaction()
+    sender.produce(here.naming.name(PREFERENCES), b"v", b"undone", partition=0)
+    assert sender.flush(PATIENCE_S) == 0
+    sender.abort_transaction(PATIENCE_S)
+    assigned(worker)
+    worker.begin()
+    ends = worker.assignment.ends("preferences", [0, 1])
+    assert ends == {0: 3, 1: 0}
+    found = worker.assignment.poll_preferences(ends).records
+    assert {p: [m.key() for m in messages] for p, messages in found.items()} == {0: [b"a"]}
+    send(here, PREFERENCES, 0, "later")
+    (later,) = worker.assignment.poll_preferences(worker.assignment.ends("preferences", [0])).records[0]
+    assert (later.key(), later.offset()) == (b"later", 3)
+
+
+def test_after_an_abort_everything_since_the_last_commit_comes_again(here: Installation, worker: Worker) -> None:
+    for topic in (LISTENS, MATCH_REQUESTS, PREFERENCES):
+        send(here, topic, 0, "a", "b", "c")
+    assigned(worker)
+    worker.begin()
+    read = worker.assignment
+    polls = (lambda: read.poll_listens(10), lambda: read.poll_commands(0.1), read.poll_preferences)
+    for poll in polls:
+        assert collect(poll, 3) == {0: [b"a", b"b", b"c"]}
+    read.go_back({0: Positions(listens=1, commands=2, preferences=OFFSET_BEGINNING)})
+    assert collect(polls[0], 2) == {0: [b"b", b"c"]}
+    assert collect(polls[1], 1) == {0: [b"c"]}
+    assert [m.key() for m in read.poll_preferences(read.ends("preferences", [0])).records[0]] == [b"a", b"b", b"c"]
+
+
+def test_committed_offsets_are_those_of_all_three_inputs(here: Installation, worker: Worker) -> None:
+    assigned(worker)
+    read = worker.assignment
+    assert read.committed(0) == Positions()
+    transactions = Transactions(here.kafka, Audience(), f"{here.naming.prefix}t")
+    transactions.begin()
+    at = [read.topic_partition(name, 0, offset) for name, offset in (("listens", 4), ("preferences", 6))]
+    transactions.commit(at, read.group_metadata)
+    assert read.committed(0) == Positions(listens=4, preferences=6)
+    assert read.committed(1) == Positions()
+
+
+def test_a_partition_that_goes_to_another_worker_is_no_longer_read_in_any_input(
+    here: Installation, worker: Worker
+) -> None:
+    assigned(worker)
+    worker.begin()
+    with closing(Worker(here, slot=1)) as other:
+        until(lambda: _polled(worker, other) and len(worker.held) == len(other.held) == 1)
+        (mine,), (theirs,) = worker.held, other.held
+        assert {mine, theirs} == {0, 1}
+        assert ([], [theirs]) in worker.changes
+        other.begin()
+        for topic in (LISTENS, MATCH_REQUESTS, PREFERENCES):
+            for partition in (0, 1):
+                send(here, topic, partition, f"k{partition}")
+        for each, partition in ((worker, mine), (other, theirs)):
+            read = each.assignment
+            key = f"k{partition}".encode()
+            assert collect(lambda read=read: read.poll_listens(10), 1) == {partition: [key]}  # type: ignore[misc]
+            assert collect(lambda read=read: read.poll_commands(0.1), 1) == {partition: [key]}  # type: ignore[misc]
+            assert collect(read.poll_preferences, 1) == {partition: [key]}
+
+
+def _polled(*workers: Worker) -> bool:
+    for worker in workers:
+        worker.assignment.poll_listens(1)
+    return True

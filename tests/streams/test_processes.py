@@ -1,0 +1,75 @@
+"""A role as a child process: started again when that helps, and only then."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.demo.processes import RoleProcess
+from streams.errors import Refused
+from streams.exits import RESTART
+
+# Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
+NOWHERE = {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "COLDSTART_KAFKA__REQUEST_TIMEOUT_S": "0.1"}
+
+Start = Callable[[dict[str, str]], RoleProcess]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[RoleProcess] = []
+
+    def start(environment: dict[str, str]) -> RoleProcess:
+        started.append(RoleProcess("audience-0", ["audience"], NOWHERE | environment, tmp_path / "audience-0.log"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+def ended(process: RoleProcess) -> int:
+    """Wait for its end and leave it to be found; its exit code, or the signal that killed it."""
+    found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert found is not None
+    return found.si_status
+
+
+def test_a_worker_that_asks_for_it_is_started_again(start: Start, tmp_path: Path) -> None:
+    process = start({})
+    assert process.readiness() == {"process": "starting"}
+    process.watch()
+    first = process.pid
+    assert ended(process) == RESTART
+    process.watch()
+    assert process.pid != first
+    assert "127.0.0.1:9" in (tmp_path / "audience-0.log").read_text()
+
+
+def test_a_refusal_is_passed_on_with_the_end_of_the_log(start: Start, tmp_path: Path) -> None:
+    process = start({"COLDSTART_AUDIENCE__WATCHDOG_S": "none"})
+    ended(process)
+    with pytest.raises(Refused) as caught:
+        process.watch()
+    said = str(caught.value)
+    assert "audience-0 ended with code 2" in said
+    assert str(tmp_path / "audience-0.log") in said
+    assert "audience.watchdog_s = 'none'" in said
+
+
+def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start) -> None:
+    process = start({})
+    pids = {process.pid}
+    for _ in range(5):
+        os.kill(process.pid, signal.SIGKILL)
+        assert ended(process) == signal.SIGKILL
+        process.watch()
+        pids.add(process.pid)
+    assert len(pids) == 6
+    process.kill()
+    with pytest.raises(Refused, match=r"audience-0 ended 6 times within a minute.*audience-0\.log"):
+        process.watch()
