@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from targeting.calibration import Calibration
 from targeting.relevance import Scored
 from targeting.slots import I64, Slots, mixed
 from targeting.types import Match, Push, Why
@@ -23,13 +24,27 @@ class Chosen:
     pushes: list[Push]
 
 
-def choose(match: Match, scored: Scored, allowed: NDArray[np.bool_], most: int, users: Slots, song_hash: int) -> Chosen:
+def choose(
+    match: Match,
+    scored: Scored,
+    allowed: NDArray[np.bool_],
+    most: int,
+    users: Slots,
+    song_hash: int,
+    calibration: Calibration | None = None,
+    least_chance: float = 0.0,
+) -> Chosen:
     """The best ``most`` of the allowed candidates. A score of zero is no reason to push.
+
+    With a ``calibration``, pushes tell the chance of a listen, and nobody is pushed whose chance is less than
+    ``least_chance``. A song that is scored by one sign alone has no chances.
 
     Of equal scores the smaller hash of (user, song) wins: for each song another user, and the same one after
     a restart, whatever row the user has then.
     """
-    eligible = np.flatnonzero(allowed & (scored.scores > 0))
+    calibration = calibration if scored.both else None
+    least = calibration.least_score(least_chance) if calibration else 0.0
+    eligible = np.flatnonzero(allowed & (scored.scores > 0) & (scored.scores >= least))
     if most <= 0 or not len(eligible):
         return Chosen(np.zeros(0, np.int64), [])
     scores = scored.scores[eligible]
@@ -39,10 +54,10 @@ def choose(match: Match, scored: Scored, allowed: NDArray[np.bool_], most: int, 
         scores = scored.scores[eligible]
     ties = mixed(users.hashes(scored.users[eligible]), song_hash)
     best = eligible[np.lexsort((ties, -scores))[:most]]
-    return Chosen(scored.users[best], _pushes(match, scored, best, users))
+    return Chosen(scored.users[best], _pushes(match, scored, best, users, calibration))
 
 
-def _pushes(match: Match, scored: Scored, best: I64, users: Slots) -> list[Push]:
+def _pushes(match: Match, scored: Scored, best: I64, users: Slots, calibration: Calibration | None) -> list[Push]:
     heard: dict[int, list[int]] = {user: [] for user in scored.users[best].tolist()}
     mine = np.zeros(int(scored.users[-1]) + 1, np.bool_)
     mine[scored.users[best]] = True
@@ -51,6 +66,9 @@ def _pushes(match: Match, scored: Scored, best: I64, users: Slots) -> list[Push]
     at = at[np.argsort(-scored.speaks[scored.heard_songs[at]], kind="stable")]
     for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
         heard[user].append(song)
+    told = scored.scores[best]
+    if calibration:
+        told = calibration.chance(told)
     by_evidence = scored.evidence[best] > scored.direct[best]
     return [
         Push(
@@ -59,8 +77,7 @@ def _pushes(match: Match, scored: Scored, best: I64, users: Slots) -> list[Push]
             score=score,
             why=Why.EVIDENCE if evidence else Why.DIRECT,
             songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
+            calibrated=calibration is not None,
         )
-        for user, score, evidence in zip(
-            scored.users[best].tolist(), scored.scores[best].tolist(), by_evidence.tolist(), strict=True
-        )
+        for user, score, evidence in zip(scored.users[best].tolist(), told.tolist(), by_evidence.tolist(), strict=True)
     ]

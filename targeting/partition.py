@@ -53,6 +53,8 @@ class Config:
     Attributes:
         at_once: share of the budget that is spent on the request itself.
         history: songs remembered of a user.
+        least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
+            (:attr:`targeting.songs.Songs.calibration`).
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -60,6 +62,7 @@ class Config:
     clustering: prototypes.Clustering = field(default_factory=prototypes.Clustering)
     at_once: float = budget.AT_ONCE
     history: int = audience.HISTORY
+    least_chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +276,9 @@ class Partition:
         )
         at_once = budget.at_once(match.budget, self._config.at_once)
         most = budget.share(at_once, self.number, self.partitions, song_hash) - spent
-        chosen = choose(match, scored, allowed, most, self._users, song_hash)
+        chosen = choose(
+            match, scored, allowed, most, self._users, song_hash, self._songs.calibration, self._config.least_chance
+        )
         batch.pushes.extend(chosen.pushes)
         batch.pushed.setdefault(recording, []).append(chosen.users)
         return Campaign(

@@ -48,6 +48,7 @@ class Scored:
         scores, evidence, direct: float32 (n,); score = evidence + direct, the two parts weighted already.
         heard_users, heard_songs: int64, int32 (t,), every (candidate, index into the neighbours) that was heard.
         speaks: float32 (K,), how much each neighbour says.
+        both: whether the score has its two parts, so that it means what it means for other songs.
     """
 
     users: I64
@@ -57,6 +58,7 @@ class Scored:
     heard_users: NDArray[np.int32]
     heard_songs: NDArray[np.int32]
     speaks: F32
+    both: bool = False
 
 
 def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Scored:
@@ -81,7 +83,7 @@ def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Sco
         return Scored(users, evidence, evidence, np.zeros_like(evidence), heard_users, heard_songs, speaks)
     evidence *= np.float32(how.weight)
     direct = _direct(audience, songs, match, users) * np.float32(1 - how.weight)
-    return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, speaks)
+    return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, speaks, both=True)
 
 
 def _direct(audience: Audience, songs: Songs, match: Match, users: I64) -> F32:

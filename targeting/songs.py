@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from targeting.axes import axes
+from targeting.calibration import Calibration
 from targeting.slots import I64, U64, grow, hash64
 from targeting.types import F32, Match
 
@@ -25,11 +26,13 @@ class Songs:
     A song known by listens alone has no vector; its row is zero. There is one space at a time. Vectors are kept
     stretched along its axes (:mod:`targeting.axes`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.
+    ``calibration`` turns scores in the space in use into chances; a new space starts without one.
     """
 
     def __init__(self) -> None:
         self.space: str | None = None
         self.version = 0
+        self.calibration: Calibration | None = None
         self._slot_of_id: dict[str, int] = {}
         self._slot_of_hash: dict[int, int] = {}
         self._hashes = np.zeros(0, np.uint64)
@@ -121,9 +124,9 @@ class Songs:
         self.version += 1
         slots = self.slots(ids)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        units: F32 = rows / np.where(lengths > 0, lengths, np.float32(1))
+        units = np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
         if space != self.space:
-            self.space, self._space_since = space, self.version
+            self.space, self._space_since, self.calibration = space, self.version, None
             self._vectors = np.zeros((len(self._hashes), rows.shape[1]), np.float32)
             self._axes = axes(units[units.any(axis=1)])
         stretched = units @ self._axes

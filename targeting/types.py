@@ -102,7 +102,8 @@ class Why(StrEnum):
 class Push:
     """One decision: this song to this user.
 
-    ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5.
+    ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
+    chance of a listen where ``calibrated``; otherwise it only orders.
     """
 
     match: Match
@@ -111,6 +112,7 @@ class Push:
     why: Why
     songs: tuple[str, ...]
     prototype: int | None = None
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def served(loaded: Loaded, song: int, how: Relevance) -> F32:
     return loaded.spread(scored.users, scored.scores)
 
 
+SERVED = Arm(DEFAULT, Relevance(), served)
 ARMS = (
     Arm("random", None, nobody),
     Arm("i2i2u", Retrieved(), listeners),
@@ -77,7 +78,7 @@ ARMS = (
     Arm("direct", Taste(), direct),
     Arm("cat_literal", Cat(), cat.score),
     Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), cat.score),
-    Arm(DEFAULT, Relevance(), served),
+    SERVED,
 )
 
 # What is open in an arm, field by field, the present value among the others; chosen on validation.

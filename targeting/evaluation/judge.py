@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from targeting.evaluation import paired
-from targeting.evaluation.arms import ARMS, DEFAULT, OPEN, Arm
+from targeting.evaluation import paired, reliability
+from targeting.evaluation.arms import ARMS, DEFAULT, OPEN, SERVED, Arm
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import AT, NAMES, RECALL_AT, judged
@@ -55,11 +55,25 @@ def evaluate(tests: Sequence[Case], validations: Sequence[Case], tell: Tell = la
         ``targeting`` (arm -> figures over songs with at least 20 listeners and all users, the same
         ``by_listeners``, among the ``pool`` and among each of the cases' ``groups`` of users),
         ``targeting_default``, ``targeting_config`` (arm -> what was chosen), ``paired`` (default minus every other
-        arm) and ``paired_method``; plain numbers and strings, NaN where nothing is to be measured.
+        arm), ``paired_method`` and, where there are validations, ``targeting_calibration`` (the map fitted on them
+        and what :mod:`reliability` says of it on the tests); plain numbers and strings, NaN where nothing is to be
+        measured.
     """
     arms = choose(validations, tell)
     results = measure(tests, arms, tell)
+    calibration = {}
+    if validations:
+        tell("calibrating")
+        fitted = reliability.fitted(validations, SERVED.config)
+        calibration = {
+            "targeting_calibration": {
+                "means": "membership, not response",
+                "map": fitted.to_json(),
+                **reliability.reliability(tests, SERVED.config, fitted),
+            }
+        }
     return {
+        **calibration,
         "targeting": {arm.name: figures(results, arm.name) for arm in arms},
         "targeting_default": DEFAULT,
         "targeting_config": {arm.name: asdict(arm.config) if arm.config else {} for arm in arms},
@@ -88,7 +102,7 @@ def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: N
         for song, song_id in enumerate(case.song_ids):
             hidden = case.listeners(song)
             groups = {ALL: np.ones(case.users, np.bool_), POOL: np.zeros(case.users, np.bool_), **case.groups}
-            groups[POOL][loaded.scored(song, ARMS[-1].config).users] = True
+            groups[POOL][loaded.scored(song, SERVED.config).users] = True
             results.songs.append(song_id)
             results.cases.append(case.name)
             results.listeners.append(int(hidden.sum()))

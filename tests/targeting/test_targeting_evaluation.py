@@ -57,6 +57,9 @@ def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
     assert table[DEFAULT]["by_listeners"]["20-39"]["songs"] == 0
     ahead = figures["paired"][f"{DEFAULT}-random"]["precision_100"]
     assert ahead["low"] > 0.6
+    # The cold songs of all three cases are alike, so the chances learned on one hold in the others.
+    assert figures["targeting_calibration"]["ece"]["all"] < 0.04
+    assert figures["targeting_calibration"]["precision_100"]["distance"] < 0.05
     json.dumps(figures)
 
 

@@ -1,0 +1,97 @@
+"""What chance of a listen does a score stand for?
+
+A monotone map, fitted where the answer is known: on warm songs that were made cold (then a chance is that of being
+among the song's listeners, not of answering a push), or on what earlier pushes led to. It changes no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from targeting.types import F32, F64
+
+# Pairs in the bin of the highest scores, and how much larger each next bin is: the highest scores are few, and the
+# only ones that a budget buys.
+_FIRST = 200
+_WIDER = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Knots of a piecewise linear map; beyond the first and the last it is flat.
+
+    Attributes:
+        scores: ascending.
+        chances: as many, in [0, 1], not descending.
+
+    Raises:
+        ValueError: no knots, or not as described.
+    """
+
+    scores: tuple[float, ...]
+    chances: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.scores) == len(self.chances) > 0:
+            raise ValueError(f"calibration: {len(self.scores)} scores and {len(self.chances)} chances")
+        ascending = all(a < b for a, b in pairwise(self.scores)) and all(a <= b for a, b in pairwise(self.chances))
+        # A NaN would pass no comparison but that of a single knot.
+        if not (ascending and np.isfinite(self.scores).all() and 0 <= self.chances[0] <= self.chances[-1] <= 1):
+            raise ValueError("calibration: scores must ascend, chances must not descend and lie in [0, 1]")
+
+    def chance(self, scores: F32) -> F32:
+        """The chance of a listen for each score, float32 (n,)."""
+        return np.interp(scores, self.scores, self.chances).astype(np.float32)
+
+    def least_score(self, chance: float) -> float:
+        """The smallest score whose chance is at least this; infinity where no score reaches it."""
+        if chance > self.chances[-1]:
+            return float("inf")
+        at = int(np.searchsorted(self.chances, chance))
+        if at == 0:
+            return 0.0
+        return float(np.interp(chance, self.chances[at - 1 : at + 1], self.scores[at - 1 : at + 1]))
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Plain numbers; :meth:`from_json` is the inverse."""
+        return {"scores": list(self.scores), "chances": list(self.chances)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Sequence[float]]) -> Calibration:
+        """
+        Raises:
+            ValueError: something is missing or out of order.
+        """
+        if stored.keys() != {"scores", "chances"}:
+            raise ValueError(f"calibration: has {sorted(stored)}, needs scores and chances")
+        return cls(tuple(map(float, stored["scores"])), tuple(map(float, stored["chances"])))
+
+
+def fit(scores: F32, listened: NDArray[np.bool_] | F64) -> Calibration:
+    """The isotonic regression of listens (n,), 0 or 1, on scores (n,), over bins that widen from the top down.
+
+    Raises:
+        ValueError: nothing to fit, or lengths that differ.
+    """
+    if not len(scores) == len(listened) > 0:
+        raise ValueError(f"calibration: {len(scores)} scores and {len(listened)} outcomes")
+    order = np.argsort(-scores, kind="stable")
+    ends, size = [0], float(_FIRST)
+    while ends[-1] < len(scores):
+        ends.append(min(len(scores), ends[-1] + int(size)))
+        size *= _WIDER
+    counts = np.diff(ends)
+    # From the lowest bin to the highest.
+    centres = (np.add.reduceat(scores[order].astype(np.float64), ends[:-1]) / counts)[::-1]
+    rates = (np.add.reduceat(np.asarray(listened, np.float64)[order], ends[:-1]) / counts)[::-1]
+    chances = isotonic_regression(rates, weights=counts[::-1]).x
+    # Bins of one and the same score are one knot.
+    knots, which = np.unique(centres, return_inverse=True)
+    chances = np.bincount(which, chances * counts[::-1]) / np.bincount(which, counts[::-1])
+    return Calibration(tuple(knots.tolist()), tuple(np.clip(chances, 0, 1).tolist()))

@@ -1,0 +1,100 @@
+"""May a score be taken at its word?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targeting import calibration
+from targeting.calibration import Calibration
+from targeting.evaluation.case import Case
+from targeting.evaluation.loaded import load
+from targeting.relevance import Relevance
+from targeting.slots import I64
+from targeting.types import F32
+
+# Users of a song that a budget would buy.
+BEST = 200
+_BINS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The candidates of all cold songs: score float32 (n,), outcome bool (n,), song int64 (n,), place int64 (n,)."""
+
+    scores: F32
+    listened: NDArray[np.bool_]
+    song: I64
+    place: I64
+
+
+def pairs(cases: Sequence[Case], how: Relevance) -> Pairs:
+    """What production would have scored, and who listened."""
+    parts = []
+    song = 0
+    for case in cases:
+        loaded = load(case)
+        for row in range(len(case.song_ids)):
+            scored = loaded.scored(row, how)
+            place = np.empty(len(scored.users), np.int64)
+            place[np.argsort(-scored.scores, kind="stable")] = np.arange(len(place))
+            parts.append((scored.scores, case.listeners(row)[scored.users], np.full(len(place), song), place))
+            song += 1
+    scores, listened, songs, places = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Pairs(scores, listened, songs, places)
+
+
+def fitted(validations: Sequence[Case], how: Relevance) -> Calibration:
+    """The map that the candidates of warm songs made cold, and who of them listened, give."""
+    known = pairs(validations, how)
+    return calibration.fit(known.scores, known.listened)
+
+
+def reliability(tests: Sequence[Case], how: Relevance, calibrated: Calibration) -> dict[str, Any]:
+    """How far chances lie from what happened, on songs that had no say in the map.
+
+    Returns:
+        ``ece``: expected calibration error over all candidates, and over the best 200 of each song; ``base``: share of
+        listeners among either; ``bins``: chance, share of listeners and number of pairs, over the best 200;
+        ``precision_100``: mean of what the map expects, of what came, and the mean distance of the two, song by song.
+    """
+    seen = pairs(tests, how)
+    chances = calibrated.chance(seen.scores)
+    best = seen.place < BEST
+    first = seen.place < 100
+    counts = np.maximum(np.bincount(seen.song[first]), 1)
+    expected = np.bincount(seen.song[first], chances[first]) / counts
+    came = np.bincount(seen.song[first], seen.listened[first]) / counts
+    return {
+        "ece": {
+            "all": error(chances, seen.listened),
+            f"best_{BEST}": error(chances[best], seen.listened[best]),
+        },
+        "base": {"all": float(seen.listened.mean()), f"best_{BEST}": float(seen.listened[best].mean())},
+        "bins": _bins(chances[best], seen.listened[best]),
+        "precision_100": {
+            "expected": float(expected.mean()),
+            "came": float(came.mean()),
+            "distance": float(np.abs(expected - came).mean()),
+        },
+    }
+
+
+def error(chances: F32, listened: NDArray[np.bool_]) -> float:
+    """Expected calibration error: the mean distance of chance and share of listeners over 20 bins of equal size."""
+    rows = _bins(chances, listened)
+    total = sum(row["pairs"] for row in rows)
+    return float(sum(row["pairs"] * abs(row["chance"] - row["listened"]) for row in rows) / total)
+
+
+def _bins(chances: F32, listened: NDArray[np.bool_]) -> list[dict[str, float]]:
+    order = np.argsort(chances, kind="stable")
+    return [
+        {"chance": float(chances[part].mean()), "listened": float(listened[part].mean()), "pairs": len(part)}
+        for part in np.array_split(order, _BINS)
+        if len(part)
+    ]

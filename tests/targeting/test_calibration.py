@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from targeting.calibration import Calibration, fit
+from targeting.decision import choose
+from targeting.relevance import Scored
+from targeting.slots import Slots
+from targeting.types import F32, Match
+
+SIMPLE = Calibration((0.2, 0.4, 0.8), (0.0, 0.1, 0.5))
+
+
+def test_between_knots_it_is_linear_and_beyond_them_flat() -> None:
+    asked = np.asarray([0, 0.2, 0.3, 0.6, 0.8, 1], np.float32)
+    np.testing.assert_allclose(SIMPLE.chance(asked), [0, 0, 0.05, 0.3, 0.5, 0.5], atol=1e-6)
+
+
+@given(st.floats(1e-3, 0.5))
+def test_the_least_score_of_a_chance_has_that_chance(chance: float) -> None:
+    score = SIMPLE.least_score(chance)
+    assert SIMPLE.chance(np.asarray([score], np.float32))[0] == pytest.approx(chance, abs=1e-6)
+    if score > 0:
+        assert SIMPLE.chance(np.asarray([score - 0.01], np.float32))[0] < chance
+
+
+def test_a_chance_out_of_reach() -> None:
+    assert SIMPLE.least_score(0.51) == float("inf")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_known_chances_are_found_again(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = (rng.random(200_000) ** 3).astype(np.float32)
+    truth = 0.02 + 0.6 * scores**2
+    found = fit(scores, rng.random(len(scores)) < truth)
+    assert np.abs(found.chance(scores) - truth).mean() < 0.006
+    best = scores > 0.9
+    # Three standard errors of the highest bins.
+    assert np.abs(found.chance(scores[best]) - truth[best]).mean() < 0.04
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=2000))
+def test_whatever_is_fitted_is_a_calibration_and_survives_json(pairs: list[tuple[float, bool]]) -> None:
+    scores = np.asarray([score for score, _ in pairs], np.float32)
+    listened = np.asarray([each for _, each in pairs])
+    found = fit(scores, listened)
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+    if len(pairs) <= 200:
+        assert found.chances == (pytest.approx(listened.mean()),)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chances"),
+    [
+        ((), ()),
+        ((0.1,), (0.1, 0.2)),
+        ((0.2, 0.1), (0, 1)),
+        ((0.1, 0.2), (0.5, 0.4)),
+        ((0.1,), (1.2,)),
+        ((np.nan,), (0.5,)),
+    ],
+)
+def test_what_is_no_map_is_refused(scores: tuple[float, ...], chances: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="calibration"):
+        Calibration(scores, chances)
+
+
+def test_what_is_no_record_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs scores and chances"):
+        Calibration.from_json({"scores": [1.0]})
+
+
+def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, Slots]:
+    users = Slots()
+    users.take([f"u{i}" for i in range(len(scores))])
+    nothing = np.zeros(0, np.int32)
+    rows = np.arange(len(scores))
+    scored = Scored(rows, scores, scores / 2, scores / 2, nothing, nothing, np.zeros(0, np.float32), both)
+    match = Match("n", 1, "n", "", (), "s", np.zeros(1, np.float32), (), np.zeros(0, np.float32), 9, 0, 1)
+    return match, scored, users
+
+
+def test_pushes_tell_chances_and_keep_their_order() -> None:
+    match, scored, users = candidates(np.asarray([0.9, 0.3, 0.6, 0.85], np.float32))
+    everyone = np.ones(4, bool)
+    raw = choose(match, scored, everyone, 4, users, 5)
+    told = choose(match, scored, everyone, 4, users, 5, SIMPLE)
+    # Both highest scores stand for .5: the map does not blur which is higher.
+    assert told.users.tolist() == raw.users.tolist() == [0, 3, 2, 1]
+    assert [each.score for each in told.pushes] == pytest.approx([0.5, 0.5, 0.3, 0.05])
+    assert all(each.calibrated for each in told.pushes)
+    assert not any(each.calibrated for each in raw.pushes)
+    assert choose(match, scored, everyone, 4, users, 5, SIMPLE, 0.2).users.tolist() == [0, 3, 2]
+    assert choose(match, scored, everyone, 4, users, 5, SIMPLE, 0.6).users.tolist() == []
+
+
+def test_a_song_scored_by_one_sign_has_no_chances() -> None:
+    match, scored, users = candidates(np.asarray([0.9, 0.3], np.float32), both=False)
+    found = choose(match, scored, np.ones(2, bool), 2, users, 5, SIMPLE, 0.2)
+    assert [each.score for each in found.pushes] == pytest.approx([0.9, 0.3])
+    assert not any(each.calibrated for each in found.pushes)
