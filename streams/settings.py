@@ -204,6 +204,11 @@ class Paths(_Section):
     """What can be fetched or computed again: Kafka's jars, the embedded broker's data."""
 
     @property
+    def state(self) -> Path:
+        """What audience workers keep of their changelogs."""
+        return self.cache / "state"
+
+    @property
     def broker(self) -> Path:
         """The embedded broker: jars, data, log."""
         return self.cache / "kafka"

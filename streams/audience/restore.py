@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.audience.assignment import Positions
+from streams.audience.store import Entry, Unfit
 from streams.clients import consumer
 from streams.clock import Clock
 from streams.errors import Refused, Unavailable
@@ -46,29 +47,34 @@ def read_changelog(
     partition: int,
     clock: Clock,
     keep_alive: Callable[[int, int], None],
-    beside: Beside,
-) -> Iterator[tuple[bytes, bytes | None]]:
-    """Every record of a partition's state, in order, to the changelog's end; a value of None deletes its key.
+    start: int = 0,
+) -> Iterator[Entry]:
+    """Every record of a partition's changelog from ``start``, in order, to its end.
 
     The end is the one that also counts uncommitted records: the committed end can stop short behind an open
     transaction of a dead worker, and what lies behind that transaction would be missed.
 
     Args:
         keep_alive: called about once a second with (offsets read, offsets in all).
-        beside: filled on the way.
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for a minute.
+        Unfit: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
-    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive):
-        key, value = message.key() or b"", message.value()
+    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
+        yield Entry(message.offset() or 0, message.key() or b"", message.value())
+
+
+def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[bytes, bytes | None]]:
+    """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
+    for entry in entries:
         beside.records += 1
-        if key == OFFSETS_KEY:
-            beside.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
+        if entry.key == OFFSETS_KEY:
+            beside.positions = Positions(**msgspec.json.decode(entry.value or b"{}", type=dict[str, int]))
             continue
-        if key.startswith(CAMPAIGN_PREFIX):
-            beside.versions[key] = message.offset() or 0
-        yield key, value
+        if entry.key.startswith(CAMPAIGN_PREFIX):
+            beside.versions[entry.key] = entry.offset
+        yield entry.key, entry.value
 
 
 def reconcile(partition: int, committed: Positions, stored: Positions) -> Positions:
@@ -94,13 +100,16 @@ _PATIENCE_S = 75.0
 
 
 def _to_end(
-    kafka: Kafka, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None]
+    kafka: Kafka, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
 ) -> Iterator[Message]:
     # Its group is never joined nor committed to.
     reader: Consumer = consumer(kafka, "coldstart-restore", enable_partition_eof=True)
     try:
         low, end = _uncommitted_range(kafka, topic, partition)
-        reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        if start > end:
+            raise Unfit(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
+        low = max(low, start)
+        reader.assign([TopicPartition(topic, partition, low)])
         at, spoken = low, clock.monotonic()
         patience = clock.monotonic() + _PATIENCE_S
         while at < end:

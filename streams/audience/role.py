@@ -6,9 +6,10 @@ import signal
 import threading
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
+from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin
 from streams.clock import SystemClock
@@ -18,7 +19,7 @@ from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.settings import Kafka, Settings
-from streams.topics import TOPICS, Naming, Plane
+from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from targeting.partition import Config, Partition
 from targeting.policy import Policy
 from targeting.songs import Songs
@@ -55,6 +56,7 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
         worker = Worker(
             settings.kafka, naming, settings.audience, clock, metrics, view, songs,
             lambda number: Partition(number, naming.audience_partitions, songs, Config(policy=policy)),
+            Stores(settings.paths.state / naming.prefix, changelog_identity(settings.kafka, naming), clock),
             slot, heartbeat, restored,
         )  # fmt: skip
         try:
@@ -75,6 +77,23 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
         worker.close()
         view.close()
         deadline.cancel()
+
+
+def changelog_identity(kafka: Kafka, naming: Naming) -> str:
+    """What no other topic shares, not even a later one of the same name: cluster, name and the broker's id of it.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    name = naming.name(AUDIENCE_STATE)
+    client = admin(kafka)
+    try:
+        found = client.describe_topics(TopicCollection([name]), request_timeout=kafka.request_timeout_s)
+        topic_id = found[name].result(kafka.request_timeout_s).topic_id
+        cluster = client.list_topics(timeout=kafka.request_timeout_s).cluster_id
+    except (KafkaException, TimeoutError) as error:
+        raise Unavailable(f"topic {name}: cannot be described ({error})") from error
+    return f"{cluster}/{name}/{topic_id}"
 
 
 def check_partitions(kafka: Kafka, naming: Naming) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
@@ -19,7 +20,9 @@ from streams.audience.restore import (
     offsets_value,
     read_changelog,
     reconcile,
+    state_records,
 )
+from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.transaction import Aborted, Transactions
 from streams.audience.watchdog import Watchdog
 from streams.clients import producer
@@ -48,7 +51,9 @@ class Held:
         versions: campaign key -> changelog offset of its newest record.
         listens_end: end of the listens when this worker got the partition.
         commands_by: None once commands are read; until then, when reading them begins at the latest.
+        store: the disk's copy of the changelog; None where the disk does not serve.
         staged: what the open transaction does to the state.
+        changelog_end: behind the last changelog record of the last transaction.
     """
 
     state: Partition
@@ -57,7 +62,12 @@ class Held:
     versions: dict[bytes, int]
     listens_end: int
     commands_by: float | None
+    store: Store | None = None
     staged: Staged | None = None
+    changelog_end: int = 0
+
+    def ends_at(self, offset: int) -> None:
+        self.changelog_end = offset + 1
 
     def stated(self, at: Positions) -> Positions:
         """What a commit at ``at`` says of the inputs.
@@ -86,6 +96,7 @@ class Worker:
 
     Args:
         new_partition: makes the empty state of a partition.
+        stores: the disk's copies of the changelog.
         slot: stable number of this worker; a restarted worker takes over its former self by it.
     """
 
@@ -99,6 +110,7 @@ class Worker:
         view: LiveView,
         songs: Songs,
         new_partition: Callable[[int], Partition],
+        stores: Stores,
         slot: int,
         heartbeat: Heartbeat,
         restored: Condition,
@@ -111,6 +123,7 @@ class Worker:
         self._view = view
         self._songs = songs
         self._new_partition = new_partition
+        self._stores = stores
         self._heartbeat = heartbeat
         self._ready = restored
         self._held: dict[int, Held] = {}
@@ -156,6 +169,9 @@ class Worker:
         """Leave the group and send what is on its way. Nothing is half-done between rounds."""
         self._reports.flush(self._kafka.request_timeout_s)
         self._assignment.close()
+        for held in self._held.values():
+            if held.store:
+                held.store.close()
         self._watchdog.close()
 
     # -- the batch ---------------------------------------------------------------------------------------
@@ -212,7 +228,8 @@ class Worker:
         for key, value in staged.outputs.changelog:
             tell = _keep(held.versions, key) if key.startswith(CAMPAIGN_PREFIX) else None
             produce(name(AUDIENCE_STATE), partition, key, value, on_offset=tell)
-        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(held.stated(after)))
+        # The last one, so its offset is where a copy of the changelog stands after this commit.
+        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(held.stated(after)), on_offset=held.ends_at)
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences))
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
@@ -228,6 +245,14 @@ class Worker:
         outputs = held.staged.outputs
         held.state.apply(held.staged)
         held.staged, held.at = None, at
+        if held.store:
+            copied = [Entry(held.versions.get(key, 0), key, value) for key, value in outputs.changelog]
+            copied.append(Entry(0, OFFSETS_KEY, offsets_value(held.stated(at))))
+            try:
+                held.store.write(copied, held.changelog_end)
+            except Unfit as unfit:
+                self._stores.give_up(partition, held.store, str(unfit))
+                held.store = None
         now, answered = self._clock.now(), set()
         for push in outputs.pushes:
             metrics.pushes.labels(push.why.value).inc()
@@ -253,7 +278,9 @@ class Worker:
     def _change(self, new: list[int], gone: list[int]) -> None:
         for partition in gone:
             # Dropped, not saved: the changelog has all that was committed.
-            self._held.pop(partition, None)
+            held = self._held.pop(partition, None)
+            if held and held.store:
+                held.store.close()
             self._metrics.users.remove(str(partition))
             self._metrics.campaigns.remove(str(partition))
             self._lag.forget(partition)
@@ -277,14 +304,19 @@ class Worker:
             self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
 
         committed = self._assignment.committed(partition)
-        beside, state = Beside(), self._new_partition(partition)
-        state.restore(read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, beside))
+        store = self._stores.open(partition)
+        try:
+            state, beside = self._read_state(partition, store, keep_alive)
+        except Unfit as unfit:
+            store = self._stores.renew(partition, store, str(unfit))
+            state, beside = self._read_state(partition, store, keep_alive)
         at = reconcile(partition, committed, beside.positions)
         self._held[partition] = held = Held(
             state=state,
             at=Positions(at.listens, at.commands),
             consumed_before=at.preferences,
             versions=beside.versions,
+            store=store,
             listens_end=self._assignment.ends("listens", [partition])[partition],
             commands_by=self._clock.monotonic() + self._settings.start_wait_s,
         )
@@ -298,6 +330,21 @@ class Worker:
         self._metrics.campaigns.labels(str(partition)).set(state.campaigns)
         _log.info("restored", partition=partition, records=beside.records, seconds=round(seconds, 3))
         self._report(partition, state.accounts())
+
+    def _read_state(
+        self, partition: int, store: Store | None, keep_alive: Callable[[int, int], None]
+    ) -> tuple[Partition, Beside]:
+        """The state from disk and the changelog's tail, or from the changelog alone.
+
+        Raises:
+            Unfit: what is on disk cannot be used.
+        """
+        state, beside = self._new_partition(partition), Beside()
+        start = store.offset if store else 0
+        tail = read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, start)
+        entries = chain(store.entries(), store.filling(tail)) if store else tail
+        state.restore(state_records(entries, beside))
+        return state, beside
 
     def _open_commands(self) -> None:
         """Commands are read once the listens that were waiting are in, but not put off for ever."""

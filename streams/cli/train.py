@@ -14,6 +14,7 @@ from rich.table import Table
 _STAGES = {
     "features": "learning the vocabulary of the warm songs",
     "audiences": "comparing audiences",
+    "tuning": "weighing the parts of content",
     "contexts": "predicting audiences from content, each song left out",
     "epochs": "training the network",
 }

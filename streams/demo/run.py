@@ -262,6 +262,7 @@ def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -
     environment = {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "COLDSTART_TOPICS__PREFIX": naming.prefix,
+        "COLDSTART_PATHS__CACHE": str(plan.folder / "cache"),
         "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": str(naming.audience_partitions),
         "COLDSTART_TOPICS__SONGS_PARTITIONS": str(naming.songs_partitions),
         # Matrix products here are small: more threads would only wait for each other.

@@ -102,6 +102,7 @@ def install(bootstrap_servers: str, prefix: str, folder: Path) -> Running:
     environment = {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "COLDSTART_TOPICS__PREFIX": prefix,
+        "COLDSTART_PATHS__CACHE": str(folder / "cache"),
         "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": str(PARTITIONS),
         "COLDSTART_TOPICS__SONGS_PARTITIONS": "2",
         # The broker takes no less; a killed songs worker is missed for this long.

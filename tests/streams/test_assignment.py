@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Message
-from conftest import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation
 
 from streams.audience.assignment import Assignment, Polled, Positions
 from streams.audience.transaction import Transactions

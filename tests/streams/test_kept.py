@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from conftest import Installation
+from installation import Installation
 
 from streams.clock import SystemClock
 from streams.envelope import Record

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from conftest import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation
 
 from streams.audience.assignment import Positions
-from streams.audience.restore import OFFSETS_KEY, Beside, offsets_value, read_changelog, reconcile
+from streams.audience.restore import OFFSETS_KEY, Beside, offsets_value, read_changelog, reconcile, state_records
 from streams.clients import consumer, producer
 from streams.clock import SystemClock
 from streams.errors import Refused
@@ -36,11 +36,10 @@ def commit(here: Installation, name: str, entries: Iterable[tuple[bytes, bytes |
 
 def read(here: Installation, partition: int = 0) -> tuple[Entries, Beside, list[tuple[int, int]]]:
     beside, alive = Beside(), []
-    found = list(
-        read_changelog(
-            here.kafka, here.naming, partition, SystemClock(), lambda done, total: alive.append((done, total)), beside
-        )
+    entries = read_changelog(
+        here.kafka, here.naming, partition, SystemClock(), lambda done, total: alive.append((done, total))
     )
+    found = list(state_records(entries, beside))
     return found, beside, alive
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from conftest import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation
 
 from streams.clients import consumer, producer
 from streams.clock import SystemClock

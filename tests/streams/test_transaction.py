@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from conftest import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation
 
 from streams.audience.transaction import Aborted, Transactions
 from streams.clients import consumer

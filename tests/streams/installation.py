@@ -1,0 +1,58 @@
+"""An installation of its own for one test: the declared topics under a prefix, and what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from streams.clients import consumer
+from streams.clock import SystemClock
+from streams.envelope import Record
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
+from streams.topics import Naming, Topic
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Installation:
+    """All declared topics under a prefix: two audience partitions, two of songs."""
+
+    kafka: Kafka
+    naming: Naming
+
+    def send(self, topic: Topic, record: Record, partition: int = -1) -> None:
+        """One record, acknowledged."""
+        self.send_all(topic, [record], partition)
+
+    def send_all(self, topic: Topic, records: list[Record], partition: int = -1) -> None:
+        # Not our own producer: an idempotent one asks for its number for half a second.
+        sender = Producer(self.kafka.confluent() | {"partitioner": "murmur2_random"})
+        for each in records:
+            sender.produce(
+                self.naming.name(topic),
+                key=each.key,
+                value=each.value,
+                headers=list(each.headers),
+                partition=partition,
+            )
+        assert sender.flush(PATIENCE_S) == 0
+
+    def read(self, topic: Topic, partition: int | None = None) -> list[Message]:
+        """What a read_committed reader sees now."""
+        snapshot = Snapshot(self.kafka, [self.naming.name(topic)], SystemClock(), partition)
+        try:
+            return list(snapshot.read_to_end())
+        finally:
+            snapshot.close()
+
+    def committed(self, group: str, topic: Topic, partition: int) -> int:
+        """The group's offset; negative when there is none."""
+        reader: Consumer = consumer(self.kafka, f"{self.naming.prefix}{group}")
+        try:
+            (found,) = reader.committed([TopicPartition(self.naming.name(topic), partition)], timeout=PATIENCE_S)
+        finally:
+            reader.close()
+        return int(found.offset)

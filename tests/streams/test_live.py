@@ -1,0 +1,132 @@
+"""Which model is live and which warm songs it retrieves, as the topics tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from installation import PATIENCE_S, Installation
+
+from streams import vectors
+from streams.clock import SystemClock
+from streams.envelope import Record, pack
+from streams.events import LiveModel, WarmSong
+from streams.live import ENCODER, LiveView, Space
+from streams.topics import MODELS, WARM_SONGS
+
+CLOCK = SystemClock()
+
+
+def unit(*values: float) -> vectors.F32:
+    return np.array(values, np.float32)
+
+
+def song(space: str, song_id: str, vector: vectors.F32) -> Record:
+    event = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, vector))
+    return pack(event, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=0)
+
+
+def model(space: str, warm_songs: int, name: str = ENCODER) -> Record:
+    event = LiveModel(
+        name=name, uri="file:///m", manifest_sha256="5e", space=space, dim=2, warm_songs=warm_songs,
+        published_at=datetime(2026, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
+    return pack(event, ce_type=LiveModel.TYPES[0], id=name, source="test", time=0)
+
+
+def deleted(record: Record) -> Record:
+    return Record(record.key, None, [])  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def view(here: Installation) -> Iterator[LiveView]:
+    with closing(LiveView(here.kafka, here.naming, CLOCK)) as view:
+        yield view
+
+
+def follow(view: LiveView, done: Callable[[], bool]) -> None:
+    deadline = CLOCK.monotonic() + PATIENCE_S
+    while not done():
+        assert CLOCK.monotonic() < deadline
+        view.poll(0.2)
+
+
+def warm(view: LiveView) -> dict[str, list[float]] | None:
+    space = view.warm()
+    return None if space is None else dict(zip(space.ids, space.vectors.tolist(), strict=True))
+
+
+def test_a_model_is_live_once_all_its_songs_are_here(here: Installation, view: LiveView) -> None:
+    assert (view.model, view.warm(), view.version) == (None, None, 0)
+    # The order in which the two topics arrive is nobody's promise: here the model comes first.
+    here.send(MODELS, model("x", 2))
+    follow(view, lambda: view.model is not None)
+    assert view.warm() is None
+    here.send(WARM_SONGS, song("x", "a", unit(1, 0)))
+    follow(view, lambda: view.version == 2)
+    assert view.warm() is None
+    here.send(WARM_SONGS, song("x", "b", unit(0, 1)))
+    follow(view, lambda: view.warm() is not None)
+    assert warm(view) == {"a": [1, 0], "b": [0, 1]}
+    assert view.version == 3
+    assert not view.poll()
+
+
+def test_a_swap_changes_the_space_as_a_whole_and_back(here: Installation, view: LiveView) -> None:
+    here.send_all(
+        WARM_SONGS, [song("old", "a", unit(1, 0)), song("new", "a", unit(0, 1)), song("new", "b", unit(0, 1))]
+    )
+    for space, expected in (("old", {"a": [1, 0]}), ("new", {"a": [0, 1], "b": [0, 1]}), ("old", {"a": [1, 0]})):
+        here.send(MODELS, model(space, len(expected)))
+        follow(view, lambda s=space: view.model is not None and view.model.space == s)  # type: ignore[misc]
+        follow(view, lambda: view.warm() is not None)
+        assert warm(view) == expected
+
+
+def test_who_starts_later_sees_the_same(here: Installation) -> None:
+    here.send_all(
+        WARM_SONGS,
+        [
+            song("x", "a", unit(1, 0)),
+            song("x", "b", unit(1, 0)),
+            song("x", "a", unit(0, 1)),
+            song("x", "c", unit(1, 0)),
+        ],
+    )
+    here.send(WARM_SONGS, deleted(song("x", "b", unit(1, 0))))
+    here.send_all(MODELS, [model("x", 2), model("y", 9, name="another")])
+    with closing(LiveView(here.kafka, here.naming, CLOCK)) as later:
+        assert later.model is not None
+        assert later.model.space == "x"
+        assert warm(later) == {"a": [0, 1], "c": [1, 0]}
+        here.send(MODELS, deleted(model("x", 2)))
+        follow(later, lambda: later.model is None)
+        assert later.warm() is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))))
+def test_a_space_holds_what_was_put_and_not_dropped(steps: list[tuple[bool, int]]) -> None:
+    space, expected = Space(), {}
+    for number, (put, song_number) in enumerate(steps):
+        if put:
+            space.put(str(song_number), unit(number, song_number))
+            expected[str(song_number)] = [number, song_number]
+        else:
+            space.drop(str(song_number))
+            expected.pop(str(song_number), None)
+        assert dict(zip(space.ids, space.vectors.tolist(), strict=True)) == expected
+
+
+def test_a_space_grows_with_its_songs() -> None:
+    space = Space()
+    for number in range(3000):
+        space.put(f"s{number}", unit(number, -number))
+    assert space.vectors.shape == (3000, 2)
+    assert space.vectors.dtype == np.float32
+    assert space.vectors[:, 0].tolist() == list(range(3000))
+    assert space.ids[1024] == "s1024"

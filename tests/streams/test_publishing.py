@@ -1,0 +1,121 @@
+"""An artifact goes live: every warm song first, then the model, and nothing of a torn one."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from installation import Installation
+from scipy import sparse
+
+from encoder import artifact
+from encoder import train as training
+from encoder.artifact import ArtifactError, load_warm, read_manifest
+from encoder.content import ContentTable, SongContent
+from encoder.data.dataset import Dataset
+from streams.broker import EmbeddedKafka
+from streams.clock import ManualClock, SystemClock
+from streams.errors import Refused, Unavailable
+from streams.events import LiveModel, WarmSong
+from streams.live import ENCODER, LiveView
+from streams.publishing import publish
+from streams.settings import Kafka
+from streams.songs.role import load_encoder
+from streams.topics import MODELS, WARM_SONGS, Naming
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small trained encoder."""
+    rng = np.random.default_rng(0)
+    songs = [
+        SongContent({"audio": rng.normal(size=3).tolist()}, {"tags": {f"tag{row % 4}": 1.0, "music": 0.5}})
+        for row in range(40)
+    ]
+    dataset = Dataset(
+        name="small",
+        content=ContentTable.from_songs([f"song{row}" for row in range(40)], songs),
+        user_ids=tuple(f"user{row}" for row in range(60)),
+        plays=sparse.csr_matrix((rng.random((40, 60)) < 0.3).astype(np.float32)),
+    )
+    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    path = tmp_path_factory.mktemp("publishing") / "model"
+    artifact.save(training.train(dataset, np.arange(40), config), path)
+    return path
+
+
+class Noon(SystemClock):
+    """Deadlines run, the wall clock stands."""
+
+    def now(self) -> float:
+        return NOW
+
+
+def test_what_is_published_is_what_is_live(here: Installation, model: Path) -> None:
+    warm, manifest = load_warm(model), read_manifest(model)
+    total = len(warm.content)
+    progress: list[tuple[int, int]] = []
+    live = publish(model, here.kafka, here.naming, Noon(), lambda done, of: progress.append((done, of)))
+    assert (live.space, live.dim, live.warm_songs) == (manifest.space, manifest.dim, total)
+    assert live.manifest_sha256 == sha256((model / "manifest.json").read_bytes()).hexdigest()
+    assert live.published_at.timestamp() == NOW
+    assert progress[-1] == (total, total)
+
+    with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
+        assert view.model == live
+        space = view.warm()
+        assert space is not None
+        vectors = dict(zip(space.ids, space.vectors, strict=True))
+    assert vectors.keys() == set(warm.content.song_ids)
+    for song_id, vector in zip(warm.content.song_ids, warm.vectors, strict=True):
+        np.testing.assert_array_equal(vectors[song_id], vector)
+
+    # A later encoder can take the songs over: their content is whole.
+    for message in here.read(WARM_SONGS):
+        song = msgspec.json.decode(message.value() or b"", type=WarmSong)
+        assert message.key() == f"{manifest.space} {song.song_id}".encode()
+        assert SongContent(song.dense, song.bags) == warm.content.song(warm.content.song_ids.index(song.song_id))
+    np.testing.assert_array_equal(
+        load_encoder(live).encode(warm.content), artifact.load_encoder(model).encode(warm.content)
+    )
+
+
+def test_publishing_again_changes_nothing_but_the_date(here: Installation, model: Path) -> None:
+    first = publish(model, here.kafka, here.naming, ManualClock(NOW))
+    again = publish(model, here.kafka, here.naming, ManualClock(NOW + 60))
+    assert msgspec.structs.replace(again, published_at=first.published_at) == first
+    records = here.read(WARM_SONGS)
+    assert len(records) == 2 * first.warm_songs
+    assert len({(message.key(), message.value()) for message in records}) == first.warm_songs
+    assert [message.key() for message in here.read(MODELS)] == [ENCODER.encode()] * 2
+
+
+def test_nothing_is_said_of_a_torn_artifact(here: Installation, model: Path, tmp_path: Path) -> None:
+    for torn in ("model.safetensors", "warm.safetensors", "warm_songs.json.gz", "schema.json"):
+        copy = Path(shutil.copytree(model, tmp_path / torn))
+        data = bytearray((copy / torn).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / torn).write_bytes(data)
+        with pytest.raises(ArtifactError, match=torn):
+            publish(copy, here.kafka, here.naming, SystemClock())
+    assert here.read(WARM_SONGS) == here.read(MODELS) == []
+
+
+def test_missing_topics_are_named(kafka: EmbeddedKafka, prefix: str, model: Path) -> None:
+    with pytest.raises(Unavailable, match=rf"{prefix}.*topics create"):
+        publish(model, Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1), SystemClock())
+
+
+def test_a_worker_refuses_an_artifact_that_is_not_the_published_one(here: Installation, model: Path) -> None:
+    live: LiveModel = publish(model, here.kafka, here.naming, SystemClock())
+    with pytest.raises(Refused, match=r"holds space .*published was 'other-1'"):
+        load_encoder(msgspec.structs.replace(live, space="other-1"))
+    with pytest.raises(Refused, match=r"s3://bucket/model.*not a file"):
+        load_encoder(msgspec.structs.replace(live, uri="s3://bucket/model"))
