@@ -200,11 +200,13 @@ class FeatureSchema:
         return Features(bags, dense, missing, np.hstack(amounts) if amounts else np.zeros((n, 0), np.float32), unseen)
 
     def _amounts(self, schema: DenseSchema, bag: Bag | None, n: int) -> F32:
-        """float32 (n, 2): how much each song's bag says, within four deviations; 0 where it says nothing."""
+        """float32 (n, 2): how much each song's bag says in seen terms, within four deviations; 0 where nothing."""
         if bag is None:
             return np.zeros((n, 2), np.float32)
-        unit = next(b.unit for b in self.bags if b.name == schema.name)
-        values = np.clip((_amounts(bag, unit) - schema.mean) / schema.scale, -4, 4)
+        b, block = next((b, block) for b, block in enumerate(self.bags) if block.name == schema.name)
+        seen = np.array([term in self._columns[b] for term in bag.terms], bool)
+        known = Bag((), bag.weights[:, np.flatnonzero(seen)])
+        values = np.clip((_amounts(known, block.unit) - schema.mean) / schema.scale, -4, 4)
         return np.asarray(np.nan_to_num(values, nan=0.0), np.float32)
 
     def _bag(self, b: int, bag: Bag, missing: F32) -> tuple[I64, I64, F32, I64]:

@@ -109,7 +109,7 @@ ARMS: dict[str, Arm] = {
             "rank": _RANKS,
             "hidden_share": (0.3, 0.5, 0.7),
             "dropout": (0.1, 0.3, 0.5),
-            "rate": (5e-4, 1e-3, 2e-3),
+            "rate": (1e-3, 2e-3, 4e-3),
         },
     ),
     "clcrec": Arm(
@@ -117,10 +117,11 @@ ARMS: dict[str, Arm] = {
         neural.CLCRec(),
         {
             **_READING,
-            "temperature": (0.1, 0.2, 0.4),
-            "between": (0.2, 0.5, 0.8),
-            "mixed": (0.3, 0.5, 0.8),
+            "temperature": (0.05, 0.1, 0.2),
+            "between": (0.1, 0.2, 0.5),
+            "mixed": (0.2, 0.5, 0.8),
             "dropout": (0.1, 0.3, 0.5),
+            "rate": (2e-3, 5e-3),
         },
     ),
     DEFAULT: Arm("the default", Encoder(), _OURS),

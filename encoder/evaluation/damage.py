@@ -47,8 +47,8 @@ def estranged(content: ContentTable, bag: str, count: int = UNSEEN) -> ContentTa
     strange = sparse.csr_matrix(
         (np.ones(n * count, np.float32), columns, np.arange(0, n * count + 1, count)), shape=(n, n * count)
     )
-    # The line break keeps them apart from any term that a file can hold on one line.
-    terms = (*own.terms, *(f"\nunseen-{column}" for column in columns))
+    # One word each: a term of known words would tell something.
+    terms = (*own.terms, *(f"unseen0{column}" for column in columns))
     grown = Bag(terms, sparse.hstack([own.weights, strange], "csr"))
     return replace(content, bags={**content.bags, bag: grown})
 

@@ -46,8 +46,8 @@ class DropoutNet:
     rank: int = 128
     hidden_share: float = 0.5
     dropout: float = 0.3
-    rate: float = 1e-3
-    epochs: int = 40
+    rate: float = 2e-3
+    epochs: int = 20
 
     def fit(self, warm: Dataset, seed: int) -> Vectors:
         generator = torch.Generator().manual_seed(seed)
@@ -85,11 +85,11 @@ class CLCRec:
 
     reading: Reading = "logs"
     dim: int = 128
-    temperature: float = 0.2
-    between: float = 0.5
+    temperature: float = 0.1
+    between: float = 0.2
     mixed: float = 0.5
     dropout: float = 0.3
-    rate: float = 2e-3
+    rate: float = 5e-3
     epochs: int = 4
 
     def fit(self, warm: Dataset, seed: int) -> Vectors:
