@@ -10,7 +10,7 @@ import numpy as np
 from streams.demo import plots
 from streams.demo.html import DASH, Html, count, known, megabytes, milliseconds, of_ten, seconds, share, tag
 from streams.demo.judge import CUTS, ENOUGH_LISTENERS
-from streams.demo.run import Outcome
+from streams.demo.outcome import Outcome
 from streams.demo.style import STYLE
 
 # arm -> its name in a plot, its name in a table, what it means.

@@ -5,19 +5,14 @@ Broker, data, training, publish, workers, history, uploads, answers, judgement.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -25,23 +20,22 @@ from encoder import artifact
 from encoder.data.dataset import Dataset
 from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
-from encoder.data.split import Split, split
+from encoder.data.split import split
 from streams.broker import EmbeddedKafka
-from streams.clients import admin, consumer, producer
+from streams.clients import admin
 from streams.clock import SystemClock
-from streams.demo.events import history, poisoned, upload_event, upload_record
+from streams.demo.events import upload_event
+from streams.demo.feed import PATIENCE_S, Tick, replay, upload
 from streams.demo.follow import Follower
-from streams.demo.judge import Judgement, judge
+from streams.demo.judge import judge
+from streams.demo.memory import PeakMemory
+from streams.demo.outcome import Outcome
 from streams.demo.processes import RoleProcess
-from streams.envelope import Record
 from streams.errors import Refused, Unavailable
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
-from streams.topics import LISTENS, SONG_UPLOADS, TOPICS, Naming
-
-# An upload that nobody answered for this long will not be answered any more.
-_PATIENCE_S = 90.0
+from streams.topics import TOPICS, Naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,70 +69,6 @@ class Plan:
     bootstrap: str | None
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What the demo saw. ``seconds``: phase -> how long; ``memory_mb``: process -> peak resident size."""
-
-    dataset: str
-    citation: str | None
-    users: int
-    warm_songs: int
-    uploads: int
-    songs_without_content: int
-    partitions: int
-    answered: int
-    dead_letters: int
-    dead_letters_identical: bool
-    dead_letter_reasons: dict[str, int]
-    push_targets: int
-    pushes_doubled: int
-    latencies: dict[str, list[float]]
-    judgement: Judgement
-    seconds: dict[str, float] = field(default_factory=dict)
-    memory_mb: dict[str, float] = field(default_factory=dict)
-    listens: int = 0
-    example: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Every upload answered by every partition, every bad one by a dead letter, nothing twice."""
-        return self.answered == self.uploads and self.dead_letters_identical and not self.pushes_doubled
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures, under the names that the README explains."""
-        return {
-            "dataset": self.dataset,
-            "users": self.users,
-            "warm_songs": self.warm_songs,
-            "listens": self.listens,
-            "partitions": self.partitions,
-            "uploads": self.uploads,
-            "songs_without_content": self.songs_without_content,
-            "uploads_answered_by_every_partition": self.answered,
-            "dead_letters": self.dead_letters,
-            "dead_letters_identical": self.dead_letters_identical,
-            "dead_letter_reasons": self.dead_letter_reasons,
-            "push_targets": self.push_targets,
-            "pushes_doubled": self.pushes_doubled,
-            "latency_ms": {
-                which: {"p50": _percentile(values, 50), "p99": _percentile(values, 99), "n": len(values)}
-                for which, values in self.latencies.items()
-            },
-            "judged_songs": self.judgement.songs,
-            "precision": {
-                arm: {str(cut): _number(value) for cut, value in cuts.items()}
-                for arm, cuts in self.judgement.precision.items()
-            },
-            "recall_200": {arm: _number(value) for arm, value in self.judgement.recall_200.items()},
-            "r_precision": {
-                bucket: {arm: _number(value) for arm, value in arms.items()}
-                for bucket, arms in self.judgement.r_precision.items()
-            },
-            "seconds": {phase: round(value, 1) for phase, value in self.seconds.items()},
-            "memory_mb": {name: round(value) for name, value in self.memory_mb.items()},
-        }
-
-
 def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
     """Do it all; progress goes to the console.
 
@@ -153,7 +83,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
     naming = Naming(f"demo-{uuid.uuid4().hex[:8]}.", plan.partitions, settings.topics.songs_partitions)
     with ExitStack() as stack:
         bars = stack.enter_context(_bars(console))
-        memory = stack.enter_context(_Memory())
+        memory = stack.enter_context(PeakMemory())
         with _phase("data", seconds, bars, "data set") as tick:
             dataset = _dataset(plan, tick)
         parts = split(dataset, plan.seed)
@@ -181,7 +111,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
             workers = _start_workers(plan, kafka, naming, stack)
             memory.watch(workers)
         with _phase("history", seconds, bars, "replaying listens") as tick:
-            listens = _replay(dataset, parts, kafka, naming, tick, workers)
+            listens = replay(dataset, parts, kafka, naming, tick, workers)
 
         follower = Follower(kafka, naming)
         stack.callback(follower.close)
@@ -189,7 +119,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         # Such a song cannot be uploaded: there is nothing to match it by.
         uploads = [event for event in uploads if event.features or event.tags or event.genres or event.artist_ids]
         with _phase("uploads", seconds, bars, f"uploading {len(uploads):,} cold songs") as tick:
-            sent, poison = _upload(plan, uploads, kafka, naming, tick, workers)
+            sent, poison = upload(uploads, plan.rate, plan.poison, kafka, naming, tick, workers)
         with _phase("answers", seconds, bars, "waiting for every partition's answer") as tick:
             _await_answers(plan, list(sent), follower, len(poison), tick, workers)
         with _phase("judging", seconds, bars, "comparing with the hidden listeners"):
@@ -227,9 +157,6 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         listens=listens,
         example=_example(dataset, uploads, follower),
     )
-
-
-Tick = Callable[[int, int], None]
 
 
 def _dataset(plan: Plan, tick: Tick) -> Dataset:
@@ -282,73 +209,14 @@ def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -
         log = logs / f"{naming.prefix}{name}.log"
         workers.append(RoleProcess(name, args, environment, log))
         stack.callback(workers[-1].stop)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while waiting := {w.name: reasons for w in workers if (reasons := w.readiness())}:
         if time.monotonic() > deadline:
-            raise Unavailable(f"not ready after {_PATIENCE_S:g} s: {waiting}; logs are in {logs}")
+            raise Unavailable(f"not ready after {PATIENCE_S:g} s: {waiting}; logs are in {logs}")
         for worker in workers:
             worker.watch()
         time.sleep(0.2)
     return workers
-
-
-def _replay(
-    dataset: Dataset, parts: Split, kafka: Kafka, naming: Naming, tick: Tick, workers: list[RoleProcess]
-) -> int:
-    """Send every listen of the warm songs and wait until the audience has committed them; returns how many."""
-    total = int(np.diff(dataset.plays.indptr)[parts.warm].sum())
-    sender, topic = producer(kafka), naming.name(LISTENS)
-    for count, record in enumerate(history(dataset, parts, time.time()), 1):
-        _produce(sender, topic, record)
-        if count % 1000 == 0:
-            tick(count // 2, total)
-    _flush(sender)
-    group: Consumer = consumer(kafka, f"{naming.prefix}audience")
-    wanted = [TopicPartition(topic, p) for p in range(naming.audience_partitions)]
-    done, patience = -1, time.monotonic() + _PATIENCE_S
-    while done < total:
-        committed = sum(max(0, each.offset) for each in group.committed(wanted, timeout=10))
-        if committed > done:
-            done, patience = committed, time.monotonic() + _PATIENCE_S
-        if time.monotonic() > patience:
-            raise Unavailable(f"{topic}: {done:,} of {total:,} listens consumed, and no more for {_PATIENCE_S:g} s")
-        tick((total + done) // 2, total)
-        for worker in workers:
-            worker.watch()
-        time.sleep(0.1)
-    group.close()
-    return total
-
-
-def _upload(
-    plan: Plan, uploads: list[Any], kafka: Kafka, naming: Naming, tick: Tick, workers: list[RoleProcess]
-) -> tuple[dict[str, float], list[bytes]]:
-    """Send the uploads at the asked rate, the malformed ones spread evenly among them.
-
-    Returns:
-        song_id -> Unix seconds of its sending, and the values of the malformed ones.
-    """
-    sender, topic = producer(kafka), naming.name(SONG_UPLOADS)
-    sent: dict[str, float] = {}
-    bad: list[bytes] = []
-    start = time.monotonic()
-    for number, event in enumerate(uploads):
-        due = start + number / plan.rate
-        while (wait := due - time.monotonic()) > 0:
-            sender.poll(min(wait, 0.05))
-        now = time.time()
-        record = upload_record(event, now)
-        sent[event.song_id] = now
-        _produce(sender, topic, record)
-        while len(bad) * len(uploads) < plan.poison * (number + 1):
-            malformed = poisoned(record, len(bad))
-            bad.append(malformed.value)
-            _produce(sender, topic, malformed)
-        tick(number + 1, len(uploads))
-        for worker in workers:
-            worker.watch()
-    _flush(sender)
-    return sent, bad
 
 
 def _await_answers(
@@ -356,13 +224,13 @@ def _await_answers(
 ) -> None:
     """Wait until every partition has answered every upload, or nothing has come for long."""
     everyone = set(range(plan.partitions))
-    seen, patience = -1, time.monotonic() + _PATIENCE_S
+    seen, patience = -1, time.monotonic() + PATIENCE_S
     while True:
         done = sum(follower.answered(song) == everyone for song in songs)
         arrived = done + len(follower.dead)
         tick(done, len(songs))
         if arrived > seen:
-            seen, patience = arrived, time.monotonic() + _PATIENCE_S
+            seen, patience = arrived, time.monotonic() + PATIENCE_S
         if done == len(songs) and len(follower.dead) >= poison:
             return
         if time.monotonic() > patience:
@@ -371,23 +239,6 @@ def _await_answers(
         for worker in workers:
             worker.watch()
         time.sleep(0.1)
-
-
-def _produce(sender: Producer, topic: str, record: Record) -> None:
-    while True:
-        try:
-            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers))
-        except BufferError:
-            sender.poll(0.05)
-        else:
-            sender.poll(0)
-            return
-
-
-def _flush(sender: Producer) -> None:
-    left = sender.flush(60)
-    if left:
-        raise Unavailable(f"{left} records were not acknowledged within 60 s")
 
 
 def _example(dataset: Dataset, uploads: list[Any], follower: Follower) -> dict[str, Any]:
@@ -406,41 +257,6 @@ def _example(dataset: Dataset, uploads: list[Any], follower: Follower) -> dict[s
         "pushes": len(answer.pushes),
         "best_score": max(answer.pushes)[0],
     }
-
-
-class _Memory:
-    """Peak resident size of this process and its children, by name, and of all together."""
-
-    def __init__(self) -> None:
-        self.peaks: dict[str, float] = {"total": 0.0}
-        self._names: dict[int, str] = {os.getpid(): "demo"}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
-
-    def watch(self, workers: list[RoleProcess]) -> None:
-        self._names |= {worker.pid: worker.name for worker in workers}
-
-    def __enter__(self) -> _Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.5):
-            total = 0.0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    size = process.memory_info().rss / 2**20
-                    name = self._names.get(process.pid) or process.name()
-                except psutil.NoSuchProcess:
-                    continue
-                total += size
-                self.peaks[name] = max(self.peaks.get(name, 0.0), size)
-            self.peaks["total"] = max(self.peaks["total"], total)
 
 
 def _bars(console: Console) -> Progress:
@@ -468,11 +284,3 @@ def _phase(name: str, seconds: dict[str, float], bars: Progress, words: str) -> 
     yield tick
     seconds[name] = time.monotonic() - started
     bars.update(task, completed=total, total=total)
-
-
-def _percentile(values: list[float], which: float) -> float | None:
-    return round(float(np.percentile(values, which)), 1) if values else None
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -12,7 +12,7 @@ import pytest
 from streams.demo import html, plots
 from streams.demo.judge import CUTS, Judgement
 from streams.demo.report import write_report
-from streams.demo.run import Outcome
+from streams.demo.outcome import Outcome
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")
