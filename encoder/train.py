@@ -27,7 +27,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
-from encoder import context, supervision, views
+from encoder import context, supervision, tuning, views
 from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import Features, FeatureSchema
@@ -46,6 +46,7 @@ class Config:
         dim: of the embedding.
         factors: rank of the audience vectors that the contexts predict.
         bandwidth, ridge, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
+        tune: whether the first two, and the weights of the blocks of content, are only where tuning starts from.
         contexts: whether the network reads them.
         terms: bag columns the network reads, the most frequent ones; the contexts read all.
         targets: songs with the most similar listeners that are each song's targets.
@@ -63,6 +64,7 @@ class Config:
     factors: int = 256
     bandwidth: float = 2.0
     ridge: float = 0.25
+    tune: bool = True
     neighbours: int = 20
     landmarks: int = 4096
     remembered: int = 32_768
@@ -146,17 +148,22 @@ def train(
     schema = FeatureSchema.learn(content)
     rng = np.random.default_rng(config.seed)
     versions = [content, *(views.transformed(content, rng) for _ in range(config.views))]
-    songs, *_ = features = [schema.transform(version) for version in versions]
     report(Progress("audiences", 0, 1))
     listeners = supervision.listener_rows(dataset.plays[warm_rows])
     vectors = supervision.audience_vectors(listeners, config.factors, rng)
     targets = supervision.targets(listeners, config.targets)
+    bandwidth, ridge = config.bandwidth, config.ridge
+    if config.tune:
+        report(Progress("tuning", 0, 1))
+        tuned = tuning.tune(schema, schema.transform(content), vectors, listeners, bandwidth, ridge, rng)
+        schema, bandwidth, ridge = tuned.schema, tuned.bandwidth, tuned.ridge
     report(Progress("contexts", 0, 1))
+    songs, *_ = features = [schema.transform(version) for version in versions]
     loo = context.fit(
         songs,
         vectors,
-        bandwidth=config.bandwidth,
-        ridge=config.ridge,
+        bandwidth=bandwidth,
+        ridge=ridge,
         neighbours=config.neighbours,
         landmarks=config.landmarks,
         remembered=config.remembered,
