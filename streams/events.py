@@ -7,7 +7,6 @@ contract: a test decodes each of them.
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -39,6 +38,10 @@ VectorBytes = Annotated[
     bytes,
     Meta(description="base64 of the binary vector layout: magic, version, dtype, dimension, space, vector"),
 ]
+
+
+LARGEST = 1e18
+"""Of a number in a song's content: squares of it still fit 32-bit floats, in which the encoder computes."""
 
 
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -112,11 +115,11 @@ class SongUpload(Event, frozen=True, kw_only=True):
         if not (self.features or self.tags or self.genres or self.artist_ids):
             raise InvalidField("features, tags, genres, artist_ids: at least one of them is needed, all are empty")
         for name, feature in self.features.items():
-            if not all(map(math.isfinite, feature.vector)):
-                raise InvalidField(f"features.{name}.vector: holds a value that is not finite")
+            if not all(abs(value) <= LARGEST for value in feature.vector):
+                raise InvalidField(f"features.{name}.vector: holds a value beyond {LARGEST:g}")
         for tag, weight in self.tags.items():
-            if not math.isfinite(weight):
-                raise InvalidField(f"tags.{tag}: {weight} is not finite")
+            if not weight <= LARGEST:
+                raise InvalidField(f"tags.{tag}: {weight:g}, at most {LARGEST:g} is allowed")
 
     @classmethod
     def taken_down(cls, ce_type: str) -> bool:

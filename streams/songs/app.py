@@ -17,6 +17,7 @@ import faust
 import msgspec
 import structlog
 
+from encoder.content import SongContent
 from streams.clock import Clock
 from streams.dead_letters import Origin, dead_letter
 from streams.envelope import Received, Record, pack, unpack
@@ -127,9 +128,10 @@ async def _or_leave(work: Awaitable[None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Fresh:
-    """An upload that has an effect. ``timestamp`` is its record's, Unix seconds."""
+    """An upload that has an effect. ``timestamp`` is its record's, Unix seconds; a takedown has no content."""
 
     upload: Received[SongUpload]
+    content: SongContent | None
     timestamp: float
     partition: int
 
@@ -139,11 +141,15 @@ async def _serve_uploads(role: SongsRole, topics: _FaustTopics, events: Sequence
     metrics.batch_records.observe(len(events))
     sends: list[Awaitable[Any]] = []
     fresh: dict[str, _Fresh] = {}
+    # One for the whole batch: what fits one model need not fit the next.
+    matcher = role.matcher()
     with metrics.uploads_waiting.track_inprogress():
         for event in events:
             message = event.message
             try:
                 upload = unpack(SongUpload, message.key, message.value, message.headers, now)
+                ends = SongUpload.taken_down(upload.type)
+                content = None if ends else matcher.fitting(content_of(upload.event), metrics)
             except BadRecord as error:
                 sends.append(await topics.bury(message, "songs.validate", error))
                 metrics.dead_letters.labels("songs.validate", type(error).__name__).inc()
@@ -155,14 +161,13 @@ async def _serve_uploads(role: SongsRole, topics: _FaustTopics, events: Sequence
             same = fresh.get(song_id)
             what = novelty(upload, _served(same.upload) if same else _known(ledger.get(song_id.encode())))
             if what is Novelty.NEW:
-                fresh[song_id] = _Fresh(upload, message.timestamp, message.partition)
+                fresh[song_id] = _Fresh(upload, content, message.timestamp, message.partition)
             else:
                 metrics.uploads_ignored.labels(what.value).inc()
-        active = [song_id for song_id, each in fresh.items() if not SongUpload.taken_down(each.upload.type)]
+        active = {song_id: each.content for song_id, each in fresh.items() if each.content is not None}
         matched: dict[str, Matched] = {}
         if active:
-            contents = [content_of(fresh[song_id].upload.event) for song_id in active]
-            found = role.matcher().match(contents, role.settings.neighbours, metrics)
+            found = matcher.match(list(active.values()), role.settings.neighbours, metrics)
             matched = dict(zip(active, found, strict=True))
         for song_id, each in fresh.items():
             record = _request(role, each, matched.get(song_id))

@@ -11,6 +11,7 @@ import numpy as np
 from encoder.content import ContentTable, SongContent
 from encoder.serving import Encoder
 from streams import vectors
+from streams.errors import InvalidField
 from streams.events import Neighbour
 from streams.live import Space
 from streams.metrics import SongsMetrics
@@ -41,8 +42,22 @@ class Matcher:
             index.add(np.arange(len(warm.ids)), warm.vectors)
         return cls(encoder, index, tuple(warm.ids))
 
+    def fitting(self, content: SongContent, metrics: SongsMetrics) -> SongContent:
+        """What of a song's content the encoder can take: dense features it never met are left out.
+
+        Raises:
+            InvalidField: a dense feature that it knows has another dimension.
+        """
+        dims = {dense.name: len(dense.mean) for dense in self.encoder.schema.dense}
+        for name, vector in content.dense.items():
+            if len(vector) != dims.get(name, len(vector)):
+                raise InvalidField(f"features.{name}.vector: {len(vector)} values, the live model takes {dims[name]}")
+        known = {name: vector for name, vector in content.dense.items() if name in dims}
+        metrics.unseen_content.inc(len(content.dense) - len(known))
+        return SongContent(known, content.bags)
+
     def match(self, songs: Sequence[SongContent], neighbours: int, metrics: SongsMetrics) -> list[Matched]:
-        """Encode songs and search for each; with an empty index a song has its vector alone."""
+        """Encode songs, as :meth:`fitting` gave them, and search; with an empty index a song has its vector alone."""
         started = time.perf_counter()
         names = tuple(str(row) for row in range(len(songs)))
         features = self.encoder.schema.transform(ContentTable.from_songs(names, songs))

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from installation import Installation
+from prometheus_client import CollectorRegistry
 from scipy import sparse
 
 from encoder import artifact
@@ -20,13 +21,16 @@ from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams.broker import EmbeddedKafka
 from streams.clock import ManualClock, SystemClock
-from streams.errors import Refused, Unavailable
-from streams.events import LiveModel, WarmSong
-from streams.live import ENCODER, LiveView
+from streams.errors import InvalidField, Refused, Unavailable
+from streams.events import LARGEST, LiveModel, WarmSong
+from streams.live import ENCODER, LiveView, Space
+from streams.metrics import SongsMetrics
 from streams.publishing import publish
 from streams.settings import Kafka
+from streams.songs.matcher import Matcher
 from streams.songs.role import load_encoder
 from streams.topics import MODELS, WARM_SONGS, Naming
+from streams.vectors import unpack
 
 NOW = 1_800_000_000.0
 
@@ -119,3 +123,21 @@ def test_a_worker_refuses_an_artifact_that_is_not_the_published_one(here: Instal
         load_encoder(msgspec.structs.replace(live, space="other-1"))
     with pytest.raises(Refused, match=r"s3://bucket/model.*not a file"):
         load_encoder(msgspec.structs.replace(live, uri="s3://bucket/model"))
+
+
+def test_content_that_the_model_cannot_take_is_refused_by_name_or_left_out(model: Path) -> None:
+    matcher = Matcher.build(artifact.load_encoder(model), Space())
+    registry = CollectorRegistry()
+    metrics = SongsMetrics(registry)
+    with pytest.raises(InvalidField, match=r"features\.audio\.vector: 2 values, the live model takes 3"):
+        matcher.fitting(SongContent({"audio": [1.0, 2.0]}), metrics)
+    bags = {"tags": {"tag1": 1.0}}
+    songs = [SongContent({"audio": [1.0, 2.0, 3.0]}, bags)] * 2
+    # Two uploads may even differ in the size of a feature that the model never met.
+    strange = [SongContent(song.dense | {"lyrics:x": [1.0] * size}, bags) for size, song in enumerate(songs, 1)]
+    assert [matcher.fitting(song, metrics) for song in strange] == songs
+    assert registry.get_sample_value("coldstart_unseen_content_total") == 2
+    huge = SongContent({"audio": [LARGEST, -LARGEST, LARGEST]}, {"tags": {"tag1": LARGEST, "music": LARGEST}})
+    for matched in matcher.match([*songs, matcher.fitting(huge, metrics)], 5, metrics):
+        assert np.linalg.norm(unpack(matched.vector)[1]) == pytest.approx(1, abs=1e-5)
+        assert matched.neighbours == []

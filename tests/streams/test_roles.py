@@ -16,7 +16,7 @@ from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.demo.follow import Follower
 from streams.envelope import Record, pack
-from streams.events import Campaign, PushTarget, SongUpload, UserPreferences
+from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
 from streams.snapshot import Snapshot
 from streams.topics import CAMPAIGNS, LISTENS, PREFERENCES, PUSH_TARGETS, SONG_UPLOADS, Topic
 
@@ -165,3 +165,22 @@ def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Running,
     song = copies(running.songs, 1)[0]
     running.upload([song])
     running.wait_until_answered(follower, [song.song_id])
+
+
+def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
+    running: Running, follower: Follower
+) -> None:
+    features = {"audio": DenseFeature("default", [1.0, 2.0]), "lyrics": DenseFeature("nobody", [1.0])}
+    wrong = named(running, "wrong-size", features=features)
+    # A feature that the model never met is no error, in whatever size.
+    strange = [
+        named(running, f"strange-{size}", features={"lyrics": DenseFeature("nobody", [1.0] * size)}) for size in (1, 2)
+    ]
+    before, process = len(follower.dead), running.workers[0].pid
+    running.upload([wrong, *strange])
+    running.wait_until_answered(follower, [song.song_id for song in strange])
+    running.wait_until(lambda: len(follower.dead) > before, lambda: "no dead letter for features of another size")
+    _, error, reason = follower.dead[-1]
+    assert error == "InvalidField"
+    assert reason.startswith("features.audio.vector: 2 values")
+    assert running.workers[0].pid == process
