@@ -48,7 +48,7 @@ WITH_SETTINGS = {
     ("kafka", "down"): [],
     ("kafka", "status"): [],
 }
-WITHOUT_SETTINGS = {("train",), ("topics", "contract")}
+WITHOUT_SETTINGS = {("train",), ("evaluate",), ("topics", "contract")}
 
 
 @pytest.fixture(autouse=True)
