@@ -94,4 +94,6 @@ def fit(scores: F32, listened: NDArray[np.bool_] | F64) -> Calibration:
     # Bins of one and the same score are one knot.
     knots, which = np.unique(centres, return_inverse=True)
     chances = np.bincount(which, chances * counts[::-1]) / np.bincount(which, counts[::-1])
-    return Calibration(tuple(knots.tolist()), tuple(np.clip(chances, 0, 1).tolist()))
+    # Of equal chances one may come out a rounding below the other.
+    chances = np.maximum.accumulate(np.clip(chances, 0, 1))
+    return Calibration(tuple(knots.tolist()), tuple(chances.tolist()))

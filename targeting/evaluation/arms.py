@@ -76,6 +76,7 @@ ARMS = (
     Arm("i2i2u", Retrieved(), listeners),
     Arm("evidence", Retrieved(), evidence),
     Arm("direct", Taste(), direct),
+    Arm("direct_stretched", Taste(stretched=True), direct),
     Arm("cat_literal", Cat(), cat.score),
     Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), cat.score),
     SERVED,

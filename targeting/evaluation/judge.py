@@ -14,6 +14,7 @@ from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import AT, NAMES, RECALL_AT, judged
 from targeting.evaluation.tuning import LISTENERS, tuned
+from targeting.evaluation.variants import variants
 from targeting.types import F64
 
 Json = dict[str, Any]
@@ -21,7 +22,8 @@ Tell = Callable[[str], None]
 
 # Listeners of a cold song: from, below.
 BANDS = {"5-19": (5, 20), "20-39": (20, 40), "40-99": (40, 100), ">=100": (100, 1 << 62)}
-ALL, POOL = "all", "pool"
+# Of users: all; candidates of the retrieved songs; those with a vector who are no candidates.
+ALL, POOL, OUTSIDE = "all", "pool", "outside"
 
 
 class Results:
@@ -33,6 +35,10 @@ class Results:
         self.cases: list[str] = []
         self.listeners: list[int] = []
         self.values: dict[tuple[str, str], list[dict[str, float]]] = {}
+
+    def groups(self) -> list[str]:
+        """All groups of users, :data:`ALL` first."""
+        return list(dict.fromkeys(users for _, users in self.values))
 
     def of(self, arm: str, users: str, name: str) -> F64:
         """A measure of an arm among some users for all rows, float64 (n,)."""
@@ -48,16 +54,25 @@ class Results:
         return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
 
 
-def evaluate(tests: Sequence[Case], validations: Sequence[Case], tell: Tell = lambda _: None) -> Json:
+def evaluate(
+    tests: Sequence[Case],
+    validations: Sequence[Case],
+    tell: Tell = lambda _: None,
+    means: str = "membership, not response",
+) -> Json:
     """Judges every arm on the cold songs of ``tests``; what is open in an arm is chosen on ``validations``.
 
+    ``means`` says what the truth is: listeners who found a song by themselves, or answers to a push.
+
     Returns:
-        ``targeting`` (arm -> figures over songs with at least 20 listeners and all users, the same
-        ``by_listeners``, among the ``pool`` and among each of the cases' ``groups`` of users),
-        ``targeting_default``, ``targeting_config`` (arm -> what was chosen), ``paired`` (default minus every other
-        arm), ``paired_method`` and, where there are validations, ``targeting_calibration`` (the map fitted on them
-        and what :mod:`reliability` says of it on the tests); plain numbers and strings, NaN where nothing is to be
-        measured.
+        ``targeting``: arm -> figures over songs with at least 20 listeners and all users; the same ``by_listeners``,
+        in the ``pool``, ``outside`` of it, and in each of the cases' groups of users.
+        ``targeting_default``, ``targeting_config``: which arm is served; what was chosen for each.
+        ``paired``, ``paired_method``: default minus every other arm, for all users and for each of these groups.
+        ``targeting_calibration``, with validations: the map fitted on them, and what :mod:`reliability` says of it on
+        the tests.
+        ``targeting_user_vectors``, with validations: :mod:`variants`, measured on them.
+        Plain numbers and strings all; NaN where nothing is to be measured.
     """
     arms = choose(validations, tell)
     results = measure(tests, arms, tell)
@@ -67,17 +82,26 @@ def evaluate(tests: Sequence[Case], validations: Sequence[Case], tell: Tell = la
         fitted = reliability.fitted(validations, SERVED.config)
         calibration = {
             "targeting_calibration": {
-                "means": "membership, not response",
+                "means": means,
                 "map": fitted.to_json(),
                 **reliability.reliability(tests, SERVED.config, fitted),
             }
         }
+        tell("measuring other user vectors")
+        calibration["targeting_user_vectors"] = other_vectors(validations)
     return {
         **calibration,
         "targeting": {arm.name: figures(results, arm.name) for arm in arms},
         "targeting_default": DEFAULT,
         "targeting_config": {arm.name: asdict(arm.config) if arm.config else {} for arm in arms},
-        "paired": {f"{DEFAULT}-{arm.name}": against(results, DEFAULT, arm.name) for arm in arms if arm.name != DEFAULT},
+        "paired": {
+            f"{DEFAULT}-{arm.name}": {
+                **against(results, DEFAULT, arm.name),
+                **{users: against(results, DEFAULT, arm.name, users) for users in results.groups() if users != ALL},
+            }
+            for arm in arms
+            if arm.name != DEFAULT
+        },
         "paired_method": paired.METHOD,
     }
 
@@ -93,16 +117,28 @@ def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[Arm
     return arms
 
 
+def other_vectors(validations: Sequence[Case]) -> Json:
+    """The figures of every row of :mod:`variants`, and each minus the first, which is production's."""
+    rows = variants(validations[0])
+    results = measure(validations, rows)
+    enough = np.asarray(results.listeners) >= LISTENERS
+    return {
+        row.name: {**_block(results, row.name, ALL, enough), "minus_served": against(results, row.name, rows[0].name)}
+        for row in rows
+    }
+
+
 def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: None) -> Results:
     """Every measure of every arm for every cold song that has a listener among the users."""
     results = Results(arms)
     for case in tests:
         tell(f"judging {case.name}")
         loaded = load(case)
+        known = np.bincount(case.plays.indices, minlength=case.users) > 0
         for song, song_id in enumerate(case.song_ids):
             hidden = case.listeners(song)
-            groups = {ALL: np.ones(case.users, np.bool_), POOL: np.zeros(case.users, np.bool_), **case.groups}
-            groups[POOL][loaded.scored(song, SERVED.config).users] = True
+            pool = np.isin(np.arange(case.users), loaded.scored(song, SERVED.config).users)
+            groups = {ALL: np.ones(case.users, np.bool_), POOL: pool, OUTSIDE: known & ~pool, **case.groups}
             results.songs.append(song_id)
             results.cases.append(case.name)
             results.listeners.append(int(hidden.sum()))
@@ -119,15 +155,13 @@ def figures(results: Results, arm: str) -> Json:
     """An arm's figures, nested as :func:`evaluate` says."""
     listeners = np.asarray(results.listeners)
     enough = listeners >= LISTENERS
-    groups = [users for name, users in results.values if name == arm and users not in (ALL, POOL)]
     return {
         **_block(results, arm, ALL, enough),
         "by_listeners": {
             band: _block(results, arm, ALL, (listeners >= low) & (listeners < high))
             for band, (low, high) in BANDS.items()
         },
-        "pool": _block(results, arm, POOL, enough),
-        "groups": {users: _block(results, arm, users, enough) for users in groups},
+        **{users: _block(results, arm, users, enough) for users in results.groups() if users != ALL},
     }
 
 
@@ -135,9 +169,11 @@ def against(results: Results, one: str, other: str, users: str = ALL) -> Json:
     """One arm minus another over songs with at least 20 listeners: mean, low and high of each measure."""
     rows = np.flatnonzero(np.asarray(results.listeners) >= LISTENERS)
     songs = [results.songs[row] for row in rows]
+    values = {name: (results.of(one, users, name)[rows], results.of(other, users, name)[rows]) for name in NAMES}
     return {
-        name: asdict(paired.difference(results.of(one, users, name)[rows], results.of(other, users, name)[rows], songs))
-        for name in NAMES
+        name: asdict(paired.difference(mine, theirs, songs))
+        for name, (mine, theirs) in values.items()
+        if np.isfinite(mine - theirs).any()
     }
 
 

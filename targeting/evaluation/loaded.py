@@ -38,6 +38,7 @@ class Loaded:
     found: I64
     similarities: F32
     _tastes: dict[Taste, tuple[F32, F32]] = field(default_factory=dict)
+    _several: dict[int, F32] = field(default_factory=dict)
 
     def tastes(self, how: Taste) -> tuple[F32, F32]:
         """Unit user vectors (users, d) and unit vectors of the cold songs (m, d) along the same axes."""
@@ -45,6 +46,12 @@ class Loaded:
             queries = tastes.unit(self.case.queries @ tastes.space_of(self.case, how))
             self._tastes[how] = tastes.vectors(self.case, how), queries
         return self._tastes[how]
+
+    def several(self, count: int) -> F32:
+        """Unit vectors along the axes of clusters of each user's songs, (users, count, d); rows of zeros fill up."""
+        if count not in self._several:
+            self._several[count] = tastes.several(self.case, count)
+        return self._several[count]
 
     def match(self, song: int, neighbours: int) -> Match:
         """The request that the songs role would send for a cold song."""

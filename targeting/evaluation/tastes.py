@@ -9,6 +9,7 @@ from scipy import sparse
 
 from targeting.axes import axes
 from targeting.evaluation.case import Case
+from targeting.prototypes import Clustering, cluster
 from targeting.types import F32
 
 _DAY = 86_400.0
@@ -58,6 +59,21 @@ def vectors(case: Case, how: Taste) -> F32:
         weights[order[place >= how.latest]] = 0
     weighted = sparse.csr_matrix((weights, case.plays.indices, case.plays.indptr), case.plays.shape)
     return unit(np.asarray(weighted.T @ case.vectors, np.float32) @ space_of(case, how))
+
+
+def several(case: Case, count: int) -> F32:
+    """Up to ``count`` unit vectors a user along the axes, float32 (users, count, d); rows of zeros fill up.
+
+    They are the centres of the user's songs; a user has one for every three songs.
+    """
+    songs = unit(case.vectors @ space_of(case, Taste(stretched=True)))
+    heard = case.plays.T.tocsr()
+    found = np.zeros((case.users, count, songs.shape[1]), np.float32)
+    for user in range(case.users):
+        mine = songs[heard.indices[heard.indptr[user] : heard.indptr[user + 1]]]
+        centres = cluster(mine, Clustering(max(1, min(count, len(mine) // 3)), restarts=1), user).vectors
+        found[user, : len(centres)] = centres
+    return found
 
 
 def unit(vectors: F32) -> F32:

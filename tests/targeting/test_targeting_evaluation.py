@@ -148,8 +148,8 @@ def test_users_are_judged_apart() -> None:
     grouped = Case(case.name, case.song_ids, case.plays, case.vectors, case.queries, case.truth, groups={"first": half})
     table = evaluate([grouped], [])["targeting"]
     # 60 of the 240 users are right: there are not more to be found.
-    assert table["direct"]["groups"]["first"]["precision"]["200"] == pytest.approx(60 / 200)
-    assert table["direct"]["groups"]["first"]["recall_200"] > 0.97
+    assert table["direct"]["first"]["precision"]["200"] == pytest.approx(60 / 200)
+    assert table["direct"]["first"]["recall_200"] > 0.97
 
 
 @pytest.mark.parametrize("what", ["vectors", "queries", "truth", "played_at"])
