@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
-from encoder.data.layout import TAG_BAG
-from encoder.data.split import split
 from encoder.evaluation import damage, figures
 from encoder.evaluation.arms import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
-from encoder.evaluation.search import Found, search
-from encoder.evaluation.task import Fitted, Task, Vectors, retrieve, task, unheard, validation
+from encoder.evaluation.jobs import FULL, Fit, Run, Trial, Work, contents_of, each
+from encoder.evaluation.search import Found, best, draws, untried
+from encoder.evaluation.task import Task
 from encoder.features import FeatureSchema
-from encoder.truth import K, Scores, score
+from encoder.truth import K, Scores
 
+F32 = NDArray[np.float32]
 Json = dict[str, Any]
 
 # Seeds on which the paper's arm and its twin are compared, at least.
 PAPER_SEEDS = 10
-FULL = "full"
-THINNED = "thinned"
-ESTRANGED = "unseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +35,20 @@ class Stage:
     total: int
 
 
-Tell = Callable[[Stage], None]
-# Called with the seed (None: the validation split), its question and the default arm as fitted on it.
-Watch = Callable[[int | None, Task, Vectors], None]
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The default arm on a split.
+
+    Attributes:
+        seed: of the split; None for the validation split.
+        asked: its songs.
+        warm, cold: float32 (songs, d), the default's vectors.
+    """
+
+    seed: int | None
+    asked: Task
+    warm: F32
+    cold: F32
 
 
 @dataclass(slots=True)
@@ -49,12 +57,10 @@ class _Record:
 
     arm: Arm
     found: Found
-    runs: dict[str, dict[int, Scores]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    gauges: list[dict[str, float]] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
 
     def of(self, content: str, seeds: Sequence[int]) -> list[Scores]:
-        return [self.runs[content][seed] for seed in seeds]
+        return [self.runs[seed].scores[content] for seed in seeds]
 
 
 def evaluate(
@@ -63,8 +69,9 @@ def evaluate(
     trials: int = 10,
     arms: Mapping[str, Arm] = ARMS,
     paper_seeds: int = PAPER_SEEDS,
-    tell: Tell = lambda _: None,
-    watch: Watch | None = None,
+    processes: int = 1,
+    tell: Callable[[Stage], None] = lambda _: None,
+    serve: Callable[[Served], None] | None = None,
 ) -> Json:
     """Every arm on the splits of seeds 0 to ``seeds`` - 1, each with the hyper-parameters of its own search.
 
@@ -72,7 +79,8 @@ def evaluate(
         trials: of each arm's search on the validation split; below 2 the arms' own configs are taken.
         arms: by name; the default, with which all are compared, must be among them.
         paper_seeds: splits on which the paper's arm and its twin are compared, if both are among the arms.
-        watch: is given the default arm as fitted on each of the seeds, after the same on the validation split.
+        processes: in which the fits are done; the figures are the same with any number.
+        serve: is given the default arm on the validation split and then on each of the seeds.
 
     Returns:
         Plain numbers, strings, lists and dictionaries; the README lists the keys.
@@ -87,40 +95,24 @@ def evaluate(
     present = damage.modalities(dataset.content)
     skipped = {name: [bag for bag in arm.needs if bag not in present] for name, arm in arms.items()}
     skipped = {name: missing for name, missing in skipped.items() if missing}
-    chosen_on = task(dataset, validation(dataset, twins))
-    records = {}
-    for name, arm in arms.items():
-        if name not in skipped:
-            records[name] = _Record(arm, _found(name, arm, chosen_on, trials, tell))
-    for name, record in records.items():
-        if record.arm.apart:
-            found = records[DEFAULT].found
-            model = replace(record.arm, model=found.model).varied(**record.arm.apart)
-            records[name].found = Found(model, {**found.chosen, **record.arm.apart}, None, 0, 0.0)
-    if watch:
-        fitted = records[DEFAULT].found.model.fit(chosen_on.warm, 0)
-        assert isinstance(fitted, Vectors)
-        watch(None, chosen_on, fitted)
-    ginis, unseen = [], []
-    for seed in twins:
-        asked = task(dataset, split(dataset, seed))
-        contents = contents_of(asked.cold, present, seed)
-        wanted = list(records) if seed in scored else [PAPER, PAPER_TWIN]
-        for done, name in enumerate(wanted):
-            tell(Stage(f"seed {seed}: {name}", done, len(wanted)))
-            fitted = _run(records[name], asked, contents if seed in scored else {FULL: asked.cold}, seed)
-            if name == DEFAULT and watch:
-                assert isinstance(fitted, Vectors)
-                watch(seed, asked, fitted)
-        listeners = supervision.listener_rows(asked.warm.plays)
-        ginis.append(figures.skew(supervision.targets(listeners, K), len(asked.warm.song_ids)))
-        schema = FeatureSchema.learn(asked.warm.content)
-        unseen.append({name: float(schema.transform(c.content).unseen.mean()) for name, c in contents.items()})
+    arms = {name: arm for name, arm in arms.items() if name not in skipped}
+    work = Work(dataset, tuple(twins))
+    records = _search(work, arms, trials, processes, tell)
+    _fit(work, records, scored, twins, processes, tell, with_vectors=serve is not None)
+    if serve:
+        default = records[DEFAULT]
+        check = Fit(default.arm, default.found.model, None, damaged=False, vectors=True)(work)
+        for seed, run in [(None, check), *((seed, default.runs[seed]) for seed in scored)]:
+            if run.vectors is None:
+                raise ValueError(f"{DEFAULT} has no vectors to serve")
+            serve(Served(seed, work.asked(seed), *run.vectors))
+    ginis, unseen = zip(*(_about(work, seed) for seed in twins), strict=True)
+    gini = float(np.mean(ginis))
     return {
-        "data": _described(dataset, chosen_on),
+        "data": _described(work),
         "seeds": scored,
         "default_arm": DEFAULT,
-        "train_seconds": float(np.mean(records[DEFAULT].seconds)),
+        "train_seconds": _seconds(records[DEFAULT]),
         "search": {"trials": trials, "seconds": sum(record.found.seconds for record in records.values())},
         "arms": {name: _figures(record, scored) for name, record in records.items()},
         "skipped": {name: f"the data have no {' and no '.join(missing)}" for name, missing in skipped.items()},
@@ -130,57 +122,85 @@ def evaluate(
             if name != DEFAULT
         },
         "paired_method": figures.METHOD,
-        "supervision_gini": float(np.mean(ginis)),
+        "supervision_gini": gini,
         "unseen_terms_per_song": {name: float(np.mean([row[name] for row in unseen])) for name in unseen[0]},
-        "paper": _paper(records, twins, float(np.mean(ginis))) if {PAPER, PAPER_TWIN} <= records.keys() else None,
+        "paper": _paper(records, twins, gini) if {PAPER, PAPER_TWIN} <= records.keys() else None,
     }
 
 
-def _found(name: str, arm: Arm, chosen_on: Task, trials: int, tell: Tell) -> Found:
-    """The arm's search, told as a stage."""
-    return search(arm, chosen_on, trials, lambda done, of: tell(Stage(f"search: {name}", done, of)))
+def _search(
+    work: Work, arms: Mapping[str, Arm], trials: int, processes: int, tell: Callable[[Stage], None]
+) -> dict[str, _Record]:
+    """Each arm with what its search found; what stands apart from the default follows the default's."""
+    drawn = {name: draws(arm, trials) for name, arm in arms.items()}
+    jobs = [(name, Trial(arms[name], values)) for name, all_values in drawn.items() for values in all_values]
+    tell(Stage("search", 0, len(jobs)))
+    outcomes: dict[int, tuple[float, float]] = {}
+    for place, outcome in each(work, [job for _, job in jobs], processes):
+        outcomes[place] = outcome
+        tell(Stage(f"search: {jobs[place][0]}", len(outcomes), len(jobs)))
+    records = {}
+    for name, arm in arms.items():
+        mine = [outcomes[place] for place, (owner, _) in enumerate(jobs) if owner == name]
+        values, seconds = [value for value, _ in mine], sum(took for _, took in mine)
+        records[name] = _Record(arm, best(arm, drawn[name], values, seconds) if mine else untried(arm))
+    default = records[DEFAULT].found
+    for record in records.values():
+        if record.arm.apart:
+            model = replace(record.arm, model=default.model).varied(**record.arm.apart)
+            record.found = Found(model, {**default.chosen, **record.arm.apart}, None, 0, 0.0)
+    return records
 
 
-def contents_of(cold: Dataset, present: Sequence[str], seed: int) -> dict[str, Dataset]:
-    """The cold songs as they are, and damaged in each way that the data allow."""
-    found = {FULL: cold}
-    bags = [name for name in present if name in cold.content.bags]
-    if TAG_BAG in bags:
-        found[THINNED] = replace(cold, content=damage.thinned(cold.content, TAG_BAG, seed))
-    for name in present:
-        found[f"without_{name}"] = replace(cold, content=damage.without(cold.content, name))
-    if bags:
-        found[ESTRANGED] = replace(cold, content=damage.estranged(cold.content, bags[0]))
-    return found
+def _fit(
+    work: Work,
+    records: Mapping[str, _Record],
+    scored: Sequence[int],
+    twins: Sequence[int],
+    processes: int,
+    tell: Callable[[Stage], None],
+    with_vectors: bool,
+) -> None:
+    """Fits every arm on every seed, the paper's pair on more of them."""
+    jobs = []
+    for seed in twins:
+        for name in records if seed in scored else (PAPER, PAPER_TWIN):
+            record, vectors = records[name], with_vectors and name == DEFAULT
+            jobs.append((name, seed, Fit(record.arm, record.found.model, seed, seed in scored, vectors)))
+    tell(Stage("fit", 0, len(jobs)))
+    for done, (place, run) in enumerate(each(work, [job for _, _, job in jobs], processes), 1):
+        name, seed, _ = jobs[place]
+        records[name].runs[seed] = run
+        tell(Stage(f"seed {seed}: {name}", done, len(jobs)))
 
 
-def _run(record: _Record, asked: Task, contents: Mapping[str, Dataset], seed: int) -> Fitted:
-    """Fits an arm on one seed and scores it on each content."""
-    started = perf_counter()
-    fitted = record.found.model.fit(asked.warm, seed)
-    record.seconds.append(perf_counter() - started)
-    popularity = np.diff(asked.warm.plays.indptr).astype(np.int64)
-    for name, cold in contents.items():
-        shown = cold if record.arm.hears else unheard(cold)
-        record.runs.setdefault(name, {})[seed] = score(retrieve(fitted, shown, popularity), asked.answer)
-    # One dimension is no space: popularity.
-    if isinstance(fitted, Vectors) and fitted.warm.shape[1] > 1:
-        cold = contents[FULL] if record.arm.hears else unheard(contents[FULL])
-        record.gauges.append(figures.gauges(fitted.encode(cold), fitted.warm, asked.answer))
-    return fitted
+def _about(work: Work, seed: int) -> tuple[float, dict[str, float]]:
+    """The skew of a seed's supervision, and how many terms of a cold song no warm one has, by content."""
+    asked = work.asked(seed)
+    listeners = supervision.listener_rows(asked.warm.plays)
+    schema = FeatureSchema.learn(asked.warm.content)
+    unseen = {
+        name: float(schema.transform(cold.content).unseen.mean())
+        for name, cold in contents_of(asked.cold, work.dataset, seed).items()
+    }
+    return figures.skew(supervision.targets(listeners, K), len(asked.warm.song_ids)), unseen
+
+
+def _seconds(record: _Record) -> float:
+    return float(np.mean([run.seconds for run in record.runs.values()]))
 
 
 def _figures(record: _Record, seeds: Sequence[int]) -> Json:
-    found = record.found
+    found, first = record.found, record.runs[seeds[0]]
     return {
         "what": record.arm.what,
         **figures.summary(record.of(FULL, seeds)),
-        "content": {name: figures.summary(record.of(name, seeds)) for name in record.runs if name != FULL},
+        "content": {name: figures.summary(record.of(name, seeds)) for name in first.scores if name != FULL},
         "config": config_of(found.model),
         "chosen": found.chosen,
         "search": {"trials": found.trials, "seconds": found.seconds, "validation": found.value},
-        "train_seconds": float(np.mean(record.seconds)),
-        "gauges": {key: float(np.mean([g[key] for g in record.gauges])) for key in (record.gauges or [{}])[0]},
+        "train_seconds": _seconds(record),
+        "gauges": {key: float(np.mean([record.runs[seed].gauges[key] for seed in seeds])) for key in first.gauges},
     }
 
 
@@ -201,15 +221,16 @@ def _paper(records: Mapping[str, _Record], seeds: Sequence[int], gini: float) ->
     }
 
 
-def _described(dataset: Dataset, chosen_on: Task) -> Json:
-    warm, cold = len(chosen_on.warm.song_ids), len(chosen_on.cold.song_ids)
+def _described(work: Work) -> Json:
+    dataset = work.dataset
+    parts = work.asked(work.seeds[0]).split
     return {
         "name": dataset.name,
         "citation": dataset.citation,
         "songs": len(dataset.song_ids),
         "users": len(dataset.user_ids),
         "listens": int(dataset.plays.nnz),
-        "judged_songs": warm + cold,
-        "cold_songs": cold,
+        "judged_songs": len(parts.warm) + len(parts.cold),
+        "cold_songs": len(parts.cold),
         "content": list(damage.modalities(dataset.content)),
     }

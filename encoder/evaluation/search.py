@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,35 +36,35 @@ class Found:
     seconds: float
 
 
-def search(arm: Arm, validation: Task, budget: int, tell: Callable[[int, int], None] = lambda *_: None) -> Found:
-    """Tries the arm's own config, then others drawn without replacement from its space, ``budget`` in all.
+def best(arm: Arm, drawn: Sequence[dict[str, Any]], values: Sequence[float], seconds: float) -> Found:
+    """The first of the trials with the highest value, so that the arm's own config is left for a reason only."""
+    place = int(np.argmax(values))
+    return Found(arm.varied(**drawn[place]), drawn[place], values[place], len(drawn), seconds)
 
-    An arm whose space is smaller is tried out whole; with a budget below 2 the arm's own config stands untried.
-    """
-    drawn = draws(arm, budget)
-    if budget < 2 or len(drawn) < 2:
-        return Found(arm.model, {}, None, 0, 0.0)
-    started = perf_counter()
-    best: tuple[float, dict[str, Any]] | None = None
-    for done, values in enumerate(drawn):
-        tell(done, len(drawn))
-        scores = judge(arm, arm.varied(**values), validation, _SEED)
-        value = float(scores.recall.mean() + scores.ndcg.mean()) / 2
-        # The first of equals, so that the arm's own config is left for a reason only.
-        if best is None or value > best[0]:
-            best = value, values
-    assert best is not None
-    return Found(arm.varied(**best[1]), best[1], best[0], len(drawn), perf_counter() - started)
+
+def untried(arm: Arm) -> Found:
+    """The arm's own config."""
+    return Found(arm.model, {}, None, 0, 0.0)
 
 
 def draws(arm: Arm, budget: int) -> list[dict[str, Any]]:
-    """The trials of a search: values by field, the arm's own first."""
+    """The trials of a search: values by field, the arm's own first, then others without replacement.
+
+    A space smaller than the budget is tried out whole; nothing is tried where nothing is open, or by a budget of 1.
+    """
     everything = [dict(zip(arm.space, values, strict=True)) for values in product(*arm.space.values())]
     # A config outside its own space is still the first trial.
     own = [values for values in everything if arm.varied(**values) == arm.model] or [{}]
     others = [values for values in everything if arm.varied(**values) != arm.model]
     order = np.random.default_rng(_SEED).permutation(len(others))
-    return [*own, *(others[place] for place in order[: max(0, budget - len(own))])]
+    drawn = [*own, *(others[place] for place in order[: max(0, budget - len(own))])]
+    return drawn if len(drawn) > 1 else []
+
+
+def trial(arm: Arm, values: dict[str, Any], validation: Task) -> float:
+    """What a search maximises: the mean of recall and NDCG over the validation songs."""
+    scores = judge(arm, arm.varied(**values), validation, _SEED)
+    return float(scores.recall.mean() + scores.ndcg.mean()) / 2
 
 
 def judge(arm: Arm, model: Model, task: Task, seed: int) -> Scores:

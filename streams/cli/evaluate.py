@@ -17,7 +17,7 @@ from streams.cli.options import errors_explained
 from streams.exits import REFUSED
 
 if TYPE_CHECKING:
-    from encoder.evaluation.task import Task, Vectors
+    from encoder.evaluation.compare import Served
     from targeting.evaluation import Case
 
 
@@ -34,6 +34,7 @@ def evaluate(
     trials: Annotated[int, typer.Option(min=2, help="Of each arm's search: the same budget for all.")] = 10,
     arms: Annotated[str | None, typer.Option(help="Only these encoder arms, by name, with commas.")] = None,
     paper_seeds: Annotated[int, typer.Option(min=1, help="Splits on which the paper's arm meets its twin.")] = 10,
+    processes: Annotated[int, typer.Option(min=1, help="In which arms are fitted, side by side.")] = 2,
     targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
 ) -> None:
     """Judge the encoder and the targeting against their rivals, on songs held back as cold.
@@ -46,6 +47,8 @@ def evaluate(
     Example: coldstart evaluate --data data/lastfm --seeds 5 --json lastfm.json --report lastfm.html
     """
     console = Console(stderr=True)
+    # Read when torch is loaded, here and in the other processes: together they use each core once.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         from encoder.evaluation import arms as table
         from encoder.evaluation import compare
@@ -75,8 +78,8 @@ def evaluate(
         console.print(f"[dim]{dataset.citation}[/dim]")
     cases: dict[int | None, Case] = {}
 
-    def watch(seed: int | None, asked: Task, fitted: Vectors) -> None:
-        cases[seed] = case_of(seed, asked, fitted)
+    def serve(served: Served) -> None:
+        cases[served.seed] = case_of(served)
 
     with Progress(
         SpinnerColumn(),
@@ -90,6 +93,8 @@ def evaluate(
 
         def tell(stage: compare.Stage) -> None:
             bars.update(bar, description=stage.what, completed=stage.done, total=stage.total)
+            if not console.is_terminal:
+                console.print(f"{stage.done}/{stage.total} {stage.what}")
 
         try:
             result = compare.evaluate(
@@ -99,7 +104,8 @@ def evaluate(
                 arms=chosen,
                 paper_seeds=paper_seeds,
                 tell=tell,
-                watch=watch if targeting else None,
+                processes=processes,
+                serve=serve if targeting else None,
             )
         except ValueError as error:
             console.print(f"[red]{error}[/red]", highlight=False)
@@ -120,18 +126,18 @@ def evaluate(
     show(result, Console())
 
 
-def case_of(seed: int | None, asked: Task, fitted: Vectors) -> Case:
+def case_of(served: Served) -> Case:
     """What the targeting is asked on a split: the default encoder's vectors, and the cold songs' hidden listeners."""
     from encoder.evaluation.inputs import unit
-    from encoder.evaluation.task import unheard
     from targeting.evaluation import Case
 
+    asked = served.asked
     return Case(
-        name="validation" if seed is None else f"seed {seed}",
+        name="validation" if served.seed is None else f"seed {served.seed}",
         song_ids=asked.cold.song_ids,
         plays=asked.warm.plays,
-        vectors=unit(fitted.warm),
-        queries=unit(fitted.encode(unheard(asked.cold))),
+        vectors=unit(served.warm),
+        queries=unit(served.cold),
         truth=asked.cold.plays,
         played_at=asked.warm.played_at,
     )

@@ -17,7 +17,8 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from encoder.evaluation import compare, damage, figures, report, rivals
 from encoder.evaluation.arms import ARMS, DEFAULT, Arm, Encoder
-from encoder.evaluation.search import draws, judge, search
+from encoder.evaluation.jobs import Trial, Work, each
+from encoder.evaluation.search import best, draws, judge
 from encoder.evaluation.task import task, validation
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
@@ -104,22 +105,28 @@ def test_with_too_many_seeds_a_tenth_can_still_be_validated_on() -> None:
     assert len(validation(dataset(), range(100)).cold) == 30
 
 
-def test_a_search_finds_what_is_better_and_spends_its_budget() -> None:
-    data = dataset()
-    asked = task(data, validation(data, [0]))
+def test_a_search_finds_what_is_better() -> None:
+    work = Work(dataset(), (0,))
     # Ranks of the ceiling on listeners of chance: the more, the nearer to the cosine itself.
     arm = Arm("", rivals.Ceiling(rank=2), {"rank": (2, 4, 8, 50)}, hears=True)
-    told: list[tuple[int, int]] = []
-    found = search(arm, asked, 10, lambda done, of: told.append((done, of)))
-    assert found.model == rivals.Ceiling(rank=50)
-    assert found.trials == 4
-    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
-    assert search(arm, asked, 0).model == arm.model
+    drawn = draws(arm, 10)
+    values = [Trial(arm, trial)(work)[0] for trial in drawn]
+    assert best(arm, drawn, values, 1.0).model == rivals.Ceiling(rank=50)
+    assert best(arm, drawn, [0.5] * len(drawn), 1.0).model == arm.model
+
+
+def test_other_processes_give_the_same() -> None:
+    work = Work(dataset(), (0,))
+    jobs = [Trial(ARMS["content_knn"], {"reading": reading}) for reading in ("logs", "counts")]
+    assert {place: value for place, (value, _) in each(work, jobs, 2)} == dict(enumerate(job(work)[0] for job in jobs))
 
 
 def test_trials_are_distinct_and_begin_with_the_arms_own() -> None:
     for arm in ARMS.values():
         drawn = draws(arm, 10)
+        assert bool(drawn) == bool(arm.space)
+        if not drawn:
+            continue
         assert arm.varied(**drawn[0]) == arm.model
         assert len({repr(arm.varied(**values)) for values in drawn}) == len(drawn) <= 10
 
