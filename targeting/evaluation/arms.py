@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from targeting.evaluation import cat
+from targeting.evaluation import arrivals, cat
+from targeting.evaluation.arrivals import Kept
 from targeting.evaluation.cat import Cat
 from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.tastes import Taste
@@ -79,6 +80,8 @@ ARMS = (
     Arm("direct_stretched", Taste(stretched=True), direct),
     Arm("cat_literal", Cat(), cat.score),
     Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), cat.score),
+    Arm("prototypes", Kept(clusters=8, power=0.0, own=False), arrivals.score),
+    Arm("own_and_centroid", Kept(), arrivals.score),
     SERVED,
 )
 

@@ -1,0 +1,45 @@
+"""What finds listeners among users who were nobody's candidates: the song's own vector, centroids, or both?
+
+Whoever arrives after the upload, or heard none of the retrieved songs, has no evidence. A partition can score such a
+user at once against what a campaign keeps: the song's vector, and centroids of the candidates it had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from targeting import prototypes
+from targeting.evaluation.loaded import Loaded
+from targeting.evaluation.tastes import Taste
+from targeting.prototypes import Clustering
+from targeting.relevance import Relevance
+from targeting.types import F32
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a campaign keeps.
+
+    Attributes:
+        clusters: centroids of the candidates; a user's nearest one counts.
+        power: a candidate weighs its score to this power; 0: all alike.
+        own: the cosine to the song's own vector is added.
+    """
+
+    clusters: int = 1
+    power: float = 4.0
+    own: bool = True
+
+
+def score(loaded: Loaded, song: int, how: Kept) -> F32:
+    """The relevance of every user, float32 (users,), at least 0."""
+    scored = loaded.scored(song, Relevance())
+    users, songs = loaded.tastes(Taste(stretched=True))
+    weights = np.power(scored.scores, np.float32(how.power))
+    found = prototypes.cluster(users[scored.users], Clustering(how.clusters), song, weights)
+    near = (users @ found.vectors.T).max(axis=1, initial=0)
+    if how.own:
+        near = near + users @ songs[song]
+    return np.asarray(np.maximum(near, 0), np.float32)
