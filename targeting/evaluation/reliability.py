@@ -92,9 +92,12 @@ def error(chances: F32, listened: NDArray[np.bool_]) -> float:
 
 
 def _bins(chances: F32, listened: NDArray[np.bool_]) -> list[dict[str, float]]:
-    order = np.argsort(chances, kind="stable")
+    # Equal chances fall into one bin, whatever else that leaves to the others.
+    edges = np.unique(np.quantile(chances, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    which = np.searchsorted(edges, chances, side="right")
+    pairs = np.bincount(which)
+    chance, came = np.bincount(which, chances), np.bincount(which, listened)
     return [
-        {"chance": float(chances[part].mean()), "listened": float(listened[part].mean()), "pairs": len(part)}
-        for part in np.array_split(order, _BINS)
-        if len(part)
+        {"chance": float(chance[at] / pairs[at]), "listened": float(came[at] / pairs[at]), "pairs": int(pairs[at])}
+        for at in np.flatnonzero(pairs)
     ]

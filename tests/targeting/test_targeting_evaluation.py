@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from targeting.evaluation import DEFAULT, Case, evaluate
-from targeting.evaluation.arms import ARMS, Retrieved, direct, evidence
+from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, variants
+from targeting.evaluation.arms import ARMS, SERVED, Retrieved, direct, evidence
+from targeting.evaluation.arrivals import Kept
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import judged
 from targeting.evaluation.paired import difference
-from targeting.evaluation.tastes import Taste, vectors
+from targeting.evaluation.reliability import error
+from targeting.evaluation.tastes import Taste, several, vectors
+from targeting.evaluation.variants import Variant
 
 SCENES, SONGS, USERS, D = 4, 15, 120, 8
 
@@ -92,6 +95,47 @@ def test_tastes_forget_and_weigh() -> None:
     assert weights(Taste(plays=0.5)) == [4, 1, 1, 0]
     assert weights(Taste(half_life=1)) == [0.25, 0.5, 1, 0]
     assert weights(Taste(latest=2)) == [0, 1, 1, 0]
+
+
+def test_several_tastes_of_a_user_are_told_apart() -> None:
+    songs = np.eye(4, dtype=np.float32)
+    heard = sparse.csr_matrix(np.ones((4, 1), np.float32))
+    case = Case("one", ("n",), heard, songs, songs[:1], sparse.csr_matrix((1, 1)))
+    # One vector for every three songs: four songs make one, equally near to all.
+    np.testing.assert_allclose(several(case, 3)[0], [[0.5] * 4, [0] * 4, [0] * 4], atol=1e-6)
+    twice = Case("two", ("n",), sparse.csr_matrix(np.ones((8, 1), np.float32)), np.repeat(songs[:2], 4, 0), songs[:1],
+                 sparse.csr_matrix((1, 1)))  # fmt: skip
+    np.testing.assert_allclose(sorted(several(twice, 2)[0].tolist()), songs[1::-1], atol=1e-6)
+
+
+def test_production_with_its_own_user_vectors_is_production() -> None:
+    loaded = load(scenes(0))
+    for song in range(SCENES):
+        np.testing.assert_allclose(
+            variants.score(loaded, song, Variant()), SERVED.score(loaded, song, SERVED.config), atol=1e-6
+        )
+
+
+def test_a_campaign_that_keeps_nothing_else_has_the_own_vector() -> None:
+    loaded = load(scenes(0))
+    users, songs = loaded.tastes(Taste(stretched=True))
+    centre = arrivals.score(loaded, 1, Kept(own=False))
+    both = arrivals.score(loaded, 1, Kept())
+    positive = both > 0
+    np.testing.assert_allclose((both - users @ songs[1])[positive & (centre > 0)], centre[positive & (centre > 0)],
+                               atol=1e-5)  # fmt: skip
+    # The weighted centroid lies in the scene that the song is from.
+    assert judged(centre, loaded.case.listeners(1), np.random.default_rng(0))["auc"] > 0.95
+
+
+def test_the_error_of_chances() -> None:
+    rng = np.random.default_rng(0)
+    chances = rng.random(100_000).astype(np.float32)
+    came = rng.random(len(chances)) < chances
+    assert error(chances, came) < 0.01
+    assert error(chances / 2, came) == pytest.approx(0.25, abs=0.01)
+    # The same chance for all is right on average, in whatever order they come.
+    assert error(np.full(1000, 0.3, np.float32), np.arange(1000) < 300) == pytest.approx(0, abs=1e-6)
 
 
 def test_measures_of_a_known_ranking() -> None:
