@@ -3,5 +3,6 @@
 from targeting.evaluation.arms import DEFAULT
 from targeting.evaluation.case import Case
 from targeting.evaluation.judge import evaluate
+from targeting.evaluation.reliability import fitted
 
-__all__ = ["DEFAULT", "Case", "evaluate"]
+__all__ = ["DEFAULT", "Case", "evaluate", "fitted"]

@@ -48,9 +48,16 @@ def pairs(cases: Sequence[Case], how: Relevance) -> Pairs:
     return Pairs(scores, listened, songs, places)
 
 
-def fitted(validations: Sequence[Case], how: Relevance) -> Calibration:
-    """The map that the candidates of warm songs made cold, and who of them listened, give."""
-    known = pairs(validations, how)
+def fitted(validations: Sequence[Case], how: Relevance | None = None) -> Calibration:
+    """The map that the candidates of warm songs made cold, and who of them listened, give.
+
+    Args:
+        how: how production scores; its default, if not given.
+
+    Raises:
+        ValueError: no case, or no candidate in any.
+    """
+    known = pairs(validations, how or Relevance())
     return calibration.fit(known.scores, known.listened)
 
 
