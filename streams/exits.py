@@ -3,7 +3,7 @@
 | code | meaning | supervisor |
 |---|---|---|
 | 0 | asked to stop, and stopped clean | leave it |
-| 2 | refused: settings, partitions or topics are wrong | leave it; a person must change something |
+| 2 | refused: settings or partitions are wrong, or the slot is taken | leave it; a person must change something |
 | 75 | must restart: Kafka is out of reach, or what was begun is not committed | start it again |
 """
 

@@ -74,6 +74,7 @@ class LiveView:
         self.model: LiveModel | None = None
         self.version = 0
         self._spaces: dict[str, Space] = {}
+        self._complete: LiveModel | None = None
         self._models = naming.name(MODELS)
         self._snapshot = Snapshot(kafka, [naming.name(WARM_SONGS), self._models], clock)
         for message in self._snapshot.read_to_end():
@@ -94,7 +95,10 @@ class LiveView:
         if self.model is None:
             return None
         space = self._spaces.get(self.model.space, Space())
-        return space if len(space.ids) >= self.model.warm_songs else None
+        # Once they were all here, songs may go again.
+        if self._complete != self.model and len(space.ids) >= self.model.warm_songs:
+            self._complete = self.model
+        return space if self._complete == self.model else None
 
     def close(self) -> None:
         self._snapshot.close()

@@ -85,6 +85,7 @@ class Assignment:
         self._on_change = on_change
         self._held: set[int] = set()
         self._preferences_read: dict[int, int] = {}
+        self._at_end: set[int] = set()
         self._admin = admin(kafka)
         self._listens: Consumer = consumer(
             kafka,
@@ -93,6 +94,7 @@ class Assignment:
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,
+            enable_partition_eof=True,
         )
         # Groups of these are never joined nor committed to.
         self._commands: Consumer = consumer(kafka, f"{group}-commands")
@@ -170,8 +172,14 @@ class Assignment:
     def poll_listens(self, limit: int) -> Polled:
         """Listens that are here already; rebalance callbacks run in this call."""
         polled = Polled()
-        polled.add(_checked(self._listens.consume(limit, 0)), dict.fromkeys(self._held))
+        messages = _checked(self._listens.consume(limit, 0))
+        self._at_end.update(message.partition() or 0 for message in messages if message.error() is not None)
+        polled.add(messages, dict.fromkeys(self._held))
         return polled
+
+    def caught_up(self, partition: int) -> bool:
+        """Whether the end of a partition's listens was met since it was assigned."""
+        return partition in self._at_end
 
     def poll_commands(self, wait_s: float) -> Polled:
         """Commands in arrival order; waits for the first, never for more."""
@@ -223,6 +231,7 @@ class Assignment:
             reader.incremental_unassign([TopicPartition(self._names[name], p) for p in gone if p in reading])
         self._listens.incremental_unassign(partitions)
         self._held.difference_update(gone)
+        self._at_end.difference_update(gone)
         self._on_change([], gone)
 
 

@@ -49,7 +49,6 @@ class Held:
     Attributes:
         consumed_before: where preferences stood at the start: those before have had their dead letters.
         versions: campaign key -> changelog offset of its newest record.
-        listens_end: end of the listens when this worker got the partition.
         commands_by: None once commands are read; until then, when reading them begins at the latest.
         store: the disk's copy of the changelog; None where the disk does not serve.
         staged: what the open transaction does to the state.
@@ -60,7 +59,6 @@ class Held:
     at: Positions
     consumed_before: int
     versions: dict[bytes, int]
-    listens_end: int
     commands_by: float | None
     store: Store | None = None
     staged: Staged | None = None
@@ -317,7 +315,6 @@ class Worker:
             consumed_before=at.preferences,
             versions=beside.versions,
             store=store,
-            listens_end=self._assignment.ends("listens", [partition])[partition],
             commands_by=self._clock.monotonic() + self._settings.start_wait_s,
         )
         self._to_restore.remove(partition)
@@ -351,7 +348,7 @@ class Worker:
         for partition, held in self._held.items():
             if held.commands_by is None:
                 continue
-            if max(held.at.listens, 0) >= held.listens_end or self._clock.monotonic() > held.commands_by:
+            if self._assignment.caught_up(partition) or self._clock.monotonic() > held.commands_by:
                 held.commands_by = None
                 self._assignment.begin_commands(partition, held.at)
 

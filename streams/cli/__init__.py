@@ -10,6 +10,7 @@ from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.train import train
+from streams.cli.up import up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +24,7 @@ app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
 app.command()(publish)
+app.command()(up)
 app.command()(lag)
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")

@@ -12,11 +12,11 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import Split
 from streams.clients import consumer, producer
 from streams.demo.events import history, poisoned, upload_record
-from streams.demo.processes import RoleProcess
 from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import SongUpload
 from streams.settings import Kafka
+from streams.supervisor import RoleProcess
 from streams.topics import LISTENS, SONG_UPLOADS, Naming
 
 # What has not moved for this long will not move any more.

@@ -7,7 +7,7 @@ import threading
 
 import psutil
 
-from streams.demo.processes import RoleProcess
+from streams.supervisor import RoleProcess
 
 
 class PeakMemory:

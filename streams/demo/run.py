@@ -30,11 +30,11 @@ from streams.demo.follow import Follower
 from streams.demo.judge import judge
 from streams.demo.memory import PeakMemory
 from streams.demo.outcome import Outcome
-from streams.demo.processes import RoleProcess
 from streams.errors import Refused, Unavailable
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
+from streams.supervisor import RoleProcess
 from streams.topics import TOPICS, Naming
 
 

@@ -18,12 +18,12 @@ from streams.clients import admin, producer
 from streams.clock import SystemClock
 from streams.demo.events import history, upload_event, upload_record
 from streams.demo.follow import Follower
-from streams.demo.processes import RoleProcess
 from streams.envelope import Record
 from streams.events import SongUpload
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka
+from streams.supervisor import RoleProcess
 from streams.topics import LISTENS, SONG_UPLOADS, Naming, Topic
 
 PARTITIONS = 4

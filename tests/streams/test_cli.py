@@ -39,6 +39,7 @@ WITH_SETTINGS = {
     ("publish",): ["nowhere"],
     ("demo",): [],
     ("lag",): [],
+    ("up",): [],
     ("worker", "songs"): [],
     ("worker", "audience"): [],
     ("topics", "list"): [],

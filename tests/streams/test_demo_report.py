@@ -11,8 +11,8 @@ import pytest
 
 from streams.demo import html, plots
 from streams.demo.judge import CUTS, Judgement
-from streams.demo.report import write_report
 from streams.demo.outcome import Outcome
+from streams.demo.report import write_report
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")

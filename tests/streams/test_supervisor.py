@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from streams.demo.processes import RoleProcess
+from streams.clock import ManualClock
 from streams.errors import Refused
 from streams.exits import RESTART
+from streams.supervisor import RoleProcess
 
 # Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
 NOWHERE = {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "COLDSTART_KAFKA__REQUEST_TIMEOUT_S": "0.1"}
@@ -20,11 +21,17 @@ Start = Callable[[dict[str, str]], RoleProcess]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def start(tmp_path: Path, clock: ManualClock) -> Iterator[Start]:
     started: list[RoleProcess] = []
 
     def start(environment: dict[str, str]) -> RoleProcess:
-        started.append(RoleProcess("audience-0", ["audience"], NOWHERE | environment, tmp_path / "audience-0.log"))
+        log = tmp_path / "audience-0.log"
+        started.append(RoleProcess("audience-0", ["audience"], NOWHERE | environment, log, clock=clock))
         return started[-1]
 
     yield start
@@ -61,15 +68,23 @@ def test_a_refusal_is_passed_on_with_the_end_of_the_log(start: Start, tmp_path: 
     assert "audience.watchdog_s = 'none'" in said
 
 
-def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start) -> None:
+def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start, clock: ManualClock) -> None:
     process = start({})
     pids = {process.pid}
-    for _ in range(5):
-        os.kill(process.pid, signal.SIGKILL)
+    for pause_s in (0, 1, 2, 4, 8):
+        before = process.pid
+        os.kill(before, signal.SIGKILL)
         assert ended(process) == signal.SIGKILL
+        if pause_s:
+            clock.advance(pause_s - 0.01)
+            process.watch()
+            assert process.pid == before
+            clock.advance(0.02)
         process.watch()
+        assert process.pid != before
         pids.add(process.pid)
     assert len(pids) == 6
+    assert process.restarts == 5
     process.kill()
     with pytest.raises(Refused, match=r"audience-0 ended 6 times within a minute.*audience-0\.log"):
         process.watch()

@@ -1,4 +1,4 @@
-"""How does a role run as a process that is started again when it asks for it?"""
+"""How does a role run as a process that is started again when it ends?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from streams.clock import Clock, SystemClock
 from streams.errors import Refused
 from streams.exits import OK, REFUSED
 
@@ -32,13 +32,23 @@ class RoleProcess:
         args: of ``coldstart worker``.
         environment: added to this process's own.
         log: where its JSON lines go; appended to.
+        port: of /metrics, /livez and /readyz; 0 takes a free one.
     """
 
-    def __init__(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        port: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
         self.name = name
         self._restarts: list[float] = []
         self._log = log
-        self._port = _free_port()
+        self._port = port or _free_port()
+        self._clock = clock or SystemClock()
         self._environment = {**os.environ, **environment}
         self._command = [sys.executable, "-m", "streams", "worker", *args, "--http-port", str(self._port)]
         self._process = self._start()
@@ -76,11 +86,21 @@ class RoleProcess:
         if code in (OK, REFUSED):
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
             raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
-        now = time.monotonic()
-        self._restarts = [at for at in self._restarts if now - at < _RESTARTS_WITHIN_S] + [now]
-        if len(self._restarts) > _MOST_RESTARTS:
-            raise Refused(f"{self.name} ended {len(self._restarts)} times within a minute; see its log {self._log}")
+        now = self._clock.monotonic()
+        recent = [at for at in self._restarts if now - at < _RESTARTS_WITHIN_S]
+        if len(recent) == _MOST_RESTARTS:
+            raise Refused(f"{self.name} ended {len(recent) + 1} times within a minute; see its log {self._log}")
+        # The first time at once, then after 1, 2, 4 and 8 seconds: what it needs may be on its way back.
+        if recent and now - recent[-1] < 2 ** (len(recent) - 1):
+            return
+        self._restarts = [*recent, now]
         self._process = self._start()
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again within the last minute."""
+        now = self._clock.monotonic()
+        return sum(now - at < _RESTARTS_WITHIN_S for at in self._restarts)
 
     def kill(self) -> None:
         """SIGKILL: the process gets no chance to finish anything."""

@@ -1,0 +1,68 @@
+"""``coldstart up``: every role on this machine, supervised."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.cli.worker import PolicySwitch
+from streams.supervisor import RoleProcess
+
+_LOOK_EVERY_S = 0.5
+
+
+def up(
+    songs_workers: Annotated[int, typer.Option(min=1, help="Songs workers.")] = 1,
+    audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers, with slots from 0.")] = 1,
+    policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are not obeyed.")] = PolicySwitch.ON,
+    logs: Annotated[Path, typer.Option(help="Folder for one log a worker.")] = Path("runs/logs"),
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Run all roles on this machine and keep them running, until Ctrl-C or SIGTERM.
+
+    A worker that ends is started again, at once and then after 1, 2, 4 and 8 seconds; after six ends within a minute,
+    or when one says that a restart does not help, everything stops with its reason and exit code 2.
+
+    Example: coldstart kafka up; coldstart topics create; coldstart publish runs/model; coldstart up
+    """
+    console, stop = Console(stderr=True), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with errors_explained(), ExitStack() as stack:
+        settings = settings_from(config, bootstrap)
+        logs.mkdir(parents=True, exist_ok=True)
+        environment = {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers}
+        common = [] if config is None else ["--config", str(config.resolve())]
+        roles = [(f"songs-{n}", ["songs"], settings.songs.http_port + 10 * n) for n in range(songs_workers)]
+        roles += [
+            (
+                f"audience-{n}",
+                ["audience", "--slot", str(n), "--policy", policy.value],
+                settings.audience.http_port + 10 * n,
+            )
+            for n in range(audience_workers)
+        ]
+        workers = []
+        for name, args, port in roles:
+            workers.append(RoleProcess(name, [*args, *common], environment, logs / f"{name}.log", port))
+            stack.callback(workers[-1].stop)
+        said: dict[str, str] = {}
+        while not stop.wait(_LOOK_EVERY_S):
+            for worker in workers:
+                worker.watch()
+                reasons = worker.readiness()
+                state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
+                if said.get(worker.name) != state:
+                    said[worker.name] = state
+                    console.print(
+                        f"[bold]{worker.name}[/bold]  pid {worker.pid}  {worker.url}  {state}", highlight=False
+                    )
+        console.print("stopping")
