@@ -31,6 +31,8 @@ HIDDEN = 256
 # Users against whose preferences a batch of items is held; all of them while they are fewer.
 USERS = 1024
 NEGATIVES = 256
+# Batches at most, so that a large data set costs minutes and not hours; HetRec's artists take 1,000.
+STEPS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +177,19 @@ def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def _steps(
     modules: tuple[nn.Module, ...], n: int, batch: int, epochs: int, rate: float, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Batches of 0..n-1; the caller computes the gradients, and the step is taken when it asks for the next batch."""
+    """Batches of 0..n-1; the caller computes the gradients, and the step is taken when it asks for the next batch.
+
+    They end after ``epochs`` passes or after STEPS batches.
+    """
     optimiser = torch.optim.Adam([p for module in modules for p in module.parameters()], lr=rate)
-    total = epochs * math.ceil(n / batch)
+    each = math.ceil(n / batch)
+    total = min(epochs * each, STEPS)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=total)
-    for _ in range(epochs):
-        order = torch.randperm(n, generator=generator)
-        for start in range(0, n, batch):
-            optimiser.zero_grad(set_to_none=True)
-            yield order[start : start + batch]
-            optimiser.step()
-            schedule.step()
+    for step in range(total):
+        if step % each == 0:
+            order = torch.randperm(n, generator=generator)
+        start = step % each * batch
+        optimiser.zero_grad(set_to_none=True)
+        yield order[start : start + batch]
+        optimiser.step()
+        schedule.step()

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 Json = Mapping[str, Any]
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 td, th { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child { text-align: left }
+td { white-space: nowrap }
 tr.default { font-weight: 600; background: #eef4fb }
 svg { max-width: 100%; height: auto }
 .note { color: #555 }

