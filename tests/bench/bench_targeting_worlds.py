@@ -31,7 +31,8 @@ from encoder.data.split import Split, songs_of, split
 from encoder.data.world import CHUNK, affinity, people, rows
 from encoder.train import Config, train
 from targeting import prototypes
-from targeting.evaluation import Case, evaluate
+from targeting.evaluation import Case, evaluate, tables
+from targeting.evaluation.judge import ALL, OUTSIDE
 from targeting.evaluation.loaded import Loaded, load
 from targeting.relevance import Relevance
 
@@ -136,16 +137,10 @@ def main() -> None:
         out[name]["cost_ns_a_user"] = costs(load(tests[0]))
         given.json.write_text(json.dumps(out, indent=1))
     for name, figures in out.items():
-        for group in ("all", "late", "outside"):
-            print(f"\n{name}, {group}: precision@50, @100, @200, recall@200, AUC; default minus it @100")
-            for arm, whole in figures["targeting"].items():
-                row = whole if group == "all" else whole[group]
-                gap = figures["paired"].get(f"{figures['targeting_default']}-{arm}", {})
-                gap = (gap if group == "all" else gap.get(group, {})).get("precision_100")
-                told = f"{gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]" if gap else ""
-                values = (*row["precision"].values(), row["recall_200"], row["auc"])
-                print(f"{arm:18}", *(f"{value:.4f}" for value in values), told)
-        print("\ncalibration", figures["targeting_calibration"]["ece"], "cost", figures["cost_ns_a_user"])
+        for group in (ALL, "late", OUTSIDE):
+            print(f"\n## {name}, users: {group}\n\n{tables.of_arms(figures, group)}")
+        print(f"\n{tables.of_user_vectors(figures)}\n\n{tables.of_calibration(figures)}")
+        print(f"\nCPU ns a user scored: {figures['cost_ns_a_user']}")
 
 
 if __name__ == "__main__":

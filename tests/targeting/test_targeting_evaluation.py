@@ -15,6 +15,7 @@ from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import judged
 from targeting.evaluation.paired import difference
 from targeting.evaluation.reliability import error
+from targeting.evaluation.tables import by_listeners, of_arms, of_calibration, of_user_vectors
 from targeting.evaluation.tastes import Taste, several, vectors
 from targeting.evaluation.variants import Variant
 
@@ -63,7 +64,14 @@ def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
     # The cold songs of all three cases are alike, so the chances learned on one hold in the others.
     assert figures["targeting_calibration"]["ece"]["all"] < 0.04
     assert figures["targeting_calibration"]["precision_100"]["distance"] < 0.05
-    json.dumps(figures)
+    # What is stored reads the same as what was measured.
+    stored = json.loads(json.dumps(figures))
+    head, _, *rows = of_arms(stored, "pool").splitlines()
+    assert head.count("|") == 9
+    assert [row.split("`")[1] for row in rows] == [arm.name for arm in ARMS]
+    assert f"{2 * SCENES} songs" in by_listeners(stored)
+    assert "plays^.25" in of_user_vectors(stored)
+    assert "membership, not response" in of_calibration(stored)
 
 
 def test_arms_are_what_their_names_say() -> None:

@@ -1,0 +1,104 @@
+"""How do the figures read as tables?
+
+    python -m targeting.evaluation.tables FIGURES.json
+
+prints those of a run of ``coldstart evaluate`` in Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from targeting.evaluation.judge import ALL, OUTSIDE, POOL
+from targeting.evaluation.metrics import AT, RECALL_AT
+
+Json = dict[str, Any]
+
+
+def of_arms(figures: Json, users: str = ALL) -> str:
+    """Every arm's figures among a group of users, and by how much the default is ahead in precision@100."""
+    head = [
+        "arm",
+        *(f"precision@{n}" for n in AT),
+        f"recall@{RECALL_AT}",
+        "R-precision",
+        "AUC",
+        "default minus it, @100",
+    ]
+    rows = []
+    for arm, whole in figures["targeting"].items():
+        block = whole if users == ALL else whole[users]
+        gap = _gap(figures["paired"], f"{figures['targeting_default']}-{arm}")
+        among = gap if users == ALL else gap.get(users, {})
+        rows.append([f"`{arm}`", *_values(block), _interval(among.get("precision_100"))])
+    return _table(head, rows)
+
+
+def by_listeners(figures: Json) -> str:
+    """R-precision by how many listeners a cold song has."""
+    bands = list(figures["targeting"][figures["targeting_default"]]["by_listeners"])
+    rows = []
+    for arm, whole in figures["targeting"].items():
+        blocks = [whole["by_listeners"][band] for band in bands]
+        rows.append([f"`{arm}`", *(_number(block["r_precision"]) for block in blocks)])
+    songs = [figures["targeting"][figures["targeting_default"]]["by_listeners"][band]["songs"] for band in bands]
+    return _table(
+        ["R-precision, listeners", *(f"{band} ({n} songs)" for band, n in zip(bands, songs, strict=True))], rows
+    )
+
+
+def of_user_vectors(figures: Json) -> str:
+    """Other user vectors under production's score, on validation."""
+    rows = [
+        [name, *_values(row)[:3], _interval(row["minus_served"]["precision_100"])]
+        for name, row in figures["targeting_user_vectors"].items()
+    ]
+    return _table(["a user is", *(f"precision@{n}" for n in AT), "minus production's, @100"], rows)
+
+
+def of_calibration(figures: Json) -> str:
+    """Chances against what came, in each bin of the users that a budget buys."""
+    known = figures["targeting_calibration"]
+    errors = ", ".join(f"{_number(value)} ({name.replace('_', ' ')})" for name, value in known["ece"].items())
+    rows = [[_number(row["chance"]), _number(row["listened"]), f"{row['pairs']:,}"] for row in known["bins"]]
+    return f"{known['means']}: expected calibration error {errors}\n\n{_table(['chance', 'listened', 'pairs'], rows)}"
+
+
+def _gap(paired: Json, name: str) -> Json:
+    # `coldstart evaluate` puts the encoder's differences beside these, and marks these.
+    found: Json = paired.get(f"targeting:{name}") or paired.get(name) or {}
+    return found
+
+
+def _values(block: Json) -> list[str]:
+    numbers = (*block["precision"].values(), block[f"recall_{RECALL_AT}"], block["r_precision"], block["auc"])
+    return [_number(each) for each in numbers]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def _interval(gap: Json | None) -> str:
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(path: Path) -> None:
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    parts = [of_arms(figures), by_listeners(figures), of_arms(figures, POOL), of_arms(figures, OUTSIDE)]
+    if "targeting_calibration" in figures:
+        parts += [of_user_vectors(figures), of_calibration(figures)]
+    print("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
