@@ -184,8 +184,9 @@ def fit(
         moment += kernel.T @ vectors[start : start + _CHUNK]
     marks = songs.rows(order[:m])
     own = memory.kernel(marks, memory.similarity(marks)).astype(np.float64)
-    # Songs of equal content make this singular; 1e-5 is above float32 rounding and far below the ridge.
-    root = linalg.cholesky((own + own.T) / 2 + 1e-5 * np.eye(m), lower=True)
+    # Songs of equal content make this singular, and rounding to float32 moves its eigenvalues by up to m * 6e-8,
+    # 2e-4 for 4,096 landmarks: with 1e-5 here the factorisation failed on songs of artist and album alone.
+    root = linalg.cholesky((own + own.T) / 2 + 1e-3 * np.eye(m), lower=True)
     inner = linalg.solve_triangular(root, linalg.solve_triangular(root, gram, lower=True).T, lower=True)
     upper = linalg.cholesky(inner + ridge * np.eye(m), lower=False)
     # whitening = root^-T upper^-1, so that whitening whitening^T = (gram + ridge own)^-1

@@ -56,7 +56,8 @@ class Config:
         views: random transformations prepared of each song; supervision takes the song itself with probability
             ``untransformed``, else one of them.
         contrast, contrast_temperature: weight and temperature of InfoNCE.
-        bag_dropout, view_dropout: share of bag entries hidden in supervision, and of every input in a view.
+        bag_dropout, context_dropout: shares of bag entries and of context values hidden in supervision.
+        view_dropout: share of both hidden in a view of the contrastive term.
         epochs, steps: passes over the songs, of which there are fewer when they would take more than ``steps`` batches.
     """
 
@@ -73,6 +74,7 @@ class Config:
     hidden: int = 256
     hidden_dropout: float = 0.5
     bag_dropout: float = 0.5
+    context_dropout: float = 0.2
     targets: int = 50
     loss: Literal["softmax", "bpr"] = "softmax"
     catalogue: int = 50_000
@@ -227,8 +229,8 @@ class _Inputs:
         itself = torch.rand(songs.shape, generator=generator) < untransformed
         return torch.where(itself | ~self.known[rows], songs, rows)
 
-    def batch(self, rows: Tensor, bag: float, other: float, generator: torch.Generator) -> Batch:
-        """The given rows with random shares of their bag entries and of their other inputs hidden."""
+    def batch(self, rows: Tensor, bag: float, context: float, generator: torch.Generator) -> Batch:
+        """The given rows with random shares of their bag entries and of their context values hidden."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
         offsets = torch.cumsum(lengths, 0) - lengths
@@ -237,8 +239,8 @@ class _Inputs:
             self.indices[entries],
             offsets,
             self.values[entries] * _keep((len(entries),), bag, generator),
-            self.side[rows] * _keep((len(rows), self.side.shape[1]), other, generator),
-            self.context[rows] * _keep((len(rows), self.context.shape[1]), other, generator),
+            self.side[rows],
+            self.context[rows] * _keep((len(rows), self.context.shape[1]), context, generator),
         )
 
 
@@ -292,7 +294,7 @@ class _Run:
     def loss(self, songs: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Supervised plus contrastive loss of a batch of songs (B,), and what it looks like inside."""
         config = self.config
-        query = self.query(songs, config.untransformed, config.bag_dropout, 0.0)  # (B, dim)
+        query = self.query(songs, config.untransformed, config.bag_dropout, config.context_dropout)  # (B, dim)
         if config.loss == "bpr":
             loss = self.bpr(query, songs)
         elif self.inputs.songs > config.catalogue:
@@ -347,9 +349,9 @@ class _Run:
         margin = self.scale.exp() * (query * difference).sum(dim=1)
         return -(functional.logsigmoid(margin) * (weights.sum(dim=1) > 0)).sum() / len(songs)
 
-    def query(self, songs: Tensor, untransformed: float, bag: float, other: float) -> Tensor:
+    def query(self, songs: Tensor, untransformed: float, bag: float, context: float) -> Tensor:
         rows = self.inputs.versions_of(songs, untransformed, self.generator)
-        batch = self.inputs.batch(rows, bag, other, self.generator)
+        batch = self.inputs.batch(rows, bag, context, self.generator)
         keep = _keep((len(songs), self.config.hidden), self.config.hidden_dropout, self.generator)
         query: Tensor = self.tower(batch, keep)
         return query
