@@ -9,6 +9,7 @@ from streams.cli.demo import demo
 from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
+from streams.cli.torture import torture
 from streams.cli.train import train
 from streams.cli.up import up
 
@@ -25,6 +26,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(publish)
 app.command()(up)
+app.command()(torture)
 app.command()(lag)
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams.clients import consumer
 from streams.clock import SystemClock
 from streams.envelope import Record
+from streams.events import SongUpload
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.topics import Naming, Topic
@@ -56,3 +59,8 @@ class Installation:
         finally:
             reader.close()
         return int(found.offset)
+
+
+def copies(songs: Sequence[SongUpload], count: int) -> list[SongUpload]:
+    """As many uploads as asked for, with ids of their own and the contents of ``songs`` in turn."""
+    return [msgspec.structs.replace(songs[n % len(songs)], song_id=f"new-{n}") for n in range(count)]

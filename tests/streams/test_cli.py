@@ -40,6 +40,7 @@ WITH_SETTINGS = {
     ("demo",): [],
     ("lag",): [],
     ("up",): [],
+    ("torture",): [],
     ("worker", "songs"): [],
     ("worker", "audience"): [],
     ("topics", "list"): [],

@@ -6,29 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import Running, copies, install
+from installation import copies
 
 from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
+from streams.settings import Kafka
+from streams.torture.stage import Stage, set_stage
 
 
 @pytest.fixture
-def running(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Iterator[Running]:
-    running = install(kafka.bootstrap_servers, prefix, tmp_path)
+def running(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Iterator[Stage]:
+    running = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
     yield running
     running.stop()
 
 
 @pytest.fixture
-def follower(running: Running) -> Iterator[Follower]:
+def follower(running: Stage) -> Iterator[Follower]:
     follower = Follower(running.kafka, running.naming)
     yield follower
     follower.close()
 
 
-def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
-    running: Running, follower: Follower
-) -> None:
+def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(running: Stage, follower: Follower) -> None:
     songs = running.start("songs", "songs")
     audience = running.start("audience-0", "audience", "--slot", "0")
     running.start("audience-1", "audience", "--slot", "1")
@@ -45,7 +45,7 @@ def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
     running.wait_until_ready()
     running.upload(uploads, pause_s=0.02, each=kill_one)
     ids = [song.song_id for song in uploads]
-    running.wait_until_answered(follower, ids)
+    running.wait_until_answered(follower.answered, ids)
 
     assert songs.pid != before[0]
     assert audience.pid != before[1]
@@ -58,7 +58,7 @@ def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
 
 
 @pytest.mark.long
-def test_an_audience_worker_joins_and_another_leaves(running: Running, follower: Follower) -> None:
+def test_an_audience_worker_joins_and_another_leaves(running: Stage, follower: Follower) -> None:
     # A static member's partitions stay with it for this long after it left.
     running.environment["COLDSTART_AUDIENCE__SESSION_TIMEOUT_S"] = "6"
     running.start("songs", "songs")
@@ -77,14 +77,14 @@ def test_an_audience_worker_joins_and_another_leaves(running: Running, follower:
 
     running.wait_until_ready()
     running.upload(uploads, pause_s=0.1, each=come_and_go)
-    running.wait_until_answered(follower, ids)
+    running.wait_until_answered(follower.answered, ids)
     assert follower.doubled == []
 
 
 @pytest.mark.long
 def test_the_broker_is_killed_and_started_again(prefix: str, tmp_path: Path) -> None:
     with EmbeddedKafka(tmp_path / "kafka") as broker:
-        running = install(broker.bootstrap_servers, prefix, tmp_path)
+        running = set_stage(Kafka(bootstrap_servers=broker.bootstrap_servers), prefix, tmp_path)
         follower = Follower(running.kafka, running.naming)
         try:
             running.start("songs", "songs")
@@ -96,7 +96,7 @@ def test_the_broker_is_killed_and_started_again(prefix: str, tmp_path: Path) -> 
             broker.kill()
             broker.restart()
             running.upload(uploads[60:], pause_s=0.02)
-            running.wait_until_answered(follower, [song.song_id for song in uploads])
+            running.wait_until_answered(follower.answered, [song.song_id for song in uploads])
         finally:
             running.stop()
             follower.close()

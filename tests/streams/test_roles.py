@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from confluent_kafka import Message
-from running import EVERYONE, Running, copies, install
+from installation import copies
 
 from streams.broker import EmbeddedKafka
 from streams.clock import SystemClock
@@ -17,14 +17,18 @@ from streams.demo.events import upload_record
 from streams.demo.follow import Follower
 from streams.envelope import Record, pack
 from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
+from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.topics import CAMPAIGNS, LISTENS, PREFERENCES, PUSH_TARGETS, SONG_UPLOADS, Topic
+from streams.torture.stage import Stage, set_stage
 
 
 @pytest.fixture(scope="module")
-def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Everybody with an even place in the list has opted out before the workers start."""
-    running = install(kafka.bootstrap_servers, "test-roles.", tmp_path_factory.mktemp("roles"))
+    running = set_stage(
+        Kafka(bootstrap_servers=kafka.bootstrap_servers), "test-roles.", tmp_path_factory.mktemp("roles")
+    )
     running.send(PREFERENCES, [preferences(user, opted_in=False) for user in running.users[::2]])
     running.start("songs", "songs")
     running.start("audience", "audience", "--slot", "0")
@@ -34,7 +38,7 @@ def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def follower(running: Running) -> Iterator[Follower]:
+def follower(running: Stage) -> Iterator[Follower]:
     follower = Follower(running.kafka, running.naming)
     yield follower
     follower.close()
@@ -45,7 +49,7 @@ def preferences(user_id: str, **more: object) -> Record:
     return pack(event, ce_type=UserPreferences.TYPES[0], id=user_id, source="test", time=time.time())
 
 
-def read(running: Running, topic: Topic) -> list[Message]:
+def read(running: Stage, topic: Topic) -> list[Message]:
     snapshot = Snapshot(running.kafka, [running.naming.name(topic)], SystemClock())
     try:
         return list(snapshot.read_to_end())
@@ -53,24 +57,24 @@ def read(running: Running, topic: Topic) -> list[Message]:
         snapshot.close()
 
 
-def pushes(running: Running, song_id: str) -> list[PushTarget]:
+def pushes(running: Stage, song_id: str) -> list[PushTarget]:
     found = [msgspec.json.decode(m.value() or b"", type=PushTarget) for m in read(running, PUSH_TARGETS)]
     return [push for push in found if push.song_id == song_id]
 
 
-def campaign(running: Running, song_id: str) -> Campaign | None:
+def campaign(running: Stage, song_id: str) -> Campaign | None:
     records = [m for m in read(running, CAMPAIGNS) if m.key() == song_id.encode()]
     return msgspec.json.decode(records[-1].value() or b"", type=Campaign) if records else None
 
 
-def named(running: Running, name: str, **more: object) -> SongUpload:
+def named(running: Stage, name: str, **more: object) -> SongUpload:
     return msgspec.structs.replace(running.songs[0], song_id=name, **more)
 
 
-def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Running, follower: Follower) -> None:
+def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Stage, follower: Follower) -> None:
     song = named(running, "for-the-willing")
     running.upload([song])
-    running.wait_until_answered(follower, [song.song_id])
+    running.wait_until_answered(follower.answered, [song.song_id])
 
     found = pushes(running, song.song_id)
     assert found
@@ -81,26 +85,26 @@ def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Running, fol
     assert any(push.preferences_offset > 0 for push in found)
 
 
-def test_an_opt_out_is_obeyed_by_the_next_upload(running: Running, follower: Follower) -> None:
+def test_an_opt_out_is_obeyed_by_the_next_upload(running: Stage, follower: Follower) -> None:
     first = named(running, "before-the-opt-out")
     running.upload([first])
-    running.wait_until_answered(follower, [first.song_id])
+    running.wait_until_answered(follower.answered, [first.song_id])
     lost = pushes(running, first.song_id)[0].user_id
 
     running.send(PREFERENCES, [preferences(lost, opted_in=False)])
     second = named(running, "after-the-opt-out")
     running.upload([second])
-    running.wait_until_answered(follower, [second.song_id])
+    running.wait_until_answered(follower.answered, [second.song_id])
 
     assert lost not in {push.user_id for push in pushes(running, second.song_id)}
     running.send(PREFERENCES, [preferences(lost, opted_in=True)])
 
 
-def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Running, follower: Follower) -> None:
+def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Stage, follower: Follower) -> None:
     both = [named(running, name, recording_id="REC-1") for name in ("single", "album-track")]
     for song in both:
         running.upload([song])
-        running.wait_until_answered(follower, [song.song_id])
+        running.wait_until_answered(follower.answered, [song.song_id])
 
     single, album = ({push.user_id for push in pushes(running, song.song_id)} for song in both)
     assert single
@@ -108,16 +112,16 @@ def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Running
 
 
 def test_a_repeated_or_older_revision_changes_nothing_and_a_newer_one_keeps_the_ledger(
-    running: Running, follower: Follower
+    running: Stage, follower: Follower
 ) -> None:
     song = named(running, "revised", revision=5)
     running.upload([song])
-    running.wait_until_answered(follower, ["revised"])
+    running.wait_until_answered(follower.answered, ["revised"])
     first = {push.user_id for push in pushes(running, "revised")}
 
     marker = named(running, "after-the-repeats")
     running.upload([song, msgspec.structs.replace(song, revision=4, title="older"), marker])
-    running.wait_until_answered(follower, [marker.song_id])
+    running.wait_until_answered(follower.answered, [marker.song_id])
     assert {push.revision for push in pushes(running, "revised")} == {5}
 
     running.upload([msgspec.structs.replace(song, revision=6, title="newer", budget=200)])
@@ -125,7 +129,7 @@ def test_a_repeated_or_older_revision_changes_nothing_and_a_newer_one_keeps_the_
         lambda: (
             (found := campaign(running, "revised")) is not None
             and found.revision == 6
-            and set(found.counts.answered) == EVERYONE
+            and set(found.counts.answered) == running.partitions
         ),
         lambda: f"no campaign of revision 6: {campaign(running, 'revised')}",
     )
@@ -133,10 +137,10 @@ def test_a_repeated_or_older_revision_changes_nothing_and_a_newer_one_keeps_the_
     assert first.isdisjoint(push.user_id for push in again)
 
 
-def test_a_takedown_ends_the_campaign(running: Running, follower: Follower) -> None:
+def test_a_takedown_ends_the_campaign(running: Stage, follower: Follower) -> None:
     song = named(running, "taken-down")
     running.upload([song])
-    running.wait_until_answered(follower, [song.song_id])
+    running.wait_until_answered(follower.answered, [song.song_id])
 
     event = msgspec.structs.replace(song, revision=2)
     gone = pack(event, ce_type=SongUpload.TYPES[2], id="taken-down/2", source="test", time=time.time())
@@ -148,11 +152,11 @@ def test_a_takedown_ends_the_campaign(running: Running, follower: Follower) -> N
     ended = campaign(running, song.song_id)
     assert ended is not None
     assert ended.end_reason == "taken-down"
-    assert set(ended.counts.answered) == EVERYONE
+    assert set(ended.counts.answered) == running.partitions
     assert ended.counts.pushed == len(pushes(running, song.song_id))
 
 
-def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Running, follower: Follower) -> None:
+def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Stage, follower: Follower) -> None:
     before = len(follower.dead)
     bad = Record(b"u-x", b'{"user_id":"u-x"}', list(upload_record(running.songs[0], time.time()).headers))
     running.send(LISTENS, [bad])
@@ -164,11 +168,11 @@ def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Running,
 
     song = copies(running.songs, 1)[0]
     running.upload([song])
-    running.wait_until_answered(follower, [song.song_id])
+    running.wait_until_answered(follower.answered, [song.song_id])
 
 
 def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
-    running: Running, follower: Follower
+    running: Stage, follower: Follower
 ) -> None:
     features = {"audio": DenseFeature("default", [1.0, 2.0]), "lyrics": DenseFeature("nobody", [1.0])}
     wrong = named(running, "wrong-size", features=features)
@@ -178,7 +182,7 @@ def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
     ]
     before, process = len(follower.dead), running.workers[0].pid
     running.upload([wrong, *strange])
-    running.wait_until_answered(follower, [song.song_id for song in strange])
+    running.wait_until_answered(follower.answered, [song.song_id for song in strange])
     running.wait_until(lambda: len(follower.dead) > before, lambda: "no dead letter for features of another size")
     _, error, reason = follower.dead[-1]
     assert error == "InvalidField"
