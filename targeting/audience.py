@@ -2,7 +2,11 @@
 
 One partition's listeners, by row (see :mod:`targeting.slots`). What is stored is the history: for each user
 the songs with their plays and the time of the last one. Derived from it, and never in the changelog: the
-listeners of each song, and each user's vector, the sum of the unit vectors of the songs in the history.
+listeners of each song, and each user's vector, the sum of the vectors of the songs in the history, each halved in
+weight for every half-life that passed since it was last heard.
+
+What is summed is weighed forward (Cormode et al., "Forward decay", ICDE 2009): a listen weighs more the later it is,
+and what was summed before need not change. Only directions are ever used, so that the common factor does not matter.
 """
 
 from __future__ import annotations
@@ -26,6 +30,14 @@ _VERSION = b"\x01"
 # Songs a user. More say little about a taste, and one hoarder would outweigh a hundred listeners.
 HISTORY = 500
 
+# Days in which a song's weight in the user's vector halves; from the user's point of view only differences count.
+HALF_LIFE = 180.0
+
+# Weights are powers of two around 2024. Beyond 50 half-lives from there they stay as they are: the squares of a sum of
+# them must be no denormal and no infinity in float32. Listens without a date (second 0) all weigh the same.
+_LANDMARK = 1_704_067_200.0
+_FARTHEST = 50.0
+
 # Users whose vectors are computed at once: the histories and vectors of a block fit the cache's reach.
 _BLOCK = 65_536
 
@@ -43,6 +55,7 @@ class Heard:
         songs, weights, times: the new histories, one after the other: slots int32, plays float32, seconds uint32.
         new_users, new_songs: int64, the (user, song) pairs heard for the first time.
         lost_users, lost_songs: int64, the pairs that the cap pushed out.
+        change_users, change_songs, change: int64, int64, float32: by how much each pair's weight changes.
     """
 
     users: I64
@@ -54,14 +67,19 @@ class Heard:
     new_songs: I64
     lost_users: I64
     lost_songs: I64
+    change_users: I64
+    change_songs: I64
+    change: F32
 
 
 class Audience:
     """The listeners of one partition."""
 
-    def __init__(self, songs: Songs, history: int = HISTORY) -> None:
+    def __init__(self, songs: Songs, history: int = HISTORY, half_life: float = HALF_LIFE) -> None:
+        """``half_life`` is in days; infinity: songs count the same whenever they were heard."""
         self._songs = songs
         self._history = history
+        self._half_life = half_life * 86_400
         self._heard = Jagged(np.int32, np.float32, np.uint32)
         self._listeners = Jagged(np.int32)
         self._vectors = np.zeros((0, songs.dimension), np.float32)
@@ -93,7 +111,10 @@ class Audience:
         again = pairs[at] == old_pairs
         at = at[again]
         old_weights[again] += plays[at]
+        before = self._weights(old_times[again])
         old_times[again] = np.maximum(old_times[again], last[at])
+        again_users, again_songs = each[of_old[again]], old_songs[again].astype(np.int64)
+        gain = self._weights(old_times[again]) - before
 
         new = np.ones(len(pairs), bool)
         new[at] = False
@@ -113,9 +134,11 @@ class Audience:
         lengths = np.bincount(of, minlength=len(each))
 
         lost_users = lost_songs = np.zeros(0, np.int64)
+        loss = np.zeros(0, np.float32)
         if len(lengths) and lengths.max() > self._history:
             keep = _latest(of, all_times, lengths, self._history)
             lost_users, lost_songs = each[of[~keep]], all_songs[~keep].astype(np.int64)
+            loss = self._weights(all_times[~keep])
             of, all_songs = of[keep], all_songs[keep]
             all_weights, all_times = all_weights[keep], all_times[keep]
             lengths = np.bincount(of, minlength=len(each))
@@ -129,6 +152,9 @@ class Audience:
             new_songs,
             lost_users,
             lost_songs,
+            np.concatenate([each[of_new], again_users, lost_users]),
+            np.concatenate([new_songs, again_songs, lost_songs]),
+            np.concatenate([self._weights(last[order]), gain, -loss]),
         )
 
     def apply(self, heard: Heard) -> None:
@@ -141,8 +167,7 @@ class Audience:
             self._listeners.discard(heard.lost_songs, heard.lost_users)
         if len(heard.users):
             grow(self._vectors, int(heard.users[-1]) + 1)
-        self._add_vectors(heard.new_users, heard.new_songs, 1)
-        self._add_vectors(heard.lost_users, heard.lost_songs, -1)
+        self._add_vectors(heard.change_users, heard.change_songs, heard.change)
 
     def load(self, users: I64, lengths: I64, songs: I64, weights: F32, times: NDArray[np.uint32]) -> None:
         """Writes whole histories, read back from records; :meth:`loaded` must follow before anything else."""
@@ -216,18 +241,21 @@ class Audience:
         return encode(self._songs, heard.lengths, heard.songs, heard.weights, heard.times)
 
     def _matrix(self, users: I64) -> sparse.csr_matrix:
-        """The histories as a csr (n, songs) of ones."""
-        lengths, (songs, _, _) = self._heard.gather(users)
+        """The histories as a csr (n, songs) of the songs' weights."""
+        lengths, (songs, _, times) = self._heard.gather(users)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        ones = np.ones(len(songs), np.float32)
-        return sparse.csr_matrix((ones, songs, indptr), shape=(len(users), len(self._songs)))
+        return sparse.csr_matrix((self._weights(times), songs, indptr), shape=(len(users), len(self._songs)))
 
-    def _add_vectors(self, users: I64, songs: I64, sign: int) -> None:
+    def _weights(self, times: NDArray[np.uint32]) -> F32:
+        """What a song last heard at these Unix seconds weighs in its listener's vector, float32 (n,)."""
+        half_lives = (times - _LANDMARK) / self._half_life
+        return np.asarray(np.exp2(np.clip(half_lives, -_FARTHEST, _FARTHEST)), np.float32)
+
+    def _add_vectors(self, users: I64, songs: I64, weights: F32) -> None:
         if not len(users) or not self._songs.dimension:
             return
         each, which = np.unique(users, return_inverse=True)
-        signs = np.full(len(users), sign, np.float32)
-        pairs = sparse.csr_matrix((signs, (which, songs)), shape=(len(each), len(self._songs)))
+        pairs = sparse.csr_matrix((weights, (which, songs)), shape=(len(each), len(self._songs)))
         self._vectors[each] += self._songs.sums(pairs)
 
 

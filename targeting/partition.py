@@ -53,6 +53,7 @@ class Config:
     Attributes:
         at_once: share of the budget that is spent on the request itself.
         history: songs remembered of a user.
+        half_life: days in which a song's weight in its listener's vector halves.
         least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
             (:attr:`targeting.songs.Songs.calibration`).
     """
@@ -62,6 +63,7 @@ class Config:
     clustering: prototypes.Clustering = field(default_factory=prototypes.Clustering)
     at_once: float = budget.AT_ONCE
     history: int = audience.HISTORY
+    half_life: float = audience.HALF_LIFE
     least_chance: float = 0.0
 
 
@@ -105,7 +107,7 @@ class Partition:
         self._songs = songs
         self._config = config or Config()
         self._users = Slots()
-        self._audience = Audience(songs, self._config.history)
+        self._audience = Audience(songs, self._config.history, self._config.half_life)
         self._ledger = Ledger()
         self._consent = Consent(self._config.policy)
         self._campaigns: dict[str, Campaign] = {}

@@ -6,10 +6,11 @@ with the nearest of a few. Measured on validation, so that what wins may be ship
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from targeting.audience import HALF_LIFE
 from targeting.evaluation.arms import Arm
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import Loaded
@@ -46,20 +47,21 @@ def score(loaded: Loaded, song: int, how: Variant) -> F32:
 
 
 def variants(case: Case) -> list[Arm]:
-    """The table: production's vector first, then one change each; decay only where listens are dated."""
+    """The table: production's vector first, then one change each; time counts only where listens are dated."""
+    dated = case.played_at is not None
+    served = Taste(stretched=True, half_life=HALF_LIFE if dated else 0.0)
     tastes = {
-        "not stretched": Taste(),
-        "plays^.25": Taste(True, plays=0.25),
-        "plays^.5": Taste(True, plays=0.5),
-        "listeners^-.25": Taste(True, listeners=-0.25),
-        "listeners^-.5": Taste(True, listeners=-0.5),
+        "served": served,
+        "not stretched": replace(served, stretched=False),
+        "plays^.25": replace(served, plays=0.25),
+        "plays^.5": replace(served, plays=0.5),
+        "listeners^-.25": replace(served, listeners=-0.25),
+        "listeners^-.5": replace(served, listeners=-0.5),
     }
-    if case.played_at is not None:
-        tastes |= {
-            "half-life 90 days": Taste(True, half_life=90.0),
-            "half-life 365 days": Taste(True, half_life=365.0),
-            "latest 20 songs": Taste(True, latest=20),
-        }
-    several = {f"{n} vectors a user": Variant(vectors=n) for n in (2, 3, 5)}
-    rows = {"each song once": Variant(), **{name: Variant(taste) for name, taste in tastes.items()}, **several}
+    if dated:
+        tastes["no decay"] = replace(served, half_life=0.0)
+        tastes |= {f"half-life {days} days": replace(served, half_life=float(days)) for days in (30, 90, 365)}
+        tastes["no decay, latest 20 songs"] = replace(served, half_life=0.0, latest=20)
+    rows = {name: Variant(taste) for name, taste in tastes.items()}
+    rows |= {f"{n} vectors a user": Variant(served, n) for n in (2, 3, 5)}
     return [Arm(name, how, score) for name, how in rows.items()]

@@ -5,15 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.audience import Audience, decode
+from targeting.audience import HALF_LIFE, Audience, decode
 from targeting.songs import Songs
 from targeting.types import F32
 
 USERS, SONGS, D = 5, 7, 4
+START, YEAR = 1_690_000_000, 365 * 86_400
 Listen = tuple[int, int, int, int]  # user, song, plays, time
 
 listens = st.lists(
-    st.tuples(st.integers(0, USERS - 1), st.integers(0, SONGS - 1), st.integers(1, 9), st.integers(0, 1_000_000)),
+    st.tuples(
+        st.integers(0, USERS - 1), st.integers(0, SONGS - 1), st.integers(1, 9), st.integers(START, START + YEAR)
+    ),
     max_size=20,
 )
 
@@ -78,8 +81,15 @@ def test_histories_both_ways_and_vectors_are_what_one_listen_after_the_other_giv
         assert sorted(users[end - n : end].tolist()) == heard_by
 
     for user in range(min(USERS, len(audience._vectors))):
-        total = sum((catalogue_vector(songs, song) for song, _, _ in expected[user]), np.zeros(D, np.float32))
-        np.testing.assert_allclose(audience._vectors[user], total, atol=1e-5)
+        found = audience.vectors(np.asarray([user]))[0]
+        total = sum(
+            (
+                catalogue_vector(songs, song) * 0.5 ** ((START - time) / 86_400 / HALF_LIFE)
+                for song, _, time in expected[user]
+            ),
+            np.zeros(D),
+        )
+        np.testing.assert_allclose(found, total / (np.linalg.norm(total) or 1), atol=1e-4)
 
 
 @settings(max_examples=50)
@@ -122,6 +132,31 @@ def test_records_bring_everything_back(batches: list[list[Listen]]) -> None:
     for song in range(SONGS):
         (_, theirs), (_, mine) = again.listeners(np.asarray([song])), audience.listeners(np.asarray([song]))
         assert sorted(theirs.tolist()) == sorted(mine.tolist())
+
+
+def test_a_song_heard_again_weighs_as_if_heard_now() -> None:
+    songs = catalogue()
+    day = 86_400
+    audience = Audience(songs, half_life=10)
+    hear(audience, [(0, 0, 1, START), (0, 1, 1, START + 10 * day)])
+    first, second = songs.vectors(np.asarray([0, 1]))
+    twice = first / 2 + second
+    np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
+    hear(audience, [(0, 0, 1, START + 20 * day)])
+    twice = first * 2 + second
+    np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
+
+
+@pytest.mark.parametrize("when", [0, 1, START, 2**32 - 1])
+def test_listens_of_any_time_make_a_vector(when: int) -> None:
+    songs = catalogue()
+    for half_life in (1.0, 180.0, float("inf")):
+        audience = Audience(songs, half_life=half_life)
+        hear(audience, [(0, 0, 1, when), (0, 1, 1, when)])
+        both = songs.vectors(np.asarray([0, 1])).sum(axis=0)
+        np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], both / np.linalg.norm(both), atol=1e-5)
+        cosine = audience.cosines(np.zeros(1, np.int64), both / np.linalg.norm(both))
+        np.testing.assert_allclose(cosine, [1], atol=1e-5)
 
 
 def test_vectors_follow_the_songs() -> None:
