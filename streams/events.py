@@ -367,6 +367,14 @@ class WarmSong(Event, frozen=True, kw_only=True):
         return f"{self.space} {self.song_id}"
 
 
+class Chances(Struct, frozen=True):
+    """What chance a score stands for: knots of a monotone, piecewise linear map."""
+
+    scores: Annotated[list[float], Meta(min_length=1)]
+    chances: Annotated[list[float], Meta(min_length=1)]
+    means: Annotated[str, Meta(description="the chance of what")]
+
+
 class LiveModel(Event, frozen=True, kw_only=True):
     """Which artifact is live under a name."""
 
@@ -383,6 +391,7 @@ class LiveModel(Event, frozen=True, kw_only=True):
     dim: Annotated[int, Meta(gt=0)]
     warm_songs: Count
     published_at: Time
+    chances: Annotated[Chances | None, Meta(description="without it scores order users and are no chances")] = None
 
 
 EVENTS: tuple[type[Event], ...] = (

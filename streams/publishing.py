@@ -14,7 +14,7 @@ from pathlib import Path
 from confluent_kafka import KafkaError, Message, Producer
 
 from encoder.artifact import load_encoder, load_warm, read_manifest
-from streams import vectors
+from streams import calibrating, vectors
 from streams.clients import admin, producer
 from streams.clock import Clock
 from streams.envelope import Record, pack
@@ -37,14 +37,14 @@ def publish(
         progress: called with (warm songs handed over, warm songs in all).
 
     Raises:
-        encoder.artifact.ArtifactError: the artifact is not whole.
+        encoder.artifact.ArtifactError, Refused: the artifact is not whole.
         Unavailable: the broker does not answer, or did not acknowledge a record; the old model is still live.
     """
     artifact = artifact.resolve()
     manifest = read_manifest(artifact)
     # Proves the checksum of every file before anything is said about it.
     load_encoder(artifact)
-    warm = load_warm(artifact)
+    warm, chances = load_warm(artifact), calibrating.load(artifact)
     # Known to be reachable before anything is queued.
     reachable = admin(kafka)
     missing = {naming.name(t) for t in (WARM_SONGS, MODELS)} - set(reachable.list_topics(timeout=10).topics)
@@ -74,6 +74,7 @@ def publish(
         dim=manifest.dim,
         warm_songs=total,
         published_at=datetime.fromtimestamp(now, UTC),
+        chances=chances,
     )
     id = f"{ENCODER}/{manifest.space}/{now:.6f}"
     sender.send(naming.name(MODELS), pack(model, ce_type=LiveModel.TYPES[0], id=id, source=SOURCE, time=now))

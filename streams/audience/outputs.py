@@ -45,7 +45,7 @@ def push_record(push: Push, now: float, preferences_offset: int) -> Record:
         not_before=_time(max(now, match.available_from)),
         expires_at=_time(match.expires_at),
         score=round(push.score, 6),
-        calibrated=False,
+        calibrated=push.calibrated,
         tier="initial",
         reason=Reason(why=push.why.value, songs=list(push.songs), prototype=push.prototype),
         space=match.space,

@@ -25,6 +25,7 @@ from streams.audience.restore import (
 from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.transaction import Aborted, Transactions
 from streams.audience.watchdog import Watchdog
+from streams.calibrating import calibration_of
 from streams.clients import producer
 from streams.clock import Clock
 from streams.live import LiveView
@@ -358,6 +359,7 @@ class Worker:
         if warm is None or model is None or self._view.version == self._seen_version:
             return
         self._songs.set_vectors(model.space, warm.ids, warm.vectors)
+        self._songs.calibration = calibration_of(model.chances)
         self._seen_version = self._view.version
 
     # -- reports -----------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ def train(
         typer.Option(help="File to save the state to after each epoch; if it is there, training goes on from it."),
     ] = None,
     name: Annotated[str, typer.Option(help="Begins the name of the embedding space.")] = "bcl",
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Also learn which chance each score stands for; trains a second time for it."),
+    ] = False,
 ) -> None:
     """Train the encoder: from what a song is to the vectors of songs with such an audience.
 
@@ -83,6 +87,11 @@ def train(
             config = training.Config(seed=seed)
             trained = training.train(dataset, warm, config, show, checkpoint)
         manifest = artifact.save(trained, out, name)
+        if calibrate:
+            from streams import calibrating
+
+            with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
+                calibrating.save(calibrating.fit(dataset, warm, config), out)
     except (LayoutError, artifact.ArtifactError, ValueError) as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(2) from None

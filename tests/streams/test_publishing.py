@@ -19,6 +19,7 @@ from encoder import train as training
 from encoder.artifact import ArtifactError, load_warm, read_manifest
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
+from streams import calibrating
 from streams.broker import EmbeddedKafka
 from streams.clock import ManualClock, SystemClock
 from streams.errors import InvalidField, Refused, Unavailable
@@ -31,27 +32,33 @@ from streams.songs.matcher import Matcher
 from streams.songs.role import load_encoder
 from streams.topics import MODELS, WARM_SONGS, Naming
 from streams.vectors import unpack
+from targeting.calibration import Calibration
 
 NOW = 1_800_000_000.0
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small trained encoder."""
+def small() -> Dataset:
+    """40 songs and 60 users who listen to three in ten of them, whatever their content."""
     rng = np.random.default_rng(0)
     songs = [
         SongContent({"audio": rng.normal(size=3).tolist()}, {"tags": {f"tag{row % 4}": 1.0, "music": 0.5}})
         for row in range(40)
     ]
-    dataset = Dataset(
+    return Dataset(
         name="small",
         content=ContentTable.from_songs([f"song{row}" for row in range(40)], songs),
         user_ids=tuple(f"user{row}" for row in range(60)),
         plays=sparse.csr_matrix((rng.random((40, 60)) < 0.3).astype(np.float32)),
     )
+
+
+@pytest.fixture(scope="module")
+def model(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small trained encoder."""
     config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
     path = tmp_path_factory.mktemp("publishing") / "model"
-    artifact.save(training.train(dataset, np.arange(40), config), path)
+    artifact.save(training.train(small, np.arange(40), config), path)
     return path
 
 
@@ -141,3 +148,26 @@ def test_content_that_the_model_cannot_take_is_refused_by_name_or_left_out(model
     for matched in matcher.match([*songs, matcher.fitting(huge, metrics)], 5, metrics):
         assert np.linalg.norm(unpack(matched.vector)[1]) == pytest.approx(1, abs=1e-5)
         assert matched.neighbours == []
+
+
+def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model: Path, tmp_path: Path) -> None:
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(model, calibrated)
+    calibrating.save(Calibration((0.1, 0.5), (0.02, 0.4)), calibrated)
+
+    live = publish(calibrated, here.kafka, here.naming, SystemClock())
+    with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
+        assert view.model == live
+    assert calibrating.calibration_of(live.chances) == Calibration((0.1, 0.5), (0.02, 0.4))
+
+    (calibrated / "chances.json").write_text('{"scores":[0.5,0.1],"chances":[0.1,0.2],"means":"x"}')
+    with pytest.raises(Refused, match="scores must ascend"):
+        publish(calibrated, here.kafka, here.naming, SystemClock())
+
+
+def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
+    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    found = calibrating.fit(small, np.arange(40), config)
+    base = small.plays.nnz / np.prod(small.plays.shape)
+    # Listens are drawn without regard to content, so that every score stands for about the same chance.
+    assert found.chance(np.array([0.5], np.float32))[0] == pytest.approx(base, abs=0.15)
