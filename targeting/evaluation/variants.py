@@ -51,7 +51,7 @@ def variants(case: Case) -> list[Arm]:
     dated = case.played_at is not None
     served = Taste(stretched=True, half_life=HALF_LIFE if dated else 0.0)
     tastes = {
-        "served": served,
+        f"each song once, half-life {HALF_LIFE:.0f} days" if dated else "each song once": served,
         "not stretched": replace(served, stretched=False),
         "plays^.25": replace(served, plays=0.25),
         "plays^.5": replace(served, plays=0.5),
