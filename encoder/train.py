@@ -10,6 +10,7 @@ Enhanced Music Cold-Start Matching", WWW 2023 companion).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -53,8 +54,8 @@ class Config:
         loss: ``softmax`` over the catalogue, or ``bpr`` (Rendle et al., UAI 2009) with one uniform negative a song.
         catalogue: above so many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
             (Bengio & Senecal, IEEE TNN 2008).
-        views: random transformations prepared of each song; supervision takes the song itself with probability
-            ``untransformed``, else one of them.
+        views: random transformations prepared of each song, fewer when there are more than 50,000 songs; supervision
+            takes the song itself with probability ``untransformed``, else one of them.
         contrast, contrast_temperature: weight and temperature of InfoNCE.
         bag_dropout, context_dropout: shares of bag entries and of context values hidden in supervision.
         view_dropout: share of both hidden in a view of the contrastive term.
@@ -67,7 +68,7 @@ class Config:
     ridge: float = 0.25
     tune: bool = True
     neighbours: int = 20
-    landmarks: int = 4096
+    landmarks: int = 3072
     remembered: int = 32_768
     contexts: bool = True
     terms: int = 16_384
@@ -103,6 +104,9 @@ class Progress:
     total: int
     gauges: dict[str, float] = field(default_factory=dict)
 
+
+# Versions of songs held at once: a context takes 2 KB, so that this is 500 MB.
+_VERSIONS = 250_000
 
 Report = Callable[[Progress], None]
 
@@ -149,7 +153,8 @@ def train(
     content = dataset.content.rows(warm_rows)
     schema = FeatureSchema.learn(content)
     rng = np.random.default_rng(config.seed)
-    versions = [content, *(views.transformed(content, rng) for _ in range(config.views))]
+    prepared_views = min(config.views, _VERSIONS // len(content))
+    versions = [content, *(views.transformed(content, rng) for _ in range(prepared_views))]
     report(Progress("audiences", 0, 1))
     listeners = supervision.listener_rows(dataset.plays[warm_rows])
     vectors = supervision.audience_vectors(listeners, config.factors, rng)
@@ -390,7 +395,10 @@ class _Run:
         return int(metadata["epochs"])
 
     def _identity(self) -> str:
-        return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "terms": self.inputs.terms})
+        """What a checkpoint must agree with: the configuration, and what is trained on."""
+        data = hashlib.sha256(self.target_songs.numpy().tobytes())
+        data.update(self.inputs.values.numpy().tobytes())
+        return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "data": data.hexdigest()[:16]})
 
 
 def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
