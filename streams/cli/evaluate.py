@@ -168,18 +168,18 @@ def write(path: Path, text: str) -> None:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """The tables at the end."""
-    table = Table("encoder", "recall@50", "±", "NDCG@50", "±", "recall, tail to head", "train s", title="cold songs")
+    table = Table("encoder", "recall@50", "NDCG@50", "recall, tail to head", "train s", title="cold songs")
     for name, arm in sorted(result["arms"].items(), key=lambda item: item[1]["recall_50"]["mean"]):
         recall, ndcg = arm["recall_50"], arm["ndcg_50"]
         table.add_row(
             f"[bold]{name}[/bold]" if name == result["default_arm"] else name,
-            f"{recall['mean']:.4f}",
-            f"{recall['std']:.4f}",
-            f"{ndcg['mean']:.4f}",
-            f"{ndcg['std']:.4f}",
+            f"{recall['mean']:.4f} ± {recall['std']:.4f}",
+            f"{ndcg['mean']:.4f} ± {ndcg['std']:.4f}",
             " ".join(f"{value:.3f}" for value in recall["quartiles"]),
             f"{arm['train_seconds']:.1f}",
         )
+    for column in table.columns:
+        column.no_wrap = True
     console.print(table)
     for name, why in result["skipped"].items():
         console.print(f"{name} left out: {why}")

@@ -1,0 +1,154 @@
+"""How do the figures read as tables?
+
+    python -m encoder.evaluation.tables FIGURES.json README.md ...
+
+writes those of a run of ``coldstart evaluate`` between the marks ``<!-- table NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def _short(value: float) -> str:
+    """.4123, as the tables write shares."""
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def _gap(part: Json) -> str:
+    return " ".join(f"{part[key]:+.4f}".replace("0.", ".", 1) for key in ("mean", "low", "high"))
+
+
+def _ranked(result: Json) -> list[str]:
+    return sorted(result["arms"], key=lambda name: -result["arms"][name]["recall_50"]["mean"])
+
+
+def run(result: Json) -> list[str]:
+    """What was run on, and what it cost."""
+    data, unseen = result["data"], result["unseen_terms_per_song"]
+    facts = {
+        "songs with at least 5 listeners; cold under each seed": f"{data['judged_songs']:,}; {data['cold_songs']:,}",
+        "users; listens": f"{data['users']:,}; {data['listens']:,}",
+        "content": ", ".join(data["content"]),
+        "seeds; trials of each search": f"{len(result['seeds'])}; {result['search']['trials']}",
+        "seconds of all searches": f"{result['search']['seconds']:.0f}",
+        "seconds of training the default once, at fixed hyper-parameters": f"{result['train_seconds']:.1f}",
+        "Gini of how often a warm song is a target": f"{result['supervision_gini']:.3f}",
+        "terms of a cold song that no warm song has: as it is; with 3 unseen terms more": "; ".join(
+            f"{unseen[name]:.2f}" for name in ("full", "unseen") if name in unseen
+        ),
+    }
+    return [*_head("what", "figure"), *(f"| {what} | {figure} |" for what, figure in facts.items())]
+
+
+def arms(result: Json) -> list[str]:
+    """Arm by arm, the best first; recall by quartile, the tail first."""
+    rows = [*_head("arm", "recall@50", "NDCG@50", "recall by quartile, tail first", "train s")]
+    for name in _ranked(result):
+        arm = result["arms"][name]
+        recall, ndcg = arm["recall_50"], arm["ndcg_50"]
+        quartiles = " ".join(f"{value:.3f}".replace("0.", ".", 1) for value in recall["quartiles"])
+        rows.append(
+            f"| {name} | {_short(recall['mean'])} ± {_short(recall['std'])} | {_short(ndcg['mean'])} ± "
+            f"{_short(ndcg['std'])} | {quartiles} | {arm['train_seconds']:.1f} |"
+        )
+    return rows
+
+
+def differences(result: Json) -> list[str]:
+    """The default minus each arm: mean, low and high."""
+    rows = [*_head("default minus", "recall@50", "NDCG@50", "recall@50, tail quartile")]
+    for name in _ranked(result):
+        if name != result["default_arm"]:
+            found = result["paired"][f"{result['default_arm']}-{name}"]
+            tail = found["recall_50"]["quartiles"][0]
+            rows.append(f"| {name} | {_gap(found['recall_50'])} | {_gap(found['ndcg_50'])} | {_gap(tail)} |")
+    return rows
+
+
+def robustness(result: Json) -> list[str]:
+    """recall@50 on less and on stranger content."""
+    damages = list(result["arms"][result["default_arm"]]["content"])
+    rows = [*_head("arm, recall@50", "full", *(name.replace("_", " ") for name in damages))]
+    for name in _ranked(result):
+        arm = result["arms"][name]
+        columns = [arm, *(arm["content"][content] for content in damages)]
+        rows.append(f"| {name} | {' | '.join(_short(column['recall_50']['mean']) for column in columns)} |")
+    return rows
+
+
+def paper(result: Json) -> list[str]:
+    """The paper's arm with InfoNCE minus without."""
+    rows = [*_head("measure", "listeners of the cold song", "with minus without", "the term")]
+    if not result["paper"]:
+        return rows
+    for measure in ("recall_50", "ndcg_50"):
+        found, verdict = result["paper"]["difference"][measure], result["paper"]["verdict"][measure]
+        label = {"recall_50": "recall@50", "ndcg_50": "NDCG@50"}[measure]
+        parts = zip([found, *found["quartiles"]], [verdict["overall"], *verdict["quartiles"]], strict=True)
+        for name, (part, word) in zip(("all", "tail", "second", "third", "head"), parts, strict=True):
+            rows.append(f"| {label} | {name} | {_gap(part)} | {word} |")
+    return rows
+
+
+def gauges(result: Json) -> list[str]:
+    """What the spaces look like."""
+    return [
+        *_head("arm", "alignment", "uniformity", "variance"),
+        *(
+            f"| {name} | "
+            + " | ".join(f"{arm['gauges'][key]:.3f}" for key in ("alignment", "uniformity", "variance"))
+            + " |"
+            for name, arm in result["arms"].items()
+            if arm["gauges"]
+        ),
+    ]
+
+
+def search(result: Json) -> list[str]:
+    """What each search chose."""
+    return [
+        *_head("arm", "chosen", "trials", "seconds"),
+        *(
+            f"| {name} | {', '.join(f'{key} {value}' for key, value in arm['chosen'].items())} | "
+            f"{arm['search']['trials']} | {arm['search']['seconds']:.0f} |"
+            for name, arm in result["arms"].items()
+            if arm["search"]["trials"]
+        ),
+    ]
+
+
+def _head(*cells: str) -> tuple[str, str]:
+    return f"| {' | '.join(cells)} |", "|" + "---|" * len(cells)
+
+
+TABLES: dict[str, Callable[[Json], list[str]]] = {
+    table.__name__: table for table in (run, arms, differences, robustness, paper, gauges, search)
+}
+
+
+def filled(page: str, result: Json) -> str:
+    """The page with the present figures between its marks.
+
+    Raises:
+        KeyError: a mark names no table of :data:`TABLES`.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        rows = "\n".join(TABLES[found[1]](result))
+        return f"<!-- table {found[1]} -->\n{rows}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    figures = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    for path in map(Path, sys.argv[2:]):
+        path.write_text(filled(path.read_text(encoding="utf-8"), figures), encoding="utf-8")
