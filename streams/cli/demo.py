@@ -25,7 +25,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.1, help="Uploads a second.")] = 20.0,
     warm_up: Annotated[int, typer.Option(min=0, help="First uploads that do not count for latency.")] = 100,
     poison: Annotated[int, typer.Option(min=0, help="Malformed uploads mixed in; each must make a dead letter.")] = 0,
-    budget: Annotated[int, typer.Option(min=1, help="Pushes a song; 70 % of them at once.")] = 1000,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes a song; 70 % of them at once.")] = 500,
     audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers.")] = 2,
     partitions: Annotated[int, typer.Option(min=1, help="Audience partitions.")] = 4,
     policy: Annotated[
@@ -106,10 +106,19 @@ def _tables(figures: dict[str, object]) -> list[Table]:
     for arm, words in words_of.items():
         cuts = flat["precision"][arm]
         right.add_row(words, *(_share(cuts[cut]) for cut in ("50", "100", "200")), _share(flat["recall_200"][arm]))
+    tables = [happened, right]
+    if flat["liking"] is not None:
+        would = Table(
+            "who was pushed", "of 50", "of 100", "of 200",
+            title="How likely is a pushed person to like the song? (known, because the data are made)",
+        )  # fmt: skip
+        for arm, words in words_of.items():
+            would.add_row(words, *(_share(flat["liking"][arm][cut]) for cut in ("50", "100", "200")))
+        tables.append(would)
     sizes = Table("listeners of the song", "songs", "coldstart", "evidence", title="R-precision by audience size")
     for bucket, arms in flat["r_precision"].items():
         sizes.add_row(bucket, f"{arms['songs']:.0f}", _share(arms["coldstart"]), _share(arms["evidence"]))
-    return [happened, right, sizes]
+    return [*tables, sizes]
 
 
 def _latency(values: dict[str, float | None]) -> str:

@@ -18,6 +18,8 @@ _STAGES = {
     "contexts": "predicting audiences from content, each song left out",
     "epochs": "training the network",
 }
+# The gauges beside the bar: the two losses, the recall of the last epoch, and whether the vectors collapse.
+_LIVE = ("supervised", "contrastive", "recall", "uniformity")
 
 
 def train(
@@ -81,7 +83,7 @@ def train(
                     if stage == progress.stage:
                         break
                     bars.update(tasks[stage], total=1, completed=1)
-                figures = "  ".join(f"{key} {value:.3f}" for key, value in progress.gauges.items())
+                figures = "  ".join(f"{key} {progress.gauges[key]:.3f}" for key in _LIVE if key in progress.gauges)
                 bars.update(tasks[progress.stage], total=progress.total, completed=progress.done, figures=figures)
 
             config = training.Config(seed=seed)

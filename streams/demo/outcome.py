@@ -65,6 +65,11 @@ class Outcome:
                 for arm, cuts in self.judgement.precision.items()
             },
             "recall_200": {arm: _number(value) for arm, value in self.judgement.recall_200.items()},
+            "liking": self.judgement.liking
+            and {
+                arm: {str(cut): _number(value) for cut, value in cuts.items()}
+                for arm, cuts in self.judgement.liking.items()
+            },
             "r_precision": {
                 bucket: {arm: _number(value) for arm, value in arms.items()}
                 for bucket, arms in self.judgement.r_precision.items()

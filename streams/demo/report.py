@@ -234,6 +234,24 @@ def _people(outcome: Outcome) -> Html:
             _card(tag("h3", "The further down, the fewer"), precision),
             _card(tag("h3", "Small audiences and large ones"), _sizes(judged.r_precision)),
         ),
+        *([_card(tag("h3", "Would they like it?"), _liking(judged.liking))] if judged.liking else []),
+    )
+
+
+def _liking(liking: Mapping[str, Mapping[int, float]]) -> Html:
+    """What only made data know: the chance behind the listens."""
+    arms = [arm for arm in _ARMS if arm in liking]
+    return tag(
+        "figure",
+        tag(
+            "figcaption",
+            "The data are made, so the chance that a pushed person likes the song is known. A listen above needs more: "
+            "that the person came across the song, and who plays much comes across more.",
+        ),
+        _table(
+            ("who was pushed", *(f"of {cut}" for cut in CUTS)),
+            [(_swatch(arm, _ARMS[arm][0]), *(share(liking[arm].get(cut)) for cut in CUTS)) for arm in arms],
+        ),
     )
 
 

@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from encoder import artifact
 from encoder.data.dataset import Dataset
-from encoder.data.generate import World, generate
+from encoder.data.generate import World, affinity, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
+from encoder.data.world import rows
 from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.clock import SystemClock
 from streams.demo.events import upload_event
 from streams.demo.feed import PATIENCE_S, Tick, replay, upload
 from streams.demo.follow import Follower
-from streams.demo.judge import judge
+from streams.demo.judge import Liking, judge
 from streams.demo.memory import PeakMemory
 from streams.demo.outcome import Outcome
 from streams.errors import Refused, Unavailable
@@ -123,7 +125,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         with _phase("answers", seconds, bars, "waiting for every partition's answer") as tick:
             _await_answers(plan, list(sent), follower, len(poison), tick, workers)
         with _phase("judging", seconds, bars, "comparing with the hidden listeners"):
-            judgement = judge(dataset, parts, follower.answers)
+            judgement = judge(dataset, parts, follower.answers, None if plan.data else _liking(plan, dataset))
 
     timed = list(sent)[min(plan.warm_up, len(sent) // 2) :]
     pushed = [follower.answers[song] for song in timed if song in follower.answers and follower.answers[song].pushes]
@@ -169,6 +171,13 @@ def _dataset(plan: Plan, tick: Tick) -> Dataset:
     except ValueError as error:
         raise Refused(f"--users {plan.users} --songs {plan.songs}: {error}") from None
     return read_dataset(folder)
+
+
+def _liking(plan: Plan, dataset: Dataset) -> Liking:
+    """What the generated world knows: who would listen to a song if shown it, at the world's end."""
+    world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
+    users, songs = rows(dataset.user_ids), rows(dataset.song_ids)
+    return lambda song: affinity(world, users, np.full(len(users), songs[song]), world.end)
 
 
 @contextmanager
