@@ -34,6 +34,7 @@ from encoder.data.dataset import Dataset
 from encoder.features import Features, FeatureSchema
 from encoder.model import Batch, QueryTower
 from encoder.serving import Encoder, select_columns
+from encoder.truth import quartiles
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -107,6 +108,8 @@ class Progress:
 
 # Versions of songs held at once: a context takes 2 KB, so that this is 500 MB.
 _VERSIONS = 250_000
+# Training songs whose recall is measured after each epoch.
+_MEASURED = 1000
 
 Report = Callable[[Progress], None]
 
@@ -182,10 +185,13 @@ def train(
     prepared = perf_counter() - started
     run = _Run(config, inputs, targets, vectors)
     first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
+    quarter = quartiles(np.diff(listeners.indptr).astype(np.int64))
     gauges: dict[str, float] = {}
     for epoch in range(first, run.epochs):
-        for gauges in run.epoch(epoch):
+        for step in run.epoch(epoch):
+            gauges |= step
             report(Progress("epochs", epoch, run.epochs, gauges))
+        gauges |= run.recall(quarter)
         if checkpoint:
             run.save(checkpoint, epoch + 1)
     report(Progress("epochs", run.epochs, run.epochs, gauges))
@@ -315,8 +321,36 @@ class _Run:
             loss = loss + config.contrast * contrastive
             gauges["contrastive"] = contrastive.item()
         with torch.no_grad():
+            gauges["alignment"] = self.alignment(query, songs)
             gauges |= collapse(query)
         return loss, gauges
+
+    def alignment(self, query: Tensor, songs: Tensor) -> float:
+        """Mean squared distance to the targets (Wang & Isola, ICML 2020): 0 when met, 2 when unrelated."""
+        weights = self.target_weights[songs]
+        targets = functional.normalize(self.warm[self.target_songs[songs]], dim=2)  # (B, k, dim)
+        cosines = torch.einsum("bd,bkd->bk", query, targets)
+        return float((weights * (2 - 2 * cosines)).sum() / weights.sum().clamp_min(1e-12))
+
+    def recall(self, quarter: I64) -> dict[str, float]:
+        """Share of the targets among as many retrieved songs, over evenly spaced training songs, by their quartile.
+
+        Contexts leave the song out, but the weights have seen it: the trend tells, not the level.
+        """
+        songs = torch.arange(0, self.inputs.songs, max(1, self.inputs.songs // _MEASURED))
+        with torch.no_grad():
+            query = self.tower(self.inputs.batch(songs, 0.0, 0.0, self.generator))
+            logits = query @ functional.normalize(self.warm, dim=1).T
+        logits[torch.arange(len(songs)), songs] = -torch.inf
+        found = torch.zeros_like(logits).scatter_(1, logits.topk(self.target_songs.shape[1]).indices, 1.0)
+        true = self.target_weights[songs] > 0
+        hits = (torch.gather(found, 1, self.target_songs[songs]) * true).sum(dim=1)
+        recall = (hits / true.sum(dim=1).clamp_min(1)).numpy()
+        part = quarter[songs.numpy()]
+        return {
+            "recall": float(recall.mean()),
+            **{f"recall_q{q + 1}": float(recall[part == q].mean()) for q in range(4) if (part == q).any()},
+        }
 
     def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
         """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""

@@ -134,6 +134,15 @@ def test_info_nce_of_indistinguishable_views_is_the_log_of_the_batch() -> None:
     assert info_nce(apart, apart, 0.05).item() < 1e-6
 
 
+def test_the_gauges_tell_how_training_goes(trained: Trained) -> None:
+    gauges = trained.gauges
+    # 5 targets are drawn nearly by chance from the 13 other songs of a scene; none lies outside it
+    assert gauges["recall"] > 5 / 13 - 0.1
+    quarters = [gauges[f"recall_q{q}"] for q in range(1, 5)]
+    assert np.mean(quarters) == pytest.approx(gauges["recall"], abs=1e-6)
+    assert 0 < gauges["alignment"] < 1
+
+
 def test_gauges_tell_a_collapse() -> None:
     one = torch.ones(8, 4) / 2
     assert collapse(one) == {"uniformity": pytest.approx(0, abs=1e-5), "variance": pytest.approx(0, abs=1e-6)}
