@@ -44,11 +44,11 @@ class DropoutNet:
     (equation 2), so that content can stand in for them. A cold song's factors are zero.
     """
 
-    reading: Reading = "logs"
+    reading: Reading = "schema"
     rank: int = 128
-    hidden_share: float = 0.5
-    dropout: float = 0.3
-    rate: float = 2e-3
+    hidden_share: float = 0.3
+    dropout: float = 0.1
+    rate: float = 4e-3
     epochs: int = 20
 
     def fit(self, warm: Dataset, seed: int) -> Vectors:

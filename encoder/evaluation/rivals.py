@@ -52,7 +52,7 @@ class Popularity:
 class ContentNeighbours:
     """Cosine of content."""
 
-    reading: Reading = "logs"
+    reading: Reading = "schema"
 
     def fit(self, warm: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
         inputs = Inputs.learn(warm.content, self.reading)

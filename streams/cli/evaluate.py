@@ -178,8 +178,7 @@ def show(result: dict[str, Any], console: Console) -> None:
             " ".join(f"{value:.3f}" for value in recall["quartiles"]),
             f"{arm['train_seconds']:.1f}",
         )
-    for column in table.columns:
-        column.no_wrap = True
+    table.columns[0].no_wrap = True
     console.print(table)
     for name, why in result["skipped"].items():
         console.print(f"{name} left out: {why}")
