@@ -24,7 +24,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from streams.clients import admin, consumer
 from streams.clock import Clock
-from streams.errors import MustRestart, Refused, Unavailable
+from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
 from streams.settings import Audience, Kafka
 from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Naming
 
@@ -235,6 +235,15 @@ class Assignment:
         self._on_change([], gone)
 
 
+def explained(error: KafkaException) -> ColdstartError:
+    """What an error that a consumer raised asks for."""
+    cause = error.args[0]
+    # A fatal error has one code of its own; what caused it stands in its text alone.
+    if cause.fatal() and "group.instance.id" in cause.str():
+        return Refused("another process has taken this slot: give every audience worker a --slot of its own")
+    return MustRestart(f"Kafka: {cause.str()}")
+
+
 def _checked(messages: Iterable[Message]) -> list[Message]:
     """Raise what is no record and no end of partition: an error of the client itself."""
     out = []
@@ -242,8 +251,6 @@ def _checked(messages: Iterable[Message]) -> list[Message]:
         error = message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF:
             out.append(message)
-        elif error.code() == KafkaError._FENCED or error.code() == KafkaError.FENCED_INSTANCE_ID:
-            raise Refused("another process has taken this slot: give every audience worker a --slot of its own")
         elif error.fatal():
             raise MustRestart(f"consumer: {error.str()}")
         elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:

@@ -9,11 +9,12 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
+from streams.audience.assignment import explained
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin
 from streams.clock import SystemClock
-from streams.errors import MustRestart, PartitionMismatch, Unavailable
+from streams.errors import PartitionMismatch, Unavailable
 from streams.exits import RESTART, leave
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -63,7 +64,7 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
             while not stop.is_set():
                 worker.round()
         except KafkaException as error:
-            raise MustRestart(f"Kafka: {error.args[0].str()}") from error
+            raise explained(error) from error
         restored.fails("stopping")
         _log.info("stopping")
         # One deadline for the whole way out; everything committed is safe already.
