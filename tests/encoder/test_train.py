@@ -13,7 +13,8 @@ from scipy import sparse
 from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
-from encoder.train import Progress, Trained, _Inputs, _Run, collapse, info_nce, train
+from encoder.fit import AdamW, Inputs, Run, collapse, info_nce
+from encoder.train import Progress, Trained, train
 
 
 def same_weights(one: Trained, two: Trained) -> bool:
@@ -49,8 +50,8 @@ def test_the_sampled_softmax_estimates_the_full_one(scenes: Dataset, warm_rows: 
     features = FeatureSchema.learn(scenes.content.rows(warm_rows)).transform(scenes.content.rows(warm_rows))
     listeners = supervision.listener_rows(scenes.plays[warm_rows])
     vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(0))
-    inputs = _Inputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
-    run = _Run(replace(SMALL, sampled=100_000), inputs, supervision.targets(listeners, 5), vectors)
+    inputs = Inputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
+    run = Run(replace(SMALL, sampled=100_000), inputs, supervision.targets(listeners, 5), vectors)
     songs = torch.arange(8)
     query = torch.nn.functional.normalize(torch.randn(8, SMALL.dim, generator=torch.Generator().manual_seed(0)), dim=1)
     assert run.sampled_softmax(query, songs).item() == pytest.approx(run.softmax(query, songs).item(), rel=1e-2)
@@ -151,3 +152,15 @@ def test_gauges_tell_a_collapse() -> None:
     assert gauges["variance"] == pytest.approx(1, rel=1e-5)
     # of 28 pairs, 4 are opposite (squared distance 4) and 24 orthogonal (2)
     assert gauges["uniformity"] == pytest.approx(np.log((4 * np.exp(-8) + 24 * np.exp(-4)) / 28), rel=1e-4)
+
+
+def test_the_optimiser_is_adamw() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(5, generator=generator), torch.randn(20, 5, generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    one, two = AdamW([ours], 0.1), torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1)
+    for gradient in gradients:
+        one.step([gradient], [0.01])
+        theirs.grad = gradient
+        two.step()
+    torch.testing.assert_close(ours, theirs)

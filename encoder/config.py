@@ -1,0 +1,62 @@
+"""What decides what is trained? One frozen table of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that decides what is trained; equal configs on equal data give equal weights.
+
+    Attributes:
+        dim: of the embedding.
+        factors: rank of the audience vectors that the contexts predict.
+        bandwidth, ridge, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
+        tune: whether the first two, and the weights of the blocks of content, are only where tuning starts from.
+        contexts: whether the network reads them.
+        terms: bag columns the network reads, the most frequent ones; the contexts read all.
+        targets: songs with the most similar listeners that are each song's targets.
+        loss: ``softmax`` over the catalogue, or ``bpr`` (Rendle et al., UAI 2009) with one uniform negative a song.
+        catalogue: above so many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
+            (Bengio & Senecal, IEEE TNN 2008).
+        views: random transformations prepared of each song, fewer when there are more than 50,000 songs; supervision
+            takes the song itself with probability ``untransformed``, else one of them.
+        contrast, contrast_temperature: weight and temperature of InfoNCE.
+        bag_dropout, context_dropout: shares of bag entries and of context values hidden in supervision.
+        view_dropout: share of both hidden in a view of the contrastive term.
+        epochs, steps: passes over the songs, of which there are fewer when they would take more than ``steps`` batches.
+    """
+
+    dim: int = 128
+    factors: int = 256
+    bandwidth: float = 2.0
+    ridge: float = 0.25
+    tune: bool = True
+    neighbours: int = 20
+    landmarks: int = 3072
+    remembered: int = 32_768
+    contexts: bool = True
+    terms: int = 16_384
+    hidden: int = 256
+    hidden_dropout: float = 0.5
+    bag_dropout: float = 0.5
+    context_dropout: float = 0.2
+    targets: int = 50
+    loss: Literal["softmax", "bpr"] = "softmax"
+    catalogue: int = 50_000
+    sampled: int = 8192
+    views: int = 5
+    untransformed: float = 0.5
+    temperature: float = 0.1
+    contrast: float = 0.3
+    contrast_temperature: float = 0.2
+    view_dropout: float = 0.3
+    epochs: int = 12
+    steps: int = 500
+    batch: int = 256
+    rate: float = 2e-3
+    warm_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    seed: int = 0

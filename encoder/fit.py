@@ -1,0 +1,312 @@
+"""How do the weights change? Inputs, losses and optimiser of one training, and the state by which it resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional
+
+from encoder.config import Config
+from encoder.features import Features
+from encoder.model import Batch, QueryTower
+from encoder.serving import select_columns
+from encoder.supervision import Targets
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+# Training songs whose recall is measured after each epoch.
+_MEASURED = 1000
+
+
+class Inputs:
+    """The network's inputs of all versions of the n training songs; row v n + i is version v of song i."""
+
+    def __init__(self, versions: list[Features], columns: I64, contexts: F32) -> None:
+        position = np.full(versions[0].bags.shape[1], -1, np.int64)
+        position[columns] = np.arange(len(columns))
+        bags = sparse.vstack([select_columns(v.bags, position, len(columns)) for v in versions]).tocsr()
+        self.songs, self.versions, self.terms = len(versions[0]), len(versions), len(columns)
+        self.known = torch.from_numpy(np.concatenate([v.known for v in versions]))
+        self.starts = torch.from_numpy(bags.indptr.astype(np.int64))
+        self.indices = torch.from_numpy(bags.indices.astype(np.int64))
+        self.values = torch.from_numpy(bags.data)
+        self.side = torch.from_numpy(np.vstack([v.side for v in versions]))
+        self.context = torch.from_numpy(contexts.reshape(len(self.side), -1))
+
+    def versions_of(self, songs: Tensor, untransformed: float, generator: torch.Generator) -> Tensor:
+        """The row of a version of each song: itself with the given probability, or when the view has nothing left."""
+        if self.versions == 1:
+            return songs
+        rows = songs + self.songs * torch.randint(1, self.versions, songs.shape, generator=generator)
+        itself = torch.rand(songs.shape, generator=generator) < untransformed
+        return torch.where(itself | ~self.known[rows], songs, rows)
+
+    def batch(self, rows: Tensor, bag: float, context: float, generator: torch.Generator) -> Batch:
+        """The given rows with random shares of their bag entries and of their context values hidden."""
+        starts = self.starts[rows]
+        lengths = self.starts[rows + 1] - starts
+        offsets = torch.cumsum(lengths, 0) - lengths
+        entries = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - offsets, lengths)
+        return Batch(
+            self.indices[entries],
+            offsets,
+            self.values[entries] * _keep((len(entries),), bag, generator),
+            self.side[rows],
+            self.context[rows] * _keep((len(rows), self.context.shape[1]), context, generator),
+        )
+
+
+def _keep(shape: tuple[int, ...], dropout: float, generator: torch.Generator) -> Tensor:
+    """Dropout's multiplier: 0 with the given probability, else 1 / (1 - dropout)."""
+    if dropout == 0:
+        return torch.ones(shape)
+    return (torch.rand(shape, generator=generator) >= dropout).float() / (1 - dropout)
+
+
+class AdamW:
+    """Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (ICLR 2019), algorithm 2.
+
+    The same as torch's, which on first use imports the whole compiler: 4 s of CPU in a training of 15 s.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
+        self.parameters = parameters
+        self.weight_decay = weight_decay
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor | None], rates: Sequence[float]) -> None:
+        """Moves each parameter at its rate; one without a gradient stays where it is."""
+        self.steps += 1
+        first, second = 1 - 0.9**self.steps, 1 - 0.999**self.steps
+        for parameter, gradient, mean, square, rate in zip(
+            self.parameters, gradients, self.means, self.squares, rates, strict=True
+        ):
+            if gradient is None:
+                continue
+            mean.lerp_(gradient, 0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            parameter.mul_(1 - rate * self.weight_decay)
+            parameter.addcdiv_(mean, (square / second).sqrt_().add_(1e-8), value=-rate / first)
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"mean.{i}": mean for i, mean in enumerate(self.means)}
+        tensors |= {f"square.{i}": square for i, square in enumerate(self.squares)}
+        return tensors | {"steps": torch.tensor(self.steps)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.means = [state[f"mean.{i}"] for i in range(len(self.parameters))]
+        self.squares = [state[f"square.{i}"] for i in range(len(self.parameters))]
+        self.steps = int(state["steps"])
+
+
+class Run:
+    """One training: weights, optimiser and random state, by which it can be stopped and resumed."""
+
+    def __init__(self, config: Config, inputs: Inputs, targets: Targets, vectors: F32) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.target_songs = torch.from_numpy(targets.songs)
+        self.target_weights = torch.from_numpy(targets.weights)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
+        self.tower.initialise(vectors.shape[1], self.generator)
+        start = torch.zeros(inputs.songs, config.dim)
+        width = min(config.dim, vectors.shape[1])
+        start[:, :width] = torch.from_numpy(vectors[:, :width])
+        self.warm = torch.nn.Parameter(functional.normalize(start, dim=1))
+        self.scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.parameters = [*self.tower.parameters(), self.scale, self.warm]
+        self.optimiser = AdamW(self.parameters, config.weight_decay)
+        self.steps = math.ceil(inputs.songs / config.batch)
+        self.epochs = max(1, min(config.epochs, config.steps // self.steps))
+        # Half uniform, half as often as a song is a target: these have the large logits.
+        often = torch.bincount(self.target_songs.flatten(), minlength=inputs.songs).float()
+        self.proposal = 0.5 / inputs.songs + 0.5 * often / often.sum()
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
+        """One pass over the songs; yields the gauges of each step."""
+        order = torch.randperm(self.inputs.songs, generator=self.generator)
+        for step in range(self.steps):
+            rows = order[step * self.config.batch : (step + 1) * self.config.batch]
+            pace = _one_cycle((epoch * self.steps + step + 1) / (self.epochs * self.steps))
+            loss, gauges = self.loss(rows)
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            rates = [self.config.rate * pace] * (len(self.parameters) - 1) + [self.config.warm_rate * pace]
+            self.optimiser.step(gradients, rates)
+            yield gauges
+
+    def loss(self, songs: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Supervised plus contrastive loss of a batch of songs (B,), and what it looks like inside."""
+        config = self.config
+        query = self.query(songs, config.untransformed, config.bag_dropout, config.context_dropout)  # (B, dim)
+        if config.loss == "bpr":
+            loss = self.bpr(query, songs)
+        elif self.inputs.songs > config.catalogue:
+            loss = self.sampled_softmax(query, songs)
+        else:
+            loss = self.softmax(query, songs)
+        gauges = {"supervised": loss.item()}
+        if config.contrast:
+            drawn = torch.randint(self.inputs.songs, songs.shape, generator=self.generator)
+            share = 1 / self.inputs.versions
+            one, two = (self.query(drawn, share, config.view_dropout, config.view_dropout) for _ in range(2))
+            contrastive = info_nce(one, two, config.contrast_temperature)
+            loss = loss + config.contrast * contrastive
+            gauges["contrastive"] = contrastive.item()
+        with torch.no_grad():
+            gauges["alignment"] = self.alignment(query, songs)
+            gauges |= collapse(query)
+        return loss, gauges
+
+    def alignment(self, query: Tensor, songs: Tensor) -> float:
+        """Mean squared distance to the targets (Wang & Isola, ICML 2020): 0 when met, 2 when unrelated."""
+        weights = self.target_weights[songs]
+        targets = functional.normalize(self.warm[self.target_songs[songs]], dim=2)  # (B, k, dim)
+        cosines = torch.einsum("bd,bkd->bk", query, targets)
+        return float((weights * (2 - 2 * cosines)).sum() / weights.sum().clamp_min(1e-12))
+
+    def recall(self, quarter: I64) -> dict[str, float]:
+        """Share of the targets among as many retrieved songs, over evenly spaced training songs, by their quartile.
+
+        Contexts leave the song out, but the weights have seen it: the trend tells, not the level.
+        """
+        songs = torch.arange(0, self.inputs.songs, max(1, self.inputs.songs // _MEASURED))
+        with torch.no_grad():
+            query = self.tower(self.inputs.batch(songs, 0.0, 0.0, self.generator))
+            logits = query @ functional.normalize(self.warm, dim=1).T
+        logits[torch.arange(len(songs)), songs] = -torch.inf
+        found = torch.zeros_like(logits).scatter_(1, logits.topk(self.target_songs.shape[1]).indices, 1.0)
+        true = self.target_weights[songs] > 0
+        hits = (torch.gather(found, 1, self.target_songs[songs]) * true).sum(dim=1)
+        recall = (hits / true.sum(dim=1).clamp_min(1)).numpy()
+        part = quarter[songs.numpy()]
+        return {
+            "recall": float(recall.mean()),
+            **{f"recall_q{q + 1}": float(recall[part == q].mean()) for q in range(4) if (part == q).any()},
+        }
+
+    def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
+        """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""
+        logits = self.scale.exp() * query @ functional.normalize(self.warm, dim=1).T  # (B, n)
+        logits[torch.arange(len(songs)), songs] = -torch.inf
+        found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[songs])  # (B, k)
+        # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
+        return -(self.target_weights[songs] * found).sum() / len(songs)
+
+    def sampled_softmax(self, query: Tensor, songs: Tensor) -> Tensor:
+        """The same with the normaliser estimated from songs drawn by ``proposal``, each weighing 1 / expected draws.
+
+        A drawn song that is the song itself or one of its targets is left out: targets count exactly.
+        """
+        targets, size = self.target_songs[songs], self.config.sampled  # (B, k)
+        drawn = torch.multinomial(self.proposal, size, replacement=True, generator=self.generator)  # (S,)
+        scale = self.scale.exp()
+        warm = functional.normalize(self.warm[drawn], dim=1)  # (S, dim)
+        negatives = scale * query @ warm.T - torch.log(size * self.proposal[drawn])  # (B, S)
+        taken = torch.zeros(len(songs), self.inputs.songs, dtype=torch.bool)
+        taken.scatter_(1, torch.cat([targets, songs[:, None]], dim=1), True)
+        negatives = negatives.masked_fill(taken[:, drawn], -torch.inf)
+        positives = functional.normalize(self.warm[targets], dim=2)  # (B, k, dim)
+        positives = scale * torch.einsum("bd,bkd->bk", query, positives)
+        normaliser = torch.logsumexp(torch.cat([positives, negatives], dim=1), dim=1, keepdim=True)
+        return -(self.target_weights[songs] * (positives - normaliser)).sum() / len(songs)
+
+    def bpr(self, query: Tensor, songs: Tensor) -> Tensor:
+        """-log sigmoid(positive - negative): a target drawn by weight against a song drawn uniformly."""
+        weights = self.target_weights[songs]
+        drawn = torch.multinomial(weights + 1e-12, 1, generator=self.generator)  # (B, 1)
+        positive = self.warm[torch.gather(self.target_songs[songs], 1, drawn)[:, 0]]
+        negative = self.warm[torch.randint(self.inputs.songs, songs.shape, generator=self.generator)]
+        difference = functional.normalize(positive, dim=1) - functional.normalize(negative, dim=1)
+        margin = self.scale.exp() * (query * difference).sum(dim=1)
+        return -(functional.logsigmoid(margin) * (weights.sum(dim=1) > 0)).sum() / len(songs)
+
+    def query(self, songs: Tensor, untransformed: float, bag: float, context: float) -> Tensor:
+        rows = self.inputs.versions_of(songs, untransformed, self.generator)
+        batch = self.inputs.batch(rows, bag, context, self.generator)
+        keep = _keep((len(songs), self.config.hidden), self.config.hidden_dropout, self.generator)
+        query: Tensor = self.tower(batch, keep)
+        return query
+
+    def save(self, path: Path, epochs: int) -> None:
+        """Writes everything that the next epoch depends on, whole or not at all."""
+        state = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
+        state |= {"warm": self.warm.detach(), "scale": self.scale.detach()}
+        state["generator"] = self.generator.get_state()
+        state |= {f"optimiser.{name}": value for name, value in self.optimiser.state().items()}
+        temporary = path.with_name(path.name + ".tmp")
+        save_file(state, temporary, {"run": self._identity(), "epochs": str(epochs)})
+        os.replace(temporary, path)
+
+    def restore(self, path: Path) -> int:
+        """Takes over a saved state; returns how many epochs it has behind it."""
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("run") != self._identity():
+            raise ValueError(
+                f"checkpoint {path} belongs to another run: it holds {metadata.get('run')}, this is "
+                f"{self._identity()}. Delete it to start afresh, or train with the same data and configuration"
+            )
+        state = load_file(path)
+        self.tower.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("tower.")})
+        with torch.no_grad():
+            self.warm.copy_(state["warm"])
+            self.scale.copy_(state["scale"])
+        self.generator.set_state(state["generator"])
+        self.optimiser.restore({k[10:]: v for k, v in state.items() if k.startswith("optimiser.")})
+        return int(metadata["epochs"])
+
+    def _identity(self) -> str:
+        """What a checkpoint must agree with: the configuration, and what is trained on."""
+        data = hashlib.sha256(self.target_songs.numpy().tobytes())
+        data.update(self.inputs.values.numpy().tobytes())
+        return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "data": data.hexdigest()[:16]})
+
+
+def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE of unit rows (B, d): row i of one and of two are views of the same song.
+
+    Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018), equation 4.
+    """
+    logits = one @ two.T / temperature
+    own = torch.arange(len(one))
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+def collapse(query: Tensor) -> dict[str, float]:
+    """Whether the vectors (B, d) still spread: uniformity (Wang & Isola, ICML 2020) and mean variance times d.
+
+    Uniformity is log mean exp(-2 |a - b|^2) over pairs: 0 when all vectors are one, about -4 when spread evenly
+    in many dimensions. The variance is 1 when spread evenly around the origin and 0 when collapsed.
+    """
+    similarity = query @ query.T
+    pairs = torch.triu(torch.ones_like(similarity), diagonal=1) > 0
+    uniformity = torch.log(torch.exp(-2 * (2 - 2 * similarity[pairs])).mean()) if pairs.any() else torch.zeros(())
+    return {
+        "uniformity": float(uniformity),
+        "variance": float(query.var(dim=0, correction=0).sum()),
+    }
+
+
+def _one_cycle(at: float) -> float:
+    """Learning rate over its peak at the share ``at`` of the run: up for 30 %, then down, both as cosines."""
+    if at < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * at / 0.3)) / 2
+    return max(1e-4, (1 + math.cos(math.pi * (at - 0.3) / 0.7)) / 2)
