@@ -33,7 +33,7 @@ def replay(
     total = int(np.diff(dataset.plays.indptr)[parts.warm].sum())
     sender, topic = producer(kafka), naming.name(LISTENS)
     for count, record in enumerate(history(dataset, parts, time.time()), 1):
-        _produce(sender, topic, record)
+        hand_over(sender, topic, record)
         if count % 1000 == 0:
             tick(count // 2, total)
     _flush(sender)
@@ -79,11 +79,11 @@ def upload(
         now = time.time()
         record = upload_record(event, now)
         sent[event.song_id] = now
-        _produce(sender, topic, record)
+        hand_over(sender, topic, record)
         while len(bad) * len(uploads) < poison * (number + 1):
             malformed = poisoned(record, len(bad))
             bad.append(malformed.value)
-            _produce(sender, topic, malformed)
+            hand_over(sender, topic, malformed)
         tick(number + 1, len(uploads))
         for worker in workers:
             worker.watch()
@@ -91,7 +91,8 @@ def upload(
     return sent, bad
 
 
-def _produce(sender: Producer, topic: str, record: Record) -> None:
+def hand_over(sender: Producer, topic: str, record: Record) -> None:
+    """Give a record to the producer, waiting while its queue is full."""
     while True:
         try:
             sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers))

@@ -14,6 +14,7 @@ from encoder.data.split import split
 from streams.clients import admin, producer
 from streams.clock import SystemClock
 from streams.demo.events import history, upload_event, upload_record
+from streams.demo.feed import hand_over
 from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import SongUpload
@@ -82,7 +83,7 @@ class Stage:
         """
         sender = producer(self.kafka)
         for number, record in enumerate(records):
-            sender.produce(self.naming.name(topic), key=record.key, value=record.value, headers=list(record.headers))
+            hand_over(sender, self.naming.name(topic), record)
             sender.poll(pause_s)
             if each:
                 each(number)
@@ -122,12 +123,14 @@ class Stage:
             time.sleep(0.05)
 
 
-def set_stage(kafka: Kafka, prefix: str, folder: Path, partitions: int = 4, seed: int = 3) -> Stage:
-    """Topics, a model of a generated world of 400 users, and their listens; no workers yet."""
+def set_stage(
+    kafka: Kafka, prefix: str, folder: Path, partitions: int = 4, users: int = 400, songs: int = 600
+) -> Stage:
+    """Topics, a model of a generated world, and its listens; no workers yet."""
     naming = Naming(prefix, partitions, 2)
     client = admin(kafka)
     create_topics(client, naming, 1)
-    generate(World(users=400, songs=600, seed=seed, history=40.0), folder / "data")
+    generate(World(users=users, songs=songs, seed=3, history=40.0), folder / "data")
     dataset = read_dataset(folder / "data")
     parts = split(dataset, 0)
     # Torch is loaded only where something is trained.
@@ -136,7 +139,7 @@ def set_stage(kafka: Kafka, prefix: str, folder: Path, partitions: int = 4, seed
     # One epoch: what is tested here does not depend on who is pushed.
     artifact.save(training.train(dataset, parts.warm, training.Config(seed=0, epochs=1)), folder / "model")
     publish(folder / "model", kafka, naming, SystemClock())
-    songs = [upload_event(dataset, int(row), 100) for row in parts.cold]
+    uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
     environment = {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "COLDSTART_TOPICS__PREFIX": prefix,
@@ -147,7 +150,7 @@ def set_stage(kafka: Kafka, prefix: str, folder: Path, partitions: int = 4, seed
         "COLDSTART_SONGS__SESSION_TIMEOUT_S": "6",
         "OMP_NUM_THREADS": "1",
     }
-    with_content = [song for song in songs if song.features or song.tags or song.genres or song.artist_ids]
+    with_content = [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids]
     stage = Stage(kafka, naming, with_content, dataset.user_ids, environment, folder)
     stage.send(LISTENS, list(history(dataset, parts, time.time())))
     return stage

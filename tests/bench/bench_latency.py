@@ -1,0 +1,73 @@
+"""How long from an upload to its first push, at a steady rate, through the real broker and worker processes?
+
+    python tests/bench/bench_latency.py --uploads 1100 --warm-up 100 --rate 20
+
+A generated world, a model of one epoch (who is pushed does not matter here), one songs worker and two audience
+workers. The cold songs are uploaded again and again under new ids. Latency is what a read_committed consumer sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from streams.broker import EmbeddedKafka
+from streams.clients import producer
+from streams.demo.events import upload_record
+from streams.demo.feed import hand_over
+from streams.demo.follow import Follower
+from streams.settings import Kafka
+from streams.topics import SONG_UPLOADS
+from streams.torture.stage import set_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=5000)
+    parser.add_argument("--songs", type=int, default=3000)
+    parser.add_argument("--uploads", type=int, default=1100)
+    parser.add_argument("--warm-up", type=int, default=100)
+    parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--budget", type=int, default=500)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, EmbeddedKafka() as broker:
+        kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
+        stage = set_stage(kafka, "latency.", Path(name), users=asked.users, songs=asked.songs)
+        follower = Follower(kafka, stage.naming)
+        try:
+            stage.start("songs", "songs")
+            for slot in range(2):
+                stage.start(f"audience-{slot}", "audience", "--slot", str(slot), "--policy", "off")
+            stage.wait_until_ready()
+            sent: dict[str, float] = {}
+            sender = producer(kafka)
+            start = time.monotonic()
+            for number in range(asked.uploads):
+                song = msgspec.structs.replace(
+                    stage.songs[number % len(stage.songs)], song_id=f"new-{number}", budget=asked.budget
+                )
+                time.sleep(max(0.0, start + number / asked.rate - time.monotonic()))
+                sent[song.song_id] = time.time()
+                hand_over(sender, stage.naming.name(SONG_UPLOADS), upload_record(song, sent[song.song_id]))
+            sender.flush()
+            took = time.monotonic() - start
+            stage.wait_until_answered(follower.answered, list(sent))
+        finally:
+            stage.stop()
+            follower.close()
+    timed = [(at, follower.answers[song]) for song, at in list(sent.items())[asked.warm_up :]]
+    figures = {}
+    for which in ("first", "last"):
+        values = [1000 * (getattr(answer, which) - at) for at, answer in timed if answer.pushes]
+        figures[which] = {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}
+    print(json.dumps({"uploads": len(timed), "uploads_per_s": round(asked.uploads / took, 1), "latency_ms": figures}))
+
+
+if __name__ == "__main__":
+    main()
