@@ -130,6 +130,9 @@ class Run:
         start = torch.zeros(inputs.songs, config.dim)
         width = min(config.dim, vectors.shape[1])
         start[:, :width] = torch.from_numpy(vectors[:, :width])
+        # A song apart from all others may have no part in the first dimensions; a zero has no direction to learn from.
+        lost = start.norm(dim=1) < 1e-6
+        start[lost] = torch.randn((int(lost.sum()), config.dim), generator=self.generator)
         self.warm = torch.nn.Parameter(functional.normalize(start, dim=1))
         self.scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.parameters = [*self.tower.parameters(), self.scale, self.warm]

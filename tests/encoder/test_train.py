@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from scenes import SMALL, SONGS
 from scipy import sparse
 
 from encoder import supervision
+from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
 from encoder.fit import AdamW, Inputs, Run, collapse, info_nce
@@ -108,6 +109,40 @@ def test_a_checkpoint_of_another_run_is_refused(scenes: Dataset, warm_rows: np.n
 def test_a_single_warm_song_is_refused(scenes: Dataset) -> None:
     with pytest.raises(ValueError, match="at least 2 are needed"):
         train(scenes, np.array([0]), SMALL)
+
+
+def odd(listens: np.ndarray, sound: np.ndarray | None = None) -> Dataset:
+    """Songs by their listens (n, users), tagged by their number modulo 3; with a sound if one is given."""
+    n = len(listens)
+    tags = sparse.csr_matrix(np.eye(3, dtype=np.float32)[np.arange(n) % 3])
+    content = ContentTable(
+        tuple(map(str, range(n))),
+        {} if sound is None else {"audio": sound.astype(np.float32)},
+        {"tags": Bag(("a", "b", "c"), tags)},
+    )
+    users = tuple(map(str, range(listens.shape[1])))
+    return Dataset("odd", content, users, sparse.csr_matrix(listens.astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        odd(np.ones((2, 5))),
+        odd(np.ones((20, 5))),
+        odd(np.eye(20)),
+        odd(np.zeros((20, 5))),
+        odd(np.random.default_rng(0).random((20, 2)) < 0.8),
+        odd(np.eye(20), np.ones((20, 1))),
+        odd(np.eye(20), np.full((20, 2), np.nan)),
+    ],
+    ids=["two songs", "one audience", "no shared listener", "no listener", "two users", "one sound", "no sound"],
+)
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_odd_data_give_unit_vectors_and_finite_gauges(data: Dataset, loss: Literal["softmax", "bpr"]) -> None:
+    found = train(data, np.arange(len(data.song_ids)), replace(SMALL, epochs=2, loss=loss))
+    for vectors in (found.warm_vectors, found.encoder.encode(data.content)):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    assert all(np.isfinite(value) for value in found.gauges.values())
 
 
 def test_targets_are_the_songs_with_the_most_similar_listeners() -> None:
