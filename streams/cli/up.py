@@ -39,7 +39,12 @@ def up(
     with errors_explained(), ExitStack() as stack:
         settings = settings_from(config, bootstrap)
         logs.mkdir(parents=True, exist_ok=True)
-        environment = {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers}
+        environment = {
+            "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+            # Matrix products here are small: more threads would only wait for each other, and for other workers.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         common = [] if config is None else ["--config", str(config.resolve())]
         roles = [(f"songs-{n}", ["songs"], settings.songs.http_port + 10 * n) for n in range(songs_workers)]
         roles += [
