@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
 from streams.errors import SettingsError
+from streams.topics import Naming
 
 _PREFIX: Final = "COLDSTART_"
 
@@ -135,6 +136,10 @@ class Topics(_Section):
     songs_partitions: int = Field(4, ge=1, le=1024)
     replication_factor: int = Field(1, ge=1, le=32)
     """3 on a cluster; the embedded broker is one."""
+
+    def naming(self) -> Naming:
+        """The topics of this installation: their names and partitions."""
+        return Naming(self.prefix, self.audience_partitions, self.songs_partitions)
 
 
 class Songs(_Section):

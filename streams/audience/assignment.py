@@ -7,7 +7,7 @@ same transaction. All rebalance callbacks run inside :meth:`Assignment.poll_list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class Polled:
 
     records: dict[int, list[Message]] = field(default_factory=dict)
 
-    def add(self, messages: Iterable[Message], held: Mapping[int, Any]) -> None:
+    def add(self, messages: Iterable[Message], held: Container[int]) -> None:
         for message in messages:
             partition = message.partition() or 0
             if message.error() is None and partition in held:
@@ -174,7 +174,7 @@ class Assignment:
         polled = Polled()
         messages = _checked(self._listens.consume(limit, 0))
         self._at_end.update(message.partition() or 0 for message in messages if message.error() is not None)
-        polled.add(messages, dict.fromkeys(self._held))
+        polled.add(messages, self._held)
         return polled
 
     def caught_up(self, partition: int) -> bool:
@@ -187,7 +187,7 @@ class Assignment:
         polled = Polled()
         if first is not None:
             messages = [first, *self._commands.consume(_COMMANDS_AT_ONCE, 0)]
-            polled.add(_checked(messages), dict.fromkeys(self._held))
+            polled.add(_checked(messages), self._held)
         return polled
 
     def poll_preferences(self, until: Mapping[int, int] | None = None) -> Polled:
@@ -205,7 +205,7 @@ class Assignment:
                 # Control records are never delivered; the end-of-partition event tells that they were passed.
                 at = (message.offset() or 0) + (1 if message.error() is None else 0)
                 self._preferences_read[message.partition() or 0] = at
-            polled.add(_checked(messages), dict.fromkeys(self._held))
+            polled.add(_checked(messages), self._held)
             if not behind:
                 return polled
             if self._clock.monotonic() > deadline:

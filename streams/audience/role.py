@@ -39,7 +39,7 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
         MustRestart: the process cannot go on; a new one can.
     """
     clock = SystemClock()
-    naming = Naming(settings.topics.prefix, settings.topics.audience_partitions, settings.topics.songs_partitions)
+    naming = settings.topics.naming()
     check_partitions(settings.kafka, naming)
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = AudienceMetrics(registry)

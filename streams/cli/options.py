@@ -47,8 +47,7 @@ def settings_from(config: Path | None, bootstrap: str | None = None, **sections:
 
 
 def naming_of(settings: Settings) -> Naming:
-    topics = settings.topics
-    return Naming(topics.prefix, topics.audience_partitions, topics.songs_partitions)
+    return settings.topics.naming()
 
 
 def read_settings(config: Path | None) -> Settings:

@@ -24,7 +24,7 @@ from streams.settings import Settings
 from streams.songs.app import SongsRole, add_agents, faust_app
 from streams.songs.kept import Kept
 from streams.songs.matcher import Matcher
-from streams.topics import SONGS_LEDGER, SONGS_REPORTS, Naming
+from streams.topics import SONGS_LEDGER, SONGS_REPORTS
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
@@ -107,7 +107,7 @@ def run(settings: Settings) -> None:
         Refused, Unavailable: the process cannot start; the message says why.
     """
     clock = SystemClock()
-    naming = Naming(settings.topics.prefix, settings.topics.audience_partitions, settings.topics.songs_partitions)
+    naming = settings.topics.naming()
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = SongsMetrics(registry)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
