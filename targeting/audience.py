@@ -3,10 +3,15 @@
 One partition's listeners, by row (see :mod:`targeting.slots`). What is stored is the history: for each user
 the songs with their plays and the time of the last one. Derived from it, and never in the changelog: the
 listeners of each song, and each user's vector, the sum of the vectors of the songs in the history, each halved in
-weight for every half-life that passed since it was last heard.
+weight for every half-life that passed since it was last heard. A user's vector may also come from outside: it then
+takes the place of the sum, and the history stays what it is.
 
 What is summed is weighed forward (Cormode et al., "Forward decay", ICDE 2009): a listen weighs more the later it is,
 and what was summed before need not change. Only directions are ever used, so that the common factor does not matter.
+Where vectors are kept as halves, sums are not at hand, and a touched user's history is summed anew.
+
+While another space is coming (:meth:`targeting.songs.Songs.prepare`), vectors in it are made beside those in use, a
+bounded piece of work at a time, and take their place once the songs switch.
 """
 
 from __future__ import annotations
@@ -18,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from targeting.arena import Arena, directions
 from targeting.jagged import Jagged
 from targeting.slots import I64, grow
 from targeting.songs import Songs
+from targeting.space import Space
 from targeting.types import F32, F64
 
 # A history record: one version byte, then one of these for each song, in the order of the history.
@@ -41,8 +48,8 @@ _FARTHEST = 50.0
 # Users whose vectors are computed at once: the histories and vectors of a block fit the cache's reach.
 _BLOCK = 65_536
 
-# Users scored at once: their vectors stay in the second-level cache between being copied and being used.
-_SCORED = 512
+# Entries of histories summed in one call of `prepare`: some 30 ms.
+_AT_ONCE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,10 @@ class Heard:
         songs, weights, times: the new histories, one after the other: slots int32, plays float32, seconds uint32.
         new_users, new_songs: int64, the (user, song) pairs heard for the first time.
         lost_users, lost_songs: int64, the pairs that the cap pushed out.
-        change_users, change_songs, change: int64, int64, float32: by how much each pair's weight changes.
+        before, after: float32 (m, d), the users' vectors, of any length, without the batch and with it; the same for
+            a user whose vector comes from outside.
+        outside: bool (m,), whether it does.
+        version: of the songs' vectors that these were computed from.
     """
 
     users: I64
@@ -67,27 +77,62 @@ class Heard:
     new_songs: I64
     lost_users: I64
     lost_songs: I64
-    change_users: I64
-    change_songs: I64
-    change: F32
+    before: F32
+    after: F32
+    outside: NDArray[np.bool_]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Vectors from outside, along the axes of the space in use.
+
+    Attributes:
+        users: int64 (m,), rows, each of them once.
+        after: float32 (m, d), unit vectors or zero.
+        space: the one they lie in.
+    """
+
+    users: I64
+    after: F32
+    space: Space
+
+
+@dataclass(slots=True)
+class _Next:
+    """The vectors in the coming space: of the users that are ``made``, bool (n,), as of the songs' ``version``."""
+
+    space: Space
+    arena: Arena
+    made: NDArray[np.bool_]
+    version: int
 
 
 class Audience:
     """The listeners of one partition."""
 
-    def __init__(self, songs: Songs, history: int = HISTORY, half_life: float = HALF_LIFE) -> None:
-        """``half_life`` is in days; infinity: songs count the same whenever they were heard."""
+    def __init__(self, songs: Songs, history: int = HISTORY, half_life: float = HALF_LIFE, half: bool = False) -> None:
+        """``half_life`` is in days; infinity: songs count the same whenever they were heard.
+
+        ``half`` keeps vectors as float16.
+        """
         self._songs = songs
         self._history = history
         self._half_life = half_life * 86_400
+        self._half = half
         self._heard = Jagged(np.int32, np.float32, np.uint32)
         self._listeners = Jagged(np.int32)
-        self._vectors = np.zeros((0, songs.dimension), np.float32)
+        self._space = songs.in_use
         self._seen_version = songs.version
+        self._rows = 0
+        self._arena = Arena(0, self._space.dimension, half)
+        self._outside = np.zeros(0, bool)
+        self._next: _Next | None = None
 
     @property
     def nbytes(self) -> int:
-        return self._heard.nbytes + self._listeners.nbytes + self._vectors.nbytes
+        coming = self._next.arena.nbytes if self._next else 0
+        return self._heard.nbytes + self._listeners.nbytes + self._arena.nbytes + coming
 
     def plan(self, users: I64, songs: I64, weights: F32, times: F64) -> Heard:
         """What a batch of listens changes, computed without changing it.
@@ -111,10 +156,9 @@ class Audience:
         again = pairs[at] == old_pairs
         at = at[again]
         old_weights[again] += plays[at]
-        before = self._weights(old_times[again])
+        weighed = self._weights(old_times[again])
         old_times[again] = np.maximum(old_times[again], last[at])
-        again_users, again_songs = each[of_old[again]], old_songs[again].astype(np.int64)
-        gain = self._weights(old_times[again]) - before
+        gain = self._weights(old_times[again]) - weighed
 
         new = np.ones(len(pairs), bool)
         new[at] = False
@@ -142,6 +186,21 @@ class Audience:
             of, all_songs = of[keep], all_songs[keep]
             all_weights, all_times = all_weights[keep], all_times[keep]
             lengths = np.bincount(of, minlength=len(each))
+
+        outside = self._is_outside(each)
+        before = self._arena.read(each)
+        if self._half:
+            after, of_own = before.copy(), ~outside[of]
+            after[~outside] = self._sums(self._space, lengths[~outside], all_songs[of_own], all_times[of_own])
+        else:
+            owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
+            changed = np.concatenate([new_songs, old_songs[again], lost_songs])
+            change = np.concatenate([self._weights(last[order]), gain, -loss])
+            if outside.any():
+                own = ~outside[owners]
+                owners, changed, change = owners[own], changed[own], change[own]
+            shape = len(each), len(self._songs)
+            after = before + self._space.sums(sparse.csr_matrix((change, (owners, changed)), shape=shape))
         return Heard(
             each,
             lengths,
@@ -152,56 +211,161 @@ class Audience:
             new_songs,
             lost_users,
             lost_songs,
-            np.concatenate([each[of_new], again_users, lost_users]),
-            np.concatenate([new_songs, again_songs, lost_songs]),
-            np.concatenate([self._weights(last[order]), gain, -loss]),
+            before,
+            after,
+            outside,
+            self._seen_version,
         )
 
-    def apply(self, heard: Heard) -> None:
-        """Takes over what :meth:`plan` computed on the same state."""
+    def plan_outside(self, users: I64, vectors: F32) -> Outside:
+        """What :meth:`set_outside` sets, computed without setting it: it can be previewed, and then applied.
+
+        Raises:
+            ValueError: as there.
+        """
         self.follow_songs()
-        self._heard.replace(heard.users, heard.lengths, [heard.songs, heard.weights, heard.times])
-        self._listeners.append(heard.new_songs, [heard.new_users.astype(np.int32)])
-        if len(heard.lost_users):
+        if len(users) != len(vectors):
+            raise ValueError(f"{len(vectors)} vectors for {len(users)} users")
+        return Outside(users, self._space.directions(vectors), self._space)
+
+    def preview(self, planned: Heard | Outside) -> tuple[I64, F32, F32]:
+        """The users that a plan touches, and their unit vectors as they are and as they will be.
+
+        Returns:
+            int64 (m,), float32 (m, d), float32 (m, d); zero for a user without a song with a vector.
+        """
+        if isinstance(planned, Heard):
+            return planned.users, directions(planned.before), directions(planned.after)
+        return planned.users, directions(self._arena.read(planned.users)), planned.after
+
+    def apply(self, planned: Heard | Outside) -> None:
+        """Takes over what :meth:`plan` or :meth:`plan_outside` computed.
+
+        Between planning and applying, nothing may happen to the histories of these users; songs may get other
+        vectors, and outside vectors come or go. Outside vectors of a space that is no longer in use are dropped.
+        """
+        self.follow_songs()
+        users = planned.users
+        if not len(users):
+            return
+        self._grow(int(users.max()) + 1)
+        if isinstance(planned, Outside):
+            if planned.space is self._space:
+                self._arena.write(users, planned.after)
+                self._outside[users] = True
+            return
+        self._heard.replace(users, planned.lengths, [planned.songs, planned.weights, planned.times])
+        self._listeners.append(planned.new_songs, [planned.new_users.astype(np.int32)])
+        if len(planned.lost_users):
             # A pair can be new and lost in one batch, so the appending comes first.
-            self._listeners.discard(heard.lost_songs, heard.lost_users)
-        if len(heard.users):
-            grow(self._vectors, int(heard.users[-1]) + 1)
-        self._add_vectors(heard.change_users, heard.change_songs, heard.change)
+            self._listeners.discard(planned.lost_songs, planned.lost_users)
+        if self._next:
+            self._next.made[users] = False
+        if planned.version != self._seen_version or (planned.outside != self._outside[users]).any():
+            self._make(users)
+        elif not planned.outside.any():
+            self._arena.write(users, planned.after)
+        else:
+            self._arena.write(users[~planned.outside], planned.after[~planned.outside])
+
+    def set_outside(self, users: I64, vectors: F32) -> None:
+        """Gives users vectors from outside: they count instead of the sum of the history until dropped.
+
+        Args:
+            users: int64 (n,), rows, each of them once.
+            vectors: float32 (n, d) in the space in use; brought along its axes and to unit length.
+
+        Raises:
+            ValueError: wrong shape, a NaN or an infinity; nothing changes then.
+        """
+        self.apply(self.plan_outside(users, vectors))
+
+    def drop_outside(self, users: I64) -> None:
+        """Gives users the vector of their history again; nothing changes for those who have it."""
+        self.follow_songs()
+        dropped = users[self._is_outside(users)]
+        self._outside[dropped] = False
+        self._make(dropped)
+
+    def forget(self, users: I64) -> None:
+        """Erases users: history, listeners, vectors, whether those came from outside. No bytes of them stay."""
+        self.follow_songs()
+        lengths, (songs, _, _) = self._heard.gather(users)
+        self._listeners.discard(songs.astype(np.int64), np.repeat(users, lengths))
+        self._heard.erase(users)
+        self._arena.wipe(users)
+        self._outside[users[users < len(self._outside)]] = False
+        if self._next:
+            self._next.arena.wipe(users)
 
     def load(self, users: I64, lengths: I64, songs: I64, weights: F32, times: NDArray[np.uint32]) -> None:
         """Writes whole histories, read back from records; :meth:`loaded` must follow before anything else."""
         self._heard.replace(users, lengths, [songs.astype(np.int32), weights, times])
         if len(users):
-            grow(self._vectors, int(users.max()) + 1)
+            self._grow(int(users.max()) + 1)
 
     def loaded(self) -> None:
         """Derives all that histories imply."""
-        users = np.arange(len(self._vectors))
-        matrix = self._matrix(users)
+        self.follow_songs()
+        self._next = None
+        matrix = self._matrix(*self._heard_by(np.arange(self._rows)))
         by_song = matrix.tocsc()
         counts = np.diff(by_song.indptr)
         heard = np.flatnonzero(counts)
         self._listeners = Jagged(np.int32)
         self._listeners.replace(heard, counts[heard].astype(np.int64), [by_song.indices])
-        self._seen_version = -1
-        self.follow_songs()
+        self._make(np.arange(self._rows))
 
     def follow_songs(self) -> None:
-        """Brings user vectors up to the songs' vectors, where those changed since the last call."""
+        """Brings user vectors up to the songs' vectors, where those changed since the last call.
+
+        A space that was prepared takes over as it is, save for users touched since; one that was not has every user
+        computed anew. Either way vectors from outside are gone with their space.
+        """
         if self._seen_version == self._songs.version:
             return
-        changed = self._songs.changed_since(self._seen_version)
-        if changed is None or self._vectors.shape[1] != self._songs.dimension:
-            self._vectors = np.zeros((len(self._vectors), self._songs.dimension), np.float32)
-            stale = np.arange(len(self._vectors))
+        space, made = self._songs.in_use, self._next
+        if space is self._space:
+            _, (stale,) = self._listeners.gather(space.changed_since(self._seen_version))
+        elif made and made.space is space:
+            self._see_changes(made)
+            self._arena, self._next = made.arena, None
+            stale = np.flatnonzero(~made.made[: self._rows])
         else:
-            _, (users,) = self._listeners.gather(changed)
-            stale = np.unique(users).astype(np.int64)
-        for start in range(0, len(stale), _BLOCK):
-            block = stale[start : start + _BLOCK]
-            self._vectors[block] = self._songs.sums(self._matrix(block))
-        self._seen_version = self._songs.version
+            self._arena, self._next = Arena(self._rows, space.dimension, self._half), None
+            stale = np.arange(self._rows)
+        if space is not self._space:
+            self._outside[:] = False
+        self._space, self._seen_version = space, self._songs.version
+        self._make(np.unique(stale).astype(np.int64))
+
+    def prepare(self, entries: int = _AT_ONCE) -> bool:
+        """Makes vectors in the coming space, if one is coming, for some more users; to be called until it is true.
+
+        Users touched meanwhile are made again, so that it is to be called on until the switch.
+
+        Args:
+            entries: of histories that are summed at most, but one user at least.
+
+        Returns:
+            whether all users have theirs. The songs may switch once every audience says so in the same round.
+        """
+        self.follow_songs()
+        coming = self._songs.to_come
+        if coming is None:
+            self._next = None
+            return True
+        if self._next is None or self._next.space is not coming:
+            arena = Arena(self._rows, coming.dimension, self._half)
+            self._next = _Next(coming, arena, np.zeros(self._rows, bool), self._seen_version)
+        made = self._next
+        self._see_changes(made)
+        missing = np.flatnonzero(~made.made[: self._rows])
+        most = int(np.searchsorted(np.cumsum(self._heard.lengths(missing)), entries, side="right"))
+        users = missing[: max(most, 1)]
+        self._write_sums(made.space, made.arena, users)
+        made.made[users] = True
+        return len(users) == len(missing)
 
     def history(self, users: I64) -> tuple[I64, NDArray[np.int32], F32, NDArray[np.uint32]]:
         """Lengths int64 (n,), and song slots, plays and times of the histories, one after the other."""
@@ -215,48 +379,68 @@ class Audience:
 
     def vectors(self, users: I64) -> F32:
         """Unit user vectors float32 (n, d); zero for a user without a song with a vector."""
-        vectors = self._vectors[users]
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        return np.asarray(vectors / np.where(lengths > 0, lengths, 1)[:, None], np.float32)
+        return directions(self._arena.read(users))
 
     def cosines(self, users: I64, vector: F32) -> F32:
         """The cosine of each user's vector with a unit vector (d,), float32 (n,); 0 where a user has none."""
-        cosines = np.empty(len(users), np.float32)
-        rows = np.empty((_SCORED, self._vectors.shape[1]), np.float32)
-        for start in range(0, len(users), _SCORED):
-            block = users[start : start + _SCORED]
-            here = rows[: len(block)]
-            # "clip" spares numpy a second buffer; the rows are known to exist.
-            np.take(self._vectors, block, axis=0, out=here, mode="clip")
-            lengths = np.sqrt(np.einsum("ij,ij->i", here, here))
-            np.divide(here @ vector, np.where(lengths > 0, lengths, 1), out=cosines[start : start + _SCORED])
-        return cosines
+        return self._arena.cosines(users, vector)
 
     def everybody(self) -> I64:
         """The rows of all users with a vector, int64, ascending."""
-        return np.flatnonzero(self._vectors.any(axis=1))
+        return self._arena.written()
 
     def encode(self, heard: Heard) -> list[bytes]:
         """The record of each of ``heard.users``."""
         return encode(self._songs, heard.lengths, heard.songs, heard.weights, heard.times)
 
-    def _matrix(self, users: I64) -> sparse.csr_matrix:
-        """The histories as a csr (n, songs) of the songs' weights."""
+    def _grow(self, rows: int) -> None:
+        self._rows = max(self._rows, rows)
+        self._arena.grow(self._rows)
+        grow(self._outside, self._rows)
+        if self._next:
+            self._next.arena.grow(self._rows)
+            grow(self._next.made, self._rows)
+
+    def _is_outside(self, users: I64) -> NDArray[np.bool_]:
+        known = users < len(self._outside)
+        outside = np.zeros(len(users), bool)
+        outside[known] = self._outside[users[known]]
+        return outside
+
+    def _see_changes(self, made: _Next) -> None:
+        """Songs changed in a space being prepared: the vectors of their listeners are to be made again."""
+        if made.version == self._songs.version:
+            return
+        _, (users,) = self._listeners.gather(made.space.changed_since(made.version))
+        made.made[users] = False
+        made.version = self._songs.version
+
+    def _make(self, users: I64) -> None:
+        """Sums the histories of users anew, save where the vector comes from outside."""
+        self._write_sums(self._space, self._arena, users[~self._outside[users]])
+
+    def _write_sums(self, space: Space, arena: Arena, users: I64) -> None:
+        for start in range(0, len(users), _BLOCK):
+            block = users[start : start + _BLOCK]
+            arena.write(block, self._sums(space, *self._heard_by(block)))
+
+    def _heard_by(self, users: I64) -> tuple[I64, NDArray[np.int32], NDArray[np.uint32]]:
         lengths, (songs, _, times) = self._heard.gather(users)
+        return lengths, songs, times
+
+    def _sums(self, space: Space, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> F32:
+        """The vectors that histories, one after the other, add up to; float32 (n, d)."""
+        return space.sums(self._matrix(lengths, songs, times))
+
+    def _matrix(self, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> sparse.csr_matrix:
+        """Histories as a csr (n, songs) of the songs' weights."""
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return sparse.csr_matrix((self._weights(times), songs, indptr), shape=(len(users), len(self._songs)))
+        return sparse.csr_matrix((self._weights(times), songs, indptr), shape=(len(lengths), len(self._songs)))
 
     def _weights(self, times: NDArray[np.uint32]) -> F32:
         """What a song last heard at these Unix seconds weighs in its listener's vector, float32 (n,)."""
         half_lives = (times - _LANDMARK) / self._half_life
         return np.asarray(np.exp2(np.clip(half_lives, -_FARTHEST, _FARTHEST)), np.float32)
-
-    def _add_vectors(self, users: I64, songs: I64, weights: F32) -> None:
-        if not len(users) or not self._songs.dimension:
-            return
-        each, which = np.unique(users, return_inverse=True)
-        pairs = sparse.csr_matrix((weights, (which, songs)), shape=(len(each), len(self._songs)))
-        self._vectors[each] += self._songs.sums(pairs)
 
 
 def encode(

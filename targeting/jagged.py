@@ -33,6 +33,8 @@ class Jagged:
     or, if it is longer than a page, over whole pages of its own. A row that outgrows its room moves to the
     page being filled and leaves a hole. When holes take too much, the emptiest page is moved together and
     used again: a bounded piece of work beside each write, instead of a long one now and then.
+
+    What is no entry is zero, in holes and behind rows too: an entry that was removed is nowhere in memory.
     """
 
     def __init__(self, *dtypes: DTypeLike, page: int = 1 << 16) -> None:
@@ -77,11 +79,24 @@ class Jagged:
 
     def replace(self, rows: I64, lengths: I64, columns: Sequence[Column]) -> None:
         """Writes rows, each of them once, as :meth:`gather` would return them."""
+        old = self.lengths(rows)
         self._make_room(rows, lengths, keep=False)
         at = spans(self._start[rows], lengths)
         for mine, theirs in zip(self._columns, columns, strict=True):
             mine[at] = theirs
         self._length[rows] = lengths
+        shorter = np.flatnonzero(lengths < old)
+        if len(shorter):
+            kept = lengths[shorter]
+            self._wipe(self._start[rows[shorter]] + kept, old[shorter] - kept)
+
+    def erase(self, rows: I64) -> None:
+        """Empties rows and gives their places back."""
+        rows = np.unique(rows[(rows >= 0) & (rows < len(self._length))])
+        self._wipe(self._start[rows], self._length[rows].astype(np.int64))
+        self._leave(self._start[rows], self._room[rows].astype(np.int64))
+        self._start[rows] = self._length[rows] = self._room[rows] = 0
+        self._clean()
 
     def append(self, rows: I64, columns: Sequence[Column]) -> None:
         """Adds one entry to each of ``rows``, in that order; a row may be there more than once."""
@@ -95,11 +110,19 @@ class Jagged:
         self._length[each] += counts.astype(np.int32)
 
     def discard(self, rows: I64, values: Column) -> None:
-        """Removes from each of ``rows`` the entries whose first column is the value beside it."""
+        """Removes from each of ``rows`` the entries whose first column is the value beside it; values from 0."""
+        if not len(rows):
+            return
         each, which = np.unique(rows, return_inverse=True)
         lengths, columns = self.gather(each)
         of = np.repeat(np.arange(len(each)), lengths)
-        keep = ~np.isin(_pairs(of, columns[0]), _pairs(which, values))
+        # Rows are long and few entries go: a table of the values spares sorting everything.
+        last = int(values.max())
+        some = np.zeros(last + 2, bool)
+        some[values] = True
+        suspects = np.flatnonzero(some[np.minimum(columns[0], last + 1)])
+        keep = np.ones(len(of), bool)
+        keep[suspects] = ~np.isin(_pairs(of[suspects], columns[0][suspects]), _pairs(which, values))
         kept = np.bincount(of[keep], minlength=len(each))
         self.replace(each, kept, [column[keep] for column in columns])
 
@@ -116,6 +139,7 @@ class Jagged:
         rooms = wanted + wanted // _ROOM + 2
         rooms = np.where(rooms > self._page, -(-rooms // self._page) * self._page, rooms)
         if not keep:
+            self._wipe(self._start[moved], self._length[moved].astype(np.int64))
             self._length[moved] = 0
         self._move(moved, rooms)
         self._clean()
@@ -125,6 +149,7 @@ class Jagged:
         source, target = spans(self._start[rows], lengths), spans(starts, lengths)
         for column in self._columns:
             column[target] = column[source]
+            column[source] = 0
         self._leave(self._start[rows], self._room[rows].astype(np.int64))
         self._start[rows], self._room[rows] = starts, rooms
 
@@ -151,6 +176,11 @@ class Jagged:
                 self._filling, self._filled = self._free_pages(1), 0
             before = int(ends[at - 1]) if at else 0
         return starts
+
+    def _wipe(self, starts: I64, lengths: I64) -> None:
+        at = spans(starts, lengths)
+        for column in self._columns:
+            column[at] = 0
 
     def _leave(self, starts: I64, rooms: I64) -> None:
         own = rooms > self._page

@@ -100,12 +100,14 @@ class Slots:
         return taken
 
     def release(self, ids: Sequence[str]) -> I64:
-        """Forgets ids, all of them known; returns the rows, now free, int64 (n,)."""
+        """Forgets ids, all of them known, and their hashes; returns the rows, now free, int64 (n,)."""
         rows = [self._row_of.pop(each) for each in ids]
         for row in rows:
             self._ids[row] = None
         self._free.extend(rows)
-        return np.asarray(rows, np.int64)
+        released = np.asarray(rows, np.int64)
+        self._hashes[released] = 0
+        return released
 
     def id_of(self, row: int) -> str:
         """The id of a row in use.

@@ -1,4 +1,4 @@
-"""Which vector has a song, along the axes of the space in use?"""
+"""Which songs are there, and which spaces do their vectors lie in?"""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from itertools import repeat
 
 import numpy as np
-from scipy import sparse
 
-from targeting.axes import axes
 from targeting.calibration import Calibration
 from targeting.slots import I64, U64, grow, hash64
+from targeting.space import Space
 from targeting.types import F32, Match
-
-# Coordinates of unit vectors this near are the same; float32 rounds at a hundredth of it.
-_SAME = 1e-5
 
 
 class Songs:
@@ -23,44 +19,52 @@ class Songs:
     A song is its 64-bit hash: that is what histories are stored with, 8 bytes instead of an id. Among a
     million songs two share a hash with a probability of 3e-8; they would then count as one song here.
 
-    A song known by listens alone has no vector; its row is zero. There is one space at a time. Vectors are kept
-    stretched along its axes (:mod:`targeting.axes`), which the songs that come first with it decide.
+    A song known by listens alone has no vector; its row is zero. One space is in use; another may be coming: it is
+    held beside until every audience has vectors in it (:meth:`targeting.audience.Audience.prepare`), and
+    then :meth:`switch` puts it in use for all at once. Vectors are kept stretched along the axes of their space
+    (:mod:`targeting.axes`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.
     ``calibration`` turns scores in the space in use into chances; a new space starts without one.
     """
 
     def __init__(self) -> None:
-        self.space: str | None = None
         self.version = 0
         self.calibration: Calibration | None = None
+        self.in_use = Space(None, np.zeros((0, 0), np.float32), 0)
+        self.to_come: Space | None = None
         self._slot_of_id: dict[str, int] = {}
         self._slot_of_hash: dict[int, int] = {}
         self._hashes = np.zeros(0, np.uint64)
-        self._vectors = np.zeros((0, 0), np.float32)
-        self._changed_in = np.zeros(0, np.int64)
-        self._space_since = 0
-        self._axes = np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
         return len(self._slot_of_hash)
 
     @property
+    def space(self) -> str | None:
+        """The name of the space in use; None before there is one."""
+        return self.in_use.name
+
+    @property
+    def coming(self) -> str | None:
+        """The name of the coming space; None when there is none."""
+        return self.to_come.name if self.to_come else None
+
+    @property
     def dimension(self) -> int:
         """Of the space in use; 0 before there is one."""
-        return self._vectors.shape[1]
+        return self.in_use.dimension
 
     def vectors(self, slots: I64) -> F32:
-        """Unit vectors stretched along the axes, float32 (n, d); zero where unknown."""
-        return self._vectors[slots]
+        """Unit vectors stretched along the axes of the space in use, float32 (n, d); zero where unknown."""
+        return self.in_use.vectors(slots)
 
     def along_axes(self, vector: F32) -> F32:
-        """A vector (d,) of the space, stretched along its axes and brought to unit length; zero stays zero."""
-        stretched = vector @ self._axes
-        return np.asarray(stretched / (np.linalg.norm(stretched) or 1), np.float32)
+        """A vector (d,) of the space in use, stretched along its axes, at unit length; zero stays zero.
 
-    def sums(self, weights: sparse.csr_matrix) -> F32:
-        """Weighted sums of vectors, float32 (n, d), for ``weights`` (n, len(self))."""
-        return np.asarray(weights @ self._vectors[: len(self)], np.float32)
+        Raises:
+            ValueError: another number of dimensions, a NaN or an infinity.
+        """
+        return np.asarray(self.in_use.directions(vector[None])[0], np.float32)
 
     def comparable(self, match: Match) -> bool:
         """Whether a new song's vector lies in the space in use."""
@@ -87,8 +91,9 @@ class Songs:
             slots[new] = len(self) + np.arange(len(new))
             self._slot_of_hash.update(zip((keys[at] for at in new.tolist()), slots[new].tolist(), strict=True))
             grow(self._hashes, len(self))
-            grow(self._changed_in, len(self))
-            grow(self._vectors, len(self))
+            self.in_use.grow(len(self))
+            if self.to_come:
+                self.to_come.grow(len(self))
             self._hashes[slots[new]] = each[new]
         return slots[which]
 
@@ -104,8 +109,10 @@ class Songs:
         return self._hashes[slots]
 
     def set_vectors(self, space: str, ids: Sequence[str], vectors: F32) -> None:
-        """Gives songs their vectors. Another space than the one in use drops all vectors of the old one.
+        """Gives songs their vectors in the space in use.
 
+        Another space than the one in use takes its place at once, without the old vectors, and drops a coming one:
+        right for the first space; later, every audience would be computed anew before it answers (:meth:`prepare`).
         The first call with a space decides its axes, so it should bring the whole catalogue.
 
         Args:
@@ -114,33 +121,83 @@ class Songs:
         Raises:
             ValueError: wrong shape, a NaN or an infinity; nothing changes then.
         """
-        rows = np.asarray(vectors, np.float32)
-        if rows.ndim != 2 or len(rows) != len(ids):
-            raise ValueError(f"vectors of shape {rows.shape} for {len(ids)} songs")
-        if not np.isfinite(rows).all():
-            raise ValueError("vectors hold a NaN or an infinity")
-        if space == self.space and rows.shape[1] != self.dimension:
-            raise ValueError(f"space {space!r} has {self.dimension} dimensions, the vectors have {rows.shape[1]}")
-        self.version += 1
+        units = _units(ids, vectors, self.in_use if space == self.space else None)
         slots = self.slots(ids)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        units = np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
         if space != self.space:
-            self.space, self._space_since, self.calibration = space, self.version, None
-            self._vectors = np.zeros((len(self._hashes), rows.shape[1]), np.float32)
-            self._axes = axes(units[units.any(axis=1)])
-        stretched = units @ self._axes
-        # A catalogue that is set again with one song more must not have every listener computed anew. A product may
-        # round a row differently when it has other rows beside it.
-        moved = np.abs(self._vectors[slots] - stretched).max(axis=1, initial=0) > _SAME
-        self._changed_in[slots[moved]] = self.version
-        self._vectors[slots[moved]] = stretched[moved]
+            self.in_use, self.to_come, self.calibration = Space(space, units, len(self)), None, None
+        self._put(self.in_use, slots, units)
 
-    def changed_since(self, version: int) -> I64 | None:
-        """Slots whose vector changed after ``version``, int64; None when all did, because the space did."""
-        if version < self._space_since:
-            return None
-        return np.flatnonzero(self._changed_in[: len(self)] > version)
+    def add(self, space: str, ids: Sequence[str], vectors: F32) -> None:
+        """Gives a few more songs their vectors, or new ones, in the space in use or the coming one.
+
+        Costs what these songs cost, whatever the catalogue's size; only their listeners become stale.
+
+        Args:
+            vectors: float32 (n, d) in the space; rows are brought to unit length.
+
+        Raises:
+            ValueError: neither the space in use nor the coming one; wrong shape, a NaN or an infinity. Nothing
+                changes then.
+        """
+        for each in (self.in_use, self.to_come):
+            if each and each.name == space:
+                units = _units(ids, vectors, each)
+                self._put(each, self.slots(ids), units)
+                return
+        raise ValueError(f"space {space!r} is neither in use ({self.space!r}) nor coming ({self.coming!r})")
+
+    def prepare(self, space: str, ids: Sequence[str], vectors: F32) -> None:
+        """Holds a coming space beside the one in use; replaces another coming one.
+
+        The first call decides the space's axes, so it should bring the whole catalogue; of a space that is coming
+        already, vectors are only brought up to date. To prepare the space in use says that it stays: nothing is
+        coming any more.
+
+        Args:
+            vectors: float32 (n, d) in the space; rows are brought to unit length.
+
+        Raises:
+            ValueError: wrong shape, a NaN or an infinity; nothing changes then.
+        """
+        if space == self.space:
+            self.set_vectors(space, ids, vectors)
+            self.to_come = None
+            return
+        units = _units(ids, vectors, self.to_come if space == self.coming else None)
+        slots = self.slots(ids)
+        if self.to_come is None or space != self.coming:
+            self.to_come = Space(space, units, len(self))
+        self._put(self.to_come, slots, units)
+
+    def switch(self) -> None:
+        """Puts the coming space in use, for all audiences at once; each takes over at its next ``follow_songs``.
+
+        An audience whose ``prepare`` was not done then computes what it lacks.
+
+        Raises:
+            ValueError: no space is coming.
+        """
+        if self.to_come is None:
+            raise ValueError("no space is coming")
+        self.in_use, self.to_come, self.calibration = self.to_come, None, None
+        self.version += 1
+
+    def _put(self, space: Space, slots: I64, units: F32) -> None:
+        self.version += 1
+        space.put(slots, units, self.version)
 
     def _find(self, ids: Sequence[str]) -> I64:
         return np.fromiter(map(self._slot_of_id.get, ids, repeat(-1)), np.int64, len(ids))
+
+
+def _units(ids: Sequence[str], vectors: F32, space: Space | None) -> F32:
+    """Vectors brought to unit length, float32 (n, d), if they are one for each id and fit the space."""
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise ValueError(f"vectors of shape {rows.shape} for {len(ids)} songs")
+    if not np.isfinite(rows).all():
+        raise ValueError("vectors hold a NaN or an infinity")
+    if space and rows.shape[1] != space.dimension:
+        raise ValueError(f"space {space.name!r} has {space.dimension} dimensions, the vectors have {rows.shape[1]}")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

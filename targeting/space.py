@@ -1,0 +1,75 @@
+"""Where do the songs lie in one embedding space?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from targeting.axes import axes
+from targeting.slots import I64, grow
+from targeting.types import F32
+
+# Coordinates of unit vectors this near are the same; float32 rounds at a hundredth of it.
+_SAME = 1e-5
+
+
+class Space:
+    """The songs' vectors in one space, by slot (see :mod:`targeting.songs`), stretched along its axes.
+
+    What is derived from one object can meet only what is derived from the same object: vectors of another space, or
+    of this one along other axes, mean something else.
+    """
+
+    def __init__(self, name: str | None, units: F32, songs: int) -> None:
+        """``units`` float32 (n, d), unit or zero, decide the axes; no song has a vector before :meth:`put`."""
+        self.name = name
+        self._axes = axes(units[units.any(axis=1)])
+        self._vectors = np.zeros((songs, units.shape[1]), np.float32)
+        self._changed_in = np.zeros(songs, np.int64)
+
+    @property
+    def dimension(self) -> int:
+        return self._vectors.shape[1]
+
+    def grow(self, songs: int) -> None:
+        """Makes room for as many songs; new ones have no vector."""
+        grow(self._vectors, songs)
+        grow(self._changed_in, songs)
+
+    def put(self, slots: I64, units: F32, version: int) -> None:
+        """Gives songs their vectors, float32 (n, d), unit or zero; those that differ count as changed in ``version``.
+
+        A catalogue that is set again with one song more must not have every listener computed anew.
+        """
+        # A product may round a row differently when it has other rows beside it.
+        stretched = units @ self._axes
+        moved = np.abs(self._vectors[slots] - stretched).max(axis=1, initial=0) > _SAME
+        self._changed_in[slots[moved]] = version
+        self._vectors[slots[moved]] = stretched[moved]
+
+    def changed_since(self, version: int) -> I64:
+        """Slots whose vector changed after ``version``, int64, ascending."""
+        return np.flatnonzero(self._changed_in > version)
+
+    def vectors(self, slots: I64) -> F32:
+        """Unit vectors stretched along the axes, float32 (n, d); zero where unknown."""
+        return self._vectors[slots]
+
+    def sums(self, weights: sparse.csr_matrix) -> F32:
+        """Weighted sums of vectors, float32 (n, d), for ``weights`` (n, songs)."""
+        return np.asarray(weights @ self._vectors[: weights.shape[1]], np.float32)
+
+    def directions(self, vectors: F32) -> F32:
+        """Vectors (n, d) stretched along the axes and brought to unit length, float32; zero stays zero.
+
+        Raises:
+            ValueError: another number of dimensions, a NaN or an infinity.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
+            raise ValueError(f"space {self.name!r} has {self.dimension} dimensions, the vectors are {vectors.shape}")
+        stretched = np.asarray(vectors, np.float32) @ self._axes
+        squares = np.einsum("ij,ij->i", stretched, stretched)
+        if not np.isfinite(squares).all():
+            raise ValueError("vectors hold a NaN, an infinity, or a number too large to be squared")
+        stretched /= np.where(squares > 0, np.sqrt(squares), 1)[:, None]
+        return stretched
