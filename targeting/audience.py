@@ -134,13 +134,14 @@ class Audience:
         coming = self._next.arena.nbytes if self._next else 0
         return self._heard.nbytes + self._listeners.nbytes + self._arena.nbytes + coming
 
-    def plan(self, users: I64, songs: I64, weights: F32, times: F64) -> Heard:
+    def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> Heard:
         """What a batch of listens changes, computed without changing it.
 
         Args:
             users, songs: int64 (n,), rows and slots, in arrival order.
             weights: float32 (n,), plays.
             times: float64 (n,), Unix seconds.
+            forgotten: rows that :meth:`forget` erases before this is applied.
         """
         pair = users << 32 | songs
         pairs, first, which = np.unique(pair, return_index=True, return_inverse=True)
@@ -151,6 +152,11 @@ class Audience:
         each = np.unique(pairs >> 32)
         lengths, (old_songs, old_weights, old_times) = self._heard.gather(each)
         of_old = np.repeat(np.arange(len(each)), lengths)
+        blank = np.isin(each, forgotten)
+        if blank.any():
+            stays = ~blank[of_old]
+            of_old, old_songs = of_old[stays], old_songs[stays]
+            old_weights, old_times = old_weights[stays], old_times[stays]
         old_pairs = each[of_old] << 32 | old_songs
         at = np.minimum(np.searchsorted(pairs, old_pairs), len(pairs) - 1)
         again = pairs[at] == old_pairs
@@ -187,8 +193,9 @@ class Audience:
             all_weights, all_times = all_weights[keep], all_times[keep]
             lengths = np.bincount(of, minlength=len(each))
 
-        outside = self._is_outside(each)
+        outside = self._is_outside(each) & ~blank
         before = self._arena.read(each)
+        before[blank] = 0
         if self._half:
             after, of_own = before.copy(), ~outside[of]
             after[~outside] = self._sums(self._space, lengths[~outside], all_songs[of_own], all_times[of_own])

@@ -93,6 +93,7 @@ class Jagged:
     def erase(self, rows: I64) -> None:
         """Empties rows and gives their places back."""
         rows = np.unique(rows[(rows >= 0) & (rows < len(self._length))])
+        rows = rows[self._room[rows] > 0]
         self._wipe(self._start[rows], self._length[rows].astype(np.int64))
         self._leave(self._start[rows], self._room[rows].astype(np.int64))
         self._start[rows] = self._length[rows] = self._room[rows] = 0

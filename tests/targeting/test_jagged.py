@@ -34,6 +34,7 @@ def test_rows_never_written_are_empty() -> None:
 step = st.one_of(
     st.tuples(st.just("append"), st.lists(st.integers(0, ROWS - 1), max_size=12)),
     st.tuples(st.just("replace"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 30)), max_size=4)),
+    st.tuples(st.just("erase"), st.lists(st.integers(-1, ROWS + 1), max_size=3)),
     st.tuples(st.just("discard"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 40)), max_size=6)),
 )
 
@@ -46,7 +47,7 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
     for what, arguments in steps:
         if what == "append":
             rows = np.asarray(arguments, np.int64)
-            values = np.arange(at, at + len(rows)) % 40
+            values = np.arange(at, at + len(rows)) % 40 + 1
             table.append(rows, [values.astype(np.int32), values.astype(np.float32) / 2])
             for row, value in zip(rows.tolist(), values.tolist(), strict=True):
                 naive[row].append((value, value / 2))
@@ -54,7 +55,7 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
         elif what == "replace":
             lengths_of = dict(arguments)  # type: ignore[call-overload]
             lengths = np.asarray(list(lengths_of.values()), np.int64)
-            values = np.arange(at, at + lengths.sum()) % 40
+            values = np.arange(at, at + lengths.sum()) % 40 + 1
             table.replace(
                 np.asarray(list(lengths_of), np.int64),
                 lengths,
@@ -65,11 +66,17 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
                 naive[row] = [(value, float(value)) for value in values[start : start + length].tolist()]
                 start += length
             at += len(values)
+        elif what == "erase":
+            table.erase(np.asarray(arguments, np.int64))
+            naive.update({row: [] for row in arguments if row in naive})  # type: ignore[misc]
         elif arguments:
             table.discard(*np.asarray(arguments, np.int64).T)
             for row, value in arguments:  # type: ignore[misc]
                 naive[row] = [entry for entry in naive[row] if entry[0] != value]
         assert read(table) == naive
+        # Nothing stays in holes or behind rows; values are from 1, so that zero is nobody's.
+        for column in table._columns:
+            assert np.count_nonzero(column) == table.entries
 
 
 def test_rows_that_all_grow_leave_no_heap_of_holes() -> None:

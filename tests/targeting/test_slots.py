@@ -28,10 +28,11 @@ def test_a_plan_says_what_taking_does_and_changes_nothing() -> None:
     assert len(slots) == 5
 
 
-def test_a_free_row_has_no_id() -> None:
+def test_a_free_row_has_neither_id_nor_hash() -> None:
     slots = Slots()
     slots.take(["a"])
     slots.release(["a"])
+    assert slots.hashes(np.zeros(1, np.int64)).tolist() == [0]
     with pytest.raises(KeyError):
         slots.id_of(0)
 

@@ -69,6 +69,50 @@ def test_a_new_space_drops_the_old_vectors() -> None:
     assert songs.in_use is not before
 
 
+def test_a_song_is_added_to_the_space_in_use_or_the_coming_one() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
+    songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
+    in_use, coming, seen = songs.in_use, songs.to_come, songs.version
+    songs.add("s", ["c"], A[None] * 2)
+    songs.add("t", ["c"], np.ones((1, 5), np.float32))
+    assert (songs.in_use, songs.to_come) == (in_use, coming)
+    np.testing.assert_allclose(songs.vectors(songs.slots(["c"])), songs.vectors(songs.slots(["a"])))
+    for space in (in_use, coming):
+        assert space.changed_since(seen).tolist() == songs.slots(["c"]).tolist()  # type: ignore[union-attr]
+    for space, vector in (("u", A), ("t", A), ("s", np.ones(5, np.float32))):
+        with pytest.raises(ValueError, match="space"):
+            songs.add(space, ["d"], vector[None])
+    assert songs.find(["d"]).tolist() == [-1]
+
+
+def test_a_coming_space_is_seen_once_it_is_switched_to() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
+    before = songs.vectors(songs.slots(["a", "b"]))
+    songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
+    assert (songs.space, songs.coming, songs.dimension) == ("s", "t", 3)
+    slot = songs.slots(["late"])  # known in both
+    np.testing.assert_array_equal(songs.vectors(songs.slots(["a", "b"])), before)
+    songs.switch()
+    assert (songs.space, songs.coming, songs.dimension) == ("t", None, 5)
+    assert songs.vectors(songs.slots(["a"])).any()
+    assert not songs.vectors(np.append(songs.slots(["b"]), slot)).any()
+
+
+def test_another_coming_space_takes_the_place_of_the_first() -> None:
+    songs = Songs()
+    songs.set_vectors("s", ["a"], A[None])
+    songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
+    first = songs.to_come
+    songs.prepare("t", ["a", "b"], np.ones((2, 5), np.float32))
+    assert songs.to_come is first
+    songs.prepare("u", ["a"], np.ones((1, 6), np.float32))
+    assert songs.coming == "u"
+    songs.set_vectors("v", ["a"], A[None])
+    assert (songs.space, songs.coming) == ("v", None)
+
+
 @pytest.mark.parametrize("vectors", [np.ones((1, 3)), np.ones(3), np.ones((2, 4)), np.full((2, 3), np.nan)], ids=str)
 def test_what_does_not_fit_is_refused_whole(vectors: np.ndarray) -> None:
     songs = Songs()
