@@ -1,42 +1,214 @@
+"""The ledger against a list of pushes, kept by hand."""
+
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.ledger import Ledger
+from targeting.ledger import KEPT_S, Added, Entries, Ledger, Marked
+from targeting.types import Mark
 
-pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), unique=True)
+NOW = 1_700_000_000
+USERS = np.arange(6)
+
+# (user, recording, artist, seconds after NOW, marks)
+Push = tuple[int, int, int, int, int]
+pushes = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.integers(0, 30),
+        st.integers(0, 2),
+        st.integers(-5000, 5000),
+        st.sampled_from([0, 0, 0, Mark.HELD_OUT, Mark.EXPLORED]),
+    ),
+    unique_by=lambda push: push[:2],
+    max_size=60,
+)
 
 
-def push(ledger: Ledger, batch: list[tuple[int, int]], now: float) -> dict[int, bytes]:
-    users, recordings = np.asarray(batch or np.zeros((0, 2)), np.int64).T
-    entries = ledger.plan(users, recordings.astype(np.uint64), now)
-    records = dict(zip(entries.users.tolist(), ledger.encode(entries), strict=True))
-    ledger.apply(entries)
-    return records
+def adding(batch: Sequence[Push]) -> Added:
+    added = Added()
+    for user, recording, artist, at, marks in batch:
+        added.add(np.asarray([user]), recording, artist, np.asarray([NOW + at], np.float64), u16([marks]))
+    return added
 
 
-@given(pairs, st.data())
-def test_it_is_a_set_of_pairs_and_comes_back_from_its_records(
-    all_pairs: list[tuple[int, int]], data: st.DataObject
+def u16(marks: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
+    return np.asarray(marks, np.uint16)
+
+
+def marking(marks: Sequence[tuple[int, int, int]]) -> Marked:
+    users, recordings, bits = zip(*marks, strict=True)
+    return Marked(np.asarray(users), np.asarray(recordings, np.uint64), u16(bits))
+
+
+@dataclass
+class Driver:
+    ledger: Ledger = field(default_factory=Ledger)
+    log: dict[int, bytes] = field(default_factory=dict)
+
+    def do(
+        self, batch: Sequence[Push] = (), marks: Sequence[tuple[int, int, int]] = (), now: float = NOW
+    ) -> Entries | None:
+        entries = self.ledger.plan(adding(batch), marking(marks) if marks else None, now)
+        if entries:
+            self.log |= zip(entries.users.tolist(), self.ledger.encode(entries), strict=True)
+            self.ledger.apply(entries)
+        return entries
+
+    def restored(self) -> Ledger:
+        again = Ledger()
+        again.load(np.asarray(list(self.log), np.int64), list(self.log.values()))
+        again.loaded(USERS)
+        return again
+
+
+@settings(deadline=None)
+@given(pushes, st.data())
+def test_all_that_is_asked_of_it_is_what_a_list_says_also_after_a_restart(
+    all_pushes: list[Push], data: st.DataObject
 ) -> None:
-    cut = data.draw(st.integers(0, len(all_pairs)))
-    ledger, records = Ledger(), dict[int, bytes]()
-    for now, batch in enumerate([all_pairs[:cut], all_pairs[cut:]]):
-        records |= push(ledger, batch, now)
-    again, everybody = Ledger(), np.arange(6)
-    again.load(np.asarray(list(records), np.int64), list(records.values()))
-    again.loaded(everybody)
-    for recording in range(4):
-        expected = sorted(user for user, each in all_pairs if each == recording)
-        assert sorted(ledger.users(recording).tolist()) == expected
-        assert sorted(again.users(recording).tolist()) == expected
-    assert ledger.records(everybody) == again.records(everybody) == [records.get(u, b"") for u in range(6)]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(all_pushes)), max_size=3)))
+    driver = Driver()
+    for start, end in zip([0, *cuts], [*cuts, len(all_pushes)], strict=True):
+        driver.do(all_pushes[start:end])
+    at = np.asarray(data.draw(st.lists(st.integers(-9000, 9000), min_size=6, max_size=6)), np.float64)
+    seconds = np.asarray(data.draw(st.lists(st.integers(1, 12_000), min_size=6, max_size=6)), np.float64)
+    told = [push for push in all_pushes if not push[4] & Mark.HELD_OUT]
+    near = [sum(u == user and abs(t - at[user]) < seconds[user] for u, _, _, t, _ in told) for user in range(6)]
+    for ledger in (driver.ledger, driver.restored()):
+        assert ledger.within(USERS, NOW + at, seconds).tolist() == near
+        assert ledger.within(np.asarray([5, 0, 77]), NOW + at[[5, 0, 0]], seconds[[5, 0, 0]]).tolist() == [
+            near[5], near[0], 0,
+        ]  # fmt: skip
+        for recording in range(31):
+            expected = sorted(push[0] for push in all_pushes if push[1] == recording)
+            assert sorted(ledger.users(recording).tolist()) == expected
+        for artist in range(3):
+            users, times = ledger.artist(artist)
+            expected_times = sorted((u, NOW + t) for u, _, a, t, _ in told if a == artist)
+            assert sorted(zip(users.tolist(), times.tolist(), strict=True)) == expected_times
+        assert ledger.records(USERS) == [driver.log.get(user, b"") for user in range(6)]
 
 
-@pytest.mark.parametrize("record", [b"\x02", b"\x01" + b"x" * 13])
+@settings(deadline=None)
+@given(
+    pushes,
+    st.lists(
+        st.tuples(st.integers(0, 7), st.integers(0, 33), st.sampled_from([4, 16, 128, 20])), min_size=1, max_size=40
+    ),
+)
+def test_a_mark_is_set_once_and_only_on_what_is_there(
+    all_pushes: list[Push], marks: list[tuple[int, int, int]]
+) -> None:
+    half = len(all_pushes) // 2
+    driver = Driver()
+    driver.do(all_pushes[:half])
+    # Half of the pushes come in the batch of their own marks.
+    first = driver.do(all_pushes[half:], marks)
+    before = {push[:2]: push[4] for push in all_pushes}
+    wanted: dict[tuple[int, int], int] = {}
+    for user, recording, bits in marks:
+        if (user, recording) in before:
+            wanted[user, recording] = wanted.get((user, recording), 0) | bits
+    found = {}
+    if first:
+        columns = (first.set_users, first.set_recordings, first.set_marks, first.set_before)
+        found = {
+            (user, recording): (bits, was)
+            for user, recording, bits, was in zip(*(each.tolist() for each in columns), strict=True)
+        }
+    assert found == {pair: (bits, before[pair]) for pair, bits in wanted.items()}
+    assert driver.do(marks=marks) is None
+    assert driver.ledger.records(USERS) == driver.restored().records(USERS)
+
+
+def test_nothing_is_planned_of_nothing() -> None:
+    assert Ledger().plan(Added(), None, NOW) is None
+    assert Ledger().plan(Added(), marking([(0, 1, Mark.OPENED)]), NOW) is None
+
+
+def test_planning_changes_nothing() -> None:
+    driver = Driver()
+    driver.do([(0, 1, 1, 0, 0)])
+    before = driver.ledger.records(USERS)
+    driver.ledger.plan(adding([(1, 1, 1, 0, 0), (0, 2, 1, 0, 0)]), marking([(0, 1, Mark.OPENED)]), NOW)
+    assert driver.ledger.records(USERS) == before
+    assert driver.ledger.users(1).tolist() == [0]
+
+
+def test_twenty_deferred_pushes_do_not_hide_the_earlier_ones() -> None:
+    driver = Driver()
+    driver.do([(3, n, 0, 10 * n, 0) for n in range(3)])
+    driver.do([(3, 100 + n, 0, 500_000 + n, 0) for n in range(20)])
+    asked = NOW + np.asarray([50.0])
+    assert driver.ledger.within(np.asarray([3]), asked, np.asarray([3600.0])).tolist() == [3]
+    assert driver.ledger.within(np.asarray([3]), asked, np.asarray([1e6])).tolist() == [23]
+
+
+def test_whole_seconds_are_rounded_up_so_that_a_span_does_not_end_early() -> None:
+    added = Added()
+    added.add(np.asarray([0]), 1, 1, np.asarray([NOW + 0.75]), u16([0]))
+    ledger = Ledger()
+    entries = ledger.plan(added, None, NOW)
+    assert entries
+    ledger.apply(entries)
+    user, span = np.asarray([0]), np.asarray([100.0])
+    assert ledger.within(user, np.asarray([NOW + 100.7]), span).tolist() == [1]
+    assert ledger.within(user, np.asarray([NOW + 101.0]), span).tolist() == [0]
+
+
+def test_what_is_older_than_any_campaign_is_dropped_everywhere() -> None:
+    driver = Driver()
+    driver.do([(0, 1, 9, 0, 0), (0, 2, 9, 1000, 0), (1, 1, 9, 0, 0)])
+    entries = driver.do([(0, 3, 8, 1000, 0)], now=NOW + KEPT_S)
+    assert entries
+    assert (entries.dropped_users.tolist(), entries.dropped_recordings.tolist()) == ([0], [1])
+    for ledger in (driver.ledger, driver.restored()):
+        assert ledger.users(1).tolist() == [1]
+        users, times = ledger.artist(9)
+        assert sorted(zip(users.tolist(), times.tolist(), strict=True)) == [(0, NOW + 1000), (1, NOW)]
+
+
+@settings(deadline=None)
+@given(pushes, st.sets(st.integers(0, 9)))
+def test_forgetting_leaves_nothing_behind(all_pushes: list[Push], gone: set[int]) -> None:
+    driver, without = Driver(), Driver()
+    driver.do([(user, 50, 7, 0, 0) for user in range(6)])
+    driver.do(all_pushes, now=NOW + KEPT_S)
+    without.do([(user, 50, 7, 0, 0) for user in range(6) if user not in gone])
+    without.do([push for push in all_pushes if push[0] not in gone], now=NOW + KEPT_S)
+    driver.ledger.forget(np.asarray(sorted(gone), np.int64))
+    assert driver.ledger.records(USERS) == without.ledger.records(USERS)
+    everything, at = np.full(6, 1e9), np.full(6, NOW, np.float64)
+    assert driver.ledger.within(USERS, at, everything).tolist() == without.ledger.within(USERS, at, everything).tolist()
+    for key in [*range(31), 50]:
+        assert sorted(driver.ledger.users(key)) == sorted(without.ledger.users(key))
+        assert sorted(driver.ledger.artist(key)[0]) == sorted(without.ledger.artist(key)[0])
+
+
+def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
+    rng = np.random.default_rng(0)
+    added, users = Added(), np.arange(5000)
+    times = [NOW + rng.integers(0, 86_400, 5000).astype(np.float64) for _ in range(10)]
+    for recording, at in enumerate(times):
+        added.add(users, recording, recording % 3, at, np.zeros(5000, np.uint16))
+    ledger = Ledger()
+    entries = ledger.plan(added, None, NOW)
+    assert entries
+    ledger.apply(entries)
+    asked = np.full(5000, NOW + 40_000.0)
+    found = ledger.within(users, asked, np.full(5000, 30_000.0))
+    assert found.tolist() == (np.abs(np.asarray(times) - asked) < 30_000).sum(axis=0).tolist()
+    assert len(ledger.artist(0)[0]) == 20_000
+
+
+@pytest.mark.parametrize("record", [b"\x01", b"\x02" + b"x" * 21])
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="ledger record"):
         Ledger().load(np.zeros(1, np.int64), [record])

@@ -1,0 +1,69 @@
+"""When may a user be disturbed?"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from targeting.types import Quiet
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The zone of an IANA name.
+
+    Raises:
+        zoneinfo.ZoneInfoNotFoundError: there is none.
+    """
+    return ZoneInfo(name)
+
+
+def open_at(time: float, timezone: str, spans: tuple[Quiet, ...]) -> float:
+    """The first moment from ``time`` on that lies in none of the spans; Unix seconds, infinity where none does.
+
+    Spans are of the local clock: when clocks go back, an hour that is shown twice is quiet twice, and a span that this
+    leaves for a while goes on. A span whose end is skipped ends where the clock skips it.
+    """
+    here = zone(timezone)
+    # Leaving one span can enter the next, and the first again after midnight; more rounds mean that all is quiet.
+    for _ in range(2 * len(spans) + 2):
+        local = datetime.fromtimestamp(time, here)
+        minute = local.hour * 60 + local.minute
+        inside = next((span for span in spans if _holds(span, minute)), None)
+        if inside is None:
+            return time
+        time = _next_shown(inside.end, local, time)
+    return math.inf
+
+
+def _holds(span: Quiet, minute: int) -> bool:
+    if span.start < span.end:
+        return span.start <= minute < span.end
+    return minute >= span.start or minute < span.end
+
+
+def _next_shown(minute: int, local: datetime, after: float) -> float:
+    """The first moment after ``after`` at which the local clock shows this minute of a day."""
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    for day in (0, 1, 2):
+        wall = midnight + timedelta(days=day, minutes=minute)
+        first, second = (wall.replace(fold=fold).timestamp() for fold in (0, 1))
+        if second < first:  # skipped
+            first = second = _skip(second, first, wall)
+        for shown in (first, second):
+            if shown > after:
+                return shown
+    raise AssertionError("two days hold every minute")  # pragma: no cover - unreachable by construction
+
+
+def _skip(before: float, after: float, wall: datetime) -> float:
+    """The moment between two others at which the clock goes over a time of day that it never shows."""
+    while after - before > 1:
+        middle = (before + after) // 2
+        if datetime.fromtimestamp(middle, wall.tzinfo).replace(tzinfo=None) < wall.replace(tzinfo=None):
+            before = middle
+        else:
+            after = middle
+    return after
