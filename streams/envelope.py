@@ -6,15 +6,16 @@ The value is the event's JSON; the attributes travel as headers ``ce_id``, ``ce_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.errors import FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
 from streams.events import Event
 
 E = TypeVar("E", bound=Event)
@@ -35,6 +36,21 @@ class Received(Generic[E]):
     id: str
     type: str
     time: float
+
+
+@dataclass(slots=True)
+class Many(Generic[E]):
+    """The events of several records, by column.
+
+    Attributes:
+        events, times, at: of the good ones, in order: the event, its Unix seconds, its place among the records.
+        bad: place and error of each of the others.
+    """
+
+    events: list[E] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    bad: list[tuple[int, BadRecord]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,51 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
     if key != expected.encode():
         raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
     return Received(event, id, ce_type, time)
+
+
+def unpack_many(
+    cls: type[E], records: Iterable[tuple[bytes | None, bytes | None, Headers | None]], now: float
+) -> Many[E]:
+    """What :func:`unpack` makes of each (key, value, headers), at a third of its cost.
+
+    A record takes the short way only where it can be seen cheaply that every rule holds: attributes that repeat
+    were found good in this batch, the rest is plain ASCII. Any other goes through :func:`unpack`, which decides.
+    """
+    found: Many[E] = Many()
+    decode, key_of, check = _decoder(cls).decode, attrgetter(cls.KEY), cls.check is not Event.check
+    if cls.record_key is not Event.record_key:
+        raise ValueError(f"the key of {cls.__name__} is made of several fields")
+    parse, limit = datetime.fromisoformat, now + MAX_AHEAD_SECONDS
+    good: set[tuple[bytes | None, bytes | None, bytes | None]] = set()
+    events, times, places = found.events.append, found.times.append, found.at.append
+    for at, (key, value, headers) in enumerate(records):
+        attributes = dict(headers or ())
+        repeated = attributes.get("ce_type"), attributes.get("ce_specversion"), attributes.get("ce_source")
+        id, stamp = attributes.get("ce_id"), attributes.get("ce_time")
+        if repeated in good and id and stamp and value and id.isascii() and value.isascii() and b"\\" not in value:
+            # Without escapes and beyond-ASCII letters, an id has as many bytes as characters; msgspec counts those.
+            try:
+                when = parse(stamp.decode())
+                event = decode(value)
+                if when.tzinfo is not None and key_of(event).encode() == key and (time := when.timestamp()) <= limit:
+                    if check:
+                        event.check((repeated[0] or b"").decode())
+                    events(event)
+                    times(time)
+                    places(at)
+                    continue
+            except (BadRecord, ValueError, msgspec.DecodeError):
+                pass  # said by the long way
+        try:
+            received = unpack(cls, key, value, headers, now)
+        except BadRecord as error:
+            found.bad.append((at, error))
+            continue
+        good.add(repeated)
+        events(received.event)
+        times(received.time)
+        places(at)
+    return found
 
 
 def _header(attributes: dict[str, bytes | None], name: str) -> str:

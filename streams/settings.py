@@ -154,6 +154,11 @@ class Songs(_Section):
     """Pushes for a song whose upload does not say."""
     campaign_days: float = Field(28.0, gt=0, le=365)
     """How long a song may be pushed, where the upload does not say."""
+    warm_listeners: int = Field(20, ge=1)
+    """So many distinct listeners make a song warm. Fewer are chance: a prototype needs ten members, too."""
+    swap_both_s: float = Field(60.0, ge=0, le=3600)
+    """How long after a swap of models a request still carries the song's vector in the former space, too: longer than
+    audience workers need to follow."""
     batch_uploads: int = Field(64, ge=1, le=10_000)
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
     """How long an upload waits for company before it is encoded."""
@@ -181,6 +186,27 @@ class Audience(_Section):
     """A transaction that takes longer hangs, and the process ends itself."""
     start_wait_s: float = Field(60.0, ge=0, le=3600)
     """Requests wait until the listens that were there at the start are in, but no longer than this."""
+    cap_pushes: int = Field(3, ge=0)
+    """Pushes a user in any ``cap_hours``, of users whose preferences do not say; 0: none at all."""
+    cap_hours: float = Field(24.0, gt=0, le=8760)
+    artist_cap_pushes: int = Field(1, ge=0)
+    """Pushes a user of songs by one primary artist in any ``artist_cap_hours``."""
+    artist_cap_hours: float = Field(24.0, gt=0, le=8760)
+    holdout: float = Field(0.05, ge=0, lt=1)
+    """Share of (user, song) pairs that are left out by lot and only counted, so that the effect of pushes shows."""
+    holdout_salt: str = Field("1", min_length=1, max_length=64)
+    """Of that lot: another one holds out others. It names the experiment in pushes."""
+    exploration: float = Field(0.02, ge=0, le=1)
+    """Share of a song's pushes that go to candidates by lot, to learn."""
+    fair: bool = True
+    """Users with unused caps first, so that late songs find some; false: first come, first served."""
+    erasure_key: SecretStr = SecretStr("coldstart")
+    """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
+    all workers. With another key, who was erased before is not recognised in inputs from before the erasure."""
+    half_vectors: bool = False
+    """User vectors in 16-bit floats: half the memory of them."""
+    digest_at_stop: bool = False
+    """A clean stop logs each partition's digest and input offsets; some 2 s for 250,000 users."""
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
 
@@ -191,6 +217,8 @@ class Audience(_Section):
                 f"watchdog_s ({self.watchdog_s}) must be above transaction_timeout_s "
                 f"({self.transaction_timeout_s}): else a slow commit is taken for a hung one"
             )
+        if not 1 <= len(self.erasure_key.get_secret_value().encode()) <= 64:
+            raise ValueError("erasure_key must have 1 to 64 bytes")
         return self
 
 
@@ -300,7 +328,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         # About several keys at once; the message names them, and the input would show a password.
         return f"{key}: {what}"
-    value = "***" if "password" in key else repr(error["input"])
+    value = "***" if key.endswith(("password", "erasure_key")) else repr(error["input"])
     if error["type"] == "extra_forbidden":
         section = Settings.model_fields.get(keys[0])
         fields = section.annotation.model_fields if section and section.annotation else Settings.model_fields

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
 
 
 class Plane(Enum):
@@ -56,6 +57,9 @@ class Topic:
         else:
             # A reader that was away for less than this still sees every deletion.
             config["delete.retention.ms"] = str(7 * _DAY_MS)
+            # The segment that is written to is never compacted, and a segment is closed only when a record comes after
+            # its time: at the default of a week, what was erased would stay readable for as long.
+            config["segment.ms"] = str(_HOUR_MS)
         return config
 
 

@@ -8,19 +8,21 @@
     8       32    space, ASCII, padded with NUL on the right
     40      4d/2d the vector, little-endian
 
-A batch of equal vectors is read by one ``np.frombuffer`` over the joined values.
+A batch of equal layout is read by one ``np.frombuffer`` over the joined values.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.errors import InvalidField, Undecodable
+from streams.errors import BadRecord, InvalidField, Undecodable
 
 F32 = NDArray[np.float32]
 
@@ -76,19 +78,71 @@ def unpack(data: bytes) -> tuple[str, F32]:
     return space, vector
 
 
-def unpack_batch(values: Sequence[bytes]) -> tuple[str, F32]:
-    """The common space and the float32 (n, d) matrix of n >= 1 vectors with identical headers.
+@dataclass(frozen=True, slots=True)
+class OfSpace:
+    """What a batch of vectors holds of one space.
 
-    Raises:
-        Undecodable: the vectors differ in space, dtype or dimension, or one is no vector.
-        InvalidField: a value is not finite.
+    Attributes:
+        at: int64 (n,), the places of the vectors of that space, ascending.
+        vectors: float32 (n, d).
+        elsewhere: int64, the places of good vectors of other spaces.
+        bad: place and error of each of the others.
     """
-    space, dtype, dim = _check(values[0])
-    header, size = values[0][: _HEADER.size], len(values[0])
-    if any(len(value) != size or value[: _HEADER.size] != header for value in values):
-        raise Undecodable("vectors: the batch mixes spaces, dtypes or dimensions")
-    record = np.dtype([("header", "V40"), ("vector", dtype, (dim,))])
-    matrix = np.frombuffer(b"".join(values), record)["vector"].astype(np.float32)
-    if not np.isfinite(matrix).all():
-        raise InvalidField("vectors: a value is not finite")
-    return space, matrix
+
+    at: NDArray[np.int64]
+    vectors: F32
+    elsewhere: NDArray[np.int64]
+    bad: list[tuple[int, BadRecord]]
+
+
+def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
+    """The vectors of ``space`` in a batch. Those laid out like the first are read at once, the others one by one.
+
+    Bad is what :func:`unpack` refuses, a vector of zeros alone, and one of ``space`` with another dimension than
+    ``dim``.
+    """
+    at, rows, elsewhere, bad = [], [], [], []
+    matrix, alike = np.zeros((0, dim), np.float32), np.zeros(len(values), np.bool_)
+    with suppress(Undecodable):
+        name, _, size = _check(values[0])
+        if name == space and size == dim:
+            matrix, alike = _alike(values, values[0])
+            # One pass: a NaN or an infinity stays one in a sum of squares, and zeros stay zero.
+            squares = np.einsum("ij,ij->i", matrix, matrix)
+            good = np.isfinite(squares) & (squares > 0)
+            alike[np.flatnonzero(alike)[~good]] = False
+            matrix = matrix[good] if not good.all() else matrix
+    for place in np.flatnonzero(~alike).tolist():
+        try:
+            found, vector = unpack(values[place])
+            if found != space:
+                elsewhere.append(place)
+                continue
+            if len(vector) != dim:
+                raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {dim}")
+            if not vector.any():
+                raise InvalidField("vector: holds nothing but zeros")
+        except BadRecord as error:
+            bad.append((place, error))
+        else:
+            at.append(place)
+            rows.append(vector)
+    places = np.flatnonzero(alike)
+    if rows:
+        places = np.concatenate([places, np.asarray(at, np.int64)])
+        order = np.argsort(places)
+        places, matrix = places[order], np.concatenate([matrix, np.asarray(rows)])[order]
+    return OfSpace(places, matrix, np.asarray(elsewhere, np.int64), bad)
+
+
+def _alike(values: Sequence[bytes], first: bytes) -> tuple[F32, NDArray[np.bool_]]:
+    """Which values have the length and header of the first, a good vector, bool (n,); and theirs, float32 (m, d)."""
+    size = len(first)
+    alike = np.fromiter(map(len, values), np.int64, len(values)) == size
+    joined = b"".join(values if alike.all() else [v for v, same in zip(values, alike.tolist(), strict=True) if same])
+    _, dtype, dim = _check(first)
+    records = np.frombuffer(joined, np.dtype([("header", np.uint64, 5), ("vector", dtype, (dim,))]))
+    same = (records["header"] == records["header"][0]).all(axis=1)
+    alike[np.flatnonzero(alike)] = same
+    matrix = records["vector"] if same.all() else records["vector"][same]
+    return matrix.astype(np.float32), alike

@@ -1,15 +1,15 @@
 """Which partitions are ours, and what is there to read from them?
 
-One consumer subscribes to ``listens`` and takes part in the group. Two more read ``match-requests`` and
-``preferences`` of the same partitions, assigned by hand; their offsets are committed for the group by the
-same transaction. All rebalance callbacks run inside :meth:`Assignment.poll_listens`.
+One consumer subscribes to ``listens`` and takes part in the group. Others read the same partitions of the other
+inputs, assigned by hand; their offsets are committed for the group by the same transaction. All rebalance
+callbacks run inside :meth:`Assignment.poll_listens`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -22,15 +22,33 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec
 
+from streams.audience.inputs import INPUTS
 from streams.clients import admin, consumer
 from streams.clock import Clock
 from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
 from streams.settings import Audience, Kafka
-from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Naming
+from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Naming
+
+TOPIC_OF: Final = {
+    "listens": LISTENS,
+    "commands": MATCH_REQUESTS,
+    "preferences": PREFERENCES,
+    "vectors": AUDIENCE_VECTORS,
+    "outcomes": PUSH_OUTCOMES,
+}
+"""The topic of every input."""
+
+REREAD: Final = ("preferences", "vectors")
+"""Inputs that are their own changelog: compacted, and read from the beginning at every start."""
 
 _COMMANDS_AT_ONCE = 64
 # Within a batch the newest preference of a user counts; a bound keeps a first reading of millions in pieces.
 _PREFERENCES_AT_ONCE = 10_000
+
+# What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
+# next one is always there. The broker keeps the rest: a full queue stops fetching.
+_QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
+_SMALL_QUEUE_KB: Final = 4_096
 
 
 @dataclass(slots=True)
@@ -40,11 +58,12 @@ class Positions:
     listens: int = OFFSET_BEGINNING
     commands: int = OFFSET_BEGINNING
     preferences: int = OFFSET_BEGINNING
+    vectors: int = OFFSET_BEGINNING
+    outcomes: int = OFFSET_BEGINNING
 
     def known(self) -> dict[str, int]:
         """Input -> offset, where there is one."""
-        all_inputs = {"listens": self.listens, "commands": self.commands, "preferences": self.preferences}
-        return {name: offset for name, offset in all_inputs.items() if offset >= 0}
+        return {name: offset for name in INPUTS if (offset := getattr(self, name)) >= 0}
 
 
 @dataclass(slots=True)
@@ -53,11 +72,15 @@ class Polled:
 
     records: dict[int, list[Message]] = field(default_factory=dict)
 
-    def add(self, messages: Iterable[Message], held: Container[int]) -> None:
-        for message in messages:
-            partition = message.partition() or 0
-            if message.error() is None and partition in held:
-                self.records.setdefault(partition, []).append(message)
+    def add(self, messages: list[Message], held: set[int]) -> None:
+        places = [message.partition() or 0 for message in messages]
+        each = set(places)
+        if len(each) == 1 and each <= held:
+            self.records.setdefault(places[0], []).extend(messages)
+            return
+        for place, message in zip(places, messages, strict=True):
+            if place in held:
+                self.records.setdefault(place, []).append(message)
 
 
 class Assignment:
@@ -78,13 +101,13 @@ class Assignment:
         on_change: Callable[[list[int], list[int]], None],
     ) -> None:
         group = f"{naming.prefix}audience"
-        self._names = {"listens": naming.name(LISTENS), "commands": naming.name(MATCH_REQUESTS)}
-        self._names["preferences"] = naming.name(PREFERENCES)
+        self._names = {name: naming.name(TOPIC_OF[name]) for name in INPUTS}
         self._timeout = kafka.request_timeout_s
         self._clock = clock
         self._on_change = on_change
         self._held: set[int] = set()
         self._preferences_read: dict[int, int] = {}
+        self._vectors_until: dict[int, int] = {}
         self._at_end: set[int] = set()
         self._admin = admin(kafka)
         self._listens: Consumer = consumer(
@@ -95,10 +118,19 @@ class Assignment:
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,
             enable_partition_eof=True,
+            queued_max_messages_kbytes=_QUEUE_KB["listens"],
         )
         # Groups of these are never joined nor committed to.
-        self._commands: Consumer = consumer(kafka, f"{group}-commands")
-        self._preferences: Consumer = consumer(kafka, f"{group}-preferences", enable_partition_eof=True)
+        self._others: dict[str, Consumer] = {
+            name: consumer(
+                kafka,
+                f"{group}-{name}",
+                enable_partition_eof=name in REREAD,
+                queued_max_messages_kbytes=_QUEUE_KB.get(name, _SMALL_QUEUE_KB),
+            )
+            for name in INPUTS
+            if name != "listens"
+        }
         self._listens.subscribe(
             [self._names["listens"]], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
@@ -144,50 +176,84 @@ class Assignment:
 
     def known_end(self, input_name: str, partition: int) -> int | None:
         """The end of an input as the broker told it with the last records, without asking; None before any."""
-        readers = {"listens": self._listens, "commands": self._commands, "preferences": self._preferences}
         place = TopicPartition(self._names[input_name], partition)
-        ends = readers[input_name].get_watermark_offsets(place, cached=True)
+        ends = self._others.get(input_name, self._listens).get_watermark_offsets(place, cached=True)
         return None if ends is None or ends[1] < 0 else ends[1]
 
     def begin(self, partition: int, at: Positions) -> None:
-        """Read listens and preferences of a restored partition: listens on from ``at``, preferences all."""
+        """Read a restored partition: preferences and vectors from outside all, the rest on from ``at``.
+
+        Commands wait for :meth:`begin_commands`.
+        """
         if at.listens >= 0:
             self._listens.seek(self.topic_partition("listens", partition, at.listens))
         self._listens.resume([TopicPartition(self._names["listens"], partition)])
-        self._preferences.incremental_assign([self.topic_partition("preferences", partition, OFFSET_BEGINNING)])
+        for name, offset in (
+            ("preferences", OFFSET_BEGINNING),
+            ("vectors", OFFSET_BEGINNING),
+            ("outcomes", at.outcomes),
+        ):
+            self._others[name].incremental_assign([self.topic_partition(name, partition, offset)])
         self._preferences_read[partition] = 0
+        if end := self.ends("vectors", [partition])[partition]:
+            self._vectors_until[partition] = end
 
     def begin_commands(self, partition: int, at: Positions) -> None:
-        self._commands.incremental_assign([self.topic_partition("commands", partition, at.commands)])
+        self._others["commands"].incremental_assign([self.topic_partition("commands", partition, at.commands)])
 
     def go_back(self, positions: Mapping[int, Positions]) -> None:
         """After an abort: read again from the last commit."""
         for partition, at in positions.items():
             self._listens.seek(self.topic_partition("listens", partition, at.listens))
-            if partition in {tp.partition for tp in self._commands.assignment()}:
-                self._commands.seek(self.topic_partition("commands", partition, at.commands))
-            self._preferences.seek(self.topic_partition("preferences", partition, at.preferences))
+            for name, reader in self._others.items():
+                if partition in {tp.partition for tp in reader.assignment()}:
+                    reader.seek(self.topic_partition(name, partition, getattr(at, name)))
             self._preferences_read[partition] = 0
+
+    def again(self, input_name: str, partitions: Iterable[int]) -> None:
+        """Read an input of these partitions from its beginning."""
+        for partition in partitions:
+            self._others[input_name].seek(self.topic_partition(input_name, partition, OFFSET_BEGINNING))
 
     def poll_listens(self, limit: int) -> Polled:
         """Listens that are here already; rebalance callbacks run in this call."""
         polled = Polled()
-        messages = _checked(self._listens.consume(limit, 0))
-        self._at_end.update(message.partition() or 0 for message in messages if message.error() is not None)
-        polled.add(messages, self._held)
+        records, ends = _told_apart(self._listens.consume(limit, 0))
+        self._at_end.update(message.partition() or 0 for message in ends)
+        polled.add(records, self._held)
         return polled
 
     def caught_up(self, partition: int) -> bool:
-        """Whether the end of a partition's listens was met since it was assigned."""
-        return partition in self._at_end
+        """Whether the end of a partition's listens was met since it was assigned, and all the vectors from outside
+        that were there then are read."""
+        return partition in self._at_end and partition not in self._vectors_until
 
     def poll_commands(self, wait_s: float) -> Polled:
         """Commands in arrival order; waits for the first, never for more."""
-        first = self._commands.poll(wait_s)
+        reader = self._others["commands"]
+        first = reader.poll(wait_s)
         polled = Polled()
         if first is not None:
-            messages = [first, *self._commands.consume(_COMMANDS_AT_ONCE, 0)]
-            polled.add(_checked(messages), self._held)
+            polled.add(_told_apart([first, *reader.consume(_COMMANDS_AT_ONCE, 0)])[0], self._held)
+        return polled
+
+    def poll_outcomes(self, limit: int) -> Polled:
+        """Outcomes that are here already."""
+        polled = Polled()
+        polled.add(_told_apart(self._others["outcomes"].consume(limit, 0))[0], self._held)
+        return polled
+
+    def poll_vectors(self, limit: int) -> Polled:
+        """Vectors from outside that are here already."""
+        polled = Polled()
+        records, ends = _told_apart(self._others["vectors"].consume(limit, 0))
+        polled.add(records, self._held)
+        if self._vectors_until:
+            read = {partition: (messages[-1].offset() or 0) + 1 for partition, messages in polled.records.items()}
+            read |= {message.partition() or 0: message.offset() or 0 for message in ends}
+            for partition, at in read.items():
+                if at >= self._vectors_until.get(partition, at):
+                    self._vectors_until.pop(partition, None)
         return polled
 
     def poll_preferences(self, until: Mapping[int, int] | None = None) -> Polled:
@@ -200,12 +266,12 @@ class Assignment:
         deadline = self._clock.monotonic() + self._timeout
         while True:
             behind = until is not None and any(self._preferences_read[p] < end for p, end in until.items())
-            messages = self._preferences.consume(_PREFERENCES_AT_ONCE, 0.005 if behind else 0)
+            messages = self._others["preferences"].consume(_PREFERENCES_AT_ONCE, 0.005 if behind else 0)
             for message in messages:
                 # Control records are never delivered; the end-of-partition event tells that they were passed.
                 at = (message.offset() or 0) + (1 if message.error() is None else 0)
                 self._preferences_read[message.partition() or 0] = at
-            polled.add(_checked(messages), self._held)
+            polled.add(_told_apart(messages)[0], self._held)
             if not behind:
                 return polled
             if self._clock.monotonic() > deadline:
@@ -213,7 +279,7 @@ class Assignment:
 
     def close(self) -> None:
         # The member first: its last callback still unassigns the others.
-        for each in (self._listens, self._commands, self._preferences):
+        for each in (self._listens, *self._others.values()):
             each.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -226,12 +292,14 @@ class Assignment:
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = [tp.partition for tp in partitions]
-        for name, reader in (("commands", self._commands), ("preferences", self._preferences)):
+        for name, reader in self._others.items():
             reading = {tp.partition for tp in reader.assignment()}
             reader.incremental_unassign([TopicPartition(self._names[name], p) for p in gone if p in reading])
         self._listens.incremental_unassign(partitions)
         self._held.difference_update(gone)
         self._at_end.difference_update(gone)
+        for partition in gone:
+            self._vectors_until.pop(partition, None)
         self._on_change([], gone)
 
 
@@ -244,15 +312,19 @@ def explained(error: KafkaException) -> ColdstartError:
     return MustRestart(f"Kafka: {cause.str()}")
 
 
-def _checked(messages: Iterable[Message]) -> list[Message]:
-    """Raise what is no record and no end of partition: an error of the client itself."""
-    out = []
-    for message in messages:
-        error = message.error()
-        if error is None or error.code() == KafkaError._PARTITION_EOF:
-            out.append(message)
+def _told_apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Records, and ends of partitions. Raises what is neither: an error of the client itself."""
+    errors = [message.error() for message in messages]
+    if not any(error is not None for error in errors):
+        return messages, []
+    records, ends = [], []
+    for message, error in zip(messages, errors, strict=True):
+        if error is None:
+            records.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends.append(message)
         elif error.fatal():
             raise MustRestart(f"consumer: {error.str()}")
         elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
             raise KafkaException(error)
-    return out
+    return records, ends

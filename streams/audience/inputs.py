@@ -2,77 +2,253 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from streams import vectors
+from streams.audience.repeats import Repeats, Seen
 from streams.dead_letters import DeadLetter, Origin, dead_letter
-from streams.envelope import Headers, Received, unpack
-from streams.errors import BadRecord
-from streams.events import Event, Listen, MatchRequest, UserPreferences
-from targeting.types import End, Inputs, Listens, Match, Preferences, Takedown
+from streams.envelope import MAX_AHEAD_SECONDS, Headers, Many, Received, unpack, unpack_many
+from streams.errors import BadRecord, FromTheFuture, InvalidField
+from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
+from targeting.types import (
+    Cap,
+    Command,
+    End,
+    Inputs,
+    Listens,
+    Mark,
+    Match,
+    Outcomes,
+    OutsideVectors,
+    Preferences,
+    Quiet,
+    Reanchor,
+    Takedown,
+)
 
 E = TypeVar("E", bound=Event)
-T = TypeVar("T")
+
+_REQUESTED, _TAKEN_DOWN, _PROMOTED, _REANCHORED = MatchRequest.TYPES
+_ENDS: Final = {_TAKEN_DOWN: End.TAKEN_DOWN, _PROMOTED: End.PROMOTED}
+_OUTCOMES: Final = {
+    "delivered": Mark.DELIVERED,
+    "failed": Mark.FAILED,
+    "opened": Mark.OPENED,
+    "dismissed": Mark.DISMISSED,
+    "expired": Mark.EXPIRED,
+}
 
 
 @dataclass(slots=True)
 class Records:
-    """The records of one partition in one batch, by topic, in offset order."""
+    """The records of one partition in one batch, by input, in offset order."""
 
     preferences: list[Message] = field(default_factory=list)
     commands: list[Message] = field(default_factory=list)
     listens: list[Message] = field(default_factory=list)
+    vectors: list[Message] = field(default_factory=list)
+    outcomes: list[Message] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.preferences) + len(self.commands) + len(self.listens)
+        return sum(map(len, self.by_input().values()))
+
+    def by_input(self) -> dict[str, list[Message]]:
+        return {name: getattr(self, name) for name in INPUTS}
+
+
+INPUTS: Final = tuple(each.name for each in fields(Records))
+"""The inputs of a partition, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The space in use: its name, and the dimension of its vectors."""
+
+    name: str
+    dimension: int
 
 
 @dataclass(slots=True)
 class Decoded:
-    """The inputs in a batch, and a dead letter with stage and error class for each bad record."""
+    """The inputs in a batch, and a dead letter with stage and error class for each bad record.
+
+    Attributes:
+        seen: the batch's listens, to be remembered once they are committed.
+        repeated: how many listens are left out because they were counted before.
+    """
 
     inputs: Inputs
     bad: list[tuple[DeadLetter, str, str]]
+    seen: Seen | None = None
+    repeated: int = 0
 
 
-def decode(records: Records, now: float, answered: Callable[[Message], bool]) -> Decoded:
-    """Read a batch.
+class Decoder:
+    """Reads one batch of one partition.
 
     Args:
         now: Unix seconds; events further ahead are bad.
-        answered: whether a record was consumed in an earlier life: preferences are read again at every start,
-            but a bad one gets one dead letter only.
+        answered: whether a record was consumed in an earlier life: preferences and outside vectors are read again
+            at every start, but a bad one gets one dead letter only.
     """
-    bad: list[tuple[DeadLetter, str, str]] = []
 
-    def good(stage: str, cls: type[E], messages: Iterable[Message], read: Callable[[Received[E]], T]) -> list[T]:
-        out = []
+    def __init__(self, now: float, answered: Callable[[Message], bool]) -> None:
+        self._now = now
+        self._answered = answered
+        self._bad: list[tuple[DeadLetter, str, str]] = []
+
+    def decode(self, records: Records, space: Space | None, repeats: Repeats) -> Decoded:
+        """Read a batch.
+
+        Args:
+            space: vectors from outside in any other space count as withdrawn; None: there is no model yet.
+            repeats: knows the listens before this batch.
+        """
+        listens, seen = self._listens(records.listens, repeats)
+        inputs = Inputs(
+            now=self._now,
+            preferences=self._preferences(records.preferences),
+            commands=self._commands(records.commands),
+            listens=listens,
+            vectors=self._vectors(records.vectors, space) if records.vectors and space else None,
+            outcomes=self._outcomes(records.outcomes),
+        )
+        repeated = seen.listens - len(seen.keep) if seen else 0
+        return Decoded(inputs, self._bad, seen, repeated)
+
+    def _bury(self, message: Message, stage: str, error: BadRecord) -> None:
+        if not self._answered(message):
+            self._bad.append((dead_letter(origin(message), stage, error), stage, type(error).__name__))
+
+    def _many(self, stage: str, cls: type[E], messages: Sequence[Message]) -> Many[E]:
+        found = unpack_many(cls, _parts(messages), self._now)
+        for at, error in found.bad:
+            self._bury(messages[at], stage, error)
+        return found
+
+    def _preferences(self, messages: list[Message]) -> list[tuple[str, Preferences | None]]:
+        if not messages:
+            return []
+        full = [message for message in messages if message.value() is not None]
+        found = self._many("audience.preferences", UserPreferences, full)
+        said = {full[at].offset(): _preferences(event) for at, event in zip(found.at, found.events, strict=True)}
+        out: list[tuple[str, Preferences | None]] = []
         for message in messages:
-            try:
-                out.append(read(unpack(cls, message.key(), message.value(), headers(message), now)))
-            except BadRecord as error:
-                if not answered(message):
-                    bad.append((dead_letter(origin(message), stage, error), stage, type(error).__name__))
+            if message.value() is None:
+                out.append(((message.key() or b"").decode("utf-8", "replace"), None))
+            elif (preferences := said.get(message.offset())) is not None:
+                out.append((preferences.user_id, preferences))
         return out
 
-    preferences: list[tuple[str, Preferences | None]] = []
-    for message in records.preferences:
-        if message.value() is None:
-            preferences.append(((message.key() or b"").decode("utf-8", "replace"), None))
+    def _commands(self, messages: list[Message]) -> list[Command]:
+        out: list[Command] = []
+        for message in messages:
+            try:
+                out.append(_command(unpack(MatchRequest, message.key(), message.value(), headers(message), self._now)))
+            except BadRecord as error:
+                self._bury(message, "audience.commands", error)
+        return out
+
+    def _listens(self, messages: list[Message], repeats: Repeats) -> tuple[Listens | None, Seen | None]:
+        if not messages:
+            return None, None
+        found = self._many("audience.listens", Listen, messages)
+        events, times = found.events, found.times
+        seen = repeats.look(*_ids(found, messages))
+        if len(seen.keep) < len(events):
+            events, times = [events[at] for at in seen.keep], [times[at] for at in seen.keep]
+        if not events:
+            return None, seen
+        listens = Listens(
+            user_ids=[event.user_id for event in events],
+            song_ids=[event.song_id for event in events],
+            weights=np.array([event.plays for event in events], np.float32),
+            times=np.array(times, np.float64),
+            marks=_marks(events),
+        )
+        return listens, seen
+
+    def _outcomes(self, messages: list[Message]) -> Outcomes | None:
+        if not messages:
+            return None
+        found = self._many("audience.outcomes", PushOutcome, messages)
+        if not found.events:
+            return None
+        return Outcomes(
+            user_ids=[event.user_id for event in found.events],
+            song_ids=[event.song_id for event in found.events],
+            marks=np.array([_OUTCOMES[event.outcome] for event in found.events], np.uint16),
+            times=np.array(found.times, np.float64),
+        )
+
+    def _vectors(self, messages: list[Message], space: Space) -> OutsideVectors | None:
+        users = self._users(messages)
+        stamps = np.array([message.timestamp()[1] for message in messages], np.float64) / 1000
+        for at in np.flatnonzero(stamps > self._now + MAX_AHEAD_SECONDS).tolist():
+            ahead = f"timestamp: {stamps[at] - self._now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed"
+            if users[at] is not None:
+                self._bury(messages[at], "audience.vectors", FromTheFuture(ahead))
+                users[at] = None
+        values = [message.value() for message in messages]
+        full = [at for at, value in enumerate(values) if value is not None and users[at]]
+        row_of = np.full(len(messages), -1, np.int64)
+        matrix = np.zeros((0, space.dimension), np.float32)
+        if full:
+            places = np.asarray(full)
+            found = vectors.unpack_space([values[at] or b"" for at in full], space.name, space.dimension)
+            matrix = found.vectors
+            row_of[places[found.at]] = np.arange(len(found.at))
+            for at, error in found.bad:
+                self._bury(messages[full[at]], "audience.vectors", error)
+                users[full[at]] = None
+        # The last good record of a user says it, so that the state does not depend on where batches end.
+        last = {user: at for at, user in enumerate(users) if user is not None}
+        if not last:
+            return None
+        who, at_of = list(last), np.fromiter(last.values(), np.int64, len(last))
+        rows = row_of[at_of]
+        taken = rows >= 0
+        if taken.all():
+            withdrawn: list[str] = []
         else:
-            preferences += good("audience.preferences", UserPreferences, [message], _preferences)
-    inputs = Inputs(
-        now=now,
-        preferences=preferences,
-        commands=good("audience.commands", MatchRequest, records.commands, _command),
-        listens=_listens(good("audience.listens", Listen, records.listens, _same)),
-    )
-    return Decoded(inputs, bad)
+            withdrawn = [who[at] for at in np.flatnonzero(~taken).tolist()]
+            who = [who[at] for at in np.flatnonzero(taken).tolist()]
+        kept = rows[taken]
+        if len(kept) < len(matrix) or (np.diff(kept) != 1).any():
+            matrix = matrix[kept]
+        return OutsideVectors(space.name, who, matrix, stamps[at_of[taken]], withdrawn)
+
+    def _users(self, messages: list[Message]) -> list[str | None]:
+        """Whose record each is; None for a bad key, which is buried."""
+        keys = [message.key() or b"" for message in messages]
+        users: list[str | None] = []
+        for at, key in enumerate(keys):
+            try:
+                if not 1 <= len(key) <= 128:
+                    raise InvalidField(f"key: {len(key)} bytes, 1 to 128 allowed")
+                users.append(key.decode())
+            except UnicodeDecodeError:
+                self._bury(messages[at], "audience.vectors", InvalidField(f"key: {key!r} is not UTF-8"))
+                users.append(None)
+            except InvalidField as error:
+                self._bury(messages[at], "audience.vectors", error)
+                users.append(None)
+        return users
+
+
+def counted(messages: Sequence[Message], now: float, repeats: Repeats) -> Seen:
+    """The listens of an earlier life, which were committed then: to be remembered, not to be counted again.
+
+    Whatever was bad then has its dead letter. One that was bad only because its time had not come counts as seen.
+    """
+    found = unpack_many(Listen, _parts(messages), now)
+    return repeats.look(*_ids(found, messages))
 
 
 def origin(message: Message) -> Origin:
@@ -93,26 +269,53 @@ def headers(message: Message) -> Headers:
     return cast(Headers, message.headers() or [])
 
 
-def _same(received: Received[Listen]) -> Received[Listen]:
-    return received
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
+    return ((each.key(), each.value(), cast("Headers | None", each.headers())) for each in messages)
 
 
-def _preferences(received: Received[UserPreferences]) -> tuple[str, Preferences]:
-    event = received.event
-    return event.user_id, Preferences(
+def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:
+    """Id and offset of each good listen."""
+    if len(found.at) < len(messages):
+        messages = [messages[at] for at in found.at]
+    return [event.listen_id for event in found.events], [message.offset() or 0 for message in messages]
+
+
+def _marks(events: Sequence[Listen]) -> NDArray[np.uint16] | None:
+    """What is known of each listen; None where nothing is known of any."""
+    completed = np.array([event.completed is True for event in events], np.uint16)
+    collected = np.array([event.collected for event in events], np.uint16)
+    marks = completed * np.uint16(Mark.COMPLETED) | collected * np.uint16(Mark.COLLECTED)
+    return marks if marks.any() else None
+
+
+def _preferences(event: UserPreferences) -> Preferences:
+    return Preferences(
         user_id=event.user_id,
         opted_in=event.opted_in,
         country=event.country,
         muted_artists=frozenset(event.muted_artists),
         allow_explicit=event.allow_explicit,
+        timezone=event.timezone,
+        quiet=tuple(Quiet(_minutes(span.start), _minutes(span.end)) for span in event.quiet_hours),
+        cap=Cap(event.cap.pushes, event.cap.hours) if event.cap else None,
+        erase_requested_at=event.erase_requested_at.timestamp() if event.erase_requested_at else None,
     )
 
 
-def _command(received: Received[MatchRequest]) -> Match | Takedown:
+def _minutes(clock: str) -> int:
+    """HH:MM after midnight; the event's pattern lets nothing else through."""
+    return 60 * int(clock[:2]) + int(clock[3:])
+
+
+def _command(received: Received[MatchRequest]) -> Command:
     event = received.event
-    if MatchRequest.taken_down(received.type):
-        return Takedown(event.song_id, event.revision, End.TAKEN_DOWN)
+    if received.type in _ENDS:
+        return Takedown(event.song_id, event.revision, _ENDS[received.type])
     space, vector = vectors.unpack(event.vector)
+    neighbours = tuple(neighbour.song_id for neighbour in event.neighbours)
+    similarities = np.array([neighbour.similarity for neighbour in event.neighbours], np.float32)
+    if received.type == _REANCHORED:
+        return Reanchor(event.song_id, event.revision, space, vector, neighbours, similarities)
     return Match(
         song_id=event.song_id,
         revision=event.revision,
@@ -121,23 +324,13 @@ def _command(received: Received[MatchRequest]) -> Match | Takedown:
         artist_ids=tuple(event.artist_ids),
         space=space,
         vector=vector,
-        neighbours=tuple(neighbour.song_id for neighbour in event.neighbours),
-        similarities=np.array([neighbour.similarity for neighbour in event.neighbours], np.float32),
+        neighbours=neighbours,
+        similarities=similarities,
         budget=event.budget,
         requested_at=event.uploaded_at.timestamp(),
         expires_at=event.expires_at.timestamp(),
         explicit=event.explicit,
         territories=tuple(event.territories),
         available_from=event.available_from.timestamp() if event.available_from else 0.0,
-    )
-
-
-def _listens(received: Sequence[Received[Listen]]) -> Listens | None:
-    if not received:
-        return None
-    return Listens(
-        user_ids=[each.event.user_id for each in received],
-        song_ids=[each.event.song_id for each in received],
-        weights=np.array([each.event.plays for each in received], np.float32),
-        times=np.array([each.time for each in received], np.float64),
+        others=tuple(vectors.unpack(other) for other in event.other_vectors),
     )

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Message
 
 from streams.audience.assignment import Assignment, Positions
-from streams.audience.inputs import Records
+from streams.audience.inputs import INPUTS, Records
 from streams.clock import Clock
 from streams.metrics import AudienceMetrics
 
@@ -28,8 +28,9 @@ class LagGauges:
 
     def committed(self, partition: int, records: Records) -> None:
         """These records of a partition are done."""
-        inputs = {"listens": records.listens, "commands": records.commands, "preferences": records.preferences}
-        self._stamps |= {(name, partition): _stamp(messages[-1]) for name, messages in inputs.items() if messages}
+        self._stamps |= {
+            (name, partition): _stamp(messages[-1]) for name, messages in records.by_input().items() if messages
+        }
 
     def show(self, positions: Mapping[int, Positions]) -> None:
         """Set the gauges from the last committed positions; at most once a second."""
@@ -50,7 +51,7 @@ class LagGauges:
 
     def forget(self, partition: int) -> None:
         """Somebody else serves it now."""
-        for name in Positions(0, 0, 0).known():
+        for name in INPUTS:
             self._stamps.pop((name, partition), None)
             topic = self._assignment.topic_partition(name, partition, 0).topic
             self._metrics.lag_records.remove(topic, str(partition))

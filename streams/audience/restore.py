@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -15,11 +16,13 @@ from streams.clock import Clock
 from streams.errors import Refused, Unavailable
 from streams.settings import Kafka
 from streams.topics import AUDIENCE_STATE, Naming
+from targeting.partition import ACCOUNT
 
 OFFSETS_KEY = b"o"
 """The changelog's own record: the input offsets that its state stands for."""
 
-CAMPAIGN_PREFIX = b"c"
+ACCOUNT_PREFIX: Final = ACCOUNT
+"""Of the records whose changelog offset is a report's version."""
 
 
 def offsets_value(positions: Positions) -> bytes:
@@ -31,7 +34,7 @@ class Beside:
     """What a changelog tells beside the state, complete once all its records were read.
 
     Attributes:
-        versions: campaign key -> changelog offset of its record.
+        versions: account key -> changelog offset of its record.
         positions: the input offsets of the state; none known if nothing was ever committed.
         records: how many were read.
     """
@@ -72,7 +75,7 @@ def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[by
         if entry.key == OFFSETS_KEY:
             beside.positions = Positions(**msgspec.json.decode(entry.value or b"{}", type=dict[str, int]))
             continue
-        if entry.key.startswith(CAMPAIGN_PREFIX):
+        if entry.key.startswith(ACCOUNT_PREFIX):
             beside.versions[entry.key] = entry.offset
         yield entry.key, entry.value
 

@@ -13,17 +13,19 @@ from streams.audience.assignment import explained
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin
-from streams.clock import SystemClock
+from streams.clock import Clock, SystemClock
 from streams.errors import PartitionMismatch, Unavailable
 from streams.exits import RESTART, leave
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
-from streams.settings import Kafka, Settings
+from streams.settings import Audience, Kafka, Settings
 from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
-from targeting.partition import Config, Partition
+from targeting.config import Config
+from targeting.partition import Partition
 from targeting.policy import Policy
 from targeting.songs import Songs
+from targeting.types import Cap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
 _LOOP_SILENCE_S = 60.0
@@ -31,8 +33,11 @@ _LOOP_SILENCE_S = 60.0
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, slot: int, policy: Policy) -> None:
+def run(settings: Settings, slot: int, obey: bool) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        obey: False: no preferences, caps, holdout or exploration (to measure targeting alone).
 
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.
@@ -53,12 +58,12 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
     ) as server:
         _log.info("observe", url=server.url)
         view = LiveView(settings.kafka, naming, clock)
-        songs = Songs()
+        songs, config = Songs(), how(settings.audience, obey)
         worker = Worker(
             settings.kafka, naming, settings.audience, clock, metrics, view, songs,
-            lambda number: Partition(number, naming.audience_partitions, songs, Config(policy=policy)),
-            Stores(settings.paths.state / naming.prefix, changelog_identity(settings.kafka, naming), clock),
-            slot, heartbeat, restored,
+            lambda number: Partition(number, naming.audience_partitions, songs, config),
+            stores(settings, clock),
+            slot, heartbeat, restored, f"holdout-{config.policy.salt}" if config.policy.holdout else None,
         )  # fmt: skip
         try:
             while not stop.is_set():
@@ -78,6 +83,33 @@ def run(settings: Settings, slot: int, policy: Policy) -> None:
         worker.close()
         view.close()
         deadline.cancel()
+
+
+def how(settings: Audience, obey: bool) -> Config:
+    """How partitions decide, as the settings say; see :func:`run`."""
+    policy = Policy(
+        cap=Cap(settings.cap_pushes, settings.cap_hours),
+        artist_cap=Cap(settings.artist_cap_pushes, settings.artist_cap_hours),
+        holdout=settings.holdout,
+        salt=settings.holdout_salt,
+        exploration=settings.exploration,
+        fair=settings.fair,
+    )
+    return Config(
+        policy=policy if obey else Policy(enabled=False),
+        half=settings.half_vectors,
+        erasure_key=settings.erasure_key.get_secret_value().encode(),
+    )
+
+
+def stores(settings: Settings, clock: Clock) -> Stores:
+    """What this machine's disk keeps of the installation's changelog.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    naming = settings.topics.naming()
+    return Stores(settings.paths.state / naming.prefix, changelog_identity(settings.kafka, naming), clock)
 
 
 def changelog_identity(kafka: Kafka, naming: Naming) -> str:

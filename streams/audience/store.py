@@ -184,6 +184,19 @@ class Stores:
         except Unfit as error:
             return self.renew(partition, None, str(error))
 
+    def open_existing(self, partition: int) -> Store | None:
+        """The partition's database as it is; None where there is none, or another process holds it.
+
+        Raises:
+            Unfit: it is torn, foreign or too old. It stays as it is.
+        """
+        if not self._place(partition).is_dir():
+            return None
+        try:
+            return Store(self._place(partition), self._changelog, partition, self._clock)
+        except InUse:
+            return None
+
     def renew(self, partition: int, store: Store | None, why: str) -> Store | None:
         """Delete and make anew; None where the disk does not serve."""
         self.give_up(partition, store, why)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Final
 
 import structlog
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, Producer
 
-from streams.audience.assignment import Assignment, Positions
-from streams.audience.inputs import Decoded, Records, decode
+from streams.audience.assignment import REREAD, TOPIC_OF, Assignment, Positions
+from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
 from streams.audience.outputs import push_record, report_record
+from streams.audience.repeats import Repeats
 from streams.audience.restore import (
-    CAMPAIGN_PREFIX,
+    ACCOUNT_PREFIX,
     OFFSETS_KEY,
     Beside,
     offsets_value,
@@ -33,12 +35,23 @@ from streams.metrics import AudienceMetrics
 from streams.observe import Condition, Heartbeat
 from streams.settings import Audience, Kafka
 from streams.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, DEAD_LETTERS, PUSH_TARGETS, Naming
+from targeting.calibration import Calibration
 from targeting.partition import Partition, Staged
 from targeting.songs import Songs
 from targeting.types import Account, Match
 
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
-_REPORTS_EVERY_S = 60.0
+_REPORTS_EVERY_S: Final = 60.0
+
+# What changed beside the answers to requests, such as who listened: told together, not batch by batch.
+_CHANGES_EVERY_S: Final = 1.0
+
+# A partition without work writes its offsets this often: Kafka closes and compacts a log only as more is written to it,
+# so that without this what was erased would stay in an idle changelog for good (measured). Campaigns expire by it too.
+_HEARTBEAT_S: Final = 60.0
+
+# Entries of histories: some tens of milliseconds, which is what a request may have to wait meanwhile.
+_PREPARED_AT_ONCE: Final = 200_000
 
 _log = structlog.get_logger(__name__)
 
@@ -48,22 +61,29 @@ class Held:
     """A restored partition: its state, and where it stands in every input.
 
     Attributes:
-        consumed_before: where preferences stood at the start: those before have had their dead letters.
-        versions: campaign key -> changelog offset of its newest record.
+        before: where the inputs that are read again from their beginning had been read to: bad records before that
+            have had their dead letters.
+        repeats: which listens came before.
+        tail: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
+        versions: account key -> changelog offset of its newest record.
         commands_by: None once commands are read; until then, when reading them begins at the latest.
         store: the disk's copy of the changelog; None where the disk does not serve.
         staged: what the open transaction does to the state.
         changelog_end: behind the last changelog record of the last transaction.
+        written_at: monotonic seconds of the last commit.
     """
 
     state: Partition
     at: Positions
-    consumed_before: int
+    before: Positions
+    repeats: Repeats
+    tail: int | None
     versions: dict[bytes, int]
     commands_by: float | None
     store: Store | None = None
     staged: Staged | None = None
     changelog_end: int = 0
+    written_at: float = 0.0
 
     def ends_at(self, offset: int) -> None:
         self.changelog_end = offset + 1
@@ -71,10 +91,15 @@ class Held:
     def stated(self, at: Positions) -> Positions:
         """What a commit at ``at`` says of the inputs.
 
-        Preferences are read again from their beginning at every start. Until they are back where they stood, or
-        when compaction left none, their offset from before stays: the group keeps it too, and the two must agree.
+        Some are read again from their beginning. Until they are back where they stood, or when compaction left
+        nothing, their offset from before stays: the group keeps it too, and the two must agree.
         """
-        return replace(at, preferences=max(at.preferences, self.consumed_before))
+        return replace(at, **{name: max(getattr(at, name), getattr(self.before, name)) for name in REREAD})
+
+    @property
+    def resumption(self) -> Positions:
+        """From where to read on when everything that was not committed is dropped."""
+        return self.at if self.tail is None else replace(self.at, listens=self.tail)
 
 
 @dataclass(slots=True)
@@ -97,6 +122,7 @@ class Worker:
         new_partition: makes the empty state of a partition.
         stores: the disk's copies of the changelog.
         slot: stable number of this worker; a restarted worker takes over its former self by it.
+        experiment: named in every push; None where nobody is held out.
     """
 
     def __init__(
@@ -113,6 +139,7 @@ class Worker:
         slot: int,
         heartbeat: Heartbeat,
         restored: Condition,
+        experiment: str | None = None,
     ) -> None:
         self._kafka = kafka
         self._naming = naming
@@ -125,10 +152,14 @@ class Worker:
         self._stores = stores
         self._heartbeat = heartbeat
         self._ready = restored
+        self._experiment = experiment
         self._held: dict[int, Held] = {}
         self._to_restore: list[int] = []
         self._seen_version = -1
+        self._outside_space: Space | None = None
+        self._chances: Calibration | None = None
         self._reports_due = clock.monotonic() + _REPORTS_EVERY_S
+        self._changes_due = clock.monotonic() + _CHANGES_EVERY_S
         self._watchdog = Watchdog(clock, settings.watchdog_s)
         name = f"{naming.prefix}audience-{slot}"
         # First the transactions: what a former self left open ends now, so that its changelog can be read.
@@ -142,15 +173,20 @@ class Worker:
         self._heartbeat.beat()
         self._follow_songs()
         group = self._assignment.group_metadata
-        listens = self._assignment.poll_listens(self._settings.batch_records)
+        limit = self._settings.batch_records
+        listens = self._assignment.poll_listens(limit)
         self._restore_new()
         self._open_commands()
         batch = Batch()
         for partition, messages in listens.records.items():
-            if partition in self._held:
-                batch.of(partition).listens = messages
-        idle_s = 0.0 if batch.records else self._settings.batch_wait_ms / 1000
-        commands = self._assignment.poll_commands(idle_s)
+            if partition in self._held and (new := self._uncounted(partition, messages)):
+                batch.of(partition).listens = new
+        for partition, messages in self._assignment.poll_vectors(limit).records.items():
+            batch.of(partition).vectors = messages
+        for partition, messages in self._assignment.poll_outcomes(limit).records.items():
+            batch.of(partition).outcomes = messages
+        # With work at hand nothing is waited for; without, the first command ends the wait.
+        commands = self._assignment.poll_commands(0.0 if batch.records else self._settings.batch_wait_ms / 1000)
         for partition, messages in commands.records.items():
             batch.of(partition).commands = messages
         # Whoever opted out before this batch began is not pushed by it.
@@ -158,7 +194,10 @@ class Worker:
         for partition, messages in self._assignment.poll_preferences(until).records.items():
             if partition in self._held:
                 batch.of(partition).preferences = messages
-        if batch:
+        quiet_since = self._clock.monotonic() - _HEARTBEAT_S
+        for partition in [p for p, held in self._held.items() if held.written_at <= quiet_since]:
+            batch.of(partition)
+        if batch.records:
             self._commit(batch, group)
         self._lag.show({p: held.at for p, held in self._held.items()})
         self._report_again()
@@ -167,6 +206,10 @@ class Worker:
     def close(self) -> None:
         """Leave the group and send what is on its way. Nothing is half-done between rounds."""
         self._reports.flush(self._kafka.request_timeout_s)
+        if self._settings.digest_at_stop:
+            for partition, held in self._held.items():
+                at = held.stated(held.at).known()
+                _log.info("state", partition=partition, digest=held.state.digest(), at=at)
         self._assignment.close()
         for held in self._held.values():
             if held.store:
@@ -191,7 +234,7 @@ class Worker:
                 self._transactions.commit(offsets, group)
             except Aborted:
                 self._metrics.transactions.labels("aborted").inc()
-                self._assignment.go_back({p: held.at for p, held in self._held.items()})
+                self._assignment.go_back({p: held.resumption for p, held in self._held.items()})
                 return
         self._metrics.transactions.labels("committed").inc()
         self._metrics.commit_seconds.observe(self._clock.monotonic() - begun)
@@ -203,12 +246,23 @@ class Worker:
 
     def _decode(self, partition: int, records: Records, now: float) -> Decoded:
         held = self._held[partition]
-        preferences = self._assignment.topic_partition("preferences", partition, 0).topic
+        consumed: dict[str, int] = {self._naming.name(TOPIC_OF[name]): getattr(held.before, name) for name in REREAD}
 
         def answered(message: Message) -> bool:
-            return message.topic() == preferences and (message.offset() or 0) < held.consumed_before
+            return (message.offset() or 0) < consumed.get(message.topic() or "", 0)
 
-        return decode(records, now, answered)
+        return Decoder(now, answered).decode(records, self._outside_space, held.repeats)
+
+    def _uncounted(self, partition: int, listens: list[Message]) -> list[Message]:
+        """The listens that were not committed in an earlier life; those that were tell which come again."""
+        held = self._held[partition]
+        if held.tail is None:
+            return listens
+        new = [message for message in listens if (message.offset() or 0) >= held.at.listens]
+        old = listens[: len(listens) - len(new)]
+        held.repeats.remember(counted(old, self._clock.now(), held.repeats))
+        held.tail = None if new else _next(old, held.tail)
+        return new
 
     def _write(self, partition: int, decoded: Decoded, records: Records, now: float) -> Positions:
         """Stage a partition's part of the batch and produce it; returns the positions after it."""
@@ -219,18 +273,20 @@ class Worker:
         if matches:
             self._metrics.request_seconds.observe((self._clock.monotonic() - started) / len(matches))
         after = Positions(
-            _next(records.listens, held.at.listens),
-            _next(records.commands, held.at.commands),
-            _next(records.preferences, held.at.preferences),
+            **{name: _next(messages, getattr(held.at, name)) for name, messages in records.by_input().items()}
         )
         produce, name = self._transactions.produce, self._naming.name
+        changelog = name(AUDIENCE_STATE)
+        self._transactions.produce_all(
+            changelog, partition, (each for each in staged.outputs.changelog if not each[0].startswith(ACCOUNT_PREFIX))
+        )
         for key, value in staged.outputs.changelog:
-            tell = _keep(held.versions, key) if key.startswith(CAMPAIGN_PREFIX) else None
-            produce(name(AUDIENCE_STATE), partition, key, value, on_offset=tell)
+            if key.startswith(ACCOUNT_PREFIX):
+                produce(changelog, partition, key, value, on_offset=_keep(held.versions, key))
         # The last one, so its offset is where a copy of the changelog stands after this commit.
-        produce(name(AUDIENCE_STATE), partition, OFFSETS_KEY, offsets_value(held.stated(after)), on_offset=held.ends_at)
+        produce(changelog, partition, OFFSETS_KEY, offsets_value(held.stated(after)), on_offset=held.ends_at)
         for push in staged.outputs.pushes:
-            record = push_record(push, now, max(0, after.preferences))
+            record = push_record(push, now, max(0, after.preferences), self._experiment)
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
         for letter, _, _ in decoded.bad:
             produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
@@ -243,7 +299,9 @@ class Worker:
             raise RuntimeError(f"partition {partition}: committed without being staged")
         outputs = held.staged.outputs
         held.state.apply(held.staged)
-        held.staged, held.at = None, at
+        held.staged, held.at, held.written_at = None, at, self._clock.monotonic()
+        if decoded.seen:
+            held.repeats.remember(decoded.seen)
         if held.store:
             copied = [Entry(held.versions.get(key, 0), key, value) for key, value in outputs.changelog]
             copied.append(Entry(0, OFFSETS_KEY, offsets_value(held.stated(at))))
@@ -261,10 +319,15 @@ class Worker:
         for command in decoded.inputs.commands:
             metrics.requests_served.labels(type(command).__name__.lower()).inc()
         for account in outputs.accounts:
-            metrics.candidates.observe(account.candidates)
-        if decoded.inputs.listens is not None:
-            metrics.listens_applied.inc(len(decoded.inputs.listens.user_ids))
-        metrics.preferences_applied.inc(len(decoded.inputs.preferences))
+            metrics.candidates.observe(account.counts.candidates)
+        inputs = decoded.inputs
+        metrics.listens_applied.inc(len(inputs.listens.user_ids) if inputs.listens else 0)
+        metrics.listens_repeated.inc(decoded.repeated)
+        metrics.outcomes_applied.inc(len(inputs.outcomes.user_ids) if inputs.outcomes else 0)
+        if inputs.vectors:
+            metrics.vectors_applied.labels("taken").inc(len(inputs.vectors.user_ids))
+            metrics.vectors_applied.labels("withdrawn").inc(len(inputs.vectors.withdrawn))
+        metrics.preferences_applied.inc(len(inputs.preferences))
         metrics.changelog_records.inc(len(outputs.changelog) + 1)
         for _, stage, error in decoded.bad:
             metrics.dead_letters.labels(stage, error).inc()
@@ -310,16 +373,20 @@ class Worker:
             store = self._stores.renew(partition, store, str(unfit))
             state, beside = self._read_state(partition, store, keep_alive)
         at = reconcile(partition, committed, beside.positions)
+        repeats = Repeats(at.listens)
         self._held[partition] = held = Held(
             state=state,
-            at=Positions(at.listens, at.commands),
-            consumed_before=at.preferences,
+            at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
+            before=at,
+            repeats=repeats,
+            tail=repeats.start if at.listens > repeats.start else None,
             versions=beside.versions,
             store=store,
             commands_by=self._clock.monotonic() + self._settings.start_wait_s,
+            written_at=self._clock.monotonic(),
         )
         self._to_restore.remove(partition)
-        self._assignment.begin(partition, held.at)
+        self._assignment.begin(partition, held.resumption)
         seconds = self._clock.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_records.inc(beside.records)
@@ -354,22 +421,43 @@ class Worker:
                 self._assignment.begin_commands(partition, held.at)
 
     def _follow_songs(self) -> None:
+        """Take over what was published. Another space than the one in use is prepared beside it, a piece a round, while
+        requests are answered in the old one; it comes into use when every partition is ready."""
         self._view.poll()
-        warm, model = self._view.warm(), self._view.model
-        if warm is None or model is None or self._view.version == self._seen_version:
-            return
-        self._songs.set_vectors(model.space, warm.ids, warm.vectors)
-        self._songs.calibration = calibration_of(model.chances)
-        self._seen_version = self._view.version
+        warm, model, songs = self._view.warm(), self._view.model, self._songs
+        if warm is not None and model is not None and self._view.version != self._seen_version:
+            (songs.set_vectors if songs.space is None else songs.prepare)(model.space, warm.ids, warm.vectors)
+            self._chances = calibration_of(model.chances)
+            self._seen_version = self._view.version
+            if songs.coming is None:
+                songs.calibration = self._chances
+        # Those that are ready cost nothing; the first that is not gets its share of this round.
+        if songs.coming is not None and all(held.state.prepare(_PREPARED_AT_ONCE) for held in self._held.values()):
+            songs.switch()
+            songs.calibration = self._chances
+            _log.info("space in use", space=songs.space)
+        space = Space(songs.space, songs.dimension) if songs.space is not None else None
+        if space != self._outside_space:
+            # Those that were of another space may be of this one.
+            self._outside_space = space
+            for held in self._held.values():
+                held.before = held.stated(held.at)
+                held.at = replace(held.at, vectors=OFFSET_BEGINNING)
+            self._assignment.again("vectors", self._held)
 
     # -- reports -----------------------------------------------------------------------------------------
 
     def _report_again(self) -> None:
-        if self._clock.monotonic() < self._reports_due:
+        now = self._clock.monotonic()
+        if now < min(self._reports_due, self._changes_due):
             return
-        self._reports_due = self._clock.monotonic() + _REPORTS_EVERY_S
+        self._changes_due = now + _CHANGES_EVERY_S
+        all_due = now >= self._reports_due
+        if all_due:
+            self._reports_due = now + _REPORTS_EVERY_S
         for partition, held in self._held.items():
-            self._report(partition, held.state.accounts())
+            changed = held.state.changed_accounts()
+            self._report(partition, [*changed, *(held.state.accounts() if all_due else ())])
 
     def _report(self, partition: int, accounts: Iterable[Account]) -> None:
         """After the commit, from committed state, outside the transaction: Faust, which reads the reports, sees
@@ -377,7 +465,7 @@ class Worker:
         versions, now = self._held[partition].versions, self._clock.now()
         # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.
         for account in {account.song_id: account for account in accounts}.values():
-            version = versions[CAMPAIGN_PREFIX + account.song_id.encode()]
+            version = versions[ACCOUNT_PREFIX + account.song_id.encode()]
             record = report_record(account, partition, self._naming.audience_partitions, version, now)
             self._reports.produce(
                 self._naming.name(CAMPAIGN_REPORTS),

@@ -44,7 +44,7 @@ def audience(
         int, typer.Option(min=0, help="Stable number of this worker. A restarted worker takes over by it at once.")
     ] = 0,
     policy: Annotated[
-        PolicySwitch, typer.Option(help="off: preferences are not obeyed; to measure targeting alone.")
+        PolicySwitch, typer.Option(help="off: no preferences, caps, holdout, exploration; to measure targeting alone.")
     ] = PolicySwitch.ON,
     config: Config = None,
     bootstrap: Bootstrap = None,
@@ -56,6 +56,5 @@ def audience(
         settings = settings_from(config, bootstrap, audience=port)
         set_up_logs("audience", settings.log.level)
         from streams.audience.role import run
-        from targeting.policy import Policy
 
-        run(settings, slot, Policy(enabled=policy is PolicySwitch.ON))
+        run(settings, slot, obey=policy is PolicySwitch.ON)

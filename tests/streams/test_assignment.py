@@ -15,9 +15,10 @@ from streams.clients import producer
 from streams.clock import SystemClock
 from streams.envelope import Record
 from streams.settings import Audience
-from streams.topics import LISTENS, MATCH_REQUESTS, PREFERENCES, Topic
+from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
 
 CLOCK = SystemClock()
+INPUT_TOPICS = (LISTENS, MATCH_REQUESTS, PREFERENCES, AUDIENCE_VECTORS, PUSH_OUTCOMES)
 
 
 class Worker:
@@ -86,7 +87,7 @@ def worker(here: Installation) -> Iterator[Worker]:
 
 
 def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: Installation, worker: Worker) -> None:
-    for topic, name in ((LISTENS, "l"), (MATCH_REQUESTS, "c"), (PREFERENCES, "p")):
+    for topic, name in zip(INPUT_TOPICS, "lcpvo", strict=True):
         for partition in (0, 1):
             send(here, topic, partition, f"{name}{partition}a", f"{name}{partition}b")
     read = worker.assignment
@@ -100,11 +101,19 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     assert ends == {1: 2}
     assert [m.key() for m in read.poll_preferences(ends).records[1]] == [b"p1a", b"p1b"]
     assert collect(lambda: read.poll_listens(10), 2) == {1: [b"l1a", b"l1b"]}
+    assert collect(lambda: read.poll_vectors(10), 2) == {1: [b"v1a", b"v1b"]}
+    assert collect(lambda: read.poll_outcomes(10), 2) == {1: [b"o1a", b"o1b"]}
     assert read.poll_commands(0.1).records == {}
     read.begin_commands(1, Positions(commands=1))
     assert collect(lambda: read.poll_commands(0.1), 1) == {1: [b"c1b"]}
-    read.begin(0, Positions(listens=1))
+    # Vectors from outside are their own changelog: read from the beginning whatever was committed.
+    read.begin(0, Positions(listens=1, vectors=2, outcomes=1))
     assert collect(lambda: read.poll_listens(10), 1) == {0: [b"l0b"]}
+    assert collect(lambda: read.poll_vectors(10), 2) == {0: [b"v0a", b"v0b"]}
+    assert collect(lambda: read.poll_outcomes(10), 1) == {0: [b"o0b"]}
+    read.again("vectors", [0, 1])
+    again = collect(lambda: read.poll_vectors(10), 4)
+    assert again == {0: [b"v0a", b"v0b"], 1: [b"v1a", b"v1b"]}
     assert read.known_end("preferences", 1) == 2
 
 
@@ -130,29 +139,36 @@ def test_preferences_are_read_to_their_end_past_an_aborted_transaction(here: Ins
 
 
 def test_after_an_abort_everything_since_the_last_commit_comes_again(here: Installation, worker: Worker) -> None:
-    for topic in (LISTENS, MATCH_REQUESTS, PREFERENCES):
+    for topic in INPUT_TOPICS:
         send(here, topic, 0, "a", "b", "c")
     assigned(worker)
     worker.begin()
     read = worker.assignment
-    polls = (lambda: read.poll_listens(10), lambda: read.poll_commands(0.1), read.poll_preferences)
+    polls = (
+        lambda: read.poll_listens(10), lambda: read.poll_commands(0.1), read.poll_preferences,
+        lambda: read.poll_vectors(10), lambda: read.poll_outcomes(10),
+    )  # fmt: skip
     for poll in polls:
         assert collect(poll, 3) == {0: [b"a", b"b", b"c"]}
-    read.go_back({0: Positions(listens=1, commands=2, preferences=OFFSET_BEGINNING)})
+    read.go_back({0: Positions(listens=1, commands=2, preferences=OFFSET_BEGINNING, vectors=2, outcomes=1)})
+    assert collect(polls[3], 1) == {0: [b"c"]}
+    assert collect(polls[4], 2) == {0: [b"b", b"c"]}
     assert collect(polls[0], 2) == {0: [b"b", b"c"]}
     assert collect(polls[1], 1) == {0: [b"c"]}
     assert [m.key() for m in read.poll_preferences(read.ends("preferences", [0])).records[0]] == [b"a", b"b", b"c"]
 
 
-def test_committed_offsets_are_those_of_all_three_inputs(here: Installation, worker: Worker) -> None:
+def test_committed_offsets_are_those_of_all_inputs(here: Installation, worker: Worker) -> None:
     assigned(worker)
     read = worker.assignment
     assert read.committed(0) == Positions()
     transactions = Transactions(here.kafka, Audience(), f"{here.naming.prefix}t")
     transactions.begin()
-    at = [read.topic_partition(name, 0, offset) for name, offset in (("listens", 4), ("preferences", 6))]
+    at = [
+        read.topic_partition(name, 0, offset) for name, offset in (("listens", 4), ("preferences", 6), ("outcomes", 9))
+    ]
     transactions.commit(at, read.group_metadata)
-    assert read.committed(0) == Positions(listens=4, preferences=6)
+    assert read.committed(0) == Positions(listens=4, preferences=6, outcomes=9)
     assert read.committed(1) == Positions()
 
 
@@ -167,7 +183,7 @@ def test_a_partition_that_goes_to_another_worker_is_no_longer_read_in_any_input(
         assert {mine, theirs} == {0, 1}
         assert ([], [theirs]) in worker.changes
         other.begin()
-        for topic in (LISTENS, MATCH_REQUESTS, PREFERENCES):
+        for topic in INPUT_TOPICS:
             for partition in (0, 1):
                 send(here, topic, partition, f"k{partition}")
         for each, partition in ((worker, mine), (other, theirs)):
@@ -182,3 +198,16 @@ def _polled(*workers: Worker) -> bool:
     for worker in workers:
         worker.assignment.poll_listens(1)
     return True
+
+
+def test_a_partition_has_caught_up_when_its_listens_and_the_vectors_that_were_there_are_read(
+    here: Installation, worker: Worker
+) -> None:
+    send(here, AUDIENCE_VECTORS, 0, "a", "b", "c")
+    assigned(worker)
+    worker.begin()
+    read = worker.assignment
+    until(lambda: _polled(worker) and read.caught_up(1))
+    assert not read.caught_up(0)
+    collect(lambda: read.poll_vectors(2), 3)
+    until(lambda: _polled(worker) and read.caught_up(0))

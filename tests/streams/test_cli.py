@@ -39,6 +39,7 @@ WITH_SETTINGS = {
     ("publish",): ["nowhere"],
     ("demo",): [],
     ("lag",): [],
+    ("digest",): [],
     ("up",): [],
     ("torture",): [],
     ("worker", "songs"): [],

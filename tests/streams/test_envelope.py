@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.envelope import MAX_AHEAD_SECONDS, pack, unpack
+from streams.envelope import MAX_AHEAD_SECONDS, pack, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
-from streams.events import Listen, SongUpload
+from streams.events import Listen, SongUpload, WarmSong
 
 NOW = 1_800_000_000.0
 LISTEN = Listen(
@@ -145,3 +145,74 @@ def test_five_minutes_ahead_are_allowed_and_not_a_moment_more() -> None:
     assert listen(now=NOW - MAX_AHEAD_SECONDS) == LISTEN
     with pytest.raises(FromTheFuture):
         listen(now=NOW - MAX_AHEAD_SECONDS - 1)
+
+
+TIMES = st.sampled_from(
+    [
+        b"2027-01-15T08:00:00+00:00",
+        b"2027-01-15T08:00:00Z",
+        b"2027-01-15T08:00:00",
+        b"2030-01-01T00:00:00Z",
+        b"\xff",
+        b"x",
+    ]
+)
+VALUES = st.sampled_from(
+    [
+        Listen.EXAMPLE.encode(),
+        b'{"listen_id":"l","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z","source":"nobody"}',
+        '{"listen_id":"é","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z","source":"other"}'.encode(),
+        b'{"listen_id":"' + b"\\u00e9" * 100 + b'","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z",'
+        b'"source":"other"}',
+        b"{}", b"\x00", b"", None,
+    ]
+)  # fmt: skip
+ATTRIBUTES = st.fixed_dictionaries(
+    {},
+    optional={
+        "ce_id": st.sampled_from([b"1", b"", b"\xff", None]),
+        "ce_source": st.sampled_from([b"here", b"", b"\xff", None]),
+        "ce_type": st.sampled_from([Listen.TYPES[0].encode(), b"coldstart.other.v1", None]),
+        "ce_specversion": st.sampled_from([b"1.0", b"0.3", None]),
+        "ce_time": TIMES,
+        "more": st.just(b"x"),
+    },
+)
+GOOD_HEADERS = {
+    "ce_id": b"1", "ce_source": b"here", "ce_type": Listen.TYPES[0].encode(), "ce_specversion": b"1.0",
+    "ce_time": b"2027-01-15T08:00:00Z",
+}  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"u-5", b"u-6", b"\xff", None]), VALUES, ATTRIBUTES, st.booleans()), max_size=6)
+)
+def test_many_read_as_each_does(
+    drawn: list[tuple[bytes | None, bytes | None, dict[str, bytes | None], bool]],
+) -> None:
+    now = 1_800_000_000.0
+    records = [
+        (key, value, list((GOOD_HEADERS | headers if whole else headers).items()))
+        for key, value, headers, whole in drawn
+    ]
+    # Good ones in between: attributes that were found good must not vouch for what differs.
+    good = (b"u-5", Listen.EXAMPLE.encode(), list(GOOD_HEADERS.items()))
+    records = [each for record in records for each in (good, record)]
+    found = unpack_many(Listen, records, now)
+    told = {
+        at: (event, time) for at, event, time in zip(found.at, found.events, found.times, strict=True)
+    } | {at: (type(error), str(error)) for at, error in found.bad}  # fmt: skip
+    assert len(told) == len(records)
+    for at, (key, value, headers) in enumerate(records):
+        expected: object
+        try:
+            received = unpack(Listen, key, value, headers, now)
+            expected = received.event, received.time
+        except BadRecord as error:
+            expected = type(error), str(error)
+        assert told[at] == expected
+
+
+def test_many_are_refused_of_an_event_whose_key_is_made_of_several_fields() -> None:
+    with pytest.raises(ValueError, match="several fields"):
+        unpack_many(WarmSong, [], 0.0)

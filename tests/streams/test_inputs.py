@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from confluent_kafka import Message
 
 from streams import vectors
-from streams.audience.inputs import Records, decode
+from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
+from streams.audience.repeats import Repeats
 from streams.envelope import Record, pack
-from streams.events import Event, Listen, MatchRequest, Neighbour, UserPreferences
-from targeting.types import End, Match, Preferences, Takedown
+from streams.events import Cap as EventCap
+from streams.events import Event, Listen, MatchRequest, Neighbour, PushOutcome, QuietHours, UserPreferences
+from targeting.types import Cap, End, Mark, Match, OutsideVectors, Preferences, Quiet, Reanchor, Takedown
 
 NOW = 1_800_000_000.0
 THEN = datetime.fromtimestamp(NOW - 100, UTC)
@@ -29,8 +32,11 @@ def packed(event: Event, kind: int = 0, time: float = NOW) -> Record:
     return pack(event, ce_type=event.TYPES[kind], id="1", source="test", time=time)
 
 
-def listen(user: str, song: str, plays: int = 1, time: float = NOW) -> Record:
-    event = Listen(listen_id="l", user_id=user, song_id=song, played_at=THEN, source="organic", plays=plays)
+def listen(user: str, song: str, plays: int = 1, time: float = NOW, id: str = "", **more: bool) -> Record:
+    event = Listen(
+        listen_id=id or f"{user} {song}", user_id=user, song_id=song, played_at=THEN, source="organic", plays=plays,
+        **more,
+    )  # fmt: skip
     return packed(event, time=time)
 
 
@@ -53,9 +59,19 @@ def never(_: Message) -> bool:
     return False
 
 
+def decode(
+    records: Records,
+    now: float = NOW,
+    answered: Callable[[Message], bool] = never,
+    space: Space | None = None,
+    repeats: Repeats | None = None,
+) -> Decoded:
+    return Decoder(now, answered).decode(records, space, repeats or Repeats(0))
+
+
 def test_listens_become_columns_in_order_with_the_time_of_the_event() -> None:
     records = [listen("u1", "s1", 3, NOW - 9), listen("u2", "s2"), listen("u1", "s3")]
-    found = decode(Records(listens=[message("l", n, r) for n, r in enumerate(records)]), NOW, never).inputs
+    found = decode(Records(listens=[message("l", n, r) for n, r in enumerate(records)])).inputs
     assert found.now == NOW
     assert found.listens is not None
     assert list(found.listens.user_ids) == ["u1", "u2", "u1"]
@@ -65,7 +81,7 @@ def test_listens_become_columns_in_order_with_the_time_of_the_event() -> None:
 
 
 def test_a_batch_of_nothing_is_nothing() -> None:
-    found = decode(Records(), NOW, never)
+    found = decode(Records())
     assert found.inputs.listens is None
     assert (list(found.inputs.commands), list(found.inputs.preferences), found.bad) == ([], [], [])
 
@@ -73,7 +89,7 @@ def test_a_batch_of_nothing_is_nothing() -> None:
 def test_preferences_and_their_deletion_stay_in_order() -> None:
     gone = Message(topic="p", partition=1, offset=1, key=b"u1", value=None)
     records = [message("p", 0, preferences("u1")), gone, message("p", 2, preferences("u1", opted_in=False))]
-    found = decode(Records(preferences=records), NOW, never)
+    found = decode(Records(preferences=records))
     kept = Preferences("u1", True, "PT", frozenset({"a-9"}), True)
     assert found.inputs.preferences == [
         ("u1", kept),
@@ -86,7 +102,7 @@ def test_preferences_and_their_deletion_stay_in_order() -> None:
 def test_a_request_becomes_a_match() -> None:
     vector = np.array([0.6, 0.8], np.float32)
     records = Records(commands=[message("c", 0, request(vector=vectors.pack("bcl", vector)))])
-    (match,) = decode(records, NOW, never).inputs.commands
+    (match,) = decode(records).inputs.commands
     assert isinstance(match, Match)
     assert (match.song_id, match.revision, match.recording, match.space, match.budget) == ("s", 2, "r", "bcl", 7)
     assert match.vector.tolist() == vector.tolist()
@@ -97,15 +113,26 @@ def test_a_request_becomes_a_match() -> None:
 
 
 def test_a_takedown_needs_no_vector() -> None:
-    (command,) = decode(Records(commands=[message("c", 0, request(kind=1))]), NOW, never).inputs.commands
-    assert command == Takedown("s", 2, End.TAKEN_DOWN)
+    for kind, reason in ((1, End.TAKEN_DOWN), (2, End.PROMOTED)):
+        (command,) = decode(Records(commands=[message("c", 0, request(kind))])).inputs.commands
+        assert command == Takedown("s", 2, reason)
+
+
+def test_a_song_is_anchored_anew_in_another_space() -> None:
+    vector = np.array([0.6, 0.8], np.float32)
+    records = Records(commands=[message("c", 0, request(3, vectors.pack("next", vector)))])
+    (command,) = decode(records).inputs.commands
+    assert isinstance(command, Reanchor)
+    assert (command.song_id, command.revision, command.space, command.neighbours) == ("s", 2, "next", ("w1", "w2"))
+    assert command.vector.tolist() == vector.tolist()
+    assert command.similarities.tolist() == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("vector", [b"", b"CSVE", vectors.pack("bcl", np.ones(2, np.float32))[:-1]])
 def test_a_request_with_a_bad_vector_is_buried_and_the_next_is_served(vector: bytes) -> None:
     good = request(vector=vectors.pack("bcl", np.ones(2, np.float32)))
     records = Records(commands=[message("c", 0, request(vector=vector)), message("c", 1, good)])
-    found = decode(records, NOW, never)
+    found = decode(records)
     assert [command.song_id for command in found.inputs.commands] == ["s"]
     ((_, stage, error),) = found.bad
     assert (stage, error) == ("audience.commands", "Undecodable")
@@ -116,7 +143,7 @@ def test_a_bad_record_is_buried_with_its_bytes_and_place_and_its_neighbours_are_
     records = Records(
         listens=[message("l", 5, listen("u1", "s1")), message("l", 6, bad), message("l", 7, listen("u2", "s2"))]
     )
-    found = decode(records, NOW, never)
+    found = decode(records)
     assert found.inputs.listens is not None
     assert list(found.inputs.listens.user_ids) == ["u1", "u2"]
     ((letter, stage, error),) = found.bad
@@ -129,7 +156,7 @@ def test_a_bad_record_is_buried_with_its_bytes_and_place_and_its_neighbours_are_
 
 def test_an_event_from_the_future_is_bad_by_the_time_that_is_given() -> None:
     records = Records(listens=[message("l", 0, listen("u", "s", time=NOW + 301))])
-    assert [error for _, _, error in decode(records, NOW, never).bad] == ["FromTheFuture"]
+    assert [error for _, _, error in decode(records).bad] == ["FromTheFuture"]
     assert decode(records, NOW + 1, never).bad == []
 
 
@@ -140,7 +167,137 @@ def test_a_bad_preference_answered_in_an_earlier_life_makes_no_second_dead_lette
     def answered(message: Message) -> bool:
         return (message.offset() or 0) < 4
 
-    assert len(decode(records, NOW, never).bad) == 2
+    assert len(decode(records).bad) == 2
     ((letter, stage, _),) = decode(records, NOW, answered).bad
     assert dict(letter.headers)["dl_offset"] == b"4"
     assert stage == "audience.preferences"
+
+
+def test_preferences_bring_zone_quiet_hours_cap_and_erasure() -> None:
+    event = UserPreferences(
+        user_id="u", opted_in=True, updated_at=THEN, timezone="Asia/Kolkata", cap=EventCap(pushes=0, hours=12.0),
+        quiet_hours=[QuietHours("22:30", "08:00"), QuietHours("00:00", "23:59")], erase_requested_at=THEN,
+    )  # fmt: skip
+    ((user, found),) = decode(Records(preferences=[message("p", 0, packed(event))])).inputs.preferences
+    assert user == "u"
+    assert found == Preferences(
+        "u", timezone="Asia/Kolkata", quiet=(Quiet(1350, 480), Quiet(0, 1439)), cap=Cap(0, 12.0),
+        erase_requested_at=NOW - 100,
+    )  # fmt: skip
+
+
+def test_listens_say_what_was_completed_and_collected() -> None:
+    records = [
+        listen("u", "s1", completed=True), listen("u", "s2", collected=True),
+        listen("u", "s3", completed=True, collected=True), listen("u", "s4", completed=False),
+    ]  # fmt: skip
+    found = decode(Records(listens=[message("l", n, r) for n, r in enumerate(records)])).inputs.listens
+    assert found is not None
+    assert found.marks is not None
+    assert found.marks.tolist() == [Mark.COMPLETED, Mark.COLLECTED, Mark.COMPLETED | Mark.COLLECTED, 0]
+    plain = decode(Records(listens=[message("l", 0, listen("u", "s"))])).inputs.listens
+    assert plain is not None
+    assert plain.marks is None
+
+
+def test_a_listen_that_comes_again_is_left_out_and_counted() -> None:
+    sent = [listen("u", "s1"), listen("u", "s2"), listen("u", "s1")]
+    records = Records(listens=[message("l", n, r) for n, r in enumerate(sent)])
+    repeats = Repeats(0)
+    found = decode(records, repeats=repeats)
+    assert found.inputs.listens is not None
+    assert list(found.inputs.listens.song_ids) == ["s1", "s2"]
+    assert found.repeated == 1
+    # Until the batch is committed, it is as if it had not been read.
+    assert decode(records, repeats=repeats).repeated == 1
+    assert found.seen is not None
+    repeats.remember(found.seen)
+    again = decode(Records(listens=[message("l", 3, listen("u", "s2"))]), repeats=repeats)
+    assert (again.inputs.listens, again.repeated, again.bad) == (None, 1, [])
+
+
+def test_what_was_counted_in_an_earlier_life_is_known_from_the_records_before_the_offset() -> None:
+    bad = Record(b"u", b"{}", listen("u", "s").headers)
+    repeats = Repeats(2)
+    repeats.remember(counted([message("l", 0, listen("u", "s1")), message("l", 1, bad)], NOW, repeats))
+    found = decode(
+        Records(listens=[message("l", 2, listen("u", "s1")), message("l", 3, listen("u", "s2"))]), repeats=repeats
+    )
+    assert found.inputs.listens is not None
+    assert (list(found.inputs.listens.song_ids), found.repeated) == (["s2"], 1)
+
+
+def test_outcomes_become_marks() -> None:
+    named = ("delivered", "failed", "opened", "dismissed", "expired")
+    records = [
+        packed(PushOutcome(push_id="p", user_id=f"u{n}", song_id="s", outcome=each, at=THEN), time=NOW - n)
+        for n, each in enumerate(named)
+    ]
+    found = decode(Records(outcomes=[message("o", n, r) for n, r in enumerate(records)])).inputs.outcomes
+    assert found is not None
+    assert list(found.user_ids) == ["u0", "u1", "u2", "u3", "u4"]
+    assert list(found.song_ids) == ["s"] * 5
+    assert [Mark(each) for each in found.marks.tolist()] == [Mark[each.upper()] for each in named]
+    assert found.times.tolist() == [NOW - n for n in range(5)]
+
+
+LIVE = Space("bcl", 2)
+
+
+def outside(offset: int, user: bytes, value: bytes | None, time: float = NOW) -> Message:
+    return Message(topic="v", partition=1, offset=offset, key=user, value=value, timestamp=(1, int(1000 * time)))
+
+
+def packed_vector(*values: float, space: str = "bcl") -> bytes:
+    return vectors.pack(space, np.array(values, np.float32))
+
+
+def taken(messages: list[Message], space: Space | None = LIVE) -> tuple[OutsideVectors | None, list[str]]:
+    found = decode(Records(vectors=messages), space=space)
+    return found.inputs.vectors, [error for _, _, error in found.bad]
+
+
+def test_of_a_user_the_last_good_vector_counts() -> None:
+    found, bad = taken([
+        outside(0, b"u1", packed_vector(1, 2)), outside(1, b"u2", packed_vector(3, 4), NOW - 5),
+        outside(2, b"u1", packed_vector(5, 6), NOW - 7), outside(3, b"u1", b"CSVE"),
+    ])  # fmt: skip
+    assert found is not None
+    told = dict(zip(found.user_ids, zip(found.vectors.tolist(), found.times.tolist(), strict=True), strict=True))
+    assert told == {"u1": ([5, 6], NOW - 7), "u2": ([3, 4], NOW - 5)}
+    assert (found.space, list(found.withdrawn), bad) == ("bcl", [], ["Undecodable"])
+
+
+def test_a_deletion_and_a_vector_of_another_space_withdraw() -> None:
+    found, bad = taken([
+        outside(0, b"u1", packed_vector(1, 2)), outside(1, b"u2", packed_vector(1, 2)),
+        outside(2, b"u1", None), outside(3, b"u2", packed_vector(1, 2, 3, space="other")),
+        outside(4, b"u3", None), outside(5, b"u3", packed_vector(7, 8)),
+    ])  # fmt: skip
+    assert found is not None
+    assert (list(found.user_ids), found.vectors.tolist()) == (["u3"], [[7, 8]])
+    assert (sorted(found.withdrawn), bad) == (["u1", "u2"], [])
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (outside(0, b"u", packed_vector(1, 2, 3)), "InvalidField"),
+        (outside(0, b"u", packed_vector(0, 0)), "InvalidField"),
+        (outside(0, b"u", packed_vector(1, float("nan"))), "InvalidField"),
+        (outside(0, b"\xff", packed_vector(1, 2)), "InvalidField"),
+        (outside(0, b"", packed_vector(1, 2)), "InvalidField"),
+        (outside(0, b"x" * 129, packed_vector(1, 2)), "InvalidField"),
+        (outside(0, b"u", packed_vector(1, 2)[:-1]), "Undecodable"),
+        (outside(0, b"u", packed_vector(1, 2), NOW + 301), "FromTheFuture"),
+    ],
+)
+def test_a_bad_vector_is_buried_and_the_next_is_taken(message: Message, error: str) -> None:
+    found, bad = taken([message, outside(1, b"v", packed_vector(3, 4))])
+    assert found is not None
+    assert (list(found.user_ids), list(found.withdrawn), bad) == (["v"], [], [error])
+    assert taken([message])[0] is None
+
+
+def test_before_there_is_a_model_vectors_from_outside_say_nothing() -> None:
+    assert taken([outside(0, b"u", packed_vector(1, 2))], space=None) == (None, [])

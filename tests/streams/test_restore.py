@@ -70,14 +70,14 @@ def test_deletions_and_repeats_come_in_order(here: Installation) -> None:
     assert found == [(b"u1", b"1"), (b"u2", b"1"), (b"u1", None), (b"u2", b"2")]
 
 
-def test_versions_are_the_offsets_of_the_newest_records_of_campaigns(here: Installation) -> None:
+def test_versions_are_the_offsets_of_the_newest_accounts_of_campaigns(here: Installation) -> None:
     # Every committed transaction is followed by a mark that takes an offset of its own.
-    commit(here, "w", [(b"c-song1", b"a"), (b"u1", b"a"), (b"c-song2", b"a")])
-    commit(here, "w", [(b"c-song1", b"b")])
-    aborted = begin(here, "w", [(b"c-song2", b"never")])
+    commit(here, "w", [(b"n-song1", b"a"), (b"u1", b"a"), (b"n-song2", b"a")])
+    commit(here, "w", [(b"n-song1", b"b")])
+    aborted = begin(here, "w", [(b"n-song2", b"never")])
     aborted.abort_transaction(PATIENCE_S)
     _, beside, _ = read(here)
-    assert beside.versions == {b"c-song1": 4, b"c-song2": 2}
+    assert beside.versions == {b"n-song1": 4, b"n-song2": 2}
 
 
 def test_the_newest_positions_count_and_partitions_are_apart(here: Installation) -> None:

@@ -35,6 +35,8 @@ def test_a_topic_is_either_deleted_after_a_time_or_compacted(topic: Topic) -> No
         assert "retention.ms" not in config
         # Readers that were away for a week still see every deletion.
         assert config["delete.retention.ms"] == str(WEEK_MS)
+        # What was erased leaves the log soon: only closed segments are compacted.
+        assert config["segment.ms"] == "3600000"
 
 
 def test_users_inputs_and_state_share_their_partitions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -78,9 +79,14 @@ GOOD = by_hand([1.0, 2.0])
     ],
 )
 def test_bytes_of_another_layout_are_refused(data: bytes, part: str) -> None:
-    for read in (vectors.unpack, lambda data: vectors.unpack_batch([data])):
-        with pytest.raises(Undecodable, match=part):
-            read(data)
+    with pytest.raises(Undecodable, match=part):
+        vectors.unpack(data)
+    for batch in ([data, GOOD], [GOOD, data]):
+        found = vectors.unpack_space(batch, "bcl", 2)
+        ((place, error),) = found.bad
+        assert batch[place] is data
+        assert part in str(error)
+        assert found.vectors.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -89,8 +95,10 @@ def test_values_that_are_not_finite_are_refused(value: float, dtype: int) -> Non
     bad = by_hand([1.0, value], dtype=dtype)
     with pytest.raises(InvalidField, match="not finite"):
         vectors.unpack(bad)
-    with pytest.raises(InvalidField, match="not finite"):
-        vectors.unpack_batch([by_hand([1.0, 1.0], dtype=dtype), bad])
+    good = by_hand([1.0, 1.0], dtype=dtype)
+    found = vectors.unpack_space([good, bad, good], "bcl", 2)
+    ((place, error),) = found.bad
+    assert (place, found.at.tolist(), "not finite" in str(error)) == (1, [0, 2], True)
 
 
 @pytest.mark.parametrize("space", ["", "x" * 33, "schön"])
@@ -103,13 +111,26 @@ def test_a_space_that_does_not_fit_is_refused(space: str) -> None:
 def test_a_batch_reads_as_its_members_do(dtype: int) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 7)).tolist()
     packed = [by_hand(row, dtype=dtype) for row in rows]
-    space, matrix = vectors.unpack_batch(packed)
-    assert space == "bcl"
-    assert matrix.shape == (50, 7)
-    np.testing.assert_array_equal(matrix, np.stack([vectors.unpack(each)[1] for each in packed]))
+    found = vectors.unpack_space(packed, "bcl", 7)
+    assert found.at.tolist() == list(range(50))
+    assert (found.elsewhere.tolist(), found.bad) == ([], [])
+    np.testing.assert_array_equal(found.vectors, np.stack([vectors.unpack(each)[1] for each in packed]))
 
 
-@pytest.mark.parametrize("other", [by_hand([1.0, 2.0], b"lcb"), by_hand([1.0, 2.0], dtype=2), by_hand([1.0]), b"short"])
-def test_a_mixed_batch_is_refused(other: bytes) -> None:
-    with pytest.raises(Undecodable):
-        vectors.unpack_batch([GOOD, other])
+LARGE = by_hand([1e30, 1e30])
+ODD = {
+    "other space": by_hand([1.0, 2.0], b"lcb"), "float16": by_hand([3.0, 4.0], dtype=2), "large": LARGE,
+    "other dimension": by_hand([1.0]), "short": b"short", "zeros": by_hand([0.0, 0.0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_a_mixed_batch_is_sorted_out_whatever_stands_first(order: tuple[int, ...]) -> None:
+    kinds = [GOOD, *ODD.values()]
+    batch = [kinds[at] for at in order] + [kinds[at] for at in range(7) if at not in order]
+    found = vectors.unpack_space(batch, "bcl", 2)
+    told = {batch[at]: row for at, row in zip(found.at.tolist(), found.vectors.tolist(), strict=True)}
+    assert told == {GOOD: [1, 2], ODD["float16"]: [3, 4], LARGE: [np.float32(1e30)] * 2}
+    assert found.at.tolist() == sorted(found.at.tolist())
+    assert [batch[at] for at in found.elsewhere.tolist()] == [ODD["other space"]]
+    assert {batch[at] for at, _ in found.bad} == {ODD["other dimension"], ODD["short"], ODD["zeros"]}

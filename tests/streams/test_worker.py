@@ -7,27 +7,41 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
-from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation
 from prometheus_client import CollectorRegistry
 
-from streams.audience.restore import Beside, read_changelog, state_records
+from streams import vectors
+from streams.audience.digests import digest
+from streams.audience.restore import OFFSETS_KEY, Beside, read_changelog, state_records
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
 from streams.clients import admin
-from streams.clock import SystemClock
+from streams.clock import Clock, ManualClock, SystemClock
 from streams.envelope import pack
-from streams.events import Listen, UserPreferences
+from streams.events import Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
-from streams.topics import AUDIENCE_STATE, LISTENS, MATCH_REQUESTS, PREFERENCES, Naming
-from targeting.partition import Config, Partition
+from streams.topics import (
+    AUDIENCE_STATE,
+    AUDIENCE_VECTORS,
+    DEAD_LETTERS,
+    LISTENS,
+    MATCH_REQUESTS,
+    MODELS,
+    PREFERENCES,
+    WARM_SONGS,
+    Naming,
+)
+from targeting.config import Config
+from targeting.partition import Partition
 from targeting.policy import Policy
 from targeting.songs import Songs
 
@@ -39,7 +53,7 @@ NO_DISK = Path(os.devnull)
 class Life:
     """One worker in this process, from start to close."""
 
-    def __init__(self, here: Installation, folder: Path = NO_DISK) -> None:
+    def __init__(self, here: Installation, folder: Path = NO_DISK, clock: Clock = CLOCK) -> None:
         self.registry = CollectorRegistry()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
@@ -50,7 +64,7 @@ class Life:
             return self.states[-1]
 
         self.worker = Worker(
-            here.kafka, here.naming, Audience(), CLOCK, AudienceMetrics(self.registry), self.view, songs,
+            here.kafka, here.naming, Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
             new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
             Readiness().condition("restored", "not yet"),
         )  # fmt: skip
@@ -83,10 +97,10 @@ def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
     return Installation(reach, naming)
 
 
-def listen(here: Installation, number: int) -> None:
+def listen(here: Installation, number: int, id: str = "") -> None:
     now = CLOCK.now()
     event = Listen(
-        listen_id=f"l-{number}", user_id="u", song_id=f"s-{number}", played_at=datetime.fromtimestamp(now, UTC),
+        listen_id=id or f"l-{number}", user_id="u", song_id=f"s-{number}", played_at=datetime.fromtimestamp(now, UTC),
         source="organic",
     )  # fmt: skip
     here.send(LISTENS, pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="test", time=now))
@@ -153,3 +167,114 @@ def test_a_worker_comes_back_from_the_changelog_and_from_its_disk_to_the_same_st
     from_disk.until(lambda: bool(from_disk.states))
     assert from_disk.digest() == told
     from_disk.end()
+
+
+def repeated(life: Life) -> float:
+    return life.registry.get_sample_value("coldstart_listens_repeated_total") or 0.0
+
+
+def test_a_listen_sent_again_is_counted_once_before_and_after_a_restart(here: Installation) -> None:
+    first = Life(here)
+    listen(here, 0)
+    listen(here, 0)
+    first.until(lambda: committed(here)["listens"] == 2)
+    assert repeated(first) == 1
+    told = first.digest()
+    first.end()
+    second = Life(here)
+    listen(here, 0)
+    second.until(lambda: committed(here)["listens"] == 3)
+    assert repeated(second) == 1
+    assert second.digest() == told
+    second.end()
+
+
+def test_an_idle_partition_writes_its_offsets_once_a_minute_so_that_compaction_goes_on(here: Installation) -> None:
+    clock = ManualClock(CLOCK.now())
+    listen(here, 0)
+    life = Life(here, clock=clock)
+    life.until(lambda: committed(here)["listens"] == 1)
+    written = len(here.read(AUDIENCE_STATE))
+    for _ in range(5):
+        life.worker.round()
+    assert len(here.read(AUDIENCE_STATE)) == written
+    clock.advance(61)
+    life.worker.round()
+    (beat,) = here.read(AUDIENCE_STATE)[written:]
+    assert beat.key() == OFFSETS_KEY
+    assert stated(here)["listens"] == committed(here)["listens"] == 1
+    life.end()
+
+
+def test_what_changelog_and_disk_say_is_the_state_and_the_disk_stays_as_it_is(
+    here: Installation, tmp_path: Path
+) -> None:
+    for number in range(3):
+        listen(here, number)
+    life = Life(here, tmp_path)
+    life.until(lambda: committed(here)["listens"] == 3)
+    told = life.digest()
+    stores = Stores(tmp_path, "test", CLOCK)
+
+    def new_partition(number: int) -> Partition:
+        return Partition(number, 1, Songs())
+
+    from_changelog = digest(here.kafka, here.naming, 0, CLOCK, new_partition)
+    assert from_changelog is not None
+    assert (from_changelog.digest, from_changelog.at) == (told, {"listens": 3})
+    # A worker holds the database.
+    assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, stores) is None
+    life.end()
+    assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, stores) == from_changelog
+    assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, Stores(tmp_path / "no", "test", CLOCK)) is None
+
+
+def outside(here: Installation, user: str, vector: list[float] | None, space: str = "a") -> None:
+    value = None if vector is None else vectors.pack(space, np.array(vector, np.float32))
+    sender = Producer(here.kafka.confluent())
+    sender.produce(here.naming.name(AUDIENCE_VECTORS), value, user.encode(), 0)
+    assert sender.flush(PATIENCE_S) == 0
+
+
+def publish(here: Installation, space: str, songs: dict[str, list[float]]) -> None:
+    now = datetime.fromtimestamp(CLOCK.now(), UTC)
+    for song_id, vector in songs.items():
+        song = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, np.array(vector, np.float32)))
+        here.send(WARM_SONGS, pack(song, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=CLOCK.now()), 0)
+    model = LiveModel(
+        name="encoder",
+        uri="file:///no",
+        manifest_sha256="0",
+        space=space,
+        dim=2,
+        warm_songs=len(songs),
+        published_at=now,
+    )
+    here.send(MODELS, pack(model, ce_type=LiveModel.TYPES[0], id=space, source="test", time=CLOCK.now()), 0)
+
+
+def count(life: Life, change: str) -> float:
+    return life.registry.get_sample_value("coldstart_vectors_applied_total", {"change": change}) or 0.0
+
+
+def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_changes(here: Installation) -> None:
+    publish(here, "a", {"s-0": [1, 0], "s-1": [0, 1]})
+    outside(here, "u", [1, 1])
+    outside(here, "v", [1, 1], "b")
+    outside(here, "w", [1, 1, 1])
+    first = Life(here)
+    first.until(lambda: here.committed("audience", AUDIENCE_VECTORS, 0) == 3)
+    assert (count(first, "taken"), count(first, "withdrawn")) == (1, 1)
+    assert len(here.read(DEAD_LETTERS)) == 1
+    first.end()
+    second = Life(here)
+    second.until(lambda: count(second, "taken") == 1)
+    publish(here, "b", {"s-0": [1, 0], "s-1": [0, 1]})
+    # Now v has the vector of the space in use, and the others have one of another space.
+    second.until(lambda: (count(second, "taken"), count(second, "withdrawn")) == (2, 3))
+    outside(here, "v", None)
+    second.until(lambda: here.committed("audience", AUDIENCE_VECTORS, 0) == 4)
+    assert (count(second, "taken"), count(second, "withdrawn")) == (2, 4)
+    # The bad one had its dead letter in the first life.
+    assert len(here.read(DEAD_LETTERS)) == 1
+    second.end()

@@ -1,0 +1,63 @@
+"""What do the changelog, and this machine's disk, say that a partition's state is?
+
+Two states are the same if their digests at the same input offsets are. Workers may run meanwhile: the changelog is read
+to its end as it is when the reading begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+from streams.audience.restore import Beside, read_changelog, state_records
+from streams.audience.store import Stores
+from streams.clock import Clock
+from streams.settings import Kafka
+from streams.topics import Naming
+from targeting.partition import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A partition's state in 128 bits.
+
+    Attributes:
+        digest: hex.
+        at: input -> next offset to read, of the inputs that the state stands for.
+        records: how many were read for it.
+    """
+
+    partition: int
+    digest: str
+    at: dict[str, int]
+    records: int
+
+
+def digest(
+    kafka: Kafka,
+    naming: Naming,
+    partition: int,
+    clock: Clock,
+    new_partition: Callable[[int], Partition],
+    stores: Stores | None = None,
+) -> Digest | None:
+    """The state of a partition as the changelog alone tells it; with ``stores`` as the disk and the tail do.
+
+    Nothing is written, to the disk neither. None: there is no usable database of the partition, or a worker holds it.
+
+    Raises:
+        Unavailable: the broker does not answer.
+        Unfit: the database is torn, or not of this changelog.
+    """
+    state, beside = new_partition(partition), Beside()
+    store = stores.open_existing(partition) if stores else None
+    if stores and store is None:
+        return None
+    try:
+        tail = read_changelog(kafka, naming, partition, clock, lambda *_: None, store.offset if store else 0)
+        state.restore(state_records(chain(store.entries(), tail) if store else tail, beside))
+    finally:
+        if store:
+            store.close()
+    return Digest(partition, state.digest(), beside.positions.known(), beside.records)

@@ -1,0 +1,71 @@
+"""``coldstart digest``: what the state of every audience partition is, in 128 bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.clock import SystemClock
+
+
+def digest(
+    partition: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only this partition; may be given several times.")
+    ] = None,
+    disk: Annotated[
+        bool, typer.Option(help="Also from this machine's disk and the changelog's tail; not while a worker runs here.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON array: partition, source, digest, at (input offsets), records.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """Show each partition's digest and the input offsets it stands for, from the changelog alone.
+
+    Two states are the same if their digests at the same offsets are. Exit code 1: disk and changelog differ.
+    """
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        from streams.audience.digests import digest as compute
+        from streams.audience.role import check_partitions, how, stores
+        from streams.audience.store import Unfit
+        from targeting.partition import Partition
+        from targeting.songs import Songs
+
+        naming, clock = settings.topics.naming(), SystemClock()
+        check_partitions(settings.kafka, naming)
+        decides = how(settings.audience, obey=True)
+        sources = {"changelog": None} | ({"disk": stores(settings, clock)} if disk else {})
+        rows = []
+        for number in partition or range(naming.audience_partitions):
+            for source, where in sources.items():
+                try:
+                    found = compute(
+                        settings.kafka, naming, number, clock,
+                        lambda n: Partition(n, naming.audience_partitions, Songs(), decides), where,
+                    )  # fmt: skip
+                except Unfit as why:
+                    typer.echo(f"partition {number}: {why}", err=True)
+                    continue
+                if found is not None:
+                    rows.append({"source": source, **asdict(found)})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        table = Table("partition", "source", "digest", "inputs", "records")
+        for row in rows:
+            at = " ".join(f"{name}={offset}" for name, offset in row["at"].items())
+            table.add_row(str(row["partition"]), row["source"], row["digest"], at, f"{row['records']:,}")
+        Console().print(table)
+    told: dict[tuple[int, str], set[str]] = {}
+    for row in rows:
+        told.setdefault((row["partition"], json.dumps(row["at"])), set()).add(row["digest"])
+    if any(len(digests) > 1 for digests in told.values()):
+        raise typer.Exit(1)
