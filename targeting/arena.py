@@ -1,10 +1,12 @@
 """In which bytes does the vector of each row lie?
 
-Sums of float32, 4 bytes a coordinate; or, in half the memory, directions of float16. A direction keeps 11 bits of each
-coordinate: cosines differ by some .0001. It forgets how much was summed, so that nothing can be added to it.
+float32, 4 bytes a coordinate; or half of that: a direction of float16 and its length. A direction keeps 11 bits of each
+coordinate, so that every writing adds an error of 2^-11 of the length at most. The arena keeps count of it.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +15,24 @@ from targeting.slots import I64, grow
 from targeting.types import F32
 
 F16 = NDArray[np.float16]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # Rows worked on at once: they stay in the second-level cache between being copied and being used.
 _AT_ONCE = 512
+
+# How far a vector's direction rounded to float16 lies from it, at most, for a length of 1.
+ROUNDING = 2.0**-11
 
 
 class Arena:
     """Vectors by row, float32 or float16; rows never written are zero."""
 
     def __init__(self, rows: int, dimension: int, half: bool = False) -> None:
-        """``half``: float16; vectors are then brought to unit length as they are written."""
+        """``half``: directions of float16."""
         self.half = half
         self._vectors = np.zeros((rows, dimension), np.float16 if half else np.float32)
+        self._lengths = np.zeros(rows if half else 0, np.float32)
+        self._errors = np.zeros(rows if half else 0, np.float32)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -35,31 +43,48 @@ class Arena:
 
     @property
     def nbytes(self) -> int:
-        return self._vectors.nbytes
+        return self._vectors.nbytes + self._lengths.nbytes + self._errors.nbytes
 
     def grow(self, rows: int) -> None:
         grow(self._vectors, rows)
+        if self.half:
+            grow(self._lengths, rows)
+            grow(self._errors, rows)
 
     def read(self, rows: I64) -> F32:
-        """What was written, float32 (n, d), to the precision of the arena; zero beyond its end."""
-        known = rows < len(self)
-        if known.all():
-            return self._single(self._vectors[rows])
-        vectors = np.zeros((len(rows), self.dimension), np.float32)
-        vectors[known] = self._single(self._vectors[rows[known]])
+        """What was written, float32 (n, d), copied, within its :meth:`errors`; zero beyond the end."""
+        vectors = self._directions(rows)
+        if self.half:
+            vectors *= _known(self._lengths, rows)[:, None]
         return vectors
 
-    def write(self, rows: I64, vectors: F32) -> None:
-        """Writes vectors (n, d) of rows, each of them once."""
+    def units(self, rows: I64) -> F32:
+        """The same at unit length; zero stays zero."""
+        vectors = self._directions(rows)
+        bring_to_unit(vectors)
+        return vectors
+
+    def errors(self, rows: I64) -> F32:
+        """How far what is read may lie from what should have been written, as a share of its length; float32 (n,)."""
+        return _known(self._errors, rows)
+
+    def write(self, rows: I64, vectors: F32, errors: F32 | None = None) -> None:
+        """Writes vectors (n, d) of rows, each of them once; ``errors`` (n,) says how far off they are already."""
         if not self.half:
             self._vectors[rows] = vectors
             return
         for start in range(0, len(rows), _AT_ONCE):
-            self._vectors[rows[start : start + _AT_ONCE]] = halves(directions(vectors[start : start + _AT_ONCE]))
+            block, here = rows[start : start + _AT_ONCE], vectors[start : start + _AT_ONCE].copy()
+            self._lengths[block] = bring_to_unit(here)
+            self._vectors[block] = halves(here)
+        self._errors[rows] = ROUNDING if errors is None else errors + ROUNDING
 
     def wipe(self, rows: I64) -> None:
         """Writes zero; rows beyond the end are passed over."""
-        self._vectors[rows[rows < len(self)]] = 0
+        rows = rows[rows < len(self)]
+        self._vectors[rows] = 0
+        if self.half:
+            self._lengths[rows] = self._errors[rows] = 0
 
     def cosines(self, rows: I64, vector: F32) -> F32:
         """The cosine of each row with a unit vector (d,), float32 (n,); 0 where a row is zero."""
@@ -68,7 +93,7 @@ class Arena:
         for start in range(0, len(rows), _AT_ONCE):
             block = rows[start : start + _AT_ONCE]
             # "clip" spares numpy a second buffer; the rows are known to exist.
-            here = self._single(np.take(self._vectors, block, axis=0, out=copies[: len(block)], mode="clip"))
+            here = _single(np.take(self._vectors, block, axis=0, out=copies[: len(block)], mode="clip"))
             lengths = np.sqrt(np.einsum("ij,ij->i", here, here))
             np.divide(here @ vector, np.where(lengths > 0, lengths, 1), out=cosines[start : start + _AT_ONCE])
         return cosines
@@ -79,14 +104,37 @@ class Arena:
         bits = self._vectors.view(np.uint16) if self.half else self._vectors
         return np.flatnonzero(bits.any(axis=1))
 
-    def _single(self, vectors: NDArray[np.floating]) -> F32:
-        return singles(vectors) if self.half else vectors
+    def _directions(self, rows: I64) -> F32:
+        """Copies of what lies in the rows, float32 (n, d): vectors, or their directions."""
+        return _single(_known(self._vectors, rows))
+
+
+def bring_to_unit(vectors: F32) -> F32:
+    """Brings vectors (n, d) to unit length in place, zero stays zero; returns what their lengths were, (n,)."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    vectors /= np.where(lengths > 0, lengths, 1)[:, None]
+    return np.asarray(lengths, np.float32)
 
 
 def directions(vectors: F32) -> F32:
     """Vectors (n, d) at unit length, float32; zero stays zero."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1)[:, None], np.float32)
+    units = vectors.copy()
+    bring_to_unit(units)
+    return units
+
+
+def _known(values: NDArray[_Scalar], rows: I64) -> NDArray[_Scalar]:
+    """The values of rows, copied; zero beyond the end."""
+    known = rows < len(values)
+    if known.all():
+        return values[rows]
+    found = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+    found[known] = values[rows[known]]
+    return found
+
+
+def _single(vectors: NDArray[np.floating]) -> F32:
+    return singles(vectors) if vectors.dtype == np.float16 else vectors
 
 
 def halves(vectors: F32) -> F16:

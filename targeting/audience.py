@@ -8,7 +8,7 @@ takes the place of the sum, and the history stays what it is.
 
 What is summed is weighed forward (Cormode et al., "Forward decay", ICDE 2009): a listen weighs more the later it is,
 and what was summed before need not change. Only directions are ever used, so that the common factor does not matter.
-Where vectors are kept as halves, sums are not at hand, and a touched user's history is summed anew.
+Where vectors are kept as halves, what is added to is rounded each time: a history is summed anew before that shows.
 
 While another space is coming (:meth:`targeting.songs.Songs.prepare`), vectors in it are made beside those in use, a
 bounded piece of work at a time, and take their place once the songs switch.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from targeting.arena import Arena, directions
+from targeting.arena import ROUNDING, Arena, directions
 from targeting.jagged import Jagged
 from targeting.slots import I64, grow
 from targeting.songs import Songs
@@ -48,6 +48,10 @@ _FARTHEST = 50.0
 # Users whose vectors are computed at once: the histories and vectors of a block fit the cache's reach.
 _BLOCK = 65_536
 
+# How far a vector may be off, as a share of its length, and a cosine with it: less than anybody would notice. Halves
+# round by a quarter of it at most, each time.
+_OFF = 0.002
+
 # Entries of histories summed in one call of `prepare`: some 30 ms.
 _AT_ONCE = 200_000
 
@@ -64,7 +68,8 @@ class Heard:
         lost_users, lost_songs: int64, the pairs that the cap pushed out.
         before, after: float32 (m, d), the users' vectors, of any length, without the batch and with it; the same for
             a user whose vector comes from outside.
-        outside: bool (m,), whether it does.
+        errors: float32 (m,), how far ``after`` may be off by then, as a share of its length; of halves.
+        outside: bool (m,), whose vector comes from outside.
         version: of the songs' vectors that these were computed from.
     """
 
@@ -79,6 +84,7 @@ class Heard:
     lost_songs: I64
     before: F32
     after: F32
+    errors: F32
     outside: NDArray[np.bool_]
     version: int
 
@@ -196,18 +202,21 @@ class Audience:
         outside = self._is_outside(each) & ~blank
         before = self._arena.read(each)
         before[blank] = 0
+        owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
+        changed = np.concatenate([new_songs, old_songs[again], lost_songs])
+        change = np.concatenate([self._weights(last[order]), gain, -loss])
+        if outside.any():
+            own = ~outside[owners]
+            owners, changed, change = owners[own], changed[own], change[own]
+        shape = len(each), len(self._songs)
+        after = before + self._space.sums(sparse.csr_matrix((change, (owners, changed)), shape=shape))
+        errors = np.zeros(len(each), np.float32)
         if self._half:
-            after, of_own = before.copy(), ~outside[of]
-            after[~outside] = self._sums(self._space, lengths[~outside], all_songs[of_own], all_times[of_own])
-        else:
-            owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
-            changed = np.concatenate([new_songs, old_songs[again], lost_songs])
-            change = np.concatenate([self._weights(last[order]), gain, -loss])
-            if outside.any():
-                own = ~outside[owners]
-                owners, changed, change = owners[own], changed[own], change[own]
-            shape = len(each), len(self._songs)
-            after = before + self._space.sums(sparse.csr_matrix((change, (owners, changed)), shape=shape))
+            errors = self._arena.errors(each) * _share(before, after)
+            off = ~outside & ~(errors + ROUNDING <= _OFF)
+            of_off = off[of]
+            after[off] = self._sums(self._space, lengths[off], all_songs[of_off], all_times[of_off])
+            errors[off] = 0
         return Heard(
             each,
             lengths,
@@ -220,6 +229,7 @@ class Audience:
             lost_songs,
             before,
             after,
+            errors,
             outside,
             self._seen_version,
         )
@@ -243,7 +253,7 @@ class Audience:
         """
         if isinstance(planned, Heard):
             return planned.users, directions(planned.before), directions(planned.after)
-        return planned.users, directions(self._arena.read(planned.users)), planned.after
+        return planned.users, self._arena.units(planned.users), planned.after
 
     def apply(self, planned: Heard | Outside) -> None:
         """Takes over what :meth:`plan` or :meth:`plan_outside` computed.
@@ -271,9 +281,10 @@ class Audience:
         if planned.version != self._seen_version or (planned.outside != self._outside[users]).any():
             self._make(users)
         elif not planned.outside.any():
-            self._arena.write(users, planned.after)
+            self._arena.write(users, planned.after, planned.errors)
         else:
-            self._arena.write(users[~planned.outside], planned.after[~planned.outside])
+            own = ~planned.outside
+            self._arena.write(users[own], planned.after[own], planned.errors[own])
 
     def set_outside(self, users: I64, vectors: F32) -> None:
         """Gives users vectors from outside: they count instead of the sum of the history until dropped.
@@ -386,7 +397,7 @@ class Audience:
 
     def vectors(self, users: I64) -> F32:
         """Unit user vectors float32 (n, d); zero for a user without a song with a vector."""
-        return directions(self._arena.read(users))
+        return self._arena.units(users)
 
     def cosines(self, users: I64, vector: F32) -> F32:
         """The cosine of each user's vector with a unit vector (d,), float32 (n,); 0 where a user has none."""
@@ -485,3 +496,10 @@ def _latest(of: I64, times: NDArray[np.uint32], lengths: I64, most: int) -> NDAr
     keep = np.zeros(len(of), bool)
     keep[order[from_last < most]] = True
     return keep
+
+
+def _share(before: F32, after: F32) -> F32:
+    """The length of each vector (n, d) as a share of that of another; float32 (n,), infinite or NaN if that is zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", before, before) / np.einsum("ij,ij->i", after, after)
+    return np.asarray(np.sqrt(squares), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from targeting.arena import bring_to_unit
 from targeting.axes import axes
 from targeting.slots import I64, grow
 from targeting.types import F32
@@ -67,9 +68,9 @@ class Space:
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise ValueError(f"space {self.name!r} has {self.dimension} dimensions, the vectors are {vectors.shape}")
-        stretched = np.asarray(vectors, np.float32) @ self._axes
-        squares = np.einsum("ij,ij->i", stretched, stretched)
-        if not np.isfinite(squares).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            stretched = np.asarray(vectors, np.float32) @ self._axes
+            lengths = bring_to_unit(stretched)
+        if not np.isfinite(lengths).all():
             raise ValueError("vectors hold a NaN, an infinity, or a number too large to be squared")
-        stretched /= np.where(squares > 0, np.sqrt(squares), 1)[:, None]
         return stretched

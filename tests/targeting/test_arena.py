@@ -43,5 +43,22 @@ def test_rows_never_written_are_zero(half: bool) -> None:
     assert arena.cosines(np.asarray([0, 1]), np.ones(3, np.float32)).tolist() == [0, 0]
 
 
-def test_halves_take_half() -> None:
-    assert 2 * Arena(100, 32, half=True).nbytes == Arena(100, 32).nbytes
+def test_halves_take_half_and_a_few_bytes_a_row() -> None:
+    assert Arena(100, 128, half=True).nbytes == Arena(100, 128).nbytes / 2 + 100 * 8
+
+
+def test_sums_are_read_within_the_errors_that_are_told() -> None:
+    """Adding to what is read, again and again, adds up roundings; the count of them is never less than they are."""
+    arena, exact, rows = Arena(200, 16, half=True), np.zeros((200, 16)), np.arange(200)
+    for step in range(20):
+        added = random(200, 16) * np.float32(2.0 ** (step * 2))
+        exact += added
+        before = arena.read(rows)
+        arena.write(
+            rows, before + added, arena.errors(rows) * np.linalg.norm(before, axis=1) / np.linalg.norm(exact, axis=1)
+        )
+        off = np.linalg.norm(arena.read(rows) - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert (off <= arena.errors(rows)).all()
+        assert off.max() > 0
+    arena.write(rows, exact.astype(np.float32))
+    assert arena.errors(rows).tolist() == [2.0**-11] * 200

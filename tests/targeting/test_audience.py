@@ -210,7 +210,7 @@ def test_a_preview_is_what_applying_makes(before: list[list[Listen]], batch: lis
     heard = audience.plan(user, song, plays.astype(np.float32), time.astype(np.float64))
     users, old, new = audience.preview(heard)
     assert users.tolist() == sorted(set(user.tolist()))
-    np.testing.assert_array_equal(old, audience.vectors(users))
+    np.testing.assert_allclose(old, audience.vectors(users), atol=1e-6)
     audience.apply(heard)
     np.testing.assert_allclose(new, audience.vectors(users), atol=1e-3 if half else 1e-6)
 
@@ -258,7 +258,9 @@ def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -
     )
 
 
-@pytest.mark.parametrize("vectors", [np.ones((1, D + 1)), np.ones((2, D)), np.full((1, D), np.nan)], ids=str)
+@pytest.mark.parametrize(
+    "vectors", [np.ones((1, D + 1)), np.ones((2, D)), np.full((1, D), np.nan), np.full((1, D), np.inf)], ids=str
+)
 def test_a_vector_from_outside_that_does_not_fit_is_refused(vectors: F32) -> None:
     audience = Audience(catalogue())
     with pytest.raises(ValueError, match="vectors"):
@@ -336,7 +338,7 @@ def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
     heard = planned_first.plan(user, song, plays.astype(np.float32), time.astype(np.float64), gone.tolist())
     _, old, new = planned_first.preview(heard)
     planned_first.forget(gone)
-    np.testing.assert_array_equal(old, planned_first.vectors(heard.users))
+    np.testing.assert_allclose(old, planned_first.vectors(heard.users), atol=1e-6)
     planned_first.apply(heard)
     forgotten_first.forget(gone)
     hear(forgotten_first, batch)
@@ -375,7 +377,7 @@ def test_halves_score_as_singles_do_in_less_memory() -> None:
         for vector in (songs.along_axes(each) for each in rng.standard_normal((20, 128)).astype(np.float32))
     )
     assert worst < 0.002
-    assert single.nbytes - half.nbytes >= 1500 * 128 * 2
+    assert single.nbytes - half.nbytes >= 1500 * (128 * 2 - 8)
 
 
 @pytest.mark.parametrize("record", [b"\x02", b"\x01" + b"x" * 15, b"\x01" + b"x" * 17])
