@@ -6,7 +6,7 @@ hand, read from the beginning to the end observed at the start, and followed fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -44,6 +44,7 @@ class Snapshot:
             for p in (known[t].partitions if partition is None else [partition])
         ]
         self._consumer.assign(self._partitions)
+        self._positions: dict[tuple[str, int], int] = {}
 
     def read_to_end(self, progress: Progress | None = None) -> Iterator[Message]:
         """Every record up to the end of each partition as it is when the reading begins.
@@ -55,25 +56,16 @@ class Snapshot:
             Unavailable: the broker does not answer, or nothing came for the request timeout although the end is not
                 reached.
         """
-        ends = {}
-        for part in self._partitions:
-            try:
-                low, high = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
-            except KafkaException as failed:
-                raise Unavailable(f"{part.topic}[{part.partition}]: {failed.args[0].str()}") from failed
-            if high > low:
-                ends[part.topic, part.partition] = (low, high)
+        ends = {each: marks for each, marks in self._watermarks(self._partitions).items() if marks[1] > marks[0]}
         total = sum(high - low for low, high in ends.values())
         read = dict.fromkeys(ends, 0)
         patience = self._clock.monotonic() + self._timeout
         while ends:
             for message in self._consumer.consume(1000, 0.1):
                 patience = self._clock.monotonic() + self._timeout
-                key = (message.topic(), message.partition())
+                key = (message.topic() or "", message.partition() or 0)
                 error = message.error()
-                # Control records have offsets but are never delivered: only the end-of-partition event tells
-                # that the position went past them.
-                position = (message.offset() or 0) + (0 if error else 1)
+                position = self._note(message)
                 if error is None:
                     yield message
                 elif error.code() != KafkaError._PARTITION_EOF:
@@ -94,7 +86,39 @@ class Snapshot:
         first = self._consumer.poll(timeout)
         if first is None:
             return []
-        return [m for m in (first, *self._consumer.consume(limit, 0)) if m.error() is None]
+        found = [first, *self._consumer.consume(limit, 0)]
+        for message in found:
+            self._note(message)
+        return [message for message in found if message.error() is None]
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Partition -> its end now, of the partitions of one topic that hold anything.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        parts = [part for part in self._partitions if part.topic == topic]
+        return {partition: high for (_, partition), (low, high) in self._watermarks(parts).items() if high > low}
+
+    def reached(self, topic: str, ends: Mapping[int, int]) -> bool:
+        """Whether every record before these ends has been read."""
+        return all(self._positions.get((topic, partition), 0) >= end for partition, end in ends.items())
 
     def close(self) -> None:
         self._consumer.close()
+
+    def _watermarks(self, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], tuple[int, int]]:
+        found = {}
+        for part in partitions:
+            try:
+                found[part.topic, part.partition] = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
+            except KafkaException as failed:
+                raise Unavailable(f"{part.topic}[{part.partition}]: {failed.args[0].str()}") from failed
+        return found
+
+    def _note(self, message: Message) -> int:
+        # Control records and compacted ones have offsets but are never delivered: only the end-of-partition event
+        # tells that the position went past them.
+        position = (message.offset() or 0) + (0 if message.error() else 1)
+        self._positions[message.topic() or "", message.partition() or 0] = position
+        return position

@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-import msgspec
-
 from encoder.content import SongContent
 from streams.envelope import Received
 from streams.events import SongUpload
+from streams.songs.ledger import Song
 
 DEFAULT_SPACE = "default"
 """The space of a dense feature whose name alone says what it is."""
-
-
-class Served(msgspec.Struct, frozen=True):
-    """What the ledger remembers of a song: the last upload that was served."""
-
-    revision: int
-    id: str
 
 
 class Novelty(StrEnum):
@@ -30,11 +22,11 @@ class Novelty(StrEnum):
     OUTDATED = "outdated"
 
 
-def novelty(upload: Received[SongUpload], served: Served | None) -> Novelty:
+def novelty(upload: Received[SongUpload], known: Song | None) -> Novelty:
     """The same event or revision changes nothing; a lower revision came too late."""
-    if served is None or upload.event.revision > served.revision:
-        return Novelty.NEW if served is None or upload.id != served.id else Novelty.REPEATED
-    return Novelty.OUTDATED if upload.event.revision < served.revision else Novelty.REPEATED
+    if known is None or upload.event.revision > known.revision:
+        return Novelty.NEW if known is None or upload.id != known.id else Novelty.REPEATED
+    return Novelty.OUTDATED if upload.event.revision < known.revision else Novelty.REPEATED
 
 
 def dense_name(name: str, space: str) -> str:

@@ -30,7 +30,7 @@ class Kept:
         self.topic = topic
         self._kafka = kafka
         self._clock = clock
-        self._partitions: dict[int, Entries] = {}
+        self._partitions: dict[int, asyncio.Future[Entries]] = {}
 
     async def partition(self, number: int) -> Entries:
         """The entries of one partition.
@@ -39,9 +39,10 @@ class Kept:
             Unavailable: the broker does not answer.
         """
         if number not in self._partitions:
-            # On a thread: heartbeats of the group must go on while a long topic is read.
-            self._partitions[number] = await asyncio.to_thread(self._read, number)
-        return self._partitions[number]
+            # On a thread: heartbeats of the group must go on while a long topic is read. Who asks meanwhile waits for
+            # the same reading: entries set in one copy would be missing in another.
+            self._partitions[number] = asyncio.ensure_future(asyncio.to_thread(self._read, number))
+        return await asyncio.shield(self._partitions[number])
 
     def forget(self) -> None:
         """After a rebalance: what another worker wrote meanwhile must be read anew."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoder.content import ContentTable, SongContent
 from encoder.serving import Encoder
@@ -16,6 +17,8 @@ from streams.events import Neighbour
 from streams.live import Space
 from streams.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex
+
+F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +31,32 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """An immutable pair of encoder and index: a swap replaces the whole matcher."""
+    """A pair of encoder and index: a swap of models replaces the whole matcher.
+
+    Its index follows the warm songs of its space. A song keeps its label for good: one that is searched for on another
+    thread at the same moment must not find another's name under it.
+    """
 
     encoder: Encoder
     index: WarmIndex
-    song_ids: tuple[str, ...]
+    song_ids: list[str] = field(default_factory=list)
+    _labels: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(cls, encoder: Encoder, warm: Space) -> Matcher:
         """Index the warm songs of the encoder's space."""
-        index = HnswIndex(encoder.dim)
-        if warm.ids:
-            index.add(np.arange(len(warm.ids)), warm.vectors)
-        return cls(encoder, index, tuple(warm.ids))
+        matcher = cls(encoder, HnswIndex(encoder.dim))
+        warm.changes()
+        matcher._add(list(warm.ids), warm.vectors)
+        return matcher
+
+    def follow(self, warm: Space, changed: Collection[str]) -> None:
+        """Bring the songs that changed up to date; costs what they cost, whatever the catalogue's size."""
+        here = [song_id for song_id in changed if song_id in warm]
+        gone = [self._labels[song_id] for song_id in changed if song_id not in warm and song_id in self._labels]
+        self.index.remove(gone)
+        if here:
+            self._add(here, np.stack([warm.vector(song_id) for song_id in here]))
 
     def fitting(self, content: SongContent, metrics: SongsMetrics) -> SongContent:
         """What of a song's content the encoder can take: dense features it never met are left out.
@@ -48,19 +64,18 @@ class Matcher:
         Raises:
             InvalidField: a dense feature that it knows has another dimension.
         """
-        dims = {dense.name: len(dense.mean) for dense in self.encoder.schema.dense}
+        dims = _dims(self.encoder)
         for name, vector in content.dense.items():
             if len(vector) != dims.get(name, len(vector)):
                 raise InvalidField(f"features.{name}.vector: {len(vector)} values, the live model takes {dims[name]}")
-        known = {name: vector for name, vector in content.dense.items() if name in dims}
-        metrics.unseen_content.inc(len(content.dense) - len(known))
-        return SongContent(known, content.bags)
+        fits = what_fits(self.encoder, content)
+        metrics.unseen_content.inc(len(content.dense) - len(fits.dense))
+        return fits
 
     def match(self, songs: Sequence[SongContent], neighbours: int, metrics: SongsMetrics) -> list[Matched]:
         """Encode songs, as :meth:`fitting` gave them, and search; with an empty index a song has its vector alone."""
         started = time.perf_counter()
-        names = tuple(str(row) for row in range(len(songs)))
-        features = self.encoder.schema.transform(ContentTable.from_songs(names, songs))
+        features = self.encoder.schema.transform(_table(songs))
         metrics.unseen_content.inc(int(features.unseen.sum()))
         encoded = self.encoder.encode_features(features)
         metrics.encode_seconds.observe(time.perf_counter() - started)
@@ -77,3 +92,33 @@ class Matcher:
             )
             for vector, row, near in zip(encoded, labels, similarities, strict=True)
         ]
+
+    def _add(self, song_ids: Sequence[str], rows: F32) -> None:
+        # Named before they can be found.
+        for song_id in song_ids:
+            if song_id not in self._labels:
+                self._labels[song_id] = len(self.song_ids)
+                self.song_ids.append(song_id)
+        if song_ids:
+            self.index.add([self._labels[song_id] for song_id in song_ids], rows)
+
+
+def what_fits(encoder: Encoder, content: SongContent) -> SongContent:
+    """A song's content without the dense features that the encoder does not take in this size."""
+    dims = _dims(encoder)
+    fits = {name: vector for name, vector in content.dense.items() if len(vector) == dims.get(name)}
+    return SongContent(fits, content.bags)
+
+
+def encoded(encoder: Encoder, songs: Iterable[SongContent]) -> list[bytes]:
+    """The songs' vectors in the encoder's space, in the binary layout, by what of their content fits it."""
+    fits = [what_fits(encoder, song) for song in songs]
+    return [vectors.pack(encoder.space, vector) for vector in encoder.encode(_table(fits))] if fits else []
+
+
+def _dims(encoder: Encoder) -> dict[str, int]:
+    return {dense.name: len(dense.mean) for dense in encoder.schema.dense}
+
+
+def _table(songs: Sequence[SongContent]) -> ContentTable:
+    return ContentTable.from_songs(tuple(str(row) for row in range(len(songs))), songs)

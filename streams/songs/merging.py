@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
-from streams.events import Campaign, CampaignReport, Counts
+from streams.events import Campaign, CampaignCounts, CampaignReport, Counts, EndReason
+from streams.songs.ledger import Song
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
 # lists would be 100 kB a song, in every record and in memory.
 MAX_PROTOTYPES = 8
 MAX_PROTOTYPES_KEPT = 2
+
+_COUNTS = Counts.__struct_fields__
 
 
 def newer(report: CampaignReport, known: CampaignReport | None) -> bool:
@@ -25,31 +29,49 @@ def kept(report: CampaignReport) -> CampaignReport:
     return msgspec.structs.replace(report, prototypes=heaviest)
 
 
-def merge(reports: Sequence[CampaignReport]) -> Campaign:
-    """The campaign that a song's newest reports, one a partition and at least one, make.
+def listeners(reports: Sequence[CampaignReport]) -> int:
+    """Distinct listeners over partitions. Exact: a user is in one partition only."""
+    return sum(report.counts.distinct_listeners for report in reports)
 
-    Partitions may stand at different revisions for a moment; the highest gives its name to the whole. A campaign
-    has ended when every partition that answered says so.
+
+def reported_end(song: Song, reports: Sequence[CampaignReport], partitions: int) -> tuple[EndReason, float] | None:
+    """Why and when the song's campaign ended, once every partition says so; else None.
+
+    Every partition answers, so that all of them are waited for: were those that answered enough, a song whose first
+    answer is a spent share would end and be active again a moment later. Where reasons differ, the last stands.
     """
-    newest = max(reports, key=lambda report: (report.revision, report.version))
-    ended = all(report.ended for report in reports)
+    ends = [
+        (report.ended_at.timestamp() if report.ended_at else song.at, report.ended)
+        for report in reports
+        if report.revision == song.asked and report.ended
+    ]
+    if len(ends) < partitions:
+        return None
+    at, reason = max(ends)
+    return reason, at
+
+
+def campaign(song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Campaign:
+    """The view of a song: its status from the ledger, all else from the newest reports, one a partition.
+
+    Counts go on over revisions; a partition has answered once it reports on the present one.
+    """
     total = sum(prototype.members for report in reports for prototype in report.prototypes)
     prototypes = [prototype for report in reports for prototype in report.prototypes]
     heaviest = sorted(prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES]
+    newest = max(reports, key=lambda report: (report.revision, report.version), default=None)
     return Campaign(
-        song_id=newest.song_id,
-        revision=newest.revision,
-        status="ended" if ended else "active",
-        end_reason=newest.ended if ended else None,
-        started_at=min(report.started_at for report in reports),
-        ended_at=max(report.ended_at or report.started_at for report in reports) if ended else None,
-        counts=Counts(
-            candidates=sum(report.candidates for report in reports),
-            pushed=sum(report.pushed for report in reports),
-            listened=sum(report.listened for report in reports),
-            answered=sorted(report.partition for report in reports),
+        song_id=song_id,
+        revision=song.asked,
+        status="ended" if song.ended else "active",
+        end_reason=song.ended,
+        started_at=song.uploaded,
+        ended_at=datetime.fromtimestamp(song.ended_at, UTC) if song.ended else None,
+        counts=CampaignCounts(
+            **{name: sum(getattr(report.counts, name) for report in reports) for name in _COUNTS},
+            answered=sorted(report.partition for report in reports if report.revision >= song.asked),
         ),
-        space=newest.space,
+        space=newest.space if newest else song.space,
         prototypes=[
             msgspec.structs.replace(prototype, weight=round(prototype.members / total, 6)) for prototype in heaviest
         ],

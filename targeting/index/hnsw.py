@@ -27,6 +27,8 @@ from targeting.types import F32
 FORMAT = 1
 MANIFEST = "manifest.json"
 _FIRST_CAPACITY = 1024
+# Searches wait while so many are inserted: 2 ms among 2,400 songs of 128 dimensions, 25 among 20,000.
+_INSERTED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class HnswSettings:
 class HnswIndex:
     """See :class:`targeting.index.base.WarmIndex`.
 
-    A lock keeps searches out while the graph changes: hnswlib crashes the process when an insertion that
-    resizes runs beside a search.
+    A lock keeps searches out while the graph changes: hnswlib's ``knn_query`` is not safe beside ``add_items`` (its
+    README says so), and an insertion that resizes crashes the process under a search. Many songs are inserted a few
+    at a time, so that searches go between.
     """
 
     def __init__(self, dimension: int, settings: HnswSettings | None = None) -> None:
@@ -72,9 +75,11 @@ class HnswIndex:
 
     def add(self, labels: Sequence[int] | Labels, vectors: F32) -> None:
         new_labels, new_vectors = last_of_each(labels, checked(vectors, self._dimension, "vectors"))
-        with self._lock:
-            self._delete(new_labels)
-            self._insert(new_labels, new_vectors)
+        for start in range(0, len(new_labels), _INSERTED_AT_ONCE):
+            some = slice(start, start + _INSERTED_AT_ONCE)
+            with self._lock:
+                self._delete(new_labels[some])
+                self._insert(new_labels[some], new_vectors[some])
         self._rebuild_if_worn()
 
     def remove(self, labels: Sequence[int] | Labels) -> None:

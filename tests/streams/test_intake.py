@@ -9,29 +9,34 @@ import pytest
 
 from streams.envelope import Received
 from streams.events import SongUpload
-from streams.songs.intake import Novelty, Served, content_of, dense_name, novelty
+from streams.songs.intake import Novelty, content_of, dense_name, novelty
+from streams.songs.ledger import Song
 
 
 def upload(revision: int, id: str) -> Received[SongUpload]:
     return Received(SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0}), id, SongUpload.TYPES[0], 0)
 
 
+def served(revision: int, id: str) -> Song:
+    return Song(revision=revision, id=id, asked=revision, at=0, expires_at=1, upload=msgspec.Raw(b"{}"))
+
+
 @pytest.mark.parametrize(
-    ("revision", "id", "served", "what"),
+    ("revision", "id", "known", "what"),
     [
         (0, "a", None, Novelty.NEW),
-        (2, "b", Served(1, "a"), Novelty.NEW),
-        (2, "a", Served(1, "a"), Novelty.REPEATED),
-        (1, "a", Served(1, "a"), Novelty.REPEATED),
-        (1, "b", Served(1, "a"), Novelty.REPEATED),
-        (0, "b", Served(1, "a"), Novelty.OUTDATED),
-        (0, "a", Served(1, "a"), Novelty.OUTDATED),
+        (2, "b", served(1, "a"), Novelty.NEW),
+        (2, "a", served(1, "a"), Novelty.REPEATED),
+        (1, "a", served(1, "a"), Novelty.REPEATED),
+        (1, "b", served(1, "a"), Novelty.REPEATED),
+        (0, "b", served(1, "a"), Novelty.OUTDATED),
+        (0, "a", served(1, "a"), Novelty.OUTDATED),
     ],
 )
 def test_only_a_higher_revision_in_a_new_event_has_an_effect(
-    revision: int, id: str, served: Served | None, what: Novelty
+    revision: int, id: str, known: Song | None, what: Novelty
 ) -> None:
-    assert novelty(upload(revision, id), served) is what
+    assert novelty(upload(revision, id), known) is what
 
 
 def test_all_content_of_an_upload_reaches_the_encoder_by_its_name() -> None:

@@ -38,3 +38,12 @@ def test_it_is_read_once_until_a_rebalance(here: Installation) -> None:
     store.forget()
     # What was never written to the topic is not remembered either.
     assert asyncio.run(store.partition(0)) == {b"new": b"by another"}
+
+
+def test_who_asks_while_it_is_read_gets_the_same_entries(here: Installation) -> None:
+    async def both() -> bool:
+        first, second = await asyncio.gather(store.partition(0), store.partition(0))
+        return first is second
+
+    store = kept(here)
+    assert asyncio.run(both())

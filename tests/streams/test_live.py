@@ -61,20 +61,30 @@ def warm(view: LiveView) -> dict[str, list[float]] | None:
     return None if space is None else dict(zip(space.ids, space.vectors.tolist(), strict=True))
 
 
-def test_a_model_is_live_once_all_its_songs_are_here(here: Installation, view: LiveView) -> None:
+def test_a_model_is_live_with_all_songs_published_before_it(here: Installation, view: LiveView) -> None:
     assert (view.model, view.warm(), view.version) == (None, None, 0)
-    # The order in which the two topics arrive is nobody's promise: here the model comes first.
-    here.send(MODELS, model("x", 2))
-    follow(view, lambda: view.model is not None)
-    assert view.warm() is None
-    here.send(WARM_SONGS, song("x", "a", unit(1, 0)))
-    follow(view, lambda: view.version == 2)
-    assert view.warm() is None
-    here.send(WARM_SONGS, song("x", "b", unit(0, 1)))
+    # More than one poll takes, over both partitions, so that the model can be seen before the last of them.
+    here.send_all(WARM_SONGS, [song("x", f"s{number}", unit(number, 1)) for number in range(3000)])
+    here.send(MODELS, model("x", 3000))
     follow(view, lambda: view.warm() is not None)
-    assert warm(view) == {"a": [1, 0], "b": [0, 1]}
-    assert view.version == 3
+    found = warm(view)
+    assert found is not None
+    assert len(found) == 3000
+    before = view.version
     assert not view.poll()
+    assert view.version == before
+
+
+def test_songs_that_went_or_came_since_do_not_hold_a_model_back(here: Installation) -> None:
+    here.send_all(WARM_SONGS, [song("x", "a", unit(1, 0)), song("x", "b", unit(0, 1))])
+    here.send(MODELS, model("x", 2))
+    here.send(WARM_SONGS, deleted(song("x", "a", unit(1, 0))))
+    with closing(LiveView(here.kafka, here.naming, CLOCK)) as later:
+        follow(later, lambda: later.warm() is not None)
+        assert warm(later) == {"b": [0, 1]}
+        here.send(WARM_SONGS, song("x", "promoted", unit(1, 0)))
+        follow(later, lambda: later.spaces_of("promoted") == ["x"])
+        assert warm(later) == {"b": [0, 1], "promoted": [1, 0]}
 
 
 def test_a_swap_changes_the_space_as_a_whole_and_back(here: Installation, view: LiveView) -> None:
@@ -120,6 +130,21 @@ def test_a_space_holds_what_was_put_and_not_dropped(steps: list[tuple[bool, int]
             space.drop(str(song_number))
             expected.pop(str(song_number), None)
         assert dict(zip(space.ids, space.vectors.tolist(), strict=True)) == expected
+
+
+def test_a_space_tells_what_changed_and_only_that() -> None:
+    space = Space()
+    for song_id in "abc":
+        space.put(song_id, unit(1, 0))
+    assert space.changes() == {"a", "b", "c"}
+    space.put("a", unit(1, 0))
+    space.put("b", unit(0, 1))
+    space.drop("c")
+    space.drop("never")
+    assert space.changes() == {"b", "c"}
+    assert space.changes() == set()
+    assert space.vector("b").tolist() == [0, 1]
+    assert "c" not in space
 
 
 def test_a_space_grows_with_its_songs() -> None:

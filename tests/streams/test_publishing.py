@@ -29,7 +29,7 @@ from streams.metrics import SongsMetrics
 from streams.publishing import publish
 from streams.settings import Kafka
 from streams.songs.matcher import Matcher
-from streams.songs.role import load_encoder
+from streams.songs.serving import load_encoder
 from streams.topics import MODELS, WARM_SONGS, Naming
 from streams.vectors import unpack
 from targeting.calibration import Calibration

@@ -1,0 +1,88 @@
+"""What does a song say to the audience partitions, and to the warm songs? One record for each, with a fixed id.
+
+Deterministic but for the model: what is said again is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from encoder.content import SongContent
+from streams.envelope import Record, pack
+from streams.events import MatchRequest, WarmSong
+from streams.songs.ledger import Song, recording
+from streams.songs.matcher import Matched
+
+SOURCE = "coldstart/songs"
+_REQUESTED, _TAKEN_DOWN, _PROMOTED, _RE_ANCHORED = MatchRequest.TYPES
+
+
+def request(song: Song, matched: Matched, others: Sequence[bytes], budget: int) -> Record:
+    """The request for an audience.
+
+    Args:
+        others: the song's vector in further spaces, in the binary layout.
+        budget: where the upload does not say.
+    """
+    upload = song.event()
+    command = MatchRequest(
+        song_id=upload.song_id,
+        revision=song.asked,
+        recording=recording(upload),
+        title=upload.title,
+        artist_ids=upload.artist_ids,
+        vector=matched.vector,
+        other_vectors=list(others),
+        neighbours=matched.neighbours,
+        budget=budget if upload.budget is None else upload.budget,
+        uploaded_at=song.uploaded,
+        expires_at=song.expires,
+        available_from=upload.available_from,
+        explicit=upload.explicit,
+        territories=upload.territories,
+    )
+    return _packed(command, _REQUESTED, "", song.at)
+
+
+def taken_down(song_id: str, song: Song) -> Record:
+    return _packed(_bare(song_id, song), _TAKEN_DOWN, "", song.at)
+
+
+def promoted(song_id: str, song: Song) -> Record:
+    """The song is warm: its campaign is over."""
+    return _packed(_bare(song_id, song), _PROMOTED, "/promoted", song.at)
+
+
+def re_anchored(song_id: str, song: Song, space: str, matched: Matched) -> Record:
+    """The song's place in the space now in use."""
+    command = msgspec.structs.replace(_bare(song_id, song), vector=matched.vector, neighbours=matched.neighbours)
+    return _packed(command, _RE_ANCHORED, f"/{space}", song.at)
+
+
+def warm(song_id: str, title: str, content: SongContent, space: str, vector: bytes, at: float) -> Record:
+    """The warm song, with its content, so that it can be encoded again."""
+    event = WarmSong(
+        song_id=song_id,
+        space=space,
+        vector=vector,
+        title=title,
+        dense={name: list(values) for name, values in content.dense.items()},
+        bags={name: dict(bag) for name, bag in content.bags.items()},
+    )
+    return pack(event, ce_type=WarmSong.TYPES[0], id=f"{space}/{song_id}", source=SOURCE, time=at)
+
+
+def warm_key(space: str, song_id: str) -> bytes:
+    """The key of a warm song, to delete it."""
+    return WarmSong(song_id=song_id, space=space, vector=b"").record_key().encode()
+
+
+def _bare(song_id: str, song: Song) -> MatchRequest:
+    return MatchRequest(song_id=song_id, revision=song.asked, uploaded_at=song.uploaded, expires_at=song.expires)
+
+
+def _packed(command: MatchRequest, ce_type: str, suffix: str, at: float) -> Record:
+    id = f"{command.song_id}/{command.revision}{suffix}"
+    return pack(command, ce_type=ce_type, id=id, source=SOURCE, time=at)

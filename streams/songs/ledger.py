@@ -1,0 +1,111 @@
+"""What is known of a song that was uploaded: where it stands, and its upload, so that it can be encoded again.
+
+The topic ``songs-ledger`` holds one record a song, in the partition of its uploads and reports. Uploads, reports and
+the upkeep all decide by it and write it last: what it says has been done, and what it does not say yet is done again,
+with the same ids.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from streams.envelope import Received
+from streams.events import EndReason, SongUpload
+from streams.topics import SONG_UPLOADS
+
+_DAY_S = 86_400.0
+
+KEPT_S = (SONG_UPLOADS.retention_ms or 0) / 1000 + 7 * _DAY_S
+"""How long the end of a song is remembered after its campaign's life: no upload of it can be read again by then, and
+the week beyond is for readers that were away."""
+
+
+class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A song's entry.
+
+    Attributes:
+        revision, id: of the upload served last.
+        asked: the revision with which the audience partitions were last told of it.
+        at: its record's time, Unix seconds.
+        expires_at: the end of the campaign's life, Unix seconds.
+        upload: the event as JSON, decoded only where it is needed.
+        space: where the song's vector stands: that of its requests, or of its warm song.
+        ended: why its campaign is over; None while it is active.
+        ended_at: Unix seconds.
+        warm: it can be retrieved, and it was this role that made it so.
+        heard: listeners counted for former recordings under this id, which make the present one no warmer.
+        closed: its campaign's record is gone, and only that it is warm is still known.
+    """
+
+    revision: int
+    id: str
+    asked: int
+    at: float
+    expires_at: float
+    upload: msgspec.Raw
+    space: str = ""
+    ended: EndReason | None = None
+    ended_at: float = 0.0
+    warm: bool = False
+    heard: int = 0
+    closed: bool = False
+
+    def event(self) -> SongUpload:
+        """The upload."""
+        return _uploads.decode(self.upload)
+
+    @property
+    def forgotten_at(self) -> float:
+        """When the campaign's last record goes, Unix seconds."""
+        return self.expires_at + KEPT_S
+
+    @property
+    def expires(self) -> datetime:
+        return datetime.fromtimestamp(self.expires_at, UTC)
+
+    @property
+    def uploaded(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+
+_songs = msgspec.json.Decoder(Song)
+_uploads = msgspec.json.Decoder(SongUpload)
+_encoder = msgspec.json.Encoder()
+
+
+def read(value: bytes | None) -> Song | None:
+    """The entry in a record of the ledger."""
+    return None if value is None else _songs.decode(value)
+
+
+def write(song: Song) -> bytes:
+    """The inverse of :func:`read`."""
+    return _encoder.encode(song)
+
+
+def entry(upload: Received[SongUpload], at: float, days: float) -> Song:
+    """A song as an upload leaves it: taken down, or on its way.
+
+    Args:
+        at: time of the upload's record, Unix seconds.
+        days: a campaign's life where the upload does not say.
+    """
+    song = upload.event
+    taken_down = SongUpload.taken_down(upload.type)
+    return Song(
+        revision=song.revision,
+        id=upload.id,
+        asked=song.revision,
+        at=at,
+        expires_at=song.expires_at.timestamp() if song.expires_at else at + days * _DAY_S,
+        upload=msgspec.Raw(_encoder.encode(song)),
+        ended="taken-down" if taken_down else None,
+        ended_at=at if taken_down else 0.0,
+    )
+
+
+def recording(song: SongUpload) -> str:
+    """What is never pushed twice to a user: the recording, or the song where nobody says which it is."""
+    return song.recording_id or song.song_id

@@ -1,0 +1,97 @@
+"""How does the songs role send, and know that it was sent?
+
+Faust's ``send`` only hands a record to its producer. What comes back from here is awaited: it ends when the broker
+acknowledged the record, and raises when it did not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+import structlog
+
+from streams.dead_letters import Origin, dead_letter
+from streams.envelope import Record
+from streams.errors import BadRecord
+from streams.songs.kept import Kept
+from streams.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
+
+Sent = Awaitable[Any]
+
+_log = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """Our topics as Faust's, moving bytes: decoding is ours, so that a bad record is ours to bury."""
+
+    def __init__(self, app: Any, naming: Naming) -> None:
+        self._app = app
+        self._naming = naming
+        self._topics: dict[str, Any] = {}
+
+    def topic(self, topic: Topic) -> Any:
+        """Faust's topic, for an agent or to send to."""
+        if topic.name not in self._topics:
+            self._topics[topic.name] = self._app.topic(
+                self._naming.name(topic),
+                key_type=bytes,
+                value_type=bytes,
+                key_serializer="raw",
+                value_serializer="raw",
+                partitions=self._naming.partitions(topic),
+            )
+        return self._topics[topic.name]
+
+    async def send(self, topic: Topic, record: Record, partition: int | None = None) -> Sent:
+        """Hand over one record."""
+        return await self._hand_over(topic, record.key, record.value, record.headers, partition)
+
+    async def delete(self, topic: Topic, key: bytes, partition: int | None = None) -> Sent:
+        """Hand over a tombstone."""
+        return await self._hand_over(topic, key, None, [], partition)
+
+    async def tell_everyone(self, record: Record) -> list[Sent]:
+        """Hand over a command to every audience partition."""
+        return [await self.send(MATCH_REQUESTS, record, each) for each in range(self._naming.audience_partitions)]
+
+    async def keep(self, topic: Topic, store: Kept, entries: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Remember entries (partition, key, value; None forgets): first in the topic, then here."""
+        entries = list(entries)
+        await asyncio.gather(
+            *[await self._hand_over(topic, key, value, [], partition) for partition, key, value in entries]
+        )
+        for partition, key, value in entries:
+            here = await store.partition(partition)
+            if value is None:
+                here.pop(key, None)
+            else:
+                here[key] = value
+
+    async def bury(self, message: Any, stage: str, error: BadRecord) -> Sent:
+        """Hand over the dead letter of a bad record."""
+        letter = dead_letter(
+            Origin(
+                topic=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+                timestamp_ms=round(message.timestamp * 1000),
+                key=message.key,
+                value=message.value,
+                headers=list(message.headers or ()),
+            ),
+            stage,
+            error,
+        )
+        _log.warning("dead letter", stage=stage, error=type(error).__name__, reason=str(error))
+        return await self._hand_over(DEAD_LETTERS, letter.key, letter.value, letter.headers, None)
+
+    async def _hand_over(
+        self, topic: Topic, key: Any, value: Any, headers: Sequence[tuple[str, Any]], partition: int | None
+    ) -> Sent:
+        # Not attached to the event in hand: Faust would send it when that event is acknowledged.
+        sent: Sent = await self.topic(topic).send(
+            key=key, value=value, headers=list(headers), partition=partition, force=True
+        )
+        return sent

@@ -1,0 +1,93 @@
+"""Which parts do uploads, reports and the upkeep share?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from streams.clock import Clock
+from streams.envelope import pack
+from streams.events import Campaign, CampaignReport
+from streams.metrics import SongsMetrics
+from streams.settings import Songs
+from streams.songs import ledger
+from streams.songs.commands import SOURCE
+from streams.songs.kept import Kept
+from streams.songs.ledger import Song
+from streams.songs.merging import campaign
+from streams.songs.outbox import Outbox, Sent
+from streams.songs.serving import LiveMatcher
+from streams.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
+
+_reports = msgspec.json.Decoder(CampaignReport)
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the agents share.
+
+    Attributes:
+        live: gives the model in use at the time of the call.
+        ledger, reports: what is remembered of songs and of partitions' accounts.
+        turn: who decides by the ledger and changes it holds this until the change is acknowledged. Without it an end
+            could be decided by reports of a revision that is being replaced.
+    """
+
+    naming: Naming
+    settings: Songs
+    metrics: SongsMetrics
+    clock: Clock
+    live: LiveMatcher
+    outbox: Outbox
+    ledger: Kept
+    reports: Kept
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def song(self, partition: int, song_id: str) -> Song | None:
+        """A song's entry."""
+        return ledger.read((await self.ledger.partition(partition)).get(song_id.encode()))
+
+    async def remember(self, songs: Sequence[tuple[int, str, Song | None]]) -> None:
+        """Write entries (partition, song_id, entry; None forgets), acknowledged."""
+        await self.outbox.keep(
+            SONGS_LEDGER,
+            self.ledger,
+            [(partition, id.encode(), ledger.write(song) if song else None) for partition, id, song in songs],
+        )
+
+    async def report(self, partition: int, key: bytes) -> CampaignReport | None:
+        """The newest report under a key of the store."""
+        value = (await self.reports.partition(partition)).get(key)
+        return None if value is None else _reports.decode(value)
+
+    async def reports_of(self, partition: int, song_id: str) -> dict[bytes, CampaignReport]:
+        """The newest report of every audience partition that sent one, by its key in the store."""
+        store = await self.reports.partition(partition)
+        keys = [report_key(song_id, number) for number in range(self.naming.audience_partitions)]
+        return {key: _reports.decode(store[key]) for key in keys if key in store}
+
+    async def keep_reports(self, reports: Sequence[tuple[int, bytes, CampaignReport | None]]) -> None:
+        """Write newest reports (partition, key, report; None forgets), acknowledged."""
+        await self.outbox.keep(
+            SONGS_REPORTS,
+            self.reports,
+            [(partition, key, _encoder.encode(report) if report else None) for partition, key, report in reports],
+        )
+
+    async def show(self, song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Sent:
+        """Hand over the song's view."""
+        id = f"{song_id}/{song.revision}/{max((report.version for report in reports), default=0)}"
+        record = pack(
+            campaign(song_id, song, reports), ce_type=Campaign.TYPES[0], id=id, source=SOURCE, time=self.clock.now()
+        )
+        return await self.outbox.send(CAMPAIGNS, record)
+
+
+def report_key(song_id: str, partition: int) -> bytes:
+    """The key of a partition's report."""
+    # Ids may hold any character, so the number stands first.
+    return f"{partition} {song_id}".encode()

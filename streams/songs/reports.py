@@ -1,0 +1,120 @@
+"""What follows when audience partitions report on a song: its view, its end, its promotion?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import structlog
+
+from streams.envelope import unpack
+from streams.errors import BadRecord
+from streams.events import CampaignReport
+from streams.songs import commands
+from streams.songs.intake import content_of
+from streams.songs.ledger import KEPT_S, Song
+from streams.songs.matcher import encoded
+from streams.songs.merging import kept, listeners, newer, reported_end
+from streams.songs.outbox import Sent
+from streams.songs.parts import Parts, report_key
+from streams.topics import WARM_SONGS
+
+_STAGE = "songs.merge"
+
+Place = tuple[int, str]
+"""A song with the partition of its reports."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def merge(parts: Parts, events: Sequence[Any]) -> None:
+    """Merge a batch of report events; returns when all that follows is acknowledged."""
+    async with parts.turn:
+        fresh, sends = await _read(parts, events)
+        touched: dict[Place, dict[bytes, CampaignReport]] = {}
+        for key, (partition, report) in fresh.items():
+            touched.setdefault((partition, report.song_id), {})[key] = report
+        songs: dict[Place, tuple[Song, list[CampaignReport]]] = {}
+        for place, reports in touched.items():
+            if (song := await parts.song(*place)) is not None:
+                songs[place] = song, list(((await parts.reports_of(*place)) | reports).values())
+        for place, song in (await _ended(parts, songs)).items():
+            songs[place] = song, songs[place][1]
+        for (_, song_id), (song, reports_of_song) in songs.items():
+            sends.append(await parts.show(song_id, song, reports_of_song))
+        await asyncio.gather(*sends)
+        # Last: a report that is remembered is not looked at again.
+        await parts.keep_reports([(partition, key, report) for key, (partition, report) in fresh.items()])
+
+
+async def _read(parts: Parts, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
+    """The newest report of every song and audience partition that says something new, by key; and dead letters."""
+    now = parts.clock.now()
+    fresh: dict[bytes, tuple[int, CampaignReport]] = {}
+    buried: list[Sent] = []
+    for event in events:
+        message = event.message
+        try:
+            report = unpack(CampaignReport, message.key, message.value, message.headers, now).event
+        except BadRecord as error:
+            buried.append(await parts.outbox.bury(message, _STAGE, error))
+            parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+            continue
+        key = report_key(report.song_id, report.partition)
+        known = fresh[key][1] if key in fresh else await parts.report(message.partition, key)
+        if newer(report, known) and not await _forgotten(parts, message.partition, report, now):
+            fresh[key] = (message.partition, kept(report))
+            parts.metrics.reports_merged.inc()
+    return fresh, buried
+
+
+async def _forgotten(parts: Parts, partition: int, report: CampaignReport, now: float) -> bool:
+    """Whether a report comes after all that was known of its song is gone.
+
+    One of a song that is not known yet may be early: its upload is read again after a crash, and then it counts.
+    """
+    song = await parts.song(partition, report.song_id)
+    return song.closed if song is not None else report.started_at.timestamp() + KEPT_S < now
+
+
+async def _ended(parts: Parts, songs: dict[Place, tuple[Song, list[CampaignReport]]]) -> dict[Place, Song]:
+    """The entries of the songs that grew warm or whose campaigns ended, remembered."""
+    warm: dict[Place, Song] = {}
+    over: dict[Place, Song] = {}
+    for place, (song, reports) in songs.items():
+        heard = listeners(reports) - song.heard
+        # The listens that pushes lead to come after the budget is spent.
+        if song.ended in (None, "budget") and not song.warm and heard >= parts.settings.warm_listeners:
+            warm[place] = song
+        elif song.ended is None and (end := reported_end(song, reports, parts.naming.audience_partitions)):
+            over[place] = msgspec.structs.replace(song, ended=end[0], ended_at=end[1])
+    if warm:
+        over |= await _promote(parts, warm)
+    if over:
+        await parts.remember([(partition, song_id, song) for (partition, song_id), song in over.items()])
+    return over
+
+
+async def _promote(parts: Parts, songs: dict[Place, Song]) -> dict[Place, Song]:
+    """Make songs warm: first they can be retrieved, then their campaigns end. What a crash leaves undone is done again
+    under the same keys, because the entry that says so is written last."""
+    serving, now = parts.live(), parts.clock.now()
+    uploads = {place: song.event() for place, song in songs.items()}
+    contents = {place: content_of(upload) for place, upload in uploads.items()}
+    vectors = dict(zip(songs, encoded(serving.matcher.encoder, contents.values()), strict=True))
+    records = [
+        commands.warm(place[1], upload.title, contents[place], serving.space, vectors[place], now)
+        for place, upload in uploads.items()
+    ]
+    await asyncio.gather(*[await parts.outbox.send(WARM_SONGS, record) for record in records])
+    told = [await parts.outbox.tell_everyone(commands.promoted(place[1], song)) for place, song in songs.items()]
+    await asyncio.gather(*chain.from_iterable(told))
+    parts.metrics.requests_sent.inc(len(songs) * parts.naming.audience_partitions)
+    _log.info("promoted", songs=[song_id for _, song_id in songs], space=serving.space)
+    return {
+        place: msgspec.structs.replace(song, warm=True, space=serving.space, ended="promoted", ended_at=now)
+        for place, song in songs.items()
+    }

@@ -1,0 +1,142 @@
+"""With which model are songs served, and which one goes along while models are swapped?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import structlog
+
+from encoder.artifact import ArtifactError
+from encoder.serving import Encoder
+from streams.clock import Clock
+from streams.errors import Refused
+from streams.events import LiveModel
+from streams.exits import RESTART, leave
+from streams.live import LiveView, Space
+from streams.metrics import SongsMetrics
+from streams.songs.matcher import Matcher
+
+_FOLLOW_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a batch is served with: the matcher in use, and the encoder of the other space during a swap."""
+
+    matcher: Matcher
+    other: Encoder | None = None
+
+    @property
+    def space(self) -> str:
+        return self.matcher.encoder.space
+
+
+class LiveMatcher:
+    """Follows the live model and its warm songs on a thread of its own.
+
+    A new model's encoder goes along from when it is seen; its index is built beside the one in use, and takes its
+    place in one assignment. The former encoder then goes along for ``both_s`` seconds, because audience workers change
+    space at a time of their own. Warm songs of the same model enter the living index one by one.
+    """
+
+    def __init__(self, view: LiveView, metrics: SongsMetrics, clock: Clock, both_s: float) -> None:
+        self._view = view
+        self._metrics = metrics
+        self._clock = clock
+        self._both_s = both_s
+        self._serving: Serving | None = None
+        # Until when the former encoder goes along, monotonic seconds.
+        self._both_until = 0.0
+        self._broken: LiveModel | None = None
+
+    def __call__(self) -> Serving:
+        """The model in use at this moment.
+
+        Raises:
+            Refused: none is live yet.
+        """
+        if self._serving is None:
+            raise Refused("no model is live: `coldstart publish` makes one live")
+        return self._serving
+
+    def warm_in(self, song_id: str) -> list[str]:
+        """The spaces in which a song is warm, as far as it is known here."""
+        return self._view.spaces_of(song_id)
+
+    def wait(self) -> None:
+        """Block until a model is live; uploads wait in their topic meanwhile."""
+        self._refresh()
+        while self._serving is None:
+            self._view.poll(_FOLLOW_S)
+            self._refresh()
+
+    def follow(self) -> None:
+        """Keep up with the topics for good. For a thread of its own."""
+        try:
+            while True:
+                self._view.poll(_FOLLOW_S)
+                self._refresh()
+        except Exception:  # noqa: BLE001 - the process ends, whatever it was
+            _log.exception("cannot follow the live model")
+            leave(RESTART, "the live model cannot be followed")
+
+    def _refresh(self) -> None:
+        model, warm, serving = self._view.model, self._view.warm(), self._serving
+        if model is None:
+            return
+        if serving is None or serving.space != model.space:
+            self._swap(model, warm, serving)
+            return
+        if warm is not None and (changed := warm.changes()):
+            serving.matcher.follow(warm, changed)
+            self._metrics.warm_songs.set(len(warm.ids))
+        if serving.other is not None and self._clock.monotonic() >= self._both_until:
+            self._serving = Serving(serving.matcher)
+
+    def _swap(self, model: LiveModel, warm: Space | None, serving: Serving | None) -> None:
+        coming = serving.other if serving and serving.other and serving.other.space == model.space else None
+        if coming is None:
+            if model == self._broken:
+                return
+            try:
+                coming = load_encoder(model)
+            except (ArtifactError, Refused, OSError):
+                # A start without a model is none; but a model that this worker cannot read must not end the one it has.
+                if serving is None:
+                    raise
+                _log.exception("the new model cannot be read; the former one stays in use", space=model.space)
+                self._broken = model
+                return
+            if serving is not None:
+                self._serving = Serving(serving.matcher, coming)
+        if warm is None:
+            return
+        matcher = Matcher.build(coming, warm)
+        self._both_until = self._clock.monotonic() + self._both_s
+        self._serving = Serving(matcher, serving.matcher.encoder if serving else None)
+        if serving is not None:
+            self._metrics.model_space.labels(serving.space).set(0)
+        self._metrics.model_space.labels(model.space).set(1)
+        self._metrics.warm_songs.set(len(warm.ids))
+        _log.info("matcher built", space=model.space, warm_songs=len(warm.ids))
+
+
+def load_encoder(model: LiveModel) -> Encoder:
+    """The encoder that ``models`` names.
+
+    Raises:
+        Refused: the URI is not of a kind this worker reads, or the artifact there is another one.
+        ArtifactError: the artifact is not whole.
+    """
+    parts = urlsplit(model.uri)
+    if parts.scheme != "file":
+        raise Refused(f"model {model.name}: {model.uri!r} is not a file:// address that every worker can read")
+    encoder = Encoder.load(Path(url2pathname(parts.path)))
+    if encoder.space != model.space:
+        raise Refused(f"model {model.name}: {model.uri} holds space {encoder.space!r}, published was {model.space!r}")
+    return encoder

@@ -1,0 +1,218 @@
+"""What does an upload lead to?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from encoder.content import SongContent
+from streams.envelope import Received, unpack
+from streams.errors import BadRecord
+from streams.events import SongUpload
+from streams.songs import commands
+from streams.songs.intake import Novelty, content_of, novelty
+from streams.songs.ledger import Song, entry, recording
+from streams.songs.matcher import Matched, encoded
+from streams.songs.merging import listeners
+from streams.songs.outbox import Sent
+from streams.songs.parts import Parts
+from streams.songs.serving import Serving
+from streams.topics import WARM_SONGS
+
+_STAGE = "songs.validate"
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """An upload that is valid. ``timestamp`` is its record's, Unix seconds; a takedown has no content."""
+
+    received: Received[SongUpload]
+    content: SongContent | None
+    timestamp: float
+    partition: int
+
+    @property
+    def song_id(self) -> str:
+        return self.received.event.song_id
+
+
+async def serve(parts: Parts, events: Sequence[Any]) -> None:
+    """Serve a batch of upload events; returns when all that they lead to is acknowledged."""
+    parts.metrics.batch_records.observe(len(events))
+    async with parts.turn:
+        # One for the whole batch: what fits one model need not fit the next.
+        serving = parts.live()
+        with parts.metrics.uploads_waiting.track_inprogress():
+            waiting, buried = await _read(parts, serving, events)
+            while waiting:
+                # A song that comes twice in a batch is served twice, in order.
+                first = {each.song_id: each for each in reversed(waiting)}
+                await _serve(parts, serving, list(first.values()))
+                waiting = [each for each in waiting if first[each.song_id] is not each]
+            await asyncio.gather(*buried)
+
+
+async def _read(parts: Parts, serving: Serving, events: Sequence[Any]) -> tuple[list[_Upload], list[Sent]]:
+    """The valid uploads, and the dead letters of the others."""
+    good: list[_Upload] = []
+    buried: list[Sent] = []
+    now = parts.clock.now()
+    for event in events:
+        message = event.message
+        try:
+            upload = unpack(SongUpload, message.key, message.value, message.headers, now)
+            gone = SongUpload.taken_down(upload.type)
+            content = None if gone else serving.matcher.fitting(content_of(upload.event), parts.metrics)
+        except BadRecord as error:
+            buried.append(await parts.outbox.bury(message, _STAGE, error))
+            parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+            continue
+        parts.metrics.uploads_received.labels(upload.type).inc()
+        good.append(_Upload(upload, content, message.timestamp, message.partition))
+    return good, buried
+
+
+async def _serve(parts: Parts, serving: Serving, uploads: Sequence[_Upload]) -> None:
+    """Serve uploads of different songs."""
+    fresh: list[tuple[_Upload, Song | None]] = []
+    for each in uploads:
+        known = await parts.song(each.partition, each.song_id)
+        what = novelty(each.received, known)
+        if what is Novelty.NEW:
+            fresh.append((each, known))
+        else:
+            parts.metrics.uploads_ignored.labels(what.value).inc()
+    if not fresh:
+        return
+    matched, others = _matched(parts, serving, [each for each, _ in fresh])
+    sends: list[Sent] = []
+    entries: list[tuple[int, str, Song | None]] = []
+    for each, known in fresh:
+        if each.content is None:
+            song = await _take_down(parts, serving, each, known, sends)
+        elif known is not None and known.warm and recording(each.received.event) == recording(known.event()):
+            song = await _update_warm(parts, serving, each, known, matched[each.song_id], sends)
+        else:
+            song = await _ask(parts, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
+        entries.append((each.partition, each.song_id, song))
+    await asyncio.gather(*sends)
+    # Only now: remembered before its commands were safe, an upload would be lost with the process.
+    await parts.remember(entries)
+    await asyncio.gather(*await _shown_late(parts, fresh, entries))
+    for each, _ in fresh:
+        parts.metrics.uploads_served.inc()
+        parts.metrics.upload_to_request_seconds.observe(max(0.0, parts.clock.now() - each.timestamp))
+
+
+def _matched(
+    parts: Parts, serving: Serving, uploads: Sequence[_Upload]
+) -> tuple[dict[str, Matched], dict[str, list[bytes]]]:
+    """By song: what the space in use says of it, and its vectors in others, during a swap."""
+    songs = {each.song_id: each for each in uploads if each.content is not None}
+    if not songs:
+        return {}, {}
+    contents = [each.content for each in songs.values() if each.content is not None]
+    found = serving.matcher.match(contents, parts.settings.neighbours, parts.metrics)
+    matched = dict(zip(songs, found, strict=True))
+    if serving.other is None:
+        return matched, {}
+    others = encoded(serving.other, [content_of(each.received.event) for each in songs.values()])
+    return matched, {song_id: [vector] for song_id, vector in zip(songs, others, strict=True)}
+
+
+async def _ask(
+    parts: Parts,
+    serving: Serving,
+    each: _Upload,
+    known: Song | None,
+    matched: Matched,
+    others: list[bytes] | None,
+    sends: list[Sent],
+) -> Song:
+    """A campaign begins, or goes on with another revision."""
+    song = _entry(parts, each, space=serving.space, heard=known.heard if known else 0)
+    if known is not None:
+        reports = list((await parts.reports_of(each.partition, each.song_id)).values())
+        if known.ended is None:
+            before = msgspec.structs.replace(known, ended="superseded", ended_at=each.timestamp)
+            sends.append(await parts.show(each.song_id, before, reports))
+        if known.warm:
+            # Another recording under the same id is nobody's favourite yet, whoever listened to the former one.
+            song = msgspec.structs.replace(song, heard=listeners(reports))
+            sends += await _cool_down(parts, serving, each.song_id, known)
+        sends.append(await parts.show(each.song_id, song, reports))
+    sends += await parts.outbox.tell_everyone(commands.request(song, matched, others or [], parts.settings.budget))
+    parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
+    return song
+
+
+async def _update_warm(
+    parts: Parts, serving: Serving, each: _Upload, known: Song, matched: Matched, sends: list[Sent]
+) -> Song:
+    """A warm song needs no audience: what changed is where it stands."""
+    upload = each.received.event
+    song = msgspec.structs.replace(
+        _entry(parts, each, space=serving.space),
+        asked=known.asked,
+        at=known.at,
+        expires_at=known.expires_at,
+        ended=known.ended,
+        ended_at=known.ended_at,
+        warm=True,
+        heard=known.heard,
+        closed=known.closed,
+    )
+    record = commands.warm(
+        each.song_id, upload.title, content_of(upload), serving.space, matched.vector, each.timestamp
+    )
+    sends.append(await parts.outbox.send(WARM_SONGS, record))
+    # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
+    sends += [
+        await parts.outbox.delete(WARM_SONGS, commands.warm_key(space, each.song_id))
+        for space in parts.live.warm_in(each.song_id)
+        if space != serving.space
+    ]
+    return song
+
+
+async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
+    """The view says so first, because push systems ask it; a warm song can be retrieved no longer."""
+    song = _entry(parts, each, space=serving.space, heard=known.heard if known else 0)
+    reports = list((await parts.reports_of(each.partition, each.song_id)).values())
+    sends.append(await parts.show(each.song_id, song, reports))
+    sends += await parts.outbox.tell_everyone(commands.taken_down(each.song_id, song))
+    parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
+    sends += await _cool_down(parts, serving, each.song_id, known)
+    return song
+
+
+async def _cool_down(parts: Parts, serving: Serving, song_id: str, known: Song | None) -> list[Sent]:
+    """Hand over the deletion of a warm song in every space."""
+    spaces = set(parts.live.warm_in(song_id))
+    if known is not None and known.warm:
+        # What was just written may not have been read yet.
+        spaces |= {known.space, serving.space}
+    return [await parts.outbox.delete(WARM_SONGS, commands.warm_key(space, song_id)) for space in sorted(spaces)]
+
+
+async def _shown_late(
+    parts: Parts, fresh: Sequence[tuple[_Upload, Song | None]], entries: Sequence[tuple[int, str, Song | None]]
+) -> list[Sent]:
+    """Views of songs whose reports came before they were known: a former life of this process asked for them, and
+    ended before it could remember."""
+    sends = []
+    for (each, known), (partition, song_id, song) in zip(fresh, entries, strict=True):
+        if known is None and song is not None:
+            reports = await parts.reports_of(partition, song_id)
+            if reports:
+                sends.append(await parts.show(each.song_id, song, list(reports.values())))
+    return sends
+
+
+def _entry(parts: Parts, each: _Upload, *, space: str, heard: int = 0) -> Song:
+    song = entry(each.received, each.timestamp, parts.settings.campaign_days)
+    return msgspec.structs.replace(song, space=space, heard=heard)

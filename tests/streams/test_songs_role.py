@@ -1,0 +1,376 @@
+"""A song's life as the songs role leads it, on a real broker; the test itself answers for the audience partitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from confluent_kafka import Message
+from installation import Installation, copies
+
+from encoder import artifact
+from encoder.artifact import load_encoder
+from encoder.data.layout import read_dataset
+from encoder.data.split import split
+from streams import vectors
+from streams.broker import EmbeddedKafka
+from streams.clock import SystemClock
+from streams.envelope import pack
+from streams.events import Campaign, CampaignReport, Counts, LiveModel, MatchRequest, SongUpload, WarmSong
+from streams.publishing import publish
+from streams.settings import Kafka
+from streams.songs.intake import content_of
+from streams.songs.matcher import encoded
+from streams.topics import (
+    CAMPAIGN_REPORTS,
+    CAMPAIGNS,
+    MATCH_REQUESTS,
+    SONG_UPLOADS,
+    SONGS_LEDGER,
+    SONGS_REPORTS,
+    WARM_SONGS,
+)
+from streams.torture.stage import Stage, set_stage
+
+PARTITIONS = 4
+REQUESTED, TAKEN_DOWN, PROMOTED, RE_ANCHORED = MatchRequest.TYPES
+
+
+class Role:
+    """The running role and what can be seen of it."""
+
+    def __init__(self, stage: Stage, first: LiveModel, second: LiveModel) -> None:
+        self.stage = stage
+        self.first, self.second = first, second
+        self._topics = Installation(stage.kafka, stage.naming)
+        self._version = 0
+
+    def song(self, name: str, number: int = 0, **more: object) -> SongUpload:
+        return msgspec.structs.replace(self.stage.songs[number], song_id=name, **more)
+
+    def upload(self, song: SongUpload) -> None:
+        self.stage.upload([song])
+
+    def take_down(self, song: SongUpload) -> None:
+        id = f"{song.song_id}/{song.revision}"
+        record = pack(song, ce_type=SongUpload.TYPES[2], id=id, source="test", time=time.time())
+        self.stage.send(SONG_UPLOADS, [record])
+
+    def requested(self, song: SongUpload) -> MatchRequest:
+        """Upload and wait for the request."""
+        self.upload(song)
+        self.wait(lambda: REQUESTED in dict(self.commands(song.song_id)), "no request")
+        return dict(self.commands(song.song_id))[REQUESTED]
+
+    def report(self, song_id: str, revision: int = 1, everywhere: bool = True, **more: object) -> None:
+        """Every partition's account, one listener each where nothing else is said."""
+        self._version += 1
+        for partition in range(PARTITIONS if everywhere else 1):
+            known = {
+                "song_id": song_id, "revision": revision, "partition": partition, "partitions": PARTITIONS,
+                "version": self._version, "space": self.first.space, "started_at": datetime.now(UTC),
+                "counts": Counts(pushed=9, distinct_listeners=1),
+            }  # fmt: skip
+            event = CampaignReport(**known | more)  # type: ignore[arg-type]
+            id = f"{song_id}/{partition}/{self._version}"
+            record = pack(event, ce_type=CampaignReport.TYPES[0], id=id, source="test", time=time.time())
+            self._topics.send(CAMPAIGN_REPORTS, record)
+
+    def commands(self, song_id: str, partition: int = 0) -> list[tuple[str, MatchRequest]]:
+        """Type and content of what one audience partition was told of a song."""
+        found = [m for m in self._topics.read(MATCH_REQUESTS, partition) if m.key() == song_id.encode()]
+        return [(header(m, "ce_type"), msgspec.json.decode(m.value() or b"", type=MatchRequest)) for m in found]
+
+    def told(self, song_id: str) -> list[str]:
+        """Types of the commands, if all partitions were told the same."""
+        lists = {tuple(what for what, _ in self.commands(song_id, each)) for each in range(PARTITIONS)}
+        return list(lists.pop()) if len(lists) == 1 else []
+
+    def views(self, song_id: str) -> list[Campaign | None]:
+        records = [m.value() for m in self._topics.read(CAMPAIGNS) if m.key() == song_id.encode()]
+        return [msgspec.json.decode(value, type=Campaign) if value else None for value in records]
+
+    def view(self, song_id: str) -> Campaign | None:
+        return ([None, *self.views(song_id)])[-1]
+
+    def warm(self, song_id: str) -> dict[str, WarmSong]:
+        """By space."""
+        found: dict[str, WarmSong] = {}
+        for message in self._topics.read(WARM_SONGS):
+            space, _, id = (message.key() or b"").decode().partition(" ")
+            if id == song_id:
+                found.pop(space, None)
+                if value := message.value():
+                    found[space] = msgspec.json.decode(value, type=WarmSong)
+        return found
+
+    def newest(self, topic: object, about: str) -> list[bytes | None]:
+        """The newest value of each key that names a song."""
+        found: dict[bytes, bytes | None] = {}
+        for message in self._topics.read(topic):  # type: ignore[arg-type]
+            key = message.key() or b""
+            if key.split(b" ")[-1] == about.encode():
+                found[key] = message.value()
+        return list(found.values())
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        self.stage.wait_until(done, lambda: what)
+
+    def wait_for_end(self, song_id: str, reason: str) -> Campaign:
+        self.wait(
+            lambda: (found := self.view(song_id)) is not None and found.end_reason == reason,
+            f"{song_id} did not end by {reason}",
+        )
+        found = self.view(song_id)
+        assert found is not None
+        assert found.status == "ended"
+        return found
+
+    def promoted(self, song: SongUpload) -> Campaign:
+        self.requested(song)
+        self.report(song.song_id, counts=Counts(pushed=9, distinct_listeners=5))
+        return self.wait_for_end(song.song_id, "promoted")
+
+    def live(self, model: LiveModel) -> None:
+        """Publish a model again and wait until it serves."""
+        publish(self.folder(model), self.stage.kafka, self.stage.naming, SystemClock())
+        marker = self.song(f"marker-{time.time_ns()}")
+        numbers = iter(range(10**6))
+
+        def serves() -> bool:
+            song = msgspec.structs.replace(marker, song_id=f"{marker.song_id}-{next(numbers)}")
+            return space_of(self.requested(song).vector) == model.space
+
+        self.wait(serves, f"{model.space} does not serve")
+
+    def folder(self, model: LiveModel) -> object:
+        return self.stage.folder / ("model" if model is self.first else "second")
+
+
+def header(message: Message, name: str) -> str:
+    value = dict(message.headers() or ()).get(name)
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def space_of(vector: bytes) -> str:
+    return vectors.unpack(vector)[0]
+
+
+@pytest.fixture(scope="module")
+def role(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
+    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+    stage = set_stage(reach, "test-songs.", tmp_path_factory.mktemp("songs"), partitions=PARTITIONS)
+    from encoder import train as training
+
+    dataset = read_dataset(stage.folder / "data")
+    parts = split(dataset, 0)
+    artifact.save(
+        training.train(dataset, parts.warm, training.Config(seed=1, epochs=1, dim=64)), stage.folder / "second"
+    )
+    clock = SystemClock()
+    second = publish(stage.folder / "second", reach, stage.naming, clock)
+    first = publish(stage.folder / "model", reach, stage.naming, clock)
+    stage.start("songs", "songs")
+    stage.wait_until_ready()
+    yield Role(stage, first, second)
+    stage.stop()
+
+
+def test_enough_listeners_make_a_song_warm_and_end_its_campaign(role: Role) -> None:
+    song = role.song("grows-warm", title="Grows Warm")
+    role.requested(song)
+    # 4 x 4 are not enough; what another partition says again does not add up.
+    for _ in range(2):
+        role.report("grows-warm", counts=Counts(pushed=9, distinct_listeners=4))
+    role.wait(lambda: (v := role.view("grows-warm")) is not None and v.counts.distinct_listeners == 16, "not merged")
+    assert role.warm("grows-warm") == {}
+
+    role.report("grows-warm", everywhere=False, counts=Counts(pushed=9, distinct_listeners=8))
+    ended = role.wait_for_end("grows-warm", "promoted")
+    assert ended.counts.distinct_listeners == 20
+    assert role.told("grows-warm") == [REQUESTED, PROMOTED]
+    (space, warm), *others = role.warm("grows-warm").items()
+    assert (space, others, warm.title) == (role.first.space, [], "Grows Warm")
+    (vector,) = encoded(load_encoder(role.stage.folder / "model"), [content_of(song)])
+    assert warm.vector == vector
+
+    # The next upload of the same content retrieves it, nearest of all.
+    def retrieved() -> bool:
+        twin = role.requested(role.song(f"twin-{time.time_ns()}"))
+        return twin.neighbours[0].song_id == "grows-warm" and twin.neighbours[0].similarity > 0.99
+
+    role.wait(retrieved, "not retrieved")
+
+
+def test_late_reports_and_a_replayed_upload_revive_nothing(role: Role) -> None:
+    song = role.song("stays-ended", 1)
+    role.promoted(song)
+    commands = role.told("stays-ended")
+    role.upload(song)
+    role.report("stays-ended", counts=Counts(pushed=9, distinct_listeners=7))
+    role.wait(lambda: (v := role.view("stays-ended")) is not None and v.counts.distinct_listeners == 28, "not counted")
+    last = role.view("stays-ended")
+    assert last is not None
+    assert (last.status, last.end_reason) == ("ended", "promoted")
+    assert role.told("stays-ended") == commands == [REQUESTED, PROMOTED]
+    statuses = [view.status for view in role.views("stays-ended") if view]
+    assert statuses == sorted(statuses), "active after the end"
+
+
+def test_new_content_of_a_warm_song_moves_it_and_asks_nobody(role: Role) -> None:
+    song = role.song("changes", 2)
+    role.promoted(song)
+    before = role.warm("changes")[role.first.space]
+    content = {"tags": role.song("", 3).tags, "genres": role.song("", 3).genres, "features": role.song("", 3).features}
+    role.upload(msgspec.structs.replace(song, revision=2, title="Changed", **content))
+    role.wait(lambda: role.warm("changes")[role.first.space].title == "Changed", "not encoded again")
+    assert role.warm("changes")[role.first.space].vector != before.vector
+    assert role.told("changes") == [REQUESTED, PROMOTED]
+
+    # Another recording is another song, whatever its id; the listeners of the former one do not make it warm.
+    role.upload(msgspec.structs.replace(song, revision=3, recording_id="another"))
+    role.wait(lambda: len(role.told("changes")) == 3, "no campaign for another recording")
+    assert role.told("changes")[-1] == REQUESTED
+    role.wait(lambda: role.warm("changes") == {}, "the former recording is still retrieved")
+    role.report("changes", revision=3, counts=Counts(pushed=9, distinct_listeners=6))
+    role.wait(lambda: (v := role.view("changes")) is not None and v.counts.answered == [0, 1, 2, 3], "not merged")
+    again = role.view("changes")
+    assert again is not None
+    assert (again.status, again.revision) == ("active", 3)
+    role.report("changes", revision=3, counts=Counts(pushed=9, distinct_listeners=10))
+    role.wait_for_end("changes", "promoted")
+
+
+def test_a_takedown_ends_the_view_at_once_and_cools_a_warm_song_down(role: Role) -> None:
+    song = role.song("goes-down", 4)
+    role.promoted(song)
+    role.take_down(msgspec.structs.replace(song, revision=2))
+    role.wait_for_end("goes-down", "taken-down")
+    role.wait(lambda: role.warm("goes-down") == {}, "still retrieved")
+    assert role.told("goes-down") == [REQUESTED, PROMOTED, TAKEN_DOWN]
+    role.report("goes-down", counts=Counts(pushed=9, distinct_listeners=30))
+    role.wait(lambda: (v := role.view("goes-down")) is not None and v.counts.distinct_listeners == 120, "not counted")
+    assert role.warm("goes-down") == {}
+
+
+def test_a_budget_is_spent_once_it_is_in_every_partition_and_the_song_can_still_grow_warm(role: Role) -> None:
+    role.requested(role.song("spent", 5))
+    spent = {"ended": "budget", "ended_at": datetime.now(UTC)}
+    role.report("spent", everywhere=False, **spent)
+    role.wait(lambda: role.view("spent") is not None, "not merged")
+    view = role.view("spent")
+    assert view is not None
+    assert view.status == "active"
+    role.report("spent", **spent)
+    role.wait_for_end("spent", "budget")
+    role.report("spent", **spent, counts=Counts(pushed=9, distinct_listeners=5))
+    role.wait_for_end("spent", "promoted")
+    assert list(role.warm("spent")) == [role.first.space]
+
+
+def test_a_higher_revision_supersedes_the_running_one(role: Role) -> None:
+    song = role.song("revised", 6)
+    role.requested(song)
+    role.report("revised")
+    role.wait(lambda: role.view("revised") is not None, "not merged")
+    role.upload(msgspec.structs.replace(song, revision=2))
+    role.wait(lambda: (v := role.view("revised")) is not None and v.revision == 2, "not revised")
+    told = [(view.revision, view.status, view.end_reason) for view in role.views("revised") if view]
+    assert told[-2:] == [(1, "ended", "superseded"), (2, "active", None)]
+    role.report("revised", ended="superseded", ended_at=datetime.now(UTC))
+    role.report("revised", revision=2)
+    role.wait(lambda: (v := role.view("revised")) is not None and len(v.counts.answered) == PARTITIONS, "not merged")
+    view = role.view("revised")
+    assert view is not None
+    assert (view.revision, view.status) == (2, "active")
+
+
+def test_an_expired_campaign_ends_and_is_forgotten_when_no_record_of_it_can_return(role: Role) -> None:
+    now = datetime.now(UTC)
+    role.requested(role.song("soon", 7, expires_at=now + timedelta(seconds=1)))
+    role.requested(role.song("long-ago", 7, expires_at=now - timedelta(days=15)))
+    role.report("long-ago")
+    ended = role.wait_for_end("soon", "expired")
+    assert ended.ended_at is not None
+    assert abs((ended.ended_at - now).total_seconds() - 1) < 0.001
+
+    role.wait(lambda: set(role.newest(SONGS_LEDGER, "long-ago")) == {None}, "still in the ledger")
+    assert role.view("long-ago") is None
+    assert "expired" in {view.end_reason for view in role.views("long-ago") if view}
+    assert set(role.newest(SONGS_REPORTS, "long-ago")) == {None}
+    # A report that turns up now brings nothing back.
+    role.report("long-ago", started_at=now - timedelta(days=30))
+    role.report("soon")
+    role.wait(lambda: (v := role.view("soon")) is not None and v.counts.pushed == 36, "not merged")
+    assert role.view("long-ago") is None
+    assert set(role.newest(SONGS_REPORTS, "long-ago")) == {None}
+
+
+def test_a_swap_carries_both_spaces_moves_every_song_and_can_be_rolled_back(role: Role) -> None:
+    active, warm, down = (
+        role.song(f"swap-{what}", number) for number, what in enumerate(("active", "warm", "down"), 8)
+    )
+    role.requested(active)
+    role.promoted(warm)
+    catalogue = next(iter(artifact.load_warm(role.stage.folder / "second").content.song_ids))
+    assert set(role.warm(catalogue)) == {role.first.space, role.second.space}
+    role.take_down(role.song(catalogue))
+    role.wait(lambda: role.warm(catalogue) == {}, "still retrieved")
+
+    role.live(role.second)
+    # Just after the swap, both spaces travel; which one is the main one is the worker's business.
+    both = role.requested(role.song("both", 0))
+    assert space_of(both.vector) == role.second.space
+    assert [space_of(each) for each in both.other_vectors] == [role.first.space]
+    (other,) = encoded(load_encoder(role.stage.folder / "model"), [content_of(role.song("both", 0))])
+    assert both.other_vectors == [other]
+    role.wait(lambda: RE_ANCHORED in role.told("swap-active"), "not re-anchored")
+    moved = dict(role.commands("swap-active"))[RE_ANCHORED]
+    (vector,) = encoded(load_encoder(role.stage.folder / "second"), [content_of(active)])
+    assert moved.vector == vector
+    assert moved.neighbours
+    assert moved.revision == 1
+    role.wait(lambda: role.second.space in role.warm("swap-warm"), "the promoted song was left behind")
+    (vector,) = encoded(load_encoder(role.stage.folder / "second"), [content_of(warm)])
+    assert role.warm("swap-warm")[role.second.space].vector == vector
+    # It was published again with the model, and had been taken down.
+    role.wait(lambda: role.second.space not in role.warm(catalogue), "a swap brought a song back")
+
+    role.live(role.first)
+    role.wait(lambda: role.told("swap-active").count(RE_ANCHORED) == 2, "not re-anchored by the rollback")
+    assert space_of(role.commands("swap-active")[-1][1].vector) == role.first.space
+
+
+def test_what_a_killed_worker_left_undone_is_done_by_the_next(role: Role) -> None:
+    songs = copies(role.stage.songs, 30)
+    songs = [msgspec.structs.replace(song, song_id=f"killed-{song.song_id}") for song in songs]
+    for song in songs:
+        role.upload(song)
+    role.wait(lambda: all(role.told(song.song_id) for song in songs), "not requested")
+    for number, song in enumerate(songs):
+        role.report(song.song_id, counts=Counts(pushed=9, distinct_listeners=5))
+        if number % 10 == 9:
+            role.stage.workers[0].kill()
+    for song in songs:
+        role.wait_for_end(song.song_id, "promoted")
+        assert set(role.told(song.song_id)) == {REQUESTED, PROMOTED}
+        assert list(role.warm(song.song_id)) == [role.first.space]
+        statuses = [view.status for view in role.views(song.song_id) if view]
+        assert statuses == sorted(statuses), "active after the end"
+
+
+def test_two_workers_share_songs_with_their_reports(role: Role) -> None:
+    role.stage.start("songs-2", "songs")
+    role.stage.wait_until_ready()
+    songs = [msgspec.structs.replace(song, song_id=f"shared-{song.song_id}") for song in copies(role.stage.songs, 12)]
+    for song in songs:
+        role.upload(song)
+    role.wait(lambda: all(role.told(song.song_id) for song in songs), "not requested")
+    for song in songs:
+        role.report(song.song_id, counts=Counts(pushed=9, distinct_listeners=5))
+    for song in songs:
+        role.wait_for_end(song.song_id, "promoted")
+    role.stage.workers.pop().stop()
