@@ -21,6 +21,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
 from streams.errors import SettingsError
 from streams.topics import Naming
+from targeting.budget import AT_ONCE
 
 _PREFIX: Final = "COLDSTART_"
 
@@ -200,6 +201,10 @@ class Audience(_Section):
     """Share of a song's pushes that go to candidates by lot, to learn."""
     fair: bool = True
     """Users with unused caps first, so that late songs find some; false: first come, first served."""
+    ranking: Literal["default", "evidence", "i2i2u", "cat", "random"] = "default"
+    """Who stands first at the request; the others are rivals to compare with."""
+    at_once: float = Field(AT_ONCE, ge=0, le=1)
+    """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
     erasure_key: SecretStr = SecretStr("coldstart")
     """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
     all workers. With another key, who was erased before is not recognised in inputs from before the erasure."""

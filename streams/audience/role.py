@@ -24,6 +24,7 @@ from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from targeting.config import Config
 from targeting.partition import Partition
 from targeting.policy import Policy
+from targeting.relevance import Ranking, Relevance
 from targeting.songs import Songs
 from targeting.types import Cap
 
@@ -97,6 +98,8 @@ def how(settings: Audience, obey: bool) -> Config:
     )
     return Config(
         policy=policy if obey else Policy(enabled=False),
+        relevance=Relevance(ranking=Ranking(settings.ranking)),
+        at_once=settings.at_once,
         half=settings.half_vectors,
         erasure_key=settings.erasure_key.get_secret_value().encode(),
     )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targeting.audience import Audience
-from targeting.relevance import Relevance, score
+from targeting.relevance import Ranking, Relevance, score
 from targeting.songs import Songs
 from targeting.types import Match
 
@@ -110,3 +110,56 @@ def test_who_heard_what_is_remembered() -> None:
     songs, audience = audience_of({(0, 1), (0, 2), (3, 2)})
     scored = score(audience, songs, asking([(2, 0.9), (1, 0.5), (4, 0.4)]), Relevance())
     assert {*zip(scored.heard_users.tolist(), scored.heard_songs.tolist(), strict=True)} == {(0, 0), (0, 1), (3, 0)}
+
+
+def ranked(pairs: set[tuple[int, int]], request: Match, ranking: Ranking) -> dict[int, float]:
+    songs, audience = audience_of(pairs)
+    scored = score(audience, songs, request, Relevance(ranking=ranking))
+    return dict(zip(scored.users.tolist(), scored.scores.tolist(), strict=True))
+
+
+RETRIEVED = [(0, 0.9), (1, 0.8), (2, 0.6), (3, 0.5), (4, 0.4), (5, 0.2)]
+
+
+@settings(max_examples=100)
+@given(heard_pairs)
+def test_the_rival_evidence_is_the_share_of_the_similarities_heard(pairs: set[tuple[int, int]]) -> None:
+    heard = {user: [sim for song, sim in RETRIEVED if (user, song) in pairs] for user, _ in pairs}
+    expected = {user: sum(sims) / sum(sim for _, sim in RETRIEVED) for user, sims in heard.items()}
+    found = ranked(pairs, asking(RETRIEVED), Ranking.EVIDENCE)
+    assert found.keys() == expected.keys()
+    assert all(math.isclose(found[user], expected[user], abs_tol=1e-5) for user in expected)
+
+
+@settings(max_examples=100)
+@given(heard_pairs)
+def test_i2i2u_takes_all_listeners_of_the_five_most_similar_songs_alike(pairs: set[tuple[int, int]]) -> None:
+    assert ranked(pairs, asking(RETRIEVED), Ranking.I2I2U) == {user: 1.0 for user, song in pairs if song < 5}
+
+
+@settings(max_examples=100)
+@given(heard_pairs)
+def test_random_takes_everybody_who_has_a_vector_alike(pairs: set[tuple[int, int]]) -> None:
+    # The song without a vector says nothing of its listeners.
+    assert ranked(pairs, asking(RETRIEVED), Ranking.RANDOM) == {user: 1.0 for user, song in pairs if song < 5}
+
+
+def test_cat_is_the_cosine_with_the_centroid_of_the_listeners_for_everybody() -> None:
+    pairs = {(0, 0), (1, 0), (2, 1), (3, 3), (4, 4), (5, 5)}
+    songs, audience = audience_of(pairs)
+    scored = score(audience, songs, asking([(0, 1.0), (1, 0.5)]), Relevance(ranking=Ranking.CAT))
+    assert scored.users.tolist() == [0, 1, 2, 3, 4]
+    vectors = audience.vectors(np.arange(5)).astype(float)
+    # The listeners of song 1 weigh a sixteenth of those of song 0.
+    centre = vectors[0] + vectors[1] + vectors[2] / 16
+    np.testing.assert_allclose(scored.scores, np.maximum(vectors @ centre / np.linalg.norm(centre), 0), atol=1e-4)
+    assert scored.listening().users.tolist() == [0, 1, 2]
+
+
+def test_a_rival_in_another_space_or_without_listeners_does_not_fail() -> None:
+    for ranking in Ranking:
+        for request in (asking([]), asking([(99, 0.9)]), asking(RETRIEVED, "other")):
+            songs, audience = audience_of({(0, 0), (1, 1)})
+            scored = score(audience, songs, request, Relevance(ranking=ranking))
+            assert ((scored.scores >= 0) & (scored.scores <= 1 + 1e-6)).all()
+            assert scored.listening().users.tolist() == scored.users.tolist() or len(scored.heard_users)
