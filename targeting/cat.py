@@ -22,7 +22,8 @@ from scipy import sparse
 
 from targeting import pace, reverse
 from targeting.jagged import Jagged
-from targeting.prototypes import Clustering, bottom, cluster
+from targeting.merging import centroids
+from targeting.prototypes import Clustering, bottom
 from targeting.reverse import Hits
 from targeting.slots import I64, U64, hash64, mixed
 from targeting.types import F32, F64, Prototypes
@@ -58,8 +59,8 @@ class CatConfig:
     centroids: int = 1
     sample: int = 1024
     half_life: float = 1024.0
-    recluster: int = 2048
-    clustering: Clustering = field(default_factory=Clustering)
+    recluster: int = 4096
+    clustering: Clustering = field(default_factory=lambda: Clustering(restarts=1, rounds=2))
 
     def __post_init__(self) -> None:
         if not 1 <= self.centroids <= 127:
@@ -402,9 +403,9 @@ class Cat:
         # One centroid needs no search.
         if how.centroids > 1:
             clustering = replace(how.clustering, prototypes=how.centroids, sample=how.sample)
-            found = cluster(vectors, clustering, int(self._seed[slot]), weights.astype(np.float32))
-            if len(found.vectors):
-                nearest = (vectors @ found.vectors.T).argmax(axis=1)
+            found = centroids(vectors, clustering, int(self._seed[slot]), weights.astype(np.float32))
+            if len(found):
+                nearest = (vectors @ found.T).argmax(axis=1)
         nearest[~vectors.any(axis=1)] = -1
         known = np.flatnonzero(nearest >= 0)
         self._centroid[slot, at] = nearest
