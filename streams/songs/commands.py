@@ -47,7 +47,9 @@ def request(song: Song, matched: Matched, others: Sequence[bytes], budget: int) 
 
 
 def taken_down(song_id: str, song: Song) -> Record:
-    return _packed(_bare(song_id, song), _TAKEN_DOWN, "", song.at)
+    """The song is withdrawn; with a revision of its own, so that no former request can come after it."""
+    command = msgspec.structs.replace(_bare(song_id, song), revision=song.revision)
+    return _packed(command, _TAKEN_DOWN, "", song.ended_at)
 
 
 def promoted(song_id: str, song: Song) -> Record:

@@ -27,8 +27,8 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Attributes:
         revision, id: of the upload served last.
-        asked: the revision with which the audience partitions were last told of it.
-        at: its record's time, Unix seconds.
+        asked: the revision of the last request: partitions report on it.
+        at: when the campaign began: its request's upload's time, Unix seconds.
         expires_at: the end of the campaign's life, Unix seconds.
         upload: the event as JSON, decoded only where it is needed.
         space: where the song's vector stands: that of its requests, or of its warm song.

@@ -182,6 +182,8 @@ async def _update_warm(
 async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
     """The view says so first, because push systems ask it; a warm song can be retrieved no longer."""
     song = _entry(parts, each, space=serving.space, heard=known.heard if known else 0)
+    if known is not None:
+        song = msgspec.structs.replace(song, asked=known.asked, at=known.at)
     reports = list((await parts.reports_of(each.partition, each.song_id)).values())
     sends.append(await parts.show(each.song_id, song, reports))
     sends += await parts.outbox.tell_everyone(commands.taken_down(each.song_id, song))

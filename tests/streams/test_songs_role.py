@@ -310,9 +310,7 @@ def test_an_expired_campaign_ends_and_is_forgotten_when_no_record_of_it_can_retu
 
 
 def test_a_swap_carries_both_spaces_moves_every_song_and_can_be_rolled_back(role: Role) -> None:
-    active, warm, down = (
-        role.song(f"swap-{what}", number) for number, what in enumerate(("active", "warm", "down"), 8)
-    )
+    active, warm = role.song("swap-active", 8), role.song("swap-warm", 9)
     role.requested(active)
     role.promoted(warm)
     catalogue = next(iter(artifact.load_warm(role.stage.folder / "second").content.song_ids))

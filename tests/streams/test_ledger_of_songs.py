@@ -1,0 +1,68 @@
+"""What is remembered of a song, and what it waits for when nobody says anything of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from streams.envelope import Received
+from streams.events import SongUpload
+from streams.songs.ledger import KEPT_S, Song, entry, read, recording, write
+from streams.songs.upkeep import Due, due
+
+START = 1_800_000_000.0
+DAY = 86_400.0
+UPLOAD = SongUpload(song_id="s", revision=3, title="t", tags={"a": 1.0}, recording_id="r")
+
+
+def song(**more: Any) -> Song:
+    made = entry(Received(UPLOAD, "id-3", SongUpload.TYPES[0], START), START, 28)
+    return msgspec.structs.replace(made, space="x", **more)
+
+
+def test_an_entry_holds_its_upload_through_its_record() -> None:
+    found = read(write(song(warm=True, ended="promoted", ended_at=START + 1, heard=4)))
+    assert found == song(warm=True, ended="promoted", ended_at=START + 1, heard=4)
+    assert found is not None
+    assert found.event() == UPLOAD
+    assert recording(found.event()) == "r"
+    assert read(None) is None
+
+
+def test_a_life_is_as_long_as_the_upload_says_or_else_the_settings() -> None:
+    assert song().expires_at == START + 28 * DAY
+    until = msgspec.structs.replace(UPLOAD, expires_at=datetime.fromtimestamp(START + 5, UTC))
+    assert entry(Received(until, "i", SongUpload.TYPES[1], START), START, 28).expires_at == START + 5
+    gone = entry(Received(UPLOAD, "i", SongUpload.TYPES[2], START), START, 28)
+    assert (gone.ended, gone.ended_at) == ("taken-down", START)
+
+
+END = START + 28 * DAY
+
+
+@pytest.mark.parametrize(
+    ("known", "space", "warm_here", "now", "what"),
+    [
+        ({}, "x", False, END - 1, None),
+        ({}, "x", False, END, Due.EXPIRE),
+        ({}, "y", False, END - 1, Due.MOVE),
+        ({"ended": "budget"}, "y", False, END, None),
+        ({"ended": "budget"}, "x", False, END + KEPT_S - 1, None),
+        ({"ended": "budget"}, "x", False, END + KEPT_S, Due.FORGET),
+        ({"ended": "promoted", "warm": True}, "y", False, END - 1, Due.MOVE),
+        ({"ended": "promoted", "warm": True}, "x", True, END + KEPT_S, Due.FORGET),
+        ({"ended": "promoted", "warm": True, "closed": True}, "x", True, END + KEPT_S, None),
+        ({"ended": "promoted", "warm": True, "closed": True}, "y", False, END + KEPT_S, Due.MOVE),
+        ({"ended": "taken-down"}, "y", False, END, None),
+        ({"ended": "taken-down"}, "y", True, END, Due.STAY_DOWN),
+    ],
+)
+def test_what_a_song_waits_for(known: dict[str, Any], space: str, warm_here: bool, now: float, what: Due) -> None:
+    assert due(song(**known), space, warm_here, now) is what
+
+
+def test_an_end_is_remembered_longer_than_uploads_are_retained() -> None:
+    assert KEPT_S == 14 * DAY
