@@ -66,6 +66,8 @@ class Heard:
         songs, weights, times: the new histories, one after the other: slots int32, plays float32, seconds uint32.
         new_users, new_songs: int64, the (user, song) pairs heard for the first time.
         lost_users, lost_songs: int64, the pairs that the cap pushed out.
+        change_at, change_songs, change: int64, int64, float32: by how much each pair's weight changes, with the user as
+            an index into ``users``.
         before, after: float32 (m, d), the users' vectors, of any length, without the batch and with it; the same for
             a user whose vector comes from outside.
         errors: float32 (m,), how far ``after`` may be off by then, as a share of its length; of halves.
@@ -82,6 +84,9 @@ class Heard:
     new_songs: I64
     lost_users: I64
     lost_songs: I64
+    change_at: I64
+    change_songs: I64
+    change: F32
     before: F32
     after: F32
     errors: F32
@@ -106,12 +111,11 @@ class Outside:
 
 @dataclass(slots=True)
 class _Next:
-    """The vectors in the coming space: of the users that are ``made``, bool (n,), as of the songs' ``version``."""
+    """The vectors in the coming space: of the users that are ``made``, bool (n,)."""
 
     space: Space
     arena: Arena
     made: NDArray[np.bool_]
-    version: int
 
 
 class Audience:
@@ -205,15 +209,12 @@ class Audience:
         owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
         changed = np.concatenate([new_songs, old_songs[again], lost_songs])
         change = np.concatenate([self._weights(last[order]), gain, -loss])
-        if outside.any():
-            own = ~outside[owners]
-            owners, changed, change = owners[own], changed[own], change[own]
-        shape = len(each), len(self._songs)
-        after = before + self._space.sums(sparse.csr_matrix((change, (owners, changed)), shape=shape))
-        errors = np.zeros(len(each), np.float32)
-        if self._half:
-            errors = self._arena.errors(each) * _share(before, after)
-            off = ~outside & ~(errors + ROUNDING <= _OFF)
+        own = ~outside[owners] if outside.any() else slice(None)
+        after, errors = self._added(
+            self._space, before, self._arena.errors(each), owners[own], changed[own], change[own]
+        )
+        off = ~outside & _off(errors)
+        if off.any():
             of_off = off[of]
             after[off] = self._sums(self._space, lengths[off], all_songs[of_off], all_times[of_off])
             errors[off] = 0
@@ -227,6 +228,9 @@ class Audience:
             new_songs,
             lost_users,
             lost_songs,
+            owners,
+            changed,
+            change,
             before,
             after,
             errors,
@@ -277,7 +281,7 @@ class Audience:
             # A pair can be new and lost in one batch, so the appending comes first.
             self._listeners.discard(planned.lost_songs, planned.lost_users)
         if self._next:
-            self._next.made[users] = False
+            self._add_next(self._next, planned)
         if planned.version != self._seen_version or (planned.outside != self._outside[users]).any():
             self._make(users)
         elif not planned.outside.any():
@@ -342,47 +346,50 @@ class Audience:
         """
         if self._seen_version == self._songs.version:
             return
-        space, made = self._songs.in_use, self._next
+        space, coming = self._songs.in_use, self._next
+        if coming and coming.space not in (space, self._songs.to_come):
+            coming = None  # it was called off
+        if coming:
+            _, (users,) = self._listeners.gather(coming.space.changed_since(self._seen_version))
+            coming.made[users] = False
         if space is self._space:
             _, (stale,) = self._listeners.gather(space.changed_since(self._seen_version))
-        elif made and made.space is space:
-            self._see_changes(made)
-            self._arena, self._next = made.arena, None
-            stale = np.flatnonzero(~made.made[: self._rows])
+        elif coming and coming.space is space:
+            stale = np.flatnonzero(~coming.made[: self._rows])
+            self._arena, coming = coming.arena, None
         else:
-            self._arena, self._next = Arena(self._rows, space.dimension, self._half), None
+            self._arena = Arena(self._rows, space.dimension, self._half)
             stale = np.arange(self._rows)
         if space is not self._space:
             self._outside[:] = False
-        self._space, self._seen_version = space, self._songs.version
+        self._space, self._next, self._seen_version = space, coming, self._songs.version
         self._make(np.unique(stale).astype(np.int64))
 
     def prepare(self, entries: int = _AT_ONCE) -> bool:
         """Makes vectors in the coming space, if one is coming, for some more users; to be called until it is true.
 
-        Users touched meanwhile are made again, so that it is to be called on until the switch.
+        What users listen to meanwhile is added in both spaces; those are made again whose songs get other vectors. So
+        it is to be called on until the switch.
 
         Args:
             entries: of histories that are summed at most, but one user at least.
 
         Returns:
-            whether all users have theirs. The songs may switch once every audience says so in the same round.
+            whether all users have theirs. The songs may switch once every audience says so in one round.
         """
         self.follow_songs()
-        coming = self._songs.to_come
-        if coming is None:
-            self._next = None
+        space = self._songs.to_come
+        if space is None:
             return True
-        if self._next is None or self._next.space is not coming:
-            arena = Arena(self._rows, coming.dimension, self._half)
-            self._next = _Next(coming, arena, np.zeros(self._rows, bool), self._seen_version)
-        made = self._next
-        self._see_changes(made)
-        missing = np.flatnonzero(~made.made[: self._rows])
+        if self._next is None:
+            arena = Arena(self._rows, space.dimension, self._half)
+            self._next = _Next(space, arena, np.zeros(self._rows, bool))
+        coming = self._next
+        missing = np.flatnonzero(~coming.made[: self._rows])
         most = int(np.searchsorted(np.cumsum(self._heard.lengths(missing)), entries, side="right"))
         users = missing[: max(most, 1)]
-        self._write_sums(made.space, made.arena, users)
-        made.made[users] = True
+        self._write_sums(space, coming.arena, users)
+        coming.made[users] = True
         return len(users) == len(missing)
 
     def history(self, users: I64) -> tuple[I64, NDArray[np.int32], F32, NDArray[np.uint32]]:
@@ -425,13 +432,21 @@ class Audience:
         outside[known] = self._outside[users[known]]
         return outside
 
-    def _see_changes(self, made: _Next) -> None:
-        """Songs changed in a space being prepared: the vectors of their listeners are to be made again."""
-        if made.version == self._songs.version:
-            return
-        _, (users,) = self._listeners.gather(made.space.changed_since(made.version))
-        made.made[users] = False
-        made.version = self._songs.version
+    def _added(self, space: Space, before: F32, errors: F32, at: I64, songs: I64, weights: F32) -> tuple[F32, F32]:
+        """Vectors (n, d) with more of some songs, and how far these may be off; ``at`` are indices into them."""
+        matrix = sparse.csr_matrix((weights, (at, songs)), shape=(len(before), len(self._songs)))
+        after = before + space.sums(matrix)
+        return after, errors * _share(before, after) if self._half else errors
+
+    def _add_next(self, coming: _Next, heard: Heard) -> None:
+        """Adds what was heard to vectors made in the coming space; those that would be too far off are made again."""
+        made = coming.made[heard.users]
+        users, some = heard.users[made], made[heard.change_at]
+        at = (np.cumsum(made) - 1)[heard.change_at[some]]
+        before, errors = coming.arena.read(users), coming.arena.errors(users)
+        after, errors = self._added(coming.space, before, errors, at, heard.change_songs[some], heard.change[some])
+        coming.arena.write(users, after, errors)
+        coming.made[users[_off(errors)]] = False
 
     def _make(self, users: I64) -> None:
         """Sums the histories of users anew, save where the vector comes from outside."""
@@ -496,6 +511,11 @@ def _latest(of: I64, times: NDArray[np.uint32], lengths: I64, most: int) -> NDAr
     keep = np.zeros(len(of), bool)
     keep[order[from_last < most]] = True
     return keep
+
+
+def _off(errors: F32) -> NDArray[np.bool_]:
+    """Which vectors would be too far off once they are rounded again."""
+    return ~(errors + ROUNDING <= _OFF)
 
 
 def _share(before: F32, after: F32) -> F32:
