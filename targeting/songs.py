@@ -7,6 +7,7 @@ from itertools import repeat
 
 import numpy as np
 
+from targeting.arena import directions
 from targeting.calibration import Calibration
 from targeting.slots import I64, U64, grow, hash64
 from targeting.space import Space
@@ -199,5 +200,4 @@ def _units(ids: Sequence[str], vectors: F32, space: Space | None) -> F32:
         raise ValueError("vectors hold a NaN or an infinity")
     if space and rows.shape[1] != space.dimension:
         raise ValueError(f"space {space.name!r} has {space.dimension} dimensions, the vectors have {rows.shape[1]}")
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
+    return directions(rows)

@@ -24,9 +24,11 @@ class Space:
     def __init__(self, name: str | None, units: F32, songs: int) -> None:
         """``units`` float32 (n, d), unit or zero, decide the axes; no song has a vector before :meth:`put`."""
         self.name = name
-        self._axes = axes(units[units.any(axis=1)])
+        some = units.any(axis=1)
+        self._axes = axes(units if some.all() else units[some])
         self._vectors = np.zeros((songs, units.shape[1]), np.float32)
         self._changed_in = np.zeros(songs, np.int64)
+        self._any = False
 
     @property
     def dimension(self) -> int:
@@ -44,6 +46,10 @@ class Space:
         """
         # A product may round a row differently when it has other rows beside it.
         stretched = units @ self._axes
+        if not self._any:
+            # All of them are new: a catalogue is large, and there is nothing to compare it with.
+            self._vectors[slots], self._changed_in[slots], self._any = stretched, version, True
+            return
         moved = np.abs(self._vectors[slots] - stretched).max(axis=1, initial=0) > _SAME
         self._changed_in[slots[moved]] = version
         self._vectors[slots[moved]] = stretched[moved]
