@@ -1,50 +1,49 @@
-"""What is remembered of a song that asked for its audience?"""
+"""What is remembered of a song that asked for its audience?
+
+Two records: the request, which stays as it came, and the account, small, which changes with every push and listen.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from targeting import prototypes
-from targeting.types import Account, End, Match, Prototypes
+from targeting.types import Account, Counts, End, Match, Prototypes
 
-_VERSION = b"\x01"
+_VERSION = b"\x02"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A song's campaign in one partition. ``pushed`` and ``listened`` go on over revisions.
-
-    ``prototypes`` are all of them, the small ones too; the song's own vector stands beside them in ``match``.
-    """
+    """A song's campaign in one partition. ``counts`` go on over revisions."""
 
     match: Match
-    candidates: int
-    pushed: int
-    listened: int
-    prototypes: Prototypes
+    counts: Counts = field(default_factory=Counts)
     ended: End | None = None
     ended_at: float = 0.0
 
-    def account(self) -> Account:
-        """What may be told outside."""
+    def account(self, found: Prototypes | None = None) -> Account:
+        """What may be told outside, with the campaign's prototypes as they stand."""
+        none = Prototypes(np.zeros((0, len(self.match.vector)), np.float32), np.zeros(0, np.int64))
         return Account(
             song_id=self.match.song_id,
             revision=self.match.revision,
             space=self.match.space,
-            candidates=self.candidates,
-            pushed=self.pushed,
-            listened=self.listened,
-            prototypes=prototypes.shown(self.prototypes),
+            counts=self.counts,
+            prototypes=prototypes.shown(found) if found else none,
             ended=self.ended,
             started_at=self.match.requested_at,
             ended_at=self.ended_at,
         )
 
 
-class _Record(msgspec.Struct, array_like=True):
+class _Request(msgspec.Struct, array_like=True):
     song_id: str
     revision: int
     recording: str
@@ -60,24 +59,24 @@ class _Record(msgspec.Struct, array_like=True):
     explicit: bool
     territories: tuple[str, ...]
     available_from: float
-    candidates: int
-    pushed: int
-    listened: int
-    prototypes: bytes
-    members: bytes
+    others: tuple[tuple[str, bytes], ...]
+
+
+class _Account(msgspec.Struct, array_like=True):
+    counts: Counts
     ended: End | None
     ended_at: float
 
 
-_decoder = msgspec.msgpack.Decoder(_Record)
 _encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(_Request)
+_accounts = msgspec.msgpack.Decoder(_Account)
 
 
-def encode(campaign: Campaign) -> bytes:
-    """The record: a version byte and MessagePack; arrays are raw little-endian float32 and int64."""
-    match = campaign.match
+def encode_request(match: Match) -> bytes:
+    """The request's record: a version byte and MessagePack; vectors are raw little-endian float32."""
     return _VERSION + _encoder.encode(
-        _Record(
+        _Request(
             song_id=match.song_id,
             revision=match.revision,
             recording=match.recording,
@@ -91,58 +90,60 @@ def encode(campaign: Campaign) -> bytes:
             # A whole number of seconds may come as an int, which MessagePack would tell from the float read back.
             requested_at=float(match.requested_at),
             expires_at=float(match.expires_at),
-            available_from=float(match.available_from),
             explicit=match.explicit,
             territories=match.territories,
-            candidates=campaign.candidates,
-            pushed=campaign.pushed,
-            listened=campaign.listened,
-            prototypes=campaign.prototypes.vectors.astype("<f4").tobytes(),
-            members=campaign.prototypes.members.astype("<i8").tobytes(),
-            ended=campaign.ended,
-            ended_at=float(campaign.ended_at),
+            available_from=float(match.available_from),
+            others=tuple((space, vector.astype("<f4").tobytes()) for space, vector in match.others),
         )
     )
 
 
-def decode(record: bytes) -> Campaign:
-    """The inverse of :func:`encode`.
+def encode_account(campaign: Campaign) -> bytes:
+    """The account's record: a version byte and MessagePack."""
+    return _VERSION + _encoder.encode(_Account(campaign.counts, campaign.ended, float(campaign.ended_at)))
+
+
+def decode_request(record: bytes) -> Match:
+    """The inverse of :func:`encode_request`.
 
     Raises:
         ValueError: a record of another version, or broken.
     """
+    stored = _read(_requests, record)
+    return Match(
+        song_id=stored.song_id,
+        revision=stored.revision,
+        recording=stored.recording,
+        title=stored.title,
+        artist_ids=stored.artist_ids,
+        space=stored.space,
+        vector=np.frombuffer(stored.vector, "<f4"),
+        neighbours=stored.neighbours,
+        similarities=np.frombuffer(stored.similarities, "<f4"),
+        budget=stored.budget,
+        requested_at=stored.requested_at,
+        expires_at=stored.expires_at,
+        explicit=stored.explicit,
+        territories=stored.territories,
+        available_from=stored.available_from,
+        others=tuple((space, np.frombuffer(vector, "<f4")) for space, vector in stored.others),
+    )
+
+
+def decode_account(record: bytes) -> tuple[Counts, End | None, float]:
+    """Counts, why the campaign ended and when.
+
+    Raises:
+        ValueError: a record of another version, or broken.
+    """
+    stored = _read(_accounts, record)
+    return stored.counts, stored.ended, stored.ended_at
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], record: bytes) -> T:
     if record[:1] != _VERSION:
         raise ValueError(f"a campaign record of version {record[:1]!r}")
     try:
-        stored = _decoder.decode(record[1:])
+        return decoder.decode(record[1:])
     except msgspec.DecodeError as error:
         raise ValueError(f"a broken campaign record: {error}") from error
-    vector = np.frombuffer(stored.vector, "<f4")
-    return Campaign(
-        match=Match(
-            song_id=stored.song_id,
-            revision=stored.revision,
-            recording=stored.recording,
-            title=stored.title,
-            artist_ids=stored.artist_ids,
-            space=stored.space,
-            vector=vector,
-            neighbours=stored.neighbours,
-            similarities=np.frombuffer(stored.similarities, "<f4"),
-            budget=stored.budget,
-            requested_at=stored.requested_at,
-            expires_at=stored.expires_at,
-            explicit=stored.explicit,
-            territories=stored.territories,
-            available_from=stored.available_from,
-        ),
-        candidates=stored.candidates,
-        pushed=stored.pushed,
-        listened=stored.listened,
-        prototypes=Prototypes(
-            np.frombuffer(stored.prototypes, "<f4").reshape(-1, len(vector)),
-            np.frombuffer(stored.members, "<i8"),
-        ),
-        ended=stored.ended,
-        ended_at=stored.ended_at,
-    )

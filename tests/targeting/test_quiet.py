@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
@@ -19,8 +20,8 @@ NIGHT = Quiet(22 * 60, 7 * 60)
 spans = st.lists(st.builds(Quiet, st.integers(0, 1439), st.integers(0, 1440)), max_size=4).map(tuple)
 # Half the moments lie around the nights in which European and American clocks change.
 moments = st.integers(1_735_700_000, 1_767_200_000) | st.builds(
-    lambda day, after: int(datetime(*day, tzinfo=UTC).timestamp()) + after,
-    st.sampled_from([(2025, 3, 9), (2025, 3, 30), (2025, 10, 26), (2025, 11, 2), (2025, 4, 5), (2025, 10, 4)]),
+    lambda day, after: int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) + after,
+    st.sampled_from(["2025-03-09", "2025-03-30", "2025-04-05", "2025-10-04", "2025-10-26", "2025-11-02"]),
     st.integers(-43_200, 86_400),
 )
 
@@ -40,7 +41,7 @@ def back_within(time: float, zone: str, until: float) -> bool:
         datetime.fromtimestamp(each, ZoneInfo(zone)).utcoffset() or timedelta()
         for each in range(int(time), int(min(until, time + 200_000)) + 900, 900)
     ]
-    return any(later < earlier for earlier, later in zip(offsets, offsets[1:], strict=False))
+    return any(later < earlier for earlier, later in pairwise(offsets))
 
 
 @settings(max_examples=300)
