@@ -1,27 +1,73 @@
-"""A request arrives: who gets the song, and why?"""
+"""A song and its candidates: who gets it, and why?"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targeting.calibration import Calibration
+from targeting.caps import Room
+from targeting.interest import Interest
+from targeting.policy import Consent, Policy, fairness, held_out
 from targeting.relevance import Scored
-from targeting.slots import I64, Slots, mixed
-from targeting.types import Match, Push, Why
+from targeting.slots import I64, U64, hash64, mixed
+from targeting.types import F32, F64, Mark, Match, Preferences, Push, Tier, Why
 
 # Songs named as the reason of a push.
 _NAMED = 5
 
+# Mixed into the lot that explores, so that it is another one than that of equal scores.
+_EXPLORING = 0x5851F42D4C957F2D
+
+# Candidates looked at beyond the number wanted, before caps and quiet hours refuse some of them.
+_SPARE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The users who get a song, best first, as rows int64 (n,), and the pushes that tell them."""
+    """Who gets a song, best first, and who is held out; by row.
+
+    Attributes:
+        users: int64 (n,), those pushed and those held out.
+        at: float64 (n,), the ``not_before`` of each.
+        marks: uint16 (n,), HELD_OUT or EXPLORED or nothing.
+        pushes: those pushed, as they are told.
+    """
 
     users: I64
+    at: F64
+    marks: NDArray[np.uint16]
     pushes: list[Push]
+
+
+class Ids(Protocol):
+    """Who the rows are."""
+
+    def id_of(self, row: int) -> str: ...
+
+    def hashes(self, rows: I64) -> U64:
+        """The :func:`targeting.slots.hash64` of their ids, uint64 (n,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """What every decision of a batch looks at. ``preferences`` are obeyed already but not applied yet."""
+
+    now: float
+    policy: Policy
+    users: Ids
+    consent: Consent
+    preferences: Mapping[int, Preferences | None]
+    interest: Interest
+    room: Room
+    calibration: Calibration | None
+    least_chance: float
 
 
 def choose(
@@ -29,55 +75,168 @@ def choose(
     scored: Scored,
     allowed: NDArray[np.bool_],
     most: int,
-    users: Slots,
-    song_hash: int,
-    calibration: Calibration | None = None,
-    least_chance: float = 0.0,
+    by: Deciding,
+    tier: Tier = Tier.INITIAL,
+    prototypes: NDArray[np.int64] | None = None,
 ) -> Chosen:
-    """The best ``most`` of the allowed candidates. A score of zero is no reason to push.
+    """The best ``most`` of the allowed candidates, and those among the better ones who are held out.
 
-    With a ``calibration``, pushes tell the chance of a listen, and nobody is pushed whose chance is less than
-    ``least_chance``. A song that is scored by one sign alone has no chances.
+    Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.interest`) and discounted where
+    the user's cap is partly used (:func:`targeting.policy.fairness`). A score of zero is no reason to push. A share of
+    the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the song's life refuse is passed over.
 
-    Of equal scores the smaller hash of (user, song) wins: for each song another user, and the same one after
+    With a calibration, pushes tell the chance of a listen, and nobody is pushed whose chance, divided by the
+    boundary, is less than ``least_chance``. A song that is scored by one sign alone has no chances.
+
+    Of equal ranks the smaller hash of (user, song) wins: for each song another user, and the same one after
     a restart, whatever row the user has then.
+
+    Args:
+        prototypes: which prototype each candidate is near, int64 (n,), for those who came later.
     """
-    calibration = calibration if scored.both else None
-    least = calibration.least_score(least_chance) if calibration else 0.0
-    eligible = np.flatnonzero(allowed & (scored.scores > 0) & (scored.scores >= least))
+    calibration = by.calibration if scored.both else None
+    told = calibration.chance(scored.scores) if calibration else scored.scores
+    boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(len(told), np.float32)
+    least = by.least_chance if calibration else 0.0
+    eligible = np.flatnonzero(allowed & (scored.scores > 0) & (told / boundaries >= least))
     if most <= 0 or not len(eligible):
-        return Chosen(np.zeros(0, np.int64), [])
-    scores = scored.scores[eligible]
-    if most < len(eligible):
-        last = np.partition(scores, len(scores) - most)[len(scores) - most]
-        eligible = eligible[scores >= last]
-        scores = scored.scores[eligible]
-    ties = mixed(users.hashes(scored.users[eligible]), song_hash)
-    best = eligible[np.lexsort((ties, -scores))[:most]]
-    return Chosen(scored.users[best], _pushes(match, scored, best, users, calibration))
+        return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+    song_hash, artist = song_and_artist(match)
+    hashes = by.users.hashes(scored.users[eligible])
+    # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
+    start = max(by.now, math.ceil(match.available_from))
+    worth = scored.scores[eligible] / boundaries[eligible]
+    if by.policy.enabled and by.policy.fair:
+        worth = worth * fairness(*by.room.used(scored.users[eligible], np.full(len(eligible), start)))
+    lots = mixed(hashes, song_hash)
+    by_lot = _by_lot(most, by.policy, int(lots.min()))
+    best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
+    marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
+    if by_lot:
+        rest = np.setdiff1d(np.arange(len(eligible)), best)
+        none = np.zeros(len(rest))
+        others = mixed(hashes[rest], song_hash ^ _EXPLORING)
+        more, later, more_out = _first(
+            match, scored.users[eligible[rest]], hashes[rest], none, others, by_lot, start, artist, by
+        )
+        best, when = np.concatenate([best, rest[more]]), np.concatenate([when, later])
+        marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
+    chosen = eligible[best]
+    pushed = (marks & Mark.HELD_OUT) == 0
+    why = np.where(marks & Mark.EXPLORED, Why.EXPLORATION, _why(scored, chosen, prototypes))
+    pushes = _pushes(
+        match,
+        scored,
+        chosen[pushed],
+        told,
+        why[pushed],
+        when[pushed],
+        boundaries,
+        by.users,
+        calibration,
+        tier,
+        prototypes,
+    )
+    return Chosen(scored.users[chosen], when, marks, pushes)
 
 
-def _pushes(match: Match, scored: Scored, best: I64, users: Slots, calibration: Calibration | None) -> list[Push]:
+def song_and_artist(match: Match) -> tuple[int, int]:
+    """The 64-bit hashes of the song and of its primary artist (of no artist: its own)."""
+    song, artist = hash64([match.song_id, match.artist_ids[0] if match.artist_ids else match.song_id])
+    return int(song), int(artist)
+
+
+def _first(
+    match: Match,
+    rows: I64,
+    hashes: NDArray[np.uint64],
+    rank: NDArray[np.float64] | F32,
+    lots: NDArray[np.uint64],
+    most: int,
+    start: float,
+    artist: int,
+    by: Deciding,
+) -> tuple[I64, F64, NDArray[np.bool_]]:
+    """The first ``most`` by (rank, lot) who can be disturbed, and those held out who stand before the last of them.
+
+    Returns:
+        indices into ``rows`` in order, when each may be disturbed, and who is held out.
+    """
+    if most <= 0:
+        return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_)
+    look = 2 * most + _SPARE
+    while True:
+        block = np.arange(len(rows))
+        if look < len(rows):
+            # All of the last rank that is looked at: which of equals come first is the lot's to say.
+            block = np.flatnonzero(rank <= np.partition(rank, look)[look])
+        block = block[np.lexsort((lots[block], rank[block]))]
+        when = by.consent.not_before(rows[block], start, by.preferences)
+        fits = when < match.expires_at
+        fits &= by.room.fits(rows[block], np.where(fits, when, start), artist)
+        block, when = block[fits], when[fits]
+        out = held_out(hashes[block], match.song_id, by.policy) if by.policy.enabled else np.zeros(len(block), np.bool_)
+        enough = int(np.searchsorted(np.cumsum(~out), most))
+        if enough < len(block):
+            last = enough + 1
+            return block[:last], when[:last], out[:last]
+        if look >= len(rows):
+            return block, when, out
+        look *= 4
+
+
+def _by_lot(most: int, policy: Policy, chance: int) -> int:
+    """How many of the pushes explore: the share, rounded up or down by lot, so that small budgets explore too."""
+    if not policy.enabled:
+        return 0
+    return int(most * policy.exploration + (chance % 2**20) / 2**20)
+
+
+def _why(scored: Scored, chosen: I64, prototypes: NDArray[np.int64] | None) -> NDArray[np.str_]:
+    if prototypes is not None:
+        return np.where(prototypes[chosen] >= 0, Why.PROTOTYPE, Why.DIRECT)
+    return np.where(scored.evidence[chosen] > scored.direct[chosen], Why.EVIDENCE, Why.DIRECT)
+
+
+def _pushes(
+    match: Match,
+    scored: Scored,
+    best: I64,
+    told: F32,
+    why: NDArray[np.str_],
+    when: F64,
+    boundaries: F32,
+    users: Ids,
+    calibration: Calibration | None,
+    tier: Tier,
+    prototypes: NDArray[np.int64] | None,
+) -> list[Push]:
     heard: dict[int, list[int]] = {user: [] for user in scored.users[best].tolist()}
-    mine = np.zeros(int(scored.users[-1]) + 1, np.bool_)
-    mine[scored.users[best]] = True
-    at = np.flatnonzero(mine[scored.heard_users])
-    # Loudest first, so that the first five that a user heard are the reason.
-    at = at[np.argsort(-scored.speaks[scored.heard_songs[at]], kind="stable")]
-    for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
-        heard[user].append(song)
-    told = scored.scores[best]
-    if calibration:
-        told = calibration.chance(told)
-    by_evidence = scored.evidence[best] > scored.direct[best]
+    if len(best) and len(scored.heard_users):
+        mine = np.zeros(int(max(scored.users.max(), scored.heard_users.max())) + 1, np.bool_)
+        mine[scored.users[best]] = True
+        at = np.flatnonzero(mine[scored.heard_users])
+        # Loudest first, so that the first five that a user heard are the reason.
+        at = at[np.argsort(-scored.speaks[scored.heard_songs[at]], kind="stable")]
+        for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
+            heard[user].append(song)
+    near = prototypes[best].tolist() if prototypes is not None else [-1] * len(best)
+    columns = zip(
+        scored.users[best].tolist(), told[best].tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
+        strict=True,
+    )  # fmt: skip
     return [
         Push(
             match=match,
             user_id=users.id_of(user),
             score=score,
-            why=Why.EVIDENCE if evidence else Why.DIRECT,
+            why=Why(reason),
             songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
+            not_before=at_time,
+            prototype=prototype if prototype >= 0 else None,
             calibrated=calibration is not None,
+            tier=tier,
+            boundary=boundary,
         )
-        for user, score, evidence in zip(scored.users[best].tolist(), told.tolist(), by_evidence.tolist(), strict=True)
+        for user, score, reason, at_time, boundary, prototype in columns
     ]

@@ -1,0 +1,166 @@
+"""Room under caps, held to a count over every span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from targeting.caps import Room
+from targeting.ledger import Added, Ledger
+from targeting.policy import Consent, Policy
+from targeting.types import Cap, Mark, Preferences
+
+NOW = 1_700_000_000.0
+HOUR = 3600.0
+NOBODY = np.zeros(0, np.int64)
+
+
+class Driver:
+    """Decisions of batches, each committed at the end of its batch."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.consent, self.ledger = policy, Consent(policy), Ledger()
+        self.added = Added()
+        self.recordings = 0
+
+    def room(self, staged: Mapping[int, Preferences | None] | None = None, forgotten: Sequence[int] = ()) -> Room:
+        gone = np.asarray(forgotten, np.int64)
+        return Room(self.policy, self.consent, self.ledger, staged or {}, self.added, gone)
+
+    def tell(self, user: int, at: float, artist: int = 0, marks: int = 0) -> None:
+        self.recordings += 1
+        times, bits = np.asarray([at], np.float64), np.asarray([marks], np.uint16)
+        self.added.add(np.asarray([user]), self.recordings, artist, times, bits)
+
+    def commit(self) -> None:
+        entries = self.ledger.plan(self.added, None, NOW)
+        if entries:
+            self.ledger.apply(entries)
+        self.added = Added()
+
+    def fits(self, user: int, at: float, artist: int = 0, **room: Sequence[int]) -> bool:
+        return bool(self.room(**room).fits(np.asarray([user]), np.asarray([at]), artist)[0])  # type: ignore[arg-type]
+
+
+def fullest(times: Sequence[float], span: float) -> int:
+    """The most that any half-open span holds; one that starts with a push is enough to look at."""
+    return max((sum(start <= each < start + span for each in times) for start in times), default=0)
+
+
+asked = st.lists(
+    st.tuples(st.integers(0, 2), st.floats(0, 40 * HOUR), st.integers(0, 1), st.booleans(), st.booleans()), max_size=60
+)
+
+
+@settings(deadline=None)
+@given(asked, st.integers(0, 10), st.sampled_from([1.0, 6.0, 24.0]), st.integers(1, 3))
+def test_no_span_ever_holds_more_than_the_cap_in_whatever_order_it_is_decided(
+    batch: list[tuple[int, float, int, bool, bool]], pushes: int, hours: float, by_artist: int
+) -> None:
+    driver = Driver(Policy(cap=Cap(pushes, hours), artist_cap=Cap(by_artist, 12.0)))
+    told: dict[int, list[tuple[float, int]]] = {user: [] for user in range(3)}
+    # Moments come in any order, because some are deferred; they are whole seconds but for those of now.
+    for user, at, artist, out, commit in batch:
+        moment = NOW + np.ceil(at)
+        if driver.fits(user, moment, artist):
+            driver.tell(user, moment, artist, Mark.HELD_OUT if out else 0)
+            if not out:
+                told[user].append((moment, artist))
+        if commit:
+            driver.commit()
+    for mine in told.values():
+        assert fullest([at for at, _ in mine], hours * HOUR) <= pushes
+        for artist in (0, 1):
+            assert fullest([at for at, by in mine if by == artist], 12 * HOUR) <= by_artist
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 30 * HOUR), max_size=40).map(sorted), st.integers(1, 3))
+def test_parts_of_seconds_do_not_end_a_span_early(moments: list[float], pushes: int) -> None:
+    driver, told = Driver(Policy(cap=Cap(pushes, 1.0))), list[float]()
+    for moment in moments:
+        if driver.fits(0, NOW + moment):
+            driver.tell(0, NOW + moment)
+            told.append(NOW + moment)
+            driver.commit()
+    assert fullest(told, HOUR) <= pushes
+
+
+def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> None:
+    driver = Driver(Policy(cap=Cap(1, 24.0)))
+    driver.tell(0, NOW)
+    driver.commit()
+    day = 24 * HOUR
+    assert [driver.fits(0, NOW + after) for after in (-day, 1 - day, 0, day - 1, day)] == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+
+
+def test_decisions_of_the_same_batch_count() -> None:
+    driver = Driver(Policy(cap=Cap(2, 1.0)))
+    driver.tell(0, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW)
+    driver.tell(1, NOW)
+    assert not driver.fits(0, NOW)
+    assert driver.fits(1, NOW)
+
+
+def test_who_is_held_out_has_as_much_room_as_before() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver.tell(0, NOW, marks=Mark.HELD_OUT)
+    assert driver.fits(0, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW, marks=Mark.EXPLORED)
+    assert not driver.fits(0, NOW)
+
+
+def test_an_artist_is_capped_beside_all_the_others() -> None:
+    driver = Driver(Policy(artist_cap=Cap(1, 24.0)))
+    driver.tell(0, NOW, artist=7)
+    for _ in range(2):  # in the batch, and when it is committed
+        assert not driver.fits(0, NOW, artist=7)
+        assert driver.fits(0, NOW, artist=8)
+        assert driver.fits(1, NOW, artist=7)
+        driver.commit()
+
+
+def test_of_who_is_forgotten_nothing_counts() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver.tell(0, NOW)
+    driver.tell(1, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW, forgotten=[0])
+    assert not driver.fits(1, NOW, forgotten=[0])
+
+
+def test_a_users_own_cap_comes_before_the_defaults_and_the_policys() -> None:
+    driver = Driver(Policy(default=Preferences("", cap=Cap(5, 2.0)), cap=Cap(9, 9.0)))
+    driver.consent.apply({1: Preferences("b", cap=Cap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
+    users, at = np.arange(5), np.full(5, NOW)
+    staged = {3: Preferences("d", cap=Cap(2, 1.0)), 1: None}
+    assert driver.room().used(users, at)[1].tolist() == [5, 0, 5, 5, 5]
+    assert driver.room(staged).used(users, at)[1].tolist() == [5, 5, 5, 2, 5]
+    assert not driver.room().fits(users, at, 0)[1]
+
+
+def test_without_caps_or_switched_off_everybody_fits() -> None:
+    for policy in (Policy(), Policy(enabled=False, cap=Cap(0, 1.0), artist_cap=Cap(0, 1.0))):
+        driver = Driver(policy)
+        for _ in range(20):
+            driver.tell(0, NOW)
+        driver.commit()
+        used, pushes = driver.room().used(np.asarray([0]), np.asarray([NOW]))
+        assert (used.tolist(), pushes.tolist()) == ([0], [np.inf])
+        assert driver.fits(0, NOW)
+
+
+def test_of_nobody_nothing_is_asked() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0)))
+    driver.tell(0, NOW)
+    assert driver.room().fits(NOBODY, np.zeros(0), 0).tolist() == []
