@@ -5,8 +5,7 @@ them or the song itself is wanted. A deterministic sample of the audience (:func
 clustered; then every member whose vector changes takes its old share out of its centroid and puts a new one into the
 nearest; what was put in later weighs more. Re-clustering the sample's vectors as they are begins anew.
 
-All campaigns lie stacked in arrays, and a batch moves them all at once. Shares are whole numbers kept in float64, so
-that adding and taking out are exact: in any order, and with nothing left behind of a share that was taken out.
+All campaigns lie stacked in arrays (:mod:`targeting.shares`), and a batch moves them all at once.
 """
 
 from __future__ import annotations
@@ -18,26 +17,19 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from targeting import pace, reverse
 from targeting.jagged import Jagged
 from targeting.merging import centroids
 from targeting.prototypes import Clustering, bottom
 from targeting.reverse import Hits
+from targeting.shares import HEAVIEST, MOST_MEMBERS, Shares, units
 from targeting.slots import I64, U64, hash64, mixed
 from targeting.types import F32, F64, Prototypes
 
-# A share is a vector in steps of 1 / _FINE, times a weight of up to _HEAVIEST, times 2 for each half-life passed since
-# the clustering, up to _HALF_LIVES of them (later ones decay nothing: by then the sample is to be clustered again).
-# 16 + 10 + 12 bits, and 15 for as many members as a sample may have, are the 53 that float64 counts in exactly.
-_FINE = 1 << 16
-_HEAVIEST = 1 << 10
-_HALF_LIVES = 12
-_MOST_MEMBERS = 1 << 15
-
 _VERSION = b"\x01"
-_NUMBERS = 8  # of a campaign, see Cat._numbers
+# What pace.thresholds asks for: first, scale, budget, remaining, opened, ends.
+_SPENDING, _REMAINING = 6, 3
 _MEMBER = np.dtype([("user", "<u8"), ("share", "<u4"), ("weight", "<u2"), ("centroid", "i1")])
 
 
@@ -65,8 +57,8 @@ class CatConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.centroids <= 127:
             raise ValueError(f"centroids={self.centroids}: 1 to 127")
-        if not 1 <= self.sample <= _MOST_MEMBERS:
-            raise ValueError(f"sample={self.sample}: 1 to {_MOST_MEMBERS}")
+        if not 1 <= self.sample <= MOST_MEMBERS:
+            raise ValueError(f"sample={self.sample}: 1 to {MOST_MEMBERS}")
         if not self.half_life > 0 or self.recluster < 1:
             raise ValueError(f"half_life={self.half_life}, recluster={self.recluster}: more than 0")
 
@@ -107,29 +99,18 @@ class Cat:
     campaigns whose records must be written again.
     """
 
-    _own: F32
-    _sums: F64
-    _counts: NDArray[np.int32]
-    _stands: I64
+    # By campaign, and member. Of a place that is free: -1.
     _member: I64
     _rank: U64
-    _weight: NDArray[np.uint16]
-    _share: NDArray[np.uint32]
-    _centroid: NDArray[np.int8]
+    # By campaign.
     _seed: U64
-    _events: F64
-    _scale: F64
-    _first: F64
-    _step: F64
-    _budget: F64
-    _remaining: F64
-    _opened: F64
-    _ends: F64
+    _scale: F64  # from weights to whole numbers
+    _spending: F64  # (A, 6): the arguments of pace.thresholds
 
     def __init__(self, dimension: int, how: CatConfig, users: Users) -> None:
         self.how = how
-        self._dimension = dimension
         self._users = users
+        self._shares = Shares(dimension, how.centroids, how.sample, how.half_life)
         self._slot_of: dict[str, int] = {}
         self._keys: list[str | None] = []
         # For each user the places, campaign * sample + member, that the user has.
@@ -173,20 +154,17 @@ class Cat:
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
         slot = self._take(key)
-        self._own[slot], self._seed[slot] = own, seed
-        self._budget[slot] = self._remaining[slot] = spend.budget
-        self._opened[slot], self._ends[slot] = spend.opened, spend.ends
+        self._shares.own[slot], self._seed[slot] = own, seed
         hashes = self._users.hashes(users)
-        chosen = bottom(hashes, self._salt(key), self.how.sample)
-        heaviest = float(weights[chosen].max(initial=0)) or 1.0
-        self._scale[slot] = _HEAVIEST / heaviest
-        self._enrol(
-            slot, np.arange(len(chosen)), users[chosen], mixed(hashes[chosen], self._salt(key)), weights[chosen]
-        )
-        self._cluster(slot, np.arange(len(chosen)), vectors[chosen])
-        scores = (spend.everyone @ self._prototypes[:, slot].T).max(axis=1, initial=-np.inf)
-        first = pace.opening(scores[spend.everyone.any(axis=1)], spend.budget / max(spend.users, 1))
-        self._first[slot], self._step[slot] = first.first, first.scale
+        chosen = bottom(hashes, _salt(key), self.how.sample)
+        self._scale[slot] = HEAVIEST / (float(weights[chosen].max(initial=0)) or 1.0)
+        at = np.arange(len(chosen))
+        self._enrol(slot, at, users[chosen], mixed(hashes[chosen], _salt(key)), weights[chosen])
+        self._cluster(slot, at, vectors[chosen])
+        known = spend.everyone[spend.everyone.any(axis=1)]
+        scores = (known @ self._shares.prototypes[:, slot].T).max(axis=1)
+        first = pace.opening(scores, spend.budget / max(spend.users, 1))
+        self._spending[slot] = first.first, first.scale, spend.budget, spend.budget, spend.opened, spend.ends
 
     def close(self, key: str) -> None:
         """Ends a campaign. Its place is taken by the next one.
@@ -197,21 +175,17 @@ class Cat:
         slot = self._slot_of.pop(key)
         self._keys[slot] = None
         self._leave(slot, np.flatnonzero(self._member[slot] >= 0))
-        for column in self._columns:
-            if column is self._member:
-                continue
-            column[slot] = 0
-        self._prototypes[:, slot] = 0
+        self._spending[slot] = 0
+        self._shares.clear(slot)
 
     def remain(self, key: str, pushes: int) -> None:
         """Tells how many pushes of the budget are left."""
-        self._remaining[self._slot_of[key]] = pushes
+        self._spending[self._slot_of[key], _REMAINING] = pushes
 
     def thresholds(self, now: float) -> F32:
         """The score that is enough in each campaign, float32 (A,), by place; infinite: nobody is wanted."""
-        return pace.thresholds(
-            self._first, self._step, self._budget, self._remaining, self._opened, self._ends, now
-        )  # fmt: skip
+        first, scale, budget, remaining, opened, ends = self._spending[: len(self._keys)].T
+        return pace.thresholds(first, scale, budget, remaining, opened, ends, now)
 
     def score(self, vectors: F32, now: float) -> Hits:
         """Who is wanted by which campaigns: the mean of the cosines to the song and to the nearest centroid.
@@ -223,8 +197,7 @@ class Cat:
             Pairs at or above the campaign's threshold; ``campaigns`` are for :meth:`key`. More may be wanted at once
             than pushes are left: the best are to be taken first.
         """
-        count = len(self._keys)
-        return reverse.hits(vectors, self._prototypes[:, :count], self.thresholds(now)[:count])
+        return reverse.hits(vectors, self._shares.prototypes[:, : len(self._keys)], self.thresholds(now))
 
     def observe(self, users: I64, old: F32, new: F32) -> None:
         """Members' vectors changed: int64 (m,), each once; float32 (m, d) before and after, zero rows for none."""
@@ -233,8 +206,8 @@ class Cat:
         if not len(places):
             return
         slots = places // self.how.sample
-        self._events += np.bincount(slots, minlength=len(self._events))
-        self._move(places, np.repeat(order, lengths), old, new)
+        self._shares.events += np.bincount(slots, minlength=len(self._shares.events))
+        self._shares.move(places, np.repeat(order, lengths), old, new)
 
     def join(self, key: str, users: I64, vectors: F32, weights: F32) -> None:
         """Further listeners, as in :meth:`open`: members from now on if their hashes are low enough.
@@ -245,7 +218,7 @@ class Cat:
         users, first = np.unique(users, return_index=True)
         fresh = ~np.isin(users, self._member[slot])
         users, vectors, weights = users[fresh], vectors[first[fresh]], weights[first[fresh]]
-        ranks = mixed(self._users.hashes(users), self._salt(key))
+        ranks = mixed(self._users.hashes(users), _salt(key))
         there = np.flatnonzero(self._member[slot] >= 0)
         # The lowest of both, those who are there before those who come.
         lowest = np.argsort(np.concatenate([self._rank[slot, there], ranks]), kind="stable")[: self.how.sample]
@@ -256,13 +229,13 @@ class Cat:
             return
         if len(out):
             gone = self._users.vectors(self._member[slot, out])
-            self._move(slot * self.how.sample + out, np.arange(len(out)), gone, np.zeros_like(gone))
+            self._shares.move(slot * self.how.sample + out, np.arange(len(out)), gone, np.zeros_like(gone))
             self._leave(slot, out)
         at = np.flatnonzero(self._member[slot] < 0)[: len(into)]
         self._enrol(slot, at, users[into], ranks[into], weights[into])
-        self._events[slot] += len(into)
+        self._shares.events[slot] += len(into)
         places, which = slot * self.how.sample + at, np.arange(len(into))
-        self._move(places, which, np.zeros_like(vectors[into]), vectors[into])
+        self._shares.move(places, which, np.zeros_like(vectors[into]), vectors[into])
 
     def forget(self, users: I64) -> list[str]:
         """Erases users, int64 (m,), while ``Users`` still knows their vectors: shares and membership are gone.
@@ -278,7 +251,7 @@ class Cat:
         if not len(places):
             return []
         vectors = self._users.vectors(users)
-        self._move(places, np.repeat(np.arange(len(users)), lengths), vectors, np.zeros_like(vectors))
+        self._shares.move(places, np.repeat(np.arange(len(users)), lengths), vectors, np.zeros_like(vectors))
         self._vacate(places)
         self._places.erase(users)
         return [self.key(slot) for slot in np.unique(places // self.how.sample).tolist()]
@@ -286,10 +259,10 @@ class Cat:
     def prototypes(self, key: str) -> Prototypes:
         """The centroids, without the song's own vector, and how many of the sample each stands for, most first."""
         slot = self._slot_of[key]
-        counts = self._counts[slot].astype(np.int64)
+        counts = self._shares.counts[slot].astype(np.int64)
         order = np.argsort(-counts, kind="stable")
         order = order[counts[order] > 0]
-        return Prototypes(_units(self._sums[slot, order]), counts[order])
+        return Prototypes(units(self._shares.sums[slot, order]), counts[order])
 
     def members(self, key: str) -> I64:
         """The rows of the sample's users, int64, in the order of their hashes."""
@@ -299,8 +272,8 @@ class Cat:
 
     def due(self, most: int) -> list[str]:
         """At most ``most`` campaigns to be clustered again, those that moved most first: then store their records."""
-        moved = np.flatnonzero(self._events >= self.how.recluster)
-        moved = moved[np.argsort(-self._events[moved], kind="stable")][:most]
+        moved = np.flatnonzero(self._shares.events >= self.how.recluster)
+        moved = moved[np.argsort(-self._shares.events[moved], kind="stable")][:most]
         return [self.key(slot) for slot in moved.tolist()]
 
     def recluster(self, key: str) -> None:
@@ -315,14 +288,15 @@ class Cat:
         at = self._ranked(slot)
         members = np.empty(len(at), _MEMBER)
         members["user"] = self._users.hashes(self._member[slot, at])
-        members["share"], members["weight"] = self._share[slot, at], self._weight[slot, at]
-        members["centroid"] = self._centroid[slot, at]
+        shares = self._shares
+        members["share"], members["weight"] = shares.share[slot, at], shares.weight[slot, at]
+        members["centroid"] = shares.centroid[slot, at]
         return _VERSION + _encoder.encode(
             _Record(
-                self._own[slot].astype("<f4").tobytes(),
-                self._sums[slot].astype("<f8").tobytes(),
+                shares.own[slot].astype("<f4").tobytes(),
+                shares.sums[slot].astype("<f8").tobytes(),
                 members.tobytes(),
-                [float(column[slot]) for column in self._numbers()],
+                [float(shares.events[slot]), float(self._scale[slot]), *self._spending[slot].tolist()],
                 int(self._seed[slot]),
             )
         )
@@ -340,100 +314,36 @@ class Cat:
         """
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
-        stored = _decode(record, self._dimension, self.how)
+        stored = _decode(record, self._shares.own.shape[1], self.how)
         members = np.frombuffer(stored.members, _MEMBER)
-        slot = self._take(key)
-        self._own[slot] = np.frombuffer(stored.own, "<f4")
-        self._sums[slot] = np.frombuffer(stored.sums, "<f8").reshape(self.how.centroids, -1)
-        self._seed[slot] = stored.seed
-        for column, number in zip(self._numbers(), stored.numbers, strict=True):
-            column[slot] = number
         users = np.asarray(rows(members["user"]), np.int64)
         known = np.flatnonzero(users >= 0)
-        at = np.arange(len(known))
-        self._enrol(
-            slot, at, users[known], mixed(members["user"][known], self._salt(key)), np.zeros(len(known), np.float32)
-        )
-        self._share[slot, at], self._weight[slot, at] = members["share"][known], members["weight"][known]
-        self._centroid[slot, at] = placed = members["centroid"][known]
-        self._counts[slot] = np.bincount(placed[placed >= 0], minlength=self.how.centroids)
-        self._sums[slot, self._counts[slot] == 0] = 0
+        slot = self._take(key)
+        shares = self._shares
+        shares.own[slot], self._seed[slot] = np.frombuffer(stored.own, "<f4"), stored.seed
+        shares.events[slot], self._scale[slot], *self._spending[slot] = stored.numbers
         if len(known) < len(members):
-            self._events[slot] = max(self._events[slot], self.how.recluster)
-        self._place(np.asarray([slot]))
-
-    # -- shares
-
-    def _move(self, places: I64, which: I64, old: F32, new: F32) -> None:
-        """Takes the share of each place, of vector ``old[which]``, out, and puts one of ``new[which]`` in."""
-        slots = places // self.how.sample
-        centroid, share, weight = self._centroid.reshape(-1), self._share.reshape(-1), self._weight.reshape(-1)
-        before, after = centroid[places].astype(np.int64), np.full(len(places), -1)
-        known = np.flatnonzero(np.any(new, axis=1)[which])
-        near = reverse.nearest(new, which[known], self._prototypes, slots[known])
-        after[known] = self._stands[slots[known], near]
-        passed = np.minimum(self._events / self.how.half_life, _HALF_LIVES)
-        added = np.rint(weight[places] * np.exp2(passed)[slots]).astype(np.int64)
-        added[after < 0] = 0
-
-        outs = np.flatnonzero(before >= 0)
-        first = slots * self.how.centroids
-        rows = np.concatenate([(first + before)[outs], (first + after)[known]])
-        amounts = np.concatenate([-share[places[outs]].astype(np.float64), added[known].astype(np.float64)])
-        columns = np.concatenate([which[outs], which[known] + len(old)])
-        sums, counts = self._sums.reshape(-1, self._dimension), self._counts.reshape(-1)
-        np.add.at(counts, rows, np.repeat(np.asarray([-1, 1], np.int32), [len(outs), len(known)]))
-        touched = np.zeros(len(sums), bool)
-        touched[rows] = True
-        each = np.flatnonzero(touched)
-        moved = sparse.csr_matrix(
-            (amounts, ((np.cumsum(touched) - 1)[rows], columns)), shape=(len(each), len(old) + len(new))
-        )  # fmt: skip
-        sums[each] += moved @ _fine(old, new)
-        # Vectors that were read back a bit different leave a trace where nobody is left.
-        sums[each[counts[each] == 0]] = 0
-        centroid[places], share[places] = after, added
-        self._place(np.unique(each // self.how.centroids))
+            shares.events[slot] = max(shares.events[slot], self.how.recluster)
+        members, at = members[known], np.arange(len(known))
+        self._enrol(slot, at, users[known], mixed(members["user"], _salt(key)), np.zeros(len(at), np.float32))
+        sums = np.frombuffer(stored.sums, "<f8").reshape(shares.sums[slot].shape)
+        shares.load(slot, at, members["weight"], members["share"], members["centroid"], sums)
 
     def _cluster(self, slot: int, at: I64, vectors: F32) -> None:
         """Puts members (at, in the order of their hashes) with these vectors into new centroids."""
         how = self.how
-        weights = self._weight[slot, at]
         nearest: I64 = np.zeros(len(at), np.int64)
         # One centroid needs no search.
         if how.centroids > 1:
             clustering = replace(how.clustering, prototypes=how.centroids, sample=how.sample)
-            found = centroids(vectors, clustering, int(self._seed[slot]), weights.astype(np.float32))
+            weights = self._shares.weight[slot, at].astype(np.float32)
+            found = centroids(vectors, clustering, int(self._seed[slot]), weights)
             if len(found):
                 nearest = (vectors @ found.T).argmax(axis=1)
         nearest[~vectors.any(axis=1)] = -1
-        known = np.flatnonzero(nearest >= 0)
-        self._centroid[slot, at] = nearest
-        self._share[slot, at] = np.where(nearest >= 0, weights, 0)
-        shares = sparse.csr_matrix(
-            (weights[known].astype(np.float64), (nearest[known], known)), shape=(how.centroids, len(at))
-        )  # fmt: skip
-        self._sums[slot] = shares @ _fine(vectors)
-        self._counts[slot] = np.bincount(nearest[known], minlength=how.centroids)
-        self._events[slot] = 0
-        self._place(np.asarray([slot]))
-
-    def _place(self, slots: I64) -> None:
-        """Writes the prototypes of campaigns from their sums."""
-        live = self._counts[slots] > 0
-        # A centroid of nobody stands where another does, so that it changes no maximum.
-        stands = np.where(live, np.arange(self.how.centroids), live.argmax(axis=1)[:, None])
-        own = self._own[slots][:, None]
-        centres = _units(self._sums[slots[:, None], stands])
-        alone = ~live.any(axis=1)
-        centres[alone] = own[alone]
-        self._prototypes[:, slots] = ((centres + own) / 2).swapaxes(0, 1)
-        self._stands[slots] = stands
+        self._shares.restart(slot, at, vectors, nearest)
 
     # -- members
-
-    def _salt(self, key: str) -> int:
-        return int(hash64([key])[0])
 
     def _ranked(self, slot: int) -> I64:
         """The members' indices in the order of their hashes."""
@@ -442,11 +352,10 @@ class Cat:
 
     def _enrol(self, slot: int, at: I64, users: I64, ranks: U64, weights: F32) -> None:
         """Writes members without a share at free indices."""
+        places = slot * self.how.sample + at
         self._member[slot, at], self._rank[slot, at] = users, ranks
-        heavy = np.rint(weights * self._scale[slot])
-        self._weight[slot, at] = np.clip(heavy, 1, _HEAVIEST)
-        self._centroid[slot, at] = -1
-        self._places.append(users, [slot * self.how.sample + at])
+        self._shares.enrol(places, weights * self._scale[slot])
+        self._places.append(users, [places])
 
     def _leave(self, slot: int, at: I64) -> None:
         """Removes members, whose shares stay where they are."""
@@ -456,8 +365,8 @@ class Cat:
 
     def _vacate(self, places: I64) -> None:
         self._member.reshape(-1)[places] = -1
-        for column in (self._rank, self._weight, self._share, self._centroid):
-            column.reshape(-1)[places] = 0
+        self._rank.reshape(-1)[places] = 0
+        self._shares.vacate(places)
 
     # -- campaigns
 
@@ -469,49 +378,29 @@ class Cat:
         else:
             slot = len(self._keys)
             self._keys.append(key)
-            if slot == len(self._own):
+            if slot == len(self._member):
                 self._allot(max(2 * slot, 8))
         self._slot_of[key] = slot
         return slot
 
     def _allot(self, campaigns: int) -> None:
         """Makes room for so many campaigns."""
-        count, sample, d = self.how.centroids, self.how.sample, self._dimension
         fresh: dict[str, NDArray[Any]] = {
-            "_own": np.zeros((campaigns, d), np.float32),
-            "_sums": np.zeros((campaigns, count, d), np.float64),
-            "_counts": np.zeros((campaigns, count), np.int32),  # members with a share
-            "_stands": np.zeros((campaigns, count), np.int64),  # the centroid in each one's place among the prototypes
-            "_member": np.full((campaigns, sample), -1, np.int64),
-            "_rank": np.zeros((campaigns, sample), np.uint64),
-            "_weight": np.zeros((campaigns, sample), np.uint16),
-            "_share": np.zeros((campaigns, sample), np.uint32),
-            "_centroid": np.zeros((campaigns, sample), np.int8),  # -1: no share
+            "_member": np.full((campaigns, self.how.sample), -1, np.int64),
+            "_rank": np.zeros((campaigns, self.how.sample), np.uint64),
             "_seed": np.zeros(campaigns, np.uint64),
-            "_events": np.zeros(campaigns),  # observations since the last clustering
-            "_scale": np.zeros(campaigns),  # from weights to whole numbers
-            "_first": np.zeros(campaigns),
-            "_step": np.zeros(campaigns),
-            "_budget": np.zeros(campaigns),
-            "_remaining": np.zeros(campaigns),
-            "_opened": np.zeros(campaigns),
-            "_ends": np.zeros(campaigns),
+            "_scale": np.zeros(campaigns),
+            "_spending": np.zeros((campaigns, _SPENDING)),
         }
         for name, column in fresh.items():
             held = getattr(self, name, column[:0])
             column[: len(held)] = held
             setattr(self, name, column)
-        prototypes = np.zeros((count, campaigns, d), np.float32)
-        held = getattr(self, "_prototypes", prototypes[:, :0])
-        prototypes[:, : held.shape[1]] = held
-        self._prototypes = prototypes
-        self._columns = list(fresh.values())
+        self._shares.grow(campaigns)
 
-    def _numbers(self) -> list[F64]:
-        """What is a number of a campaign, by campaign, as it is stored."""
-        return [
-            self._events, self._scale, self._first, self._step, self._budget, self._remaining, self._opened, self._ends
-        ]  # fmt: skip
+
+def _salt(key: str) -> int:
+    return int(hash64([key])[0])
 
 
 class _Record(msgspec.Struct, array_like=True):
@@ -534,26 +423,8 @@ def _decode(record: bytes, dimension: int, how: CatConfig) -> _Record:
     except msgspec.DecodeError as error:
         raise ValueError(f"broken prototypes of a campaign: {error}") from error
     sizes = len(stored.own), len(stored.sums), len(stored.members) % _MEMBER.itemsize
-    if sizes != (4 * dimension, 8 * dimension * how.centroids, 0) or len(stored.numbers) != _NUMBERS:
+    if sizes != (4 * dimension, 8 * dimension * how.centroids, 0) or len(stored.numbers) != 2 + _SPENDING:
         raise ValueError(f"prototypes of a campaign of {sizes} bytes: dimension {dimension}, {how.centroids} centroids")
     if len(stored.members) > how.sample * _MEMBER.itemsize:
         raise ValueError(f"a campaign of more than {how.sample} members")
     return stored
-
-
-def _fine(*vectors: F32) -> F64:
-    """Vectors, one array after the other, in whole steps; exact, because a step is a power of two."""
-    found = np.empty((sum(map(len, vectors)), vectors[0].shape[1]), np.float64)
-    start = 0
-    for each in vectors:
-        np.rint(each * np.float32(_FINE), out=found[start : start + len(each)])
-        start += len(each)
-    return found
-
-
-def _units(sums: F64) -> F32:
-    """Sums (..., d) at unit length; zero stays zero."""
-    found = sums.astype(np.float32)
-    lengths = np.sqrt(np.einsum("...i,...i->...", found, found))
-    found /= np.where(lengths > 0, lengths, 1)[..., None]
-    return found

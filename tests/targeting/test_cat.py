@@ -205,8 +205,8 @@ def test_with_no_decay_who_is_forgotten_leaves_not_a_bit() -> None:
     other.observe(kept, people.now[kept], new[kept])
     people.now = new
     cat.forget(gone)
-    np.testing.assert_array_equal(cat._sums, other._sums)
-    np.testing.assert_array_equal(cat._prototypes, other._prototypes)
+    np.testing.assert_array_equal(cat._shares.sums, other._shares.sums)
+    np.testing.assert_array_equal(cat._shares.prototypes, other._shares.prototypes)
 
 
 def test_a_centroid_whose_members_all_go_is_gone() -> None:
