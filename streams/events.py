@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct
@@ -197,7 +198,16 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     muted_artists: Annotated[list[Id], Meta(max_length=10_000)] = []
     allow_explicit: bool = True
     cap: Cap | None = None
-    erase_requested_at: Time | None = None
+    erase_requested_at: Annotated[Time | None, Meta(description="forget everything from before this")] = None
+
+    def check(self, ce_type: str) -> None:
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, KeyError):
+            raise InvalidField(f"timezone: {self.timezone!r} is no IANA time zone") from None
+        for span in self.quiet_hours:
+            if span.start == span.end:
+                raise InvalidField(f"quiet_hours: from {span.start} to {span.end} is no span; to opt out say opted_in")
 
 
 class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -206,6 +216,17 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
     why: Literal["direct", "evidence", "prototype", "exploration"]
     songs: Annotated[list[str], Meta(description="retrieved songs that the user heard, loudest first")] = []
     prototype: Count | None = None
+    boundary: Annotated[
+        float,
+        Meta(gt=0, description="the user's scores were divided by this: above 1 after ignored pushes, below after opened"),
+    ] = 1.0
+
+
+class Experiment(Struct, frozen=True):
+    """Which comparison the push is part of. Held-out users are never here."""
+
+    name: str
+    arm: Literal["treated"] = "treated"
 
 
 class PushTarget(Event, frozen=True, kw_only=True):
@@ -239,6 +260,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Literal["initial", "live"], Meta(description="initial: at the request; live: later, as tastes move")
     ]
     reason: Reason
+    experiment: Annotated[Experiment | None, Meta(description="null where nobody is held out")] = None
     space: str
     policy_version: int
     preferences_offset: Annotated[
@@ -254,12 +276,30 @@ class PartitionPrototype(Struct, frozen=True):
     vector: VectorBytes
 
 
-class Counts(Struct, frozen=True, kw_only=True):
-    """A song's counts over all partitions that answered."""
+class Counts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a song, in users; a user counts once in each. A count that is missing is 0."""
 
-    candidates: Count = 0
+    candidates: Annotated[Count, Meta(description="considered at the request")] = 0
     pushed: Count = 0
-    listened: Count = 0
+    explored: Annotated[Count, Meta(description="of the pushed, by lot, to learn")] = 0
+    held_out: Annotated[Count, Meta(description="would have been pushed, and were left out by lot")] = 0
+    delivered: Count = 0
+    failed: Count = 0
+    opened: Count = 0
+    dismissed: Count = 0
+    expired: Count = 0
+    listened: Annotated[Count, Meta(description="of the pushed")] = 0
+    completed: Annotated[Count, Meta(description="of the pushed")] = 0
+    collected: Annotated[Count, Meta(description="of the pushed")] = 0
+    held_out_listened: Count = 0
+    held_out_completed: Count = 0
+    held_out_collected: Count = 0
+    distinct_listeners: Annotated[Count, Meta(description="of everybody, since the request")] = 0
+
+
+class CampaignCounts(Counts, frozen=True, kw_only=True, omit_defaults=True):
+    """The counts over all partitions that answered."""
+
     answered: Annotated[list[int], Meta(description="partitions that answered, ascending")] = []
 
 
@@ -273,13 +313,14 @@ class Campaign(Event, frozen=True, kw_only=True):
     TOPIC = CAMPAIGNS
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"status":"active","started_at":"2026-03-01T10:00:00Z",
-        "counts":{"candidates":812,"pushed":350,"listened":4,"answered":[0,1,2,3]},"space":"bcl-0a1b2c3d4e5f"}"""
+        "counts":{"candidates":812,"pushed":350,"listened":4,"distinct_listeners":6,
+        "answered":[0,1,2,3]},"space":"bcl-0a1b2c3d4e5f"}"""
 
     song_id: Id
     revision: int
     status: Literal["active", "ended"]
     started_at: Time
-    counts: Counts
+    counts: CampaignCounts
     space: str
     end_reason: EndReason | None = None
     ended_at: Time | None = None
@@ -294,9 +335,17 @@ class Neighbour(Struct, frozen=True, array_like=True):
 
 
 class MatchRequest(Event, frozen=True, kw_only=True):
-    """A song asks one audience partition for its listeners; or a command on its campaign."""
+    """A song asks one audience partition for its listeners; or a command on its campaign.
 
-    TYPES = ("coldstart.match.requested.v1", "coldstart.match.taken-down.v1")
+    Types: a request; its end by takedown or by promotion to the warm songs; its song's place in a new space.
+    """
+
+    TYPES = (
+        "coldstart.match.requested.v1",
+        "coldstart.match.taken-down.v1",
+        "coldstart.match.promoted.v1",
+        "coldstart.match.re-anchored.v1",
+    )
     TOPIC = MATCH_REQUESTS
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"recording":"QM6P41900381","title":"Small Hours","artist_ids":["a-7"],
@@ -309,6 +358,9 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     title: str = ""
     artist_ids: list[str] = []
     vector: VectorBytes = b""
+    other_vectors: Annotated[
+        list[VectorBytes], Meta(description="the same song in further spaces, while models are swapped")
+    ] = []
     neighbours: list[Neighbour] = []
     budget: Count = 0
     uploaded_at: Annotated[Time, Meta(description="broker time of the upload: latency counts from here")]
@@ -316,10 +368,6 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     available_from: Time | None = None
     explicit: bool = False
     territories: list[str] = []
-
-    @classmethod
-    def taken_down(cls, ce_type: str) -> bool:
-        return ce_type == cls.TYPES[1]
 
 
 class CampaignReport(Event, frozen=True, kw_only=True):
@@ -329,7 +377,7 @@ class CampaignReport(Event, frozen=True, kw_only=True):
     TOPIC = CAMPAIGN_REPORTS
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"partition":3,"partitions":4,"version":9123,"space":"bcl-0a1b2c3d4e5f",
-        "started_at":"2026-03-01T10:00:00Z","candidates":203,"pushed":88,"listened":1}"""
+        "started_at":"2026-03-01T10:00:00Z","counts":{"candidates":203,"pushed":88,"listened":1}}"""
 
     song_id: Id
     revision: int
@@ -338,9 +386,7 @@ class CampaignReport(Event, frozen=True, kw_only=True):
     version: Annotated[int, Meta(description="changelog offset of the account; the highest wins")]
     space: str
     started_at: Time
-    candidates: Count
-    pushed: Count
-    listened: Count
+    counts: Counts
     ended: EndReason | None = None
     ended_at: Time | None = None
     prototypes: list[PartitionPrototype] = []

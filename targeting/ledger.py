@@ -173,6 +173,13 @@ class Ledger:
             set_users, set_recordings, set_marks, set_before = each[of[which]], recordings[which], fresh, before
             if not len(which) and not len(new[0]):
                 return None
+            # Marks on what is not there touch nobody.
+            touched = np.isin(each, np.concatenate([new[0], set_users]))
+            if not touched.all():
+                stays = touched[of]
+                of = (np.cumsum(touched) - 1)[of[stays]]
+                each = each[touched]
+                recordings, artists, at, marks = recordings[stays], artists[stays], at[stays], marks[stays]
         keep = at.astype(np.float64) > now - KEPT_S
         return Entries(
             each,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, fields
+from enum import IntFlag, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Match:
         similarities: float32 (K,), cosine of ``vector`` with each neighbour.
         budget: pushes over all partitions and the whole life of the campaign.
         requested_at, expires_at, available_from: Unix seconds; nobody is told of the song before the last.
+        others: the song's vector in further spaces, by space: during a swap of models a request carries both.
     """
 
     song_id: str
@@ -42,6 +43,7 @@ class Match:
     explicit: bool = False
     territories: tuple[str, ...] = ()
     available_from: float = 0.0
+    others: tuple[tuple[str, F32], ...] = ()
 
 
 class End(StrEnum):
@@ -64,29 +66,120 @@ class Takedown:
 
 
 @dataclass(frozen=True, slots=True)
+class Reanchor:
+    """A command on a running campaign: its song's vector in another space, and what is similar to it there."""
+
+    song_id: str
+    revision: int
+    space: str
+    vector: F32
+    neighbours: tuple[str, ...]
+    similarities: F32
+
+
+Command = Match | Takedown | Reanchor
+
+
+@dataclass(frozen=True, slots=True)
 class Listens:
-    """A batch of listens by column, in arrival order; all four have the same length n.
+    """A batch of listens by column, in arrival order; all columns have the same length n.
 
     Attributes:
         weights: float32 (n,), plays (aggregated history counts more than one).
         times: float64 (n,), Unix seconds of the listen.
+        marks: uint16 (n,), :class:`Mark` bits COMPLETED and COLLECTED of each; None: neither.
     """
 
     user_ids: Sequence[str]
     song_ids: Sequence[str]
     weights: F32
     times: F64
+    marks: NDArray[np.uint16] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideVectors:
+    """Listeners' vectors from a model outside, in one space; the latest of each user in a batch.
+
+    Attributes:
+        user_ids: n distinct ids.
+        vectors: float32 (n, d).
+        times: float64 (n,), Unix seconds of the records; what is older than an erasure is not taken.
+        withdrawn: ids, none of them in ``user_ids``, whose vector is their history's again.
+    """
+
+    space: str
+    user_ids: Sequence[str]
+    vectors: F32
+    times: F64
+    withdrawn: Sequence[str] = ()
+
+
+class Mark(IntFlag):
+    """What is known of a push, or of one that was held out; 16 bits in the ledger."""
+
+    HELD_OUT = 1
+    EXPLORED = 2
+    DELIVERED = 4
+    FAILED = 8
+    OPENED = 16
+    DISMISSED = 32
+    EXPIRED = 64
+    LISTENED = 128
+    COMPLETED = 256
+    COLLECTED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of pushes, by column, in arrival order; n each.
+
+    Attributes:
+        marks: uint16 (n,), one :class:`Mark` each.
+        times: float64 (n,), Unix seconds.
+    """
+
+    user_ids: Sequence[str]
+    song_ids: Sequence[str]
+    marks: NDArray[np.uint16]
+    times: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many pushes in any so many hours."""
+
+    pushes: int
+    hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A span of the local day without pushes: minutes after midnight, the end exclusive; it may cross midnight."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What a user allows: always the full state, never a patch."""
+    """What a user allows: always the full state, never a patch.
+
+    Attributes:
+        timezone: IANA name; ``quiet`` is in its local time.
+        cap: None: the policy's own.
+        erase_requested_at: Unix seconds: everything from before that is to be forgotten.
+    """
 
     user_id: str
     opted_in: bool = True
     country: str | None = None
     muted_artists: frozenset[str] = frozenset()
     allow_explicit: bool = True
+    timezone: str = "UTC"
+    quiet: tuple[Quiet, ...] = ()
+    cap: Cap | None = None
+    erase_requested_at: float | None = None
 
 
 class Why(StrEnum):
@@ -98,12 +191,20 @@ class Why(StrEnum):
     EXPLORATION = "exploration"
 
 
+class Tier(StrEnum):
+    """When a push was decided: at the song's request, or later, when the user came near the song."""
+
+    INITIAL = "initial"
+    LIVE = "live"
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
     """One decision: this song to this user.
 
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
-    chance of a listen where ``calibrated``; otherwise it only orders.
+    chance of a listen where ``calibrated``; otherwise it only orders. Nothing may reach the user before
+    ``not_before``, Unix seconds. ``boundary`` is by how much this user's scores were divided (:mod:`targeting.interest`).
     """
 
     match: Match
@@ -111,8 +212,11 @@ class Push:
     score: float
     why: Why
     songs: tuple[str, ...]
+    not_before: float
     prototype: int | None = None
     calibrated: bool = False
+    tier: Tier = Tier.INITIAL
+    boundary: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +233,51 @@ class Prototypes:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a song in one partition, in users; a user counts once in each.
+
+    Attributes:
+        candidates: considered at the request.
+        pushed, explored: told of it; of these, to learn.
+        held_out: would have been told, and were left out by lot, so that the difference can be seen.
+        delivered, failed, opened, dismissed, expired: what push systems reported of the pushes.
+        listened, completed, collected: of the pushed, who then did.
+        held_out_listened, held_out_completed, held_out_collected: of the held out, who did by themselves.
+        distinct_listeners: of everybody, since the request.
+    """
+
+    candidates: int = 0
+    pushed: int = 0
+    explored: int = 0
+    held_out: int = 0
+    delivered: int = 0
+    failed: int = 0
+    opened: int = 0
+    dismissed: int = 0
+    expired: int = 0
+    listened: int = 0
+    completed: int = 0
+    collected: int = 0
+    held_out_listened: int = 0
+    held_out_completed: int = 0
+    held_out_collected: int = 0
+    distinct_listeners: int = 0
+
+    def __add__(self, more: Counts) -> Counts:
+        return Counts(*(getattr(self, each.name) + getattr(more, each.name) for each in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A partition's cumulative account of one song: what a campaign report tells.
 
-    ``candidates`` is the number of users considered at the request, ``listened`` counts distinct listeners
-    since then, ``pushed`` the pushes so far. ``ended`` is None while the campaign is alive; the times are Unix
-    seconds.
+    ``ended`` is None while the campaign is alive; the times are Unix seconds.
     """
 
     song_id: str
     revision: int
     space: str
-    candidates: int
-    pushed: int
-    listened: int
+    counts: Counts
     prototypes: Prototypes
     ended: End | None = None
     started_at: float = 0.0
@@ -158,8 +293,10 @@ class Inputs:
 
     now: float
     preferences: Sequence[tuple[str, Preferences | None]] = ()
-    commands: Sequence[Match | Takedown] = ()
+    commands: Sequence[Command] = ()
     listens: Listens | None = None
+    vectors: OutsideVectors | None = None
+    outcomes: Outcomes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
 
 from streams import vectors
 from streams.envelope import Record, pack
-from streams.events import CampaignReport, PartitionPrototype, PushTarget, Reason
+from streams.events import CampaignReport, Counts, Experiment, PartitionPrototype, PushTarget, Reason
 from targeting.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
@@ -25,12 +26,13 @@ def push_id(user_id: str, recording: str) -> str:
     return blake2b(user_id.encode() + b"\xff" + recording.encode(), digest_size=16).hexdigest()
 
 
-def push_record(push: Push, now: float, preferences_offset: int) -> Record:
+def push_record(push: Push, now: float, preferences_offset: int, experiment: str | None = None) -> Record:
     """The push-target of a decision.
 
     Args:
         now: when it was decided, Unix seconds.
         preferences_offset: up to where, exclusive, the partition's preferences were obeyed.
+        experiment: the name of the comparison, where a share is held out.
     """
     match = push.match
     event = PushTarget(
@@ -42,12 +44,15 @@ def push_record(push: Push, now: float, preferences_offset: int) -> Record:
         title=match.title,
         artist_ids=list(match.artist_ids),
         decided_at=_time(now),
-        not_before=_time(max(now, match.available_from)),
+        not_before=_time(push.not_before),
         expires_at=_time(match.expires_at),
         score=round(push.score, 6),
         calibrated=push.calibrated,
-        tier="initial",
-        reason=Reason(why=push.why.value, songs=list(push.songs), prototype=push.prototype),
+        tier=push.tier.value,
+        reason=Reason(
+            why=push.why.value, songs=list(push.songs), prototype=push.prototype, boundary=round(push.boundary, 3)
+        ),
+        experiment=Experiment(experiment) if experiment else None,
         space=match.space,
         policy_version=POLICY_VERSION,
         preferences_offset=preferences_offset,
@@ -66,9 +71,7 @@ def report_record(account: Account, partition: int, partitions: int, version: in
         version=version,
         space=account.space,
         started_at=_time(account.started_at),
-        candidates=account.candidates,
-        pushed=account.pushed,
-        listened=account.listened,
+        counts=Counts(**asdict(account.counts)),
         ended=account.ended.value if account.ended else None,
         ended_at=_time(account.ended_at) if account.ended else None,
         prototypes=[

@@ -1,0 +1,39 @@
+"""How does a partition decide? Everything that can be chosen, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from targeting import audience, budget, relevance
+from targeting.cat import CatConfig
+from targeting.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a partition decides.
+
+    Attributes:
+        cat: how prototypes follow the stream.
+        scored: campaigns at most that are scored against users who change; the others only count listens.
+        at_once: share of the budget that is spent on the request itself; the rest is for who comes near later. Of 1, nobody does.
+        history: songs remembered of a user.
+        half_life: days in which a song's weight in its listener's vector halves.
+        half: user vectors in 16-bit floats.
+        least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
+            (:attr:`targeting.songs.Songs.calibration`).
+        ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
+        erasure_key: of the keyed hash by which erased users are remembered, up to 64 bytes.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    relevance: relevance.Relevance = field(default_factory=relevance.Relevance)
+    cat: CatConfig = field(default_factory=CatConfig)
+    scored: int = 1000
+    at_once: float = budget.AT_ONCE
+    history: int = audience.HISTORY
+    half_life: float = audience.HALF_LIFE
+    half: bool = False
+    least_chance: float = 0.0
+    ended_days: float = 14.0
+    erasure_key: bytes = b"coldstart"

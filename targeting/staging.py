@@ -1,0 +1,612 @@
+"""What does a batch do to a partition's state? Computed without touching it.
+
+The order: preferences and erasures; what expired; commands, in order, on the state before the batch's listens; listens
+and outside vectors; users whose vectors changed, against the living campaigns; what is known of pushes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targeting import budget, campaign, relevance
+from targeting.audience import Heard, Outside
+from targeting.campaign import Campaign
+from targeting.caps import Room
+from targeting.decision import Chosen, Deciding, choose, song_and_artist
+from targeting.erasure import Erasures
+from targeting.interest import Interest, Moved
+from targeting.ledger import Added, Entries, Marked
+from targeting.living import Arrivals, Shift
+from targeting.living import Staging as LivingStaging
+from targeting.policy import without
+from targeting.relevance import Scored
+from targeting.slots import I64, Slots, hash64
+from targeting.state import ACCOUNT, ERASED, INTEREST, META, PUSHED, REQUEST, SHAPE, USER, Staged, State, due
+from targeting.types import (
+    F32,
+    F64,
+    Account,
+    Counts,
+    End,
+    Inputs,
+    Listens,
+    Mark,
+    Match,
+    Outputs,
+    OutsideVectors,
+    Preferences,
+    Push,
+    Reanchor,
+    Takedown,
+    Tier,
+)
+
+# What a mark counts as, for a push and for one that was held out.
+_OF_PUSHED = {
+    Mark.DELIVERED: "delivered",
+    Mark.FAILED: "failed",
+    Mark.OPENED: "opened",
+    Mark.DISMISSED: "dismissed",
+    Mark.EXPIRED: "expired",
+    Mark.LISTENED: "listened",
+    Mark.COMPLETED: "completed",
+    Mark.COLLECTED: "collected",
+}
+_OF_HELD_OUT = {
+    Mark.LISTENED: "held_out_listened",
+    Mark.COMPLETED: "held_out_completed",
+    Mark.COLLECTED: "held_out_collected",
+}
+
+
+class Known:
+    """The users of a partition, those that become known by the batch among them."""
+
+    def __init__(self, users: Slots, rows: I64, ids: Sequence[str]) -> None:
+        self._users = users
+        self._fresh = dict(zip(rows.tolist(), ids, strict=True))
+
+    def id_of(self, row: int) -> str:
+        return self._fresh.get(row) or self._users.id_of(row)
+
+    def hashes(self, rows: I64) -> NDArray[np.uint64]:
+        """As :meth:`targeting.slots.Slots.hashes`."""
+        if not self._fresh:
+            return self._users.hashes(rows)
+        found = np.zeros(len(rows), np.uint64)
+        new = np.fromiter((row in self._fresh for row in rows.tolist()), np.bool_, len(rows))
+        found[~new] = self._users.hashes(rows[~new])
+        found[new] = hash64([self._fresh[row] for row in rows[new].tolist()])
+        return found
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What the batch did so far, for what comes later in it."""
+
+    campaigns: dict[str, Campaign | None] = field(default_factory=dict)
+    requests: set[str] = field(default_factory=set)
+    added: Added = field(default_factory=Added)
+    pushes: list[Push] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+
+
+class Staging:
+    """One batch on its way. ``run`` once."""
+
+    def __init__(self, state: State, inputs: Inputs) -> None:
+        self._state = state
+        self._inputs = inputs
+        self._now = inputs.now
+        self._batch = _Batch()
+        self._erasing = self._erasures(inputs.preferences)
+        listens = inputs.listens
+        self._listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
+        self._vectors = self._taken(inputs.vectors) if inputs.vectors else None
+        self._outside: Outside | None = None
+        wishes = [(user, wish) for user, wish in inputs.preferences if wish or state.users.find([user])[0] >= 0]
+        ids = [user for user, _ in wishes]
+        ids.extend(self._listens.user_ids if self._listens else ())
+        first_vector = len(ids)
+        ids.extend(self._vectors.user_ids if self._vectors else ())
+        rows, self._fresh = state.users.plan(ids)
+        self._listen_rows = rows[len(wishes) : first_vector]
+        self._vector_rows = rows[first_vector:]
+        self._preferences: dict[int, Preferences | None] = {
+            row: wish for row, (_, wish) in zip(rows[: len(wishes)].tolist(), wishes, strict=True)
+        }
+        fresh_rows, _ = state.users.plan(self._fresh)
+        self._known = Known(state.users, fresh_rows, self._fresh)
+        since = state.erasures.since(self._fresh)
+        self._fresh_since = {
+            row: self._erasing.get(user, time)
+            for row, user, time in zip(fresh_rows.tolist(), self._fresh, since.tolist(), strict=True)
+            if time > 0 or user in self._erasing
+        }
+        # Whoever is erased and is not even known has nothing to forget; the marker is set all the same.
+        erased = state.users.find(list(self._erasing))
+        self._erased = np.sort(erased[erased >= 0])
+        self._deciding = Deciding(
+            now=self._now,
+            policy=state.config.policy,
+            users=self._known,
+            consent=state.consent,
+            preferences=self._preferences,
+            interest=state.interest,
+            room=Room(
+                state.config.policy, state.consent, state.ledger, self._preferences, self._batch.added, self._erased
+            ),
+            calibration=state.songs.calibration,
+            least_chance=state.config.least_chance,
+        )
+        self._living = LivingStaging(state.living, self._now)
+
+    def run(self) -> Staged:
+        """What the batch does.
+
+        Raises:
+            ValueError: columns of different lengths.
+        """
+        state, batch = self._state, self._batch
+        self._living.follow(state.songs.space, state.songs.dimension)
+        self._end_what_is_due()
+        for command in self._inputs.commands:
+            if isinstance(command, Match):
+                self._match(command)
+            elif isinstance(command, Reanchor):
+                self._reanchor(command)
+            else:
+                self._take_down(command)
+        self._follow_space()
+        heard = self._listen()
+        self._count_listeners(heard)
+        if self._vectors:
+            self._outside = state.audience.plan_outside(self._vector_rows, self._vectors.vectors)
+        withdrawn = self._withdrawn()
+        self._meet(self._changed(heard, withdrawn))
+        entries = state.ledger.plan(batch.added, self._marked(), self._now)
+        moved = self._count(entries)
+        batch.accounts.extend(
+            each.account(self._living.prototypes(song_id))
+            for song_id in batch.answers
+            if (each := self._campaign(song_id)) is not None
+        )
+        shift = self._living.shift()
+        return Staged(
+            Outputs(self._records(heard, entries, moved, shift), batch.pushes, batch.accounts),
+            state.step,
+            self._fresh,
+            self._fresh_since,
+            self._preferences,
+            self._erased,
+            {state.erasures.marker(user): time for user, time in self._erasing.items()},
+            batch.campaigns,
+            heard,
+            self._outside,
+            withdrawn,
+            entries,
+            moved,
+            shift,
+        )
+
+    # -- users -------------------------------------------------------------------------------------------
+
+    def _erasures(self, preferences: Sequence[tuple[str, Preferences | None]]) -> dict[str, float]:
+        """Who asks to be forgotten, and has not been for this request already: preferences are read at every start."""
+        asked: dict[str, float] = {}
+        for user, wish in preferences:
+            if wish and wish.erase_requested_at is not None:
+                asked[user] = max(asked.get(user, 0.0), wish.erase_requested_at)
+        done = self._state.erasures.since(list(asked))
+        return {user: time for (user, time), before in zip(asked.items(), done.tolist(), strict=True) if time > before}
+
+    def _since(self, user_ids: Sequence[str]) -> F64:
+        """When each user was last erased, this batch included, float64 (n,); 0 or less: never."""
+        state = self._state
+        rows = state.users.find(user_ids)
+        since = state.since(rows)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown) and len(state.erasures):
+            since[unknown] = state.erasures.since([user_ids[at] for at in unknown.tolist()])
+        if self._erasing:
+            for at, user in enumerate(user_ids):
+                if user in self._erasing:
+                    since[at] = self._erasing[user]
+        return since
+
+    def _after_erasure(self, listens: Listens) -> Listens | None:
+        """The listens that may still count: those from before a user's erasure do not."""
+        n = len(listens.user_ids)
+        marks = n if listens.marks is None else len(listens.marks)
+        if not len(listens.song_ids) == len(listens.weights) == len(listens.times) == marks == n:
+            raise ValueError("the columns of a batch of listens have different lengths")
+        if not len(self._state.erasures) and not self._erasing:
+            return listens
+        keep = np.flatnonzero(listens.times > self._since(listens.user_ids))
+        if len(keep) == n:
+            return listens
+        if not len(keep):
+            return None
+        return Listens(
+            [listens.user_ids[at] for at in keep.tolist()],
+            [listens.song_ids[at] for at in keep.tolist()],
+            listens.weights[keep],
+            listens.times[keep],
+            None if listens.marks is None else listens.marks[keep],
+        )
+
+    def _taken(self, vectors: OutsideVectors) -> OutsideVectors | None:
+        """The outside vectors that count: of the space in use, and not from before a user's erasure."""
+        state = self._state
+        if vectors.space != state.songs.space or not len(vectors.user_ids):
+            return None
+        if not len(state.erasures) and not self._erasing:
+            return vectors
+        keep = np.flatnonzero(vectors.times > self._since(vectors.user_ids))
+        if not len(keep):
+            return None
+        ids = [vectors.user_ids[at] for at in keep.tolist()]
+        return OutsideVectors(vectors.space, ids, vectors.vectors[keep], vectors.times[keep])
+
+    def _withdrawn(self) -> I64:
+        """The rows whose vector is their history's again."""
+        vectors = self._inputs.vectors
+        if vectors is None:
+            return np.zeros(0, np.int64)
+        gone = list(vectors.withdrawn)
+        if vectors.space != self._state.songs.space:
+            # What is of another space than the one in use is no vector here.
+            gone += vectors.user_ids
+        rows = self._state.users.find(gone)
+        return np.unique(rows[rows >= 0])
+
+    # -- campaigns ---------------------------------------------------------------------------------------
+
+    def _campaign(self, song_id: str) -> Campaign | None:
+        if song_id in self._batch.campaigns:
+            return self._batch.campaigns[song_id]
+        return self._state.campaigns.get(song_id)
+
+    def _put(self, each: Campaign) -> None:
+        self._batch.campaigns[each.match.song_id] = each
+
+    def _answer(self, song_id: str) -> None:
+        if song_id not in self._batch.answers:
+            self._batch.answers.append(song_id)
+
+    def _end(self, each: Campaign, reason: End) -> None:
+        self._put(replace(each, ended=reason, ended_at=self._now))
+        self._living.close(each.match.song_id)
+        self._answer(each.match.song_id)
+
+    def _end_what_is_due(self) -> None:
+        state = self._state
+        if self._now < state.next_due:
+            return
+        for song_id, each in sorted(state.campaigns.items()):
+            if due(each, state.config) > self._now:
+                continue
+            if each.ended is None:
+                self._end(each, End.EXPIRED)
+            else:
+                self._batch.campaigns[song_id] = None
+
+    def _take_down(self, command: Takedown) -> None:
+        each = self._campaign(command.song_id)
+        if each is None or command.revision < each.match.revision:
+            return
+        # A song whose budget is spent is still on its way: its listens count, and may promote it.
+        if each.ended is None or (each.ended is End.BUDGET and command.reason is not End.BUDGET):
+            self._end(each, command.reason)
+
+    def _match(self, match: Match) -> None:
+        before = self._campaign(match.song_id)
+        if before and match.revision <= before.match.revision:
+            if match.revision < before.match.revision:
+                account = before.account()
+                self._batch.accounts.append(replace(account, revision=match.revision, ended=End.SUPERSEDED))
+            else:
+                self._answer(match.song_id)
+            return
+        if before and before.ended is None:
+            # Its last account, before the next revision's takes its place.
+            self._batch.accounts.append(replace(before, ended=End.SUPERSEDED, ended_at=self._now).account())
+            self._living.close(match.song_id)
+        elif before and match.song_id in self._batch.answers:
+            self._batch.accounts.append(before.account())
+        counts = replace(before.counts, candidates=0) if before else Counts()
+        self._batch.requests.add(match.song_id)
+        if match.expires_at <= self._now:
+            self._put(Campaign(match, counts, End.EXPIRED, self._now))
+            self._answer(match.song_id)
+            return
+        self._serve(match, counts)
+
+    def _serve(self, match: Match, counts: Counts) -> None:
+        state = self._state
+        match = self._in_space(match)
+        song_hash, _ = song_and_artist(match)
+        scored = relevance.score(state.audience, state.songs, match, state.config.relevance)
+        at_once = budget.at_once(match.budget, state.config.at_once)
+        most = budget.share(at_once, state.number, state.partitions, song_hash) - counts.pushed
+        chosen = choose(match, scored, self._allowed(match, scored.users), most, self._deciding)
+        counts = replace(counts, candidates=len(scored.users))
+        self._take(Campaign(match, counts), chosen)
+        self._open(match, scored)
+
+    def _in_space(self, match: Match) -> Match:
+        """The request with the song's vector in the space in use, if it brings one."""
+        for space, vector in match.others:
+            if space == self._state.songs.space and match.space != space:
+                others = ((match.space, match.vector), *(each for each in match.others if each[0] != space))
+                return replace(match, space=space, vector=vector, others=others)
+        return match
+
+    def _reanchor(self, command: Reanchor) -> None:
+        each = self._campaign(command.song_id)
+        if each is None or command.revision != each.match.revision or each.match.space == command.space:
+            return
+        before = each.match
+        match = replace(
+            before,
+            space=command.space,
+            vector=command.vector,
+            neighbours=command.neighbours,
+            similarities=command.similarities,
+            others=((before.space, before.vector),),
+        )
+        self._put(replace(each, match=self._in_space(match)))
+        self._batch.requests.add(command.song_id)
+        self._living.close(command.song_id)
+
+    def _follow_space(self) -> None:
+        """Campaigns that are alive and not scored in the space in use are opened in it, a few in each batch."""
+        state, songs = self._state, self._state.songs
+        if songs.space is None:
+            return
+        alive = (song_id for song_id in sorted(state.live) if self._fits(song_id))
+        for song_id in self._living.to_open(alive):
+            each = self._campaign(song_id)
+            if each is not None:
+                match = self._in_space(each.match)
+                if match is not each.match:
+                    self._put(replace(each, match=match))
+                    self._batch.requests.add(song_id)
+                self._open(match, relevance.score(state.audience, songs, match, state.config.relevance))
+
+    def _fits(self, song_id: str) -> bool:
+        each = self._campaign(song_id)
+        fits = each is not None and each.ended is None and self._state.songs.comparable(self._in_space(each.match))
+        return fits and self._later
+
+    @property
+    def _later(self) -> bool:
+        """Whether anything is kept for who comes near a song later."""
+        return self._state.config.at_once < 1
+
+    def _open(self, match: Match, scored: Scored) -> None:
+        """From now on, users who come near the song are met with it."""
+        each = self._campaign(match.song_id)
+        if each is not None and each.ended is None and self._state.songs.comparable(match) and self._later:
+            own = self._state.songs.along_axes(match.vector)
+            self._living.open(match, own, self._state.left(each), self._state.users.used, scored.listening())
+
+    def _allowed(self, match: Match, users: I64, more: Sequence[I64] = ()) -> NDArray[np.bool_]:
+        """Which users (rows, ascending) may be pushed the song at all."""
+        state = self._state
+        recording = int(hash64([match.recording])[0])
+        _, heard_it = state.audience.listeners(state.songs.find([match.song_id]))
+        allowed = state.consent.allowed(match, users, self._preferences)
+        return allowed & without(
+            users,
+            [
+                heard_it.astype(np.int64),
+                state.ledger.users(recording),
+                self._batch.added.of_recording(recording),
+                self._erased,
+                *more,
+            ],
+        )
+
+    def _take(self, each: Campaign, chosen: Chosen) -> None:
+        """A decision becomes part of the batch, and ends the campaign if it spent the last of the budget."""
+        song_id = each.match.song_id
+        if len(chosen.users):
+            recording = int(hash64([each.match.recording])[0])
+            _, artist = song_and_artist(each.match)
+            self._batch.added.add(chosen.users, recording, artist, chosen.at, chosen.marks)
+            self._batch.pushes.extend(chosen.pushes)
+        out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))
+        counts = replace(
+            each.counts,
+            pushed=each.counts.pushed + len(chosen.pushes),
+            held_out=each.counts.held_out + out,
+            explored=each.counts.explored + int(np.count_nonzero(chosen.marks & Mark.EXPLORED)),
+        )
+        each = replace(each, counts=counts)
+        self._put(each)
+        if self._state.left(each) == 0:
+            self._end(each, End.BUDGET)
+        else:
+            self._answer(song_id)
+
+    # -- listens and vectors -----------------------------------------------------------------------------
+
+    def _listen(self) -> Heard | None:
+        listens, state = self._listens, self._state
+        if listens is None:
+            return None
+        songs = state.songs.slots(listens.song_ids)
+        return state.audience.plan(self._listen_rows, songs, listens.weights, listens.times, self._erased.tolist())
+
+    def _changed(self, heard: Heard | None, withdrawn: I64) -> tuple[I64, F32, F32] | None:
+        """Users whose vector changes, their old vectors and their new ones; None where nobody would look."""
+        audience, parts = self._state.audience, []
+        if not len(self._living):
+            return None
+        if heard:
+            parts.append(audience.preview(heard))
+        if self._outside:
+            parts.append(audience.preview(self._outside))
+        if not parts:
+            return None
+        users, old, new = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        # A vector from outside stands over what listens say of the user.
+        _, last = np.unique(users[::-1], return_index=True)
+        keep = len(users) - 1 - last
+        keep = keep[~np.isin(users[keep], np.concatenate([self._erased, withdrawn]))]
+        return users[keep], old[keep], new[keep]
+
+    def _meet(self, changed: tuple[I64, F32, F32] | None) -> None:
+        """Users who changed, against the campaigns that are alive."""
+        if changed is None or not len(changed[0]):
+            return
+        boundaries = self._state.interest.boundaries(changed[0], self._now)
+        if not self._state.config.policy.enabled:
+            boundaries[:] = 1
+        for arrivals in self._living.meet(*changed, boundaries):
+            each = self._campaign(arrivals.song_id)
+            if each is not None and each.ended is None:
+                self._arrive(each, arrivals)
+
+    def _arrive(self, each: Campaign, arrivals: Arrivals) -> None:
+        match, state = each.match, self._state
+        none = np.zeros(len(arrivals.users), np.float32)
+        scored = Scored(
+            arrivals.users, arrivals.scores, none, arrivals.scores, np.zeros(0, np.int32), np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+        )  # fmt: skip
+        slot = int(state.songs.slots([match.song_id])[0])
+        now_heard = self._listen_rows[state.songs.slots(self._listens.song_ids) == slot] if self._listens else ()
+        allowed = self._allowed(match, arrivals.users, [np.unique(now_heard)] if len(now_heard) else [])
+        chosen = choose(match, scored, allowed, self._state.left(each), self._deciding, Tier.LIVE, arrivals.prototypes)
+        if len(chosen.users):
+            self._take(each, chosen)
+            self._living.joined(match.song_id, chosen.users)
+            after = self._campaign(match.song_id)
+            if after is not None:
+                self._living.left(match.song_id, self._state.left(after))
+
+    # -- what is known of pushes -------------------------------------------------------------------------
+
+    def _marked(self) -> Marked | None:
+        """Marks that listens and outcomes may set on pushes; also counts the songs' listeners."""
+        parts: list[Marked] = []
+        if self._listens is not None:
+            parts += self._of_listens(self._listens)
+        outcomes = self._inputs.outcomes
+        if outcomes and len(outcomes.user_ids):
+            rows = self._state.users.find(outcomes.user_ids)
+            known = np.flatnonzero(rows >= 0)
+            songs = [outcomes.song_ids[at] for at in known.tolist()]
+            parts.append(Marked(rows[known], hash64(map(self._recording, songs)), outcomes.marks[known]))
+        if not parts:
+            return None
+        users = np.concatenate([part.users for part in parts])
+        keep = ~np.isin(users, self._erased)
+        return Marked(
+            users[keep],
+            np.concatenate([part.recordings for part in parts])[keep],
+            np.concatenate([part.marks for part in parts])[keep],
+        )
+
+    def _of_listens(self, listens: Listens) -> list[Marked]:
+        slots = self._state.songs.slots(listens.song_ids)
+        at = np.flatnonzero(np.isin(slots, self._campaign_slots()))
+        if not len(at):
+            return []
+        ids = [listens.song_ids[each] for each in at.tolist()]
+        marks = np.full(len(at), Mark.LISTENED, np.uint16)
+        if listens.marks is not None:
+            marks |= listens.marks[at]
+        return [Marked(self._listen_rows[at], hash64(map(self._recording, ids)), marks)]
+
+    def _count_listeners(self, heard: Heard | None) -> None:
+        """Who heard a campaign's song for the first time."""
+        if heard is None:
+            return
+        slots, counts = np.unique(heard.new_songs, return_counts=True)
+        at = np.flatnonzero(np.isin(slots, self._campaign_slots()))
+        if not len(at):
+            return
+        wanted = dict(zip(slots[at].tolist(), counts[at].tolist(), strict=True))
+        opened = [song_id for song_id, each in self._batch.campaigns.items() if each is not None]
+        new = dict(zip(self._state.songs.slots(opened).tolist(), opened, strict=True))
+        for slot, count in wanted.items():
+            each = self._campaign(new.get(slot) or self._state.campaign_of_slot(slot))
+            if each is not None:
+                more = replace(each.counts, distinct_listeners=each.counts.distinct_listeners + count)
+                self._put(replace(each, counts=more))
+
+    def _campaign_slots(self) -> I64:
+        """The song slots of all campaigns, those of this batch among them."""
+        opened = [song_id for song_id, each in self._batch.campaigns.items() if each is not None]
+        slots = self._state.campaign_slots()
+        return np.union1d(slots, self._state.songs.slots(opened)) if opened else slots
+
+    def _recording(self, song_id: str) -> str:
+        each = self._campaign(song_id)
+        return each.match.recording if each else song_id
+
+    def _count(self, entries: Entries | None) -> Moved | None:
+        """Counts of campaigns follow marks that were set; so do boundaries."""
+        if entries is None or not len(entries.set_users):
+            return None
+        out = (entries.set_before & Mark.HELD_OUT) > 0
+        for mark in _OF_PUSHED:
+            has = (entries.set_marks & mark) > 0
+            for held, names in ((False, _OF_PUSHED), (True, _OF_HELD_OUT)):
+                which = has & (out == held)
+                if mark in names and which.any():
+                    recordings, counts = np.unique(entries.set_recordings[which], return_counts=True)
+                    for recording, count in zip(recordings.tolist(), counts.tolist(), strict=True):
+                        self._add(recording, names[mark], count)
+        told = ~out
+        times = np.full(int(told.sum()), self._now)
+        return self._state.interest.plan(entries.set_users[told], entries.set_marks[told], times)
+
+    def _add(self, recording: int, name: str, count: int) -> None:
+        song_id = self._state.song_of_recording.get(recording)
+        each = self._campaign(song_id) if song_id is not None else None
+        if each is not None:
+            more = replace(each.counts, **{name: getattr(each.counts, name) + count})
+            self._put(replace(each, counts=more))
+
+    # -- the changelog -----------------------------------------------------------------------------------
+
+    def _records(
+        self, heard: Heard | None, entries: Entries | None, moved: Moved | None, shift: Shift
+    ) -> list[tuple[bytes, bytes | None]]:
+        state, batch = self._state, self._batch
+        changelog: dict[bytes, bytes | None] = {} if state.meta_written else {META: state.meta}
+        for user, time in self._erasing.items():
+            changelog[ERASED + state.erasures.marker(user)] = Erasures.encode(time)
+        for row in self._erased.tolist():
+            gone = self._known.id_of(row).encode()
+            changelog |= {USER + gone: None, PUSHED + gone: None, INTEREST + gone: None}
+        id_of = self._known.id_of
+        if heard:
+            ids = [id_of(row).encode() for row in heard.users.tolist()]
+            changelog |= zip([USER + each for each in ids], state.audience.encode(heard), strict=True)
+        if entries:
+            ids = [id_of(row).encode() for row in entries.users.tolist()]
+            changelog |= zip([PUSHED + each for each in ids], state.ledger.encode(entries), strict=True)
+        if moved:
+            ids = [id_of(row).encode() for row in moved.users.tolist()]
+            changelog |= zip([INTEREST + each for each in ids], Interest.encode(moved), strict=True)
+        for song_id, told in batch.campaigns.items():
+            key = song_id.encode()
+            if told is None:
+                changelog |= {REQUEST + key: None, ACCOUNT + key: None}
+                continue
+            if song_id in batch.requests:
+                changelog[REQUEST + key] = campaign.encode_request(told.match)
+            changelog[ACCOUNT + key] = campaign.encode_account(told)
+        for song_id, record in shift.records.items():
+            changelog[SHAPE + song_id.encode()] = record
+        return list(changelog.items())
