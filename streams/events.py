@@ -200,7 +200,7 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     cap: Cap | None = None
     erase_requested_at: Annotated[Time | None, Meta(description="forget everything from before this")] = None
 
-    def check(self, ce_type: str) -> None:
+    def check(self, _: str) -> None:
         try:
             ZoneInfo(self.timezone)
         except (ValueError, OSError, KeyError):
@@ -218,7 +218,9 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
     prototype: Count | None = None
     boundary: Annotated[
         float,
-        Meta(gt=0, description="the user's scores were divided by this: above 1 after ignored pushes, below after opened"),
+        Meta(
+            gt=0, description="the user's scores were divided by this: above 1 after ignored pushes, below after opened"
+        ),
     ] = 1.0
 
 

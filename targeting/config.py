@@ -16,7 +16,8 @@ class Config:
     Attributes:
         cat: how prototypes follow the stream.
         scored: campaigns at most that are scored against users who change; the others only count listens.
-        at_once: share of the budget that is spent on the request itself; the rest is for who comes near later. Of 1, nobody does.
+        at_once: share of the budget that is spent on the request itself; the rest is for who comes near later. With 1,
+            there is none.
         history: songs remembered of a user.
         half_life: days in which a song's weight in its listener's vector halves.
         half: user vectors in 16-bit floats.

@@ -204,7 +204,7 @@ class Push:
 
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
     chance of a listen where ``calibrated``; otherwise it only orders. Nothing may reach the user before
-    ``not_before``, Unix seconds. ``boundary`` is by how much this user's scores were divided (:mod:`targeting.interest`).
+    ``not_before``, Unix seconds. ``boundary`` is what this user's scores were divided by (:mod:`targeting.interest`).
     """
 
     match: Match

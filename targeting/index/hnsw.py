@@ -27,7 +27,7 @@ from targeting.types import F32
 FORMAT = 1
 MANIFEST = "manifest.json"
 _FIRST_CAPACITY = 1024
-# Searches wait while so many are inserted: 2 ms among 2,400 songs of 128 dimensions, 25 among 20,000.
+# Searches wait while so many are inserted: 1 ms (median) among 2,400 songs of 128 dimensions, 5 among 20,000.
 _INSERTED_AT_ONCE = 16
 
 

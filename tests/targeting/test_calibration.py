@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targeting.calibration import Calibration, fit
-from targeting.decision import choose
+from targeting.caps import Room
+from targeting.decision import Deciding, choose
+from targeting.interest import Interest
+from targeting.ledger import Added, Ledger
+from targeting.policy import Consent, Policy
 from targeting.relevance import Scored
 from targeting.slots import Slots
 from targeting.types import F32, Match
@@ -86,22 +90,29 @@ def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, Slots]:
     return match, scored, users
 
 
+def deciding(users: Slots, calibration: Calibration | None = None, least_chance: float = 0.0) -> Deciding:
+    policy = Policy(enabled=False)
+    consent, ledger = Consent(policy), Ledger()
+    room = Room(policy, consent, ledger, {}, Added(), np.zeros(0, np.int64))
+    return Deciding(0.0, policy, users, consent, {}, Interest(), room, calibration, least_chance)
+
+
 def test_pushes_tell_chances_and_keep_their_order() -> None:
     match, scored, users = candidates(np.asarray([0.9, 0.3, 0.6, 0.85], np.float32))
     everyone = np.ones(4, bool)
-    raw = choose(match, scored, everyone, 4, users, 5)
-    told = choose(match, scored, everyone, 4, users, 5, SIMPLE)
+    raw = choose(match, scored, everyone, 4, deciding(users))
+    told = choose(match, scored, everyone, 4, deciding(users, SIMPLE))
     # Both highest scores stand for .5: the map does not blur which is higher.
     assert told.users.tolist() == raw.users.tolist() == [0, 3, 2, 1]
     assert [each.score for each in told.pushes] == pytest.approx([0.5, 0.5, 0.3, 0.05])
     assert all(each.calibrated for each in told.pushes)
     assert not any(each.calibrated for each in raw.pushes)
-    assert choose(match, scored, everyone, 4, users, 5, SIMPLE, 0.2).users.tolist() == [0, 3, 2]
-    assert choose(match, scored, everyone, 4, users, 5, SIMPLE, 0.6).users.tolist() == []
+    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.2)).users.tolist() == [0, 3, 2]
+    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.6)).users.tolist() == []
 
 
 def test_a_song_scored_by_one_sign_has_no_chances() -> None:
     match, scored, users = candidates(np.asarray([0.9, 0.3], np.float32), both=False)
-    found = choose(match, scored, np.ones(2, bool), 2, users, 5, SIMPLE, 0.2)
+    found = choose(match, scored, np.ones(2, bool), 2, deciding(users, SIMPLE, 0.2))
     assert [each.score for each in found.pushes] == pytest.approx([0.9, 0.3])
     assert not any(each.calibrated for each in found.pushes)
