@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import random
+import resource
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from rocksdict import Options, Rdict
 
 from streams.broker import EmbeddedKafka
+from streams.broker.identity import Identity
+from streams.clients import producer
+from streams.demo.feed import hand_over
+from streams.errors import Unavailable
+from streams.topics import LISTENS
 from streams.torture.stage import Stage
+from streams.torture.traffic import listen
+
+# Above a day more than databases may be old (streams/audience/store.py).
+_TOO_OLD_S = 8 * 86_400.0
+# A database's log reaches this with the first few dozen histories; a worker's own log does not meanwhile.
+_FULL_BYTES = 16_384
+_META = b"\x00meta"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a fault may touch. ``choice`` picks its victims."""
+
+    stage: Stage
+    broker: EmbeddedKafka
+    choice: random.Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,50 +45,159 @@ class Fault:
     Attributes:
         words: what it does, for people.
         strike: breaks it.
+        mend: puts back what the supervisor cannot, some seconds later.
     """
 
     words: str
-    strike: Callable[[Stage, EmbeddedKafka, random.Random], None]
+    strike: Callable[[Scene], None]
+    mend: Callable[[Scene], None] = lambda _: None
 
 
-def _kill_songs(stage: Stage, _: EmbeddedKafka, __: random.Random) -> None:
-    stage.workers[0].kill()
+def _kill_songs(scene: Scene) -> None:
+    scene.stage.workers[0].kill()
 
 
-def _kill_audience(stage: Stage, _: EmbeddedKafka, choice: random.Random) -> None:
-    choice.choice(stage.workers[1:]).kill()
+def _kill_audience(scene: Scene) -> None:
+    scene.choice.choice(scene.stage.audience).kill()
 
 
-def _kill_all(stage: Stage, _: EmbeddedKafka, __: random.Random) -> None:
-    for worker in stage.workers:
+def _kill_all(scene: Scene) -> None:
+    for worker in scene.stage.workers:
         worker.kill()
 
 
-def _kill_broker(_: Stage, broker: EmbeddedKafka, __: random.Random) -> None:
-    broker.kill()
-    broker.restart()
+def _kill_broker(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.broker.restart()
 
 
-def _wipe_state(stage: Stage, _: EmbeddedKafka, choice: random.Random) -> None:
-    choice.choice(stage.workers[1:]).kill()
-    shutil.rmtree(stage.state, ignore_errors=True)
-
-
-def _tear_state(stage: Stage, _: EmbeddedKafka, choice: random.Random) -> None:
-    """Cut a file of the state in half, as a power cut or a broken disk may."""
-    for worker in stage.workers[1:]:
+def _kill_both(scene: Scene) -> None:
+    for worker in scene.stage.workers:
         worker.kill()
-    files = sorted(path for path in stage.state.rglob("*") if path.is_file() and path.stat().st_size > 1)
-    for path in choice.sample(files, min(3, len(files))):
+    _kill_broker(scene)
+
+
+def _wipe_state(scene: Scene) -> None:
+    scene.choice.choice(scene.stage.audience).kill()
+    shutil.rmtree(scene.stage.state, ignore_errors=True)
+
+
+def _tear_state(scene: Scene) -> None:
+    """Cut files of the state in half, as a power cut or a broken disk may."""
+    _kill_all_audience(scene)
+    files = sorted(path for path in scene.stage.state.rglob("*") if path.is_file() and path.stat().st_size > 1)
+    for path in scene.choice.sample(files, min(3, len(files))):
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size // 2)
 
 
-FAULTS = (
-    Fault("SIGKILL of the songs worker", _kill_songs),
-    Fault("SIGKILL of an audience worker", _kill_audience),
-    Fault("SIGKILL of every worker", _kill_all),
-    Fault("SIGKILL of the broker, and its restart", _kill_broker),
-    Fault("SIGKILL of an audience worker, its state on disk deleted", _wipe_state),
-    Fault("SIGKILL of the audience workers, files of their state cut in half", _tear_state),
-)
+def _age_state(scene: Scene) -> None:
+    """Make the databases say that they were written long ago."""
+    _kill_all_audience(scene)
+    for folder in _databases(scene.stage):
+        database = Rdict(str(folder), Options(raw_mode=True))
+        stored = database.get(_META)
+        meta = json.loads(stored) if stored else {}
+        database[_META] = json.dumps({**meta, "at": meta.get("at", 0.0) - _TOO_OLD_S}).encode()
+        database.close()
+
+
+def _hide_state(scene: Scene) -> None:
+    """Put a file where the state's folder is: what an unusable disk looks like to root, whom no mode keeps out."""
+    _kill_all_audience(scene)
+    scene.stage.state.rename(_hidden(scene.stage))
+    scene.stage.state.write_text("in the way")
+
+
+def _show_state(scene: Scene) -> None:
+    scene.stage.state.unlink()
+    _hidden(scene.stage).rename(scene.stage.state)
+
+
+def _fill_disk(scene: Scene) -> None:
+    """No file of the audience workers may grow any more. Python ignores the signal, so that writes fail as on a full
+    disk."""
+    for worker in scene.stage.audience:
+        log = scene.stage.log(worker.name)
+        # The log is a file, too: it begins anew.
+        with log.with_suffix(".log.before").open("ab") as kept:
+            kept.write(log.read_bytes())
+        log.write_bytes(b"")
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.RLIM_INFINITY))
+    now = time.time()
+    users = scene.choice.sample(scene.stage.users, len(scene.stage.users) // 2)
+    scene.stage.send(LISTENS, [listen(user, f"full-{now}", now) for user in users])
+
+
+def _clear_disk(scene: Scene) -> None:
+    for worker in scene.stage.audience:
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _freeze_broker(scene: Scene) -> None:
+    """Stop the broker in mid-work for longer than a transaction may hang, then let it go on as if nothing was."""
+    identity = Identity.load(scene.broker.folder)
+    process = identity.process(scene.broker.folder) if identity else None
+    if process is None:
+        raise Unavailable("the broker to freeze is not there")
+    sender, now = producer(scene.stage.kafka), time.time()
+    for number, user in enumerate(scene.stage.users * 5):
+        hand_over(sender, scene.stage.naming.name(LISTENS), listen(user, f"frozen-{number % 5}-{now}", now))
+    # Enough have come for a transaction to be on its way, and more are to come.
+    sender.flush(0.3)
+    process.suspend()
+    try:
+        scene.stage.wait(1.5 * scene.stage.settings.audience.watchdog_s)
+    finally:
+        process.resume()
+    sender.flush(60)
+
+
+def _join(scene: Scene) -> None:
+    slot = 1 + max(int(worker.name.partition("-")[2]) for worker in scene.stage.audience)
+    scene.stage.start(f"audience-{slot}", "audience", "--slot", str(slot))
+
+
+def _leave(scene: Scene) -> None:
+    worker = scene.choice.choice(scene.stage.audience[:-1])
+    scene.stage.workers.remove(worker)
+    worker.stop()
+
+
+def _swap(scene: Scene) -> None:
+    scene.stage.publish(1)
+
+
+def _roll_back(scene: Scene) -> None:
+    scene.stage.publish(0)
+
+
+def _kill_all_audience(scene: Scene) -> None:
+    for worker in scene.stage.audience:
+        worker.kill()
+
+
+def _databases(stage: Stage) -> list[Path]:
+    return sorted(path.parent for path in stage.state.rglob("CURRENT"))
+
+
+def _hidden(stage: Stage) -> Path:
+    return stage.state.with_name("state.hidden")
+
+
+FAULTS = {
+    "songs": Fault("SIGKILL of the songs worker", _kill_songs),
+    "audience": Fault("SIGKILL of an audience worker", _kill_audience),
+    "all": Fault("SIGKILL of every worker", _kill_all),
+    "broker": Fault("SIGKILL of the broker, and its restart", _kill_broker),
+    "everything": Fault("SIGKILL of every worker and of the broker, and its restart", _kill_both),
+    "wiped": Fault("SIGKILL of an audience worker, its state on disk deleted", _wipe_state),
+    "torn": Fault("SIGKILL of the audience workers, files of their state cut in half", _tear_state),
+    "old": Fault("SIGKILL of the audience workers, their state on disk more than a week old", _age_state),
+    "unusable": Fault("SIGKILL of the audience workers, a file in the place of their state", _hide_state, _show_state),
+    "full": Fault("no file of an audience worker can grow", _fill_disk, _clear_disk),
+    "frozen": Fault("SIGSTOP of the broker for longer than a commit may hang, and SIGCONT", _freeze_broker),
+    "members": Fault("an audience worker joins, and another leaves", _join, _leave),
+    "swap": Fault("another model is published, and the former one again", _swap, _roll_back),
+}
+"""By a short name."""

@@ -6,11 +6,12 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -18,17 +19,41 @@ from streams.broker import EmbeddedKafka
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
 from streams.demo.follow import Follower
-from streams.envelope import Record, pack
-from streams.events import SongUpload, UserPreferences
+from streams.events import SongUpload
 from streams.settings import Kafka, Settings
-from streams.topics import PREFERENCES, SONG_UPLOADS
+from streams.topics import SONG_UPLOADS
 from streams.torture.checker import Verdict, check
-from streams.torture.faults import FAULTS
+from streams.torture.faults import FAULTS, Scene
+from streams.torture.rules import Rules
 from streams.torture.stage import Stage, set_stage
+from streams.torture.states import differences
+from streams.torture.traffic import Traffic
 
-# Between two faults work goes on for this long; shorter, and every fault meets the last one's repair.
-_BETWEEN_S = 12.0
+# Between two faults work goes on for this long; shorter, and every fault meets the last one's repair, and workers end
+# more often within a minute than their supervisor allows.
+_BETWEEN_S = 15.0
 _UPLOADS_A_ROUND = 40
+
+SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "songs": {"warm_listeners": 5, "swap_both_s": 10},
+    "audience": {
+        # Spans so short that caps fill and empty while it runs.
+        "cap_pushes": 4,
+        "cap_hours": 0.01,
+        "artist_cap_pushes": 2,
+        "artist_cap_hours": 0.005,
+        "holdout": 0.1,
+        "exploration": 0.1,
+        "at_once": 0.7,
+        "erasure_key": "of-this-ordeal",
+        "session_timeout_s": 6,
+        "transaction_timeout_s": 5,
+        "watchdog_s": 8,
+        "start_wait_s": 10,
+        "digest_at_stop": "true",
+    },
+}
+"""What the workers are told; what is not named is as the settings have it."""
 
 
 @dataclass(slots=True)
@@ -38,16 +63,20 @@ class Ordeal:
     seed: int
     struck: list[tuple[float, str]] = field(default_factory=list)
     uploaded: int = 0
+    poisoned: int = 0
     verdict: Verdict = field(default_factory=Verdict)
 
 
-def torture(settings: Settings, seed: int, seconds: float, say: Callable[[str], None]) -> Ordeal:
-    """Drive, break, mend, wait for the last answer, and check.
+def torture(
+    settings: Settings, seed: int, seconds: float, say: Callable[[str], None], faults: Sequence[str] = tuple(FAULTS)
+) -> Ordeal:
+    """Drive, break, mend, wait until nothing is on its way, and check.
 
     Every fault strikes once before any strikes twice, in an order that the seed picks.
 
     Args:
         say: told what happens, a line at a time.
+        faults: names in :data:`streams.torture.faults.FAULTS`.
 
     Raises:
         Unavailable: an upload was not answered after everything was mended: the first promise is broken.
@@ -55,30 +84,43 @@ def torture(settings: Settings, seed: int, seconds: float, say: Callable[[str], 
     """
     choice, ordeal = random.Random(seed), Ordeal(seed)
     with tempfile.TemporaryDirectory(prefix="coldstart-torture-") as name, _stage(settings, Path(name)) as parts:
-        stage, broker, follower = parts
+        scene, follower = Scene(parts[0], parts[1], choice), parts[2]
+        stage, traffic = scene.stage, Traffic(scene.stage, choice)
         say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")
         stage.wait_until_ready()
         started = time.monotonic()
-        hat: list[int] = []
+        hat: list[str] = []
         ids: list[str] = []
+
+        def meanwhile(_: int) -> None:
+            stage.watch()
+            traffic.answer()
+
         while time.monotonic() - started < seconds:
-            hat = hat or choice.sample(range(len(FAULTS)), len(FAULTS))
+            hat = hat or choice.sample(sorted(faults), len(faults))
             fault, at = FAULTS[hat.pop()], choice.randrange(_UPLOADS_A_ROUND)
             songs = _songs(stage, choice, len(ids))
             ids += [song.song_id for song in songs]
-            stage.send(PREFERENCES, [_preference(user, choice) for user in choice.sample(stage.users, 20)])
-            stage.upload(songs[:at], _BETWEEN_S / _UPLOADS_A_ROUND, lambda _: stage.watch())
+            traffic.speak()
+            stage.upload(songs[:at], _BETWEEN_S / _UPLOADS_A_ROUND, meanwhile)
             say(f"{time.monotonic() - started:6.1f} s  {fault.words}")
             ordeal.struck.append((time.monotonic() - started, fault.words))
-            fault.strike(stage, broker, choice)
+            fault.strike(scene)
             bad = poisoned(upload_record(songs[0], time.time()), len(ids))
-            stage.send(SONG_UPLOADS, [bad])
-            stage.upload(songs[at:], _BETWEEN_S / _UPLOADS_A_ROUND, lambda _: stage.watch())
+            stage.send(SONG_UPLOADS, [bad, *traffic.revise(songs[:at] or songs)] if at > 2 else [bad])
+            stage.upload(songs[at:], _BETWEEN_S / _UPLOADS_A_ROUND, meanwhile)
+            fault.mend(scene)
         say(f"{time.monotonic() - started:6.1f} s  waiting for the last answers")
         stage.wait_until_answered(follower.answered, ids)
+        traffic.answer()
+        traffic.close()
+        stage.wait_until_ready()
+        stage.wait_until_still()
         stage.stop()
-        ordeal.uploaded = len(ids)
-        ordeal.verdict = check(stage.kafka, stage.naming, SystemClock())
+        say(f"{time.monotonic() - started:6.1f} s  checking")
+        ordeal.uploaded, ordeal.poisoned = len(ids), len(ordeal.struck) + traffic.bad
+        ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
+        ordeal.verdict.violations += differences(stage)
     return ordeal
 
 
@@ -86,7 +128,8 @@ def torture(settings: Settings, seed: int, seconds: float, say: Callable[[str], 
 def _stage(settings: Settings, folder: Path) -> Iterator[tuple[Stage, EmbeddedKafka, Follower]]:
     broker = EmbeddedKafka(folder / "kafka", cache=settings.paths.broker, heap_mb=settings.broker.heap_mb)
     with broker:
-        stage = set_stage(Kafka(bootstrap_servers=broker.bootstrap_servers), f"torture-{uuid.uuid4().hex[:8]}.", folder)
+        kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
+        stage = set_stage(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=SETTINGS)
         follower = Follower(stage.kafka, stage.naming)
         try:
             stage.start("songs", "songs")
@@ -99,7 +142,9 @@ def _stage(settings: Settings, folder: Path) -> Iterator[tuple[Stage, EmbeddedKa
 
 
 def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
-    """Uploads of a round: some explicit, some for one country, some under a recording that another song has."""
+    """Uploads of a round: some explicit, for one country, of a recording that another song has, soon over, or not out
+    yet."""
+    now = datetime.now(UTC)
     return [
         msgspec.structs.replace(
             choice.choice(stage.songs),
@@ -108,18 +153,8 @@ def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
             explicit=choice.random() < 0.2,
             territories=["PT"] if choice.random() < 0.1 else [],
             budget=choice.choice([40, 100, 200]),
+            expires_at=now + timedelta(seconds=choice.uniform(20, 60)) if choice.random() < 0.1 else None,
+            available_from=now + timedelta(seconds=choice.uniform(0, 60)) if choice.random() < 0.1 else None,
         )
         for n in range(_UPLOADS_A_ROUND)
     ]
-
-
-def _preference(user_id: str, choice: random.Random) -> Record:
-    event = UserPreferences(
-        user_id=user_id,
-        opted_in=choice.random() < 0.5,
-        allow_explicit=choice.random() < 0.5,
-        country=choice.choice(["PT", "BR", None]),
-        updated_at=datetime.now(UTC),
-    )
-    id = uuid.uuid4().hex
-    return pack(event, ce_type=UserPreferences.TYPES[0], id=id, source="coldstart/torture", time=time.time())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from encoder import artifact
 from encoder.data.generate import World, generate
@@ -18,14 +19,29 @@ from streams.demo.feed import hand_over
 from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import SongUpload
+from streams.lag import measure
 from streams.provision import create_topics
 from streams.publishing import publish
-from streams.settings import Kafka
+from streams.settings import Kafka, Settings, load_settings
+from streams.snapshot import Snapshot
 from streams.supervisor import RoleProcess
-from streams.topics import LISTENS, SONG_UPLOADS, Naming, Topic
+from streams.topics import (
+    CAMPAIGN_REPORTS,
+    CAMPAIGNS,
+    LISTENS,
+    MATCH_REQUESTS,
+    PUSH_TARGETS,
+    SONG_UPLOADS,
+    Naming,
+    Topic,
+)
 
 # Restoring, re-joining and a broker's return together take less.
 PATIENCE_S = 120.0
+
+# Reports follow a commit within a second, their merging within half of one: when nothing moved for this long, and no
+# group is behind, nothing is on its way.
+_STILL_S = 4.0
 
 
 @dataclass
@@ -36,7 +52,8 @@ class Stage:
         songs: uploads made of a generated world, none without content.
         users: who listens in it.
         environment: of the workers: where Kafka is, and what they are to do.
-        folder: logs, state and model.
+        folder: logs, state and models.
+        models: artifacts of one world, each a space of its own; the first is published.
     """
 
     kafka: Kafka
@@ -45,6 +62,8 @@ class Stage:
     users: tuple[str, ...]
     environment: dict[str, str]
     folder: Path
+    models: Sequence[Path] = ()
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     workers: list[RoleProcess] = field(default_factory=list)
 
     @property
@@ -56,8 +75,26 @@ class Stage:
         """What the audience workers keep on disk."""
         return self.folder / "cache" / "state"
 
+    @property
+    def audience(self) -> list[RoleProcess]:
+        """The audience workers."""
+        return [worker for worker in self.workers if worker.name.startswith("audience")]
+
+    @property
+    def settings(self) -> Settings:
+        """What the workers run with."""
+        return load_settings(None, self.overrides)
+
+    def log(self, name: str) -> Path:
+        """Of the worker of that name."""
+        return self.folder / f"{name}.log"
+
+    def publish(self, number: int) -> None:
+        """Make a model live; the workers may serve meanwhile."""
+        publish(self.models[number], self.kafka, self.naming, SystemClock())
+
     def start(self, name: str, *args: str) -> RoleProcess:
-        worker = RoleProcess(name, args, self.environment, self.folder / f"{name}.log")
+        worker = RoleProcess(name, args, self.environment, self.log(name))
         self.workers.append(worker)
         return worker
 
@@ -76,20 +113,24 @@ class Stage:
         """Send records and wait for all acknowledgements.
 
         Args:
+            pause_s: between two records.
             each: called with the number of each record handed over.
 
         Raises:
             Unavailable: not all were acknowledged in time.
         """
-        sender = producer(self.kafka)
+        sender, due = producer(self.kafka), time.monotonic()
         for number, record in enumerate(records):
             hand_over(sender, self.naming.name(topic), record)
-            sender.poll(pause_s)
+            due += pause_s
+            # An acknowledgement ends the wait early, so that one poll is none.
+            while (left := due - time.monotonic()) > 0:
+                sender.poll(left)
             if each:
                 each(number)
-        left = sender.flush(PATIENCE_S)
-        if left:
-            raise Unavailable(f"{self.naming.name(topic)}: {left} records were not acknowledged in {PATIENCE_S:g} s")
+        unsent = sender.flush(PATIENCE_S)
+        if unsent:
+            raise Unavailable(f"{self.naming.name(topic)}: {unsent} records were not acknowledged in {PATIENCE_S:g} s")
 
     def upload(
         self, songs: Sequence[SongUpload], pause_s: float = 0.0, each: Callable[[int], None] | None = None
@@ -109,6 +150,32 @@ class Stage:
             lambda: f"unanswered: {[song for song in song_ids if not self.partitions <= set(answered(song))]}",
         )
 
+    def wait_until_still(self) -> None:
+        """Wait until nothing is on its way any more: no group is behind, and no output moves."""
+        clock, names = SystemClock(), [self.naming.name(t) for t in _OUTPUTS]
+        outputs = Snapshot(self.kafka, names, clock)
+        last: dict[str, dict[int, int]] = {}
+        since = clock.monotonic()
+
+        def still() -> bool:
+            nonlocal last, since
+            now = {name: outputs.ends(name) for name in names}
+            if now != last or any(lag.records for lag in measure(self.kafka, self.naming, clock)):
+                last, since = now, clock.monotonic()
+            return clock.monotonic() - since > _STILL_S
+
+        try:
+            self.wait_until(still, lambda: f"still on its way: {measure(self.kafka, self.naming, clock)}")
+        finally:
+            outputs.close()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, starting again what ends meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.watch()
+            time.sleep(0.05)
+
     def wait_until(self, done: Callable[[], bool], what: Callable[[], str]) -> None:
         """Wait for something that must come, starting again what ends meanwhile.
 
@@ -123,10 +190,24 @@ class Stage:
             time.sleep(0.05)
 
 
+_OUTPUTS = (MATCH_REQUESTS, PUSH_TARGETS, CAMPAIGN_REPORTS, CAMPAIGNS)
+
+
 def set_stage(
-    kafka: Kafka, prefix: str, folder: Path, partitions: int = 4, users: int = 400, songs: int = 600
+    kafka: Kafka,
+    prefix: str,
+    folder: Path,
+    partitions: int = 4,
+    users: int = 400,
+    songs: int = 600,
+    models: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Stage:
-    """Topics, a model of a generated world, and its listens; no workers yet."""
+    """Topics, models of a generated world, and its listens; no workers yet.
+
+    Args:
+        settings: {section: {key: value}}, what the workers are to be told besides.
+    """
     naming = Naming(prefix, partitions, 2)
     client = admin(kafka)
     create_topics(client, naming, 1)
@@ -136,21 +217,30 @@ def set_stage(
     # Torch is loaded only where something is trained.
     from encoder import train as training
 
-    # One epoch: what is tested here does not depend on who is pushed.
-    artifact.save(training.train(dataset, parts.warm, training.Config(seed=0, epochs=1)), folder / "model")
-    publish(folder / "model", kafka, naming, SystemClock())
+    artifacts = [folder / ("model" if number == 0 else f"model-{number}") for number in range(models)]
+    for number, path in enumerate(artifacts):
+        # One epoch: what is tested here does not depend on who is pushed.
+        artifact.save(training.train(dataset, parts.warm, training.Config(seed=number, epochs=1)), path)
+    publish(artifacts[0], kafka, naming, SystemClock())
     uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
-    environment = {
-        "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "COLDSTART_TOPICS__PREFIX": prefix,
-        "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": str(partitions),
-        "COLDSTART_TOPICS__SONGS_PARTITIONS": "2",
-        "COLDSTART_PATHS__CACHE": str(folder / "cache"),
+    sections: dict[str, dict[str, Any]] = {
+        "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
+        "topics": {"prefix": prefix, "audience_partitions": partitions, "songs_partitions": 2},
+        "paths": {"cache": str(folder / "cache")},
         # The broker takes no less; a killed songs worker is missed for this long.
-        "COLDSTART_SONGS__SESSION_TIMEOUT_S": "6",
-        "OMP_NUM_THREADS": "1",
+        "songs": {"session_timeout_s": 6},
     }
+    for section, values in (settings or {}).items():
+        sections[section] = {**sections.get(section, {}), **values}
+    environment = {
+        f"COLDSTART_{section}__{key}".upper(): str(value)
+        for section, values in sections.items()
+        for key, value in values.items()
+    }
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with_content = [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids]
-    stage = Stage(kafka, naming, with_content, dataset.user_ids, environment, folder)
+    stage = Stage(
+        kafka, naming, with_content, dataset.user_ids, environment, folder, models=artifacts, overrides=sections
+    )
     stage.send(LISTENS, list(history(dataset, parts, time.time())))
     return stage

@@ -1,0 +1,36 @@
+"""Is what was to be forgotten gone from the state?
+
+The changelog's keys are as documented in ``targeting/state.py``: ``u`` history, ``p`` pushes and ``i`` boundary, each
+followed by the user's id; ``e`` followed by 16 bytes of BLAKE2b of the id, keyed, marks an erased user.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from streams.torture.consent import Wishes
+from streams.torture.evidence import Evidence
+from streams.torture.rules import Rules
+
+_OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a boundary"}
+
+
+def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
+    """Of everybody who asked to be forgotten: the marker is there, and of those who did not come back nothing else is.
+
+    To be asked when every preference was consumed.
+    """
+    back: defaultdict[str, float] = defaultdict(float)
+    for said in evidence.listens:
+        back[said.key] = max(back[said.key], said.time)
+    for (partition, user), asked in Wishes(evidence.preferences).erased().items():
+        marker = b"e" + blake2b(user.encode(), digest_size=16, key=rules.erasure_key).digest()
+        if evidence.state.get((partition, marker)) is None:
+            yield f"{user} asked to be forgotten: partition {partition} has no marker of it"
+        if back[user] > asked:
+            continue
+        for kind, what in _OF_A_USER.items():
+            if evidence.state.get((partition, kind + user.encode())) is not None:
+                yield f"{user} asked to be forgotten and did not come back: the state still has {what}"

@@ -1,0 +1,50 @@
+"""What was promised, in numbers? The settings that the system ran with, and nothing of how it keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from streams.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """So many pushes in any span of so many seconds."""
+
+    pushes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """See :class:`streams.settings.Audience` and :class:`streams.settings.Songs`, whose words these are.
+
+    Attributes:
+        cap, artist_cap: None: nothing was promised.
+        budget: of a song whose upload does not say.
+        at_once: share of a budget that may be spent on the request itself.
+    """
+
+    cap: AtMost | None = None
+    artist_cap: AtMost | None = None
+    holdout: float = 0.0
+    salt: str = "1"
+    erasure_key: bytes = b"coldstart"
+    budget: int = 1000
+    at_once: float = 0.7
+    warm_listeners: int = 20
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        audience = settings.audience
+        return cls(
+            cap=AtMost(audience.cap_pushes, audience.cap_hours * 3600),
+            artist_cap=AtMost(audience.artist_cap_pushes, audience.artist_cap_hours * 3600),
+            holdout=audience.holdout,
+            salt=audience.holdout_salt,
+            erasure_key=audience.erasure_key.get_secret_value().encode(),
+            budget=settings.songs.budget,
+            at_once=audience.at_once,
+            warm_listeners=settings.songs.warm_listeners,
+        )

@@ -1,0 +1,61 @@
+"""Do the changelog, this machine's disk and the workers' own last words agree on the state?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from streams.audience.digests import digest
+from streams.audience.role import how, stores
+from streams.audience.store import Unfit
+from streams.clock import SystemClock
+from streams.torture.stage import Stage
+from targeting.partition import Partition
+from targeting.songs import Songs
+
+
+def differences(stage: Stage) -> Iterator[str]:
+    """Every partition whose digests at the same input offsets are not the same, in words.
+
+    To be asked after a clean stop of workers with ``audience.digest_at_stop``.
+    """
+    clock, settings = SystemClock(), stage.settings
+    decides, said = how(settings.audience, obey=True), _said(stage)
+    for number in sorted(stage.partitions):
+        found = {}
+        for source, where in (("the changelog", None), ("the disk", stores(settings, clock))):
+            try:
+                told = digest(
+                    stage.kafka, stage.naming, number, clock,
+                    lambda n: Partition(n, stage.naming.audience_partitions, Songs(), decides), where,
+                )  # fmt: skip
+            except Unfit as error:
+                yield f"partition {number}: {source} cannot be read ({error})"
+                continue
+            if told is not None:
+                found[source] = told.digest, told.at
+        truth = found.get("the changelog")
+        if truth is None:
+            continue
+        for source, told_state in found.items():
+            if told_state != truth:
+                yield f"partition {number}: {source} says {told_state}, the changelog {truth}"
+        own = said.get((number, json.dumps(truth[1], sort_keys=True)))
+        if own is None:
+            yield f"partition {number}: no worker said what its state was at {truth[1]}"
+        elif own != truth[0]:
+            yield f"partition {number}: its worker's state was {own}, the changelog says {truth[0]}"
+
+
+def _said(stage: Stage) -> dict[tuple[int, str], str]:
+    """What workers said of partitions at input offsets."""
+    said = {}
+    for log in stage.folder.glob("audience-*.log*"):
+        for line in log.read_text(errors="replace").splitlines():
+            try:
+                words = json.loads(line)
+            except ValueError:
+                continue
+            if words.get("event") == "state":
+                said[words["partition"], json.dumps(words["at"], sort_keys=True)] = words["digest"]
+    return said

@@ -1,0 +1,185 @@
+"""What do users, push systems and the teams around them do meanwhile?"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from streams import vectors
+from streams.clients import producer
+from streams.clock import SystemClock
+from streams.demo.feed import hand_over
+from streams.envelope import Record, pack
+from streams.errors import Unavailable
+from streams.events import Cap, Listen, PushOutcome, PushTarget, QuietHours, SongUpload, UserPreferences
+from streams.live import ENCODER
+from streams.snapshot import Snapshot
+from streams.topics import (
+    AUDIENCE_VECTORS,
+    LISTENS,
+    MODELS,
+    PREFERENCES,
+    PUSH_OUTCOMES,
+    PUSH_TARGETS,
+    Topic,
+)
+from streams.torture.stage import PATIENCE_S, Stage
+
+SOURCE = "coldstart/torture"
+
+_ZONES: Final = ("UTC", "Europe/Lisbon", "America/St_Johns", "Asia/Kathmandu", "Pacific/Auckland", "America/Sao_Paulo")
+
+_Outcome = Literal["delivered", "failed", "opened", "dismissed"]
+
+
+def listen(user: str, number: str, time: float, song: str = "warm", push_id: str | None = None) -> Record:
+    """A listen, with an id that is the same for the same user and number."""
+    event = Listen(
+        listen_id=f"{user}/{number}", user_id=user, song_id=song, played_at=datetime.fromtimestamp(time, UTC),
+        source="push" if push_id else "organic", push_id=push_id, completed=True,
+    )  # fmt: skip
+    return pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source=SOURCE, time=time)
+
+
+class Traffic:
+    """Everything but uploads. Nothing here waits for the broker: it may be down.
+
+    Attributes:
+        gone: users who asked to be forgotten and never come back.
+        bad: how many malformed records were sent.
+    """
+
+    def __init__(self, stage: Stage, choice: random.Random) -> None:
+        self.gone: set[str] = set()
+        self.bad = 0
+        self._stage = stage
+        self._choice = choice
+        self._sender = producer(stage.kafka)
+        self._pushes = Snapshot(
+            stage.kafka, [stage.naming.name(PUSH_TARGETS), stage.naming.name(MODELS)], SystemClock()
+        )
+        self._spaces: list[tuple[str, int]] = []
+        self._asked: dict[str, datetime] = {}
+
+    def answer(self) -> None:
+        """What users do with the pushes that came since."""
+        now = time.time()
+        for message in self._pushes.poll(0.0):
+            if message.topic() == self._stage.naming.name(MODELS):
+                self._note_model(message.key(), message.value())
+                continue
+            push = msgspec.json.decode(message.value() or b"", type=PushTarget)
+            if push.user_id in self.gone:
+                continue
+            chance = self._choice.random()
+            self._outcome(push, "failed" if chance < 0.05 else "delivered", now)
+            if chance > 0.3:
+                self._outcome(push, "opened" if chance > 0.5 else "dismissed", now)
+            if chance > 0.6:
+                self._send(LISTENS, listen(push.user_id, push.push_id, now, push.song_id, push.push_id))
+        self._sender.poll(0)
+
+    def speak(self) -> None:
+        """What users and the teams around them say of their own accord, once a round."""
+        now = time.time()
+        users = self._choice.sample(self._stage.users, 40)
+        for user in users[:20]:
+            self._send(PREFERENCES, self._preference(user))
+        for number, user in enumerate(users[20:24]):
+            self._forget(user, now)
+            if number % 2:
+                self.gone.add(user)
+        for user, asked in self._asked.items():
+            # From before the request: late, or read again. It must bring nobody back.
+            self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
+            if user not in self.gone:
+                self._send(LISTENS, listen(user, f"again-{now}", now))
+        for user in users[24:]:
+            if user not in self.gone:
+                self._send(LISTENS, listen(user, f"organic-{now}", now))
+        for user in users[30:]:
+            if user not in self.gone:
+                self._vector(user)
+        for topic in (LISTENS, PREFERENCES, PUSH_OUTCOMES):
+            self.bad += 1
+            self._send(topic, Record(f"bad-{self.bad}".encode(), b'{"user_id":1}', listen("x", "bad", now).headers))
+
+    def revise(self, songs: Sequence[SongUpload]) -> Iterator[Record]:
+        """Takes one of the songs down, and updates two of them."""
+        for number, song in enumerate(self._choice.sample(songs, 3)):
+            event = msgspec.structs.replace(song, revision=song.revision + 1, title=f"{song.title} again")
+            kind = SongUpload.TYPES[2 if number == 0 else 1]
+            id = f"{event.song_id}/{event.revision}"
+            yield pack(event, ce_type=kind, id=id, source=SOURCE, time=time.time())
+
+    def close(self) -> None:
+        """Wait until all of it arrived.
+
+        Raises:
+            Unavailable: it did not.
+        """
+        self._pushes.close()
+        if self._sender.flush(PATIENCE_S):
+            raise Unavailable(f"not everything was acknowledged within {PATIENCE_S:g} s")
+
+    def _send(self, topic: Topic, record: Record) -> None:
+        hand_over(self._sender, self._stage.naming.name(topic), record)
+
+    def _outcome(self, push: PushTarget, outcome: _Outcome, now: float) -> None:
+        event = PushOutcome(
+            push_id=push.push_id, user_id=push.user_id, song_id=push.song_id, outcome=outcome,
+            at=datetime.fromtimestamp(now, UTC),
+        )  # fmt: skip
+        id = f"{push.push_id}/{outcome}"
+        self._send(PUSH_OUTCOMES, pack(event, ce_type=PushOutcome.TYPES[0], id=id, source=SOURCE, time=now))
+
+    def _preference(self, user: str, erase: datetime | None = None) -> Record:
+        """Anything that a user may wish; of quiet hours some end in a minute, so that pushes are deferred."""
+        choice, zone = self._choice, self._choice.choice(_ZONES)
+        local = datetime.now(ZoneInfo(zone))
+        start = local - timedelta(minutes=choice.randint(0, 120))
+        end = local + timedelta(minutes=choice.choice([1, 1, 2, 60, 600]))
+        quiet = [QuietHours(f"{start:%H:%M}", f"{end:%H:%M}")] if choice.random() < 0.5 else []
+        event = UserPreferences(
+            user_id=user,
+            opted_in=choice.random() < 0.8,
+            allow_explicit=choice.random() < 0.7,
+            country=choice.choice(["PT", "BR", None]),
+            muted_artists=choice.choice(self._stage.songs).artist_ids if choice.random() < 0.3 else [],
+            timezone=zone,
+            quiet_hours=quiet,
+            cap=Cap(choice.randint(0, 5), choice.choice([0.005, 0.01, 0.05])) if choice.random() < 0.4 else None,
+            updated_at=datetime.now(UTC),
+            # Preferences are the full state: an old request is said again.
+            erase_requested_at=erase or self._asked.get(user),
+        )
+        id = uuid.uuid4().hex
+        return pack(event, ce_type=UserPreferences.TYPES[0], id=id, source=SOURCE, time=time.time())
+
+    def _forget(self, user: str, now: float) -> None:
+        self._asked[user] = datetime.fromtimestamp(now, UTC)
+        self._send(PREFERENCES, self._preference(user))
+
+    def _vector(self, user: str) -> None:
+        """A vector from outside, now and then of a space that is not in use, or none any more."""
+        if not self._spaces:
+            return
+        space, dimension = self._choice.choice(self._spaces)
+        random_ = np.random.default_rng(self._choice.randrange(2**32))
+        value = vectors.pack(space, random_.standard_normal(dimension).astype(np.float32))
+        topic, key = self._stage.naming.name(AUDIENCE_VECTORS), user.encode()
+        self._sender.produce(topic, key=key, value=None if self._choice.random() < 0.2 else value)
+
+    def _note_model(self, key: bytes | None, value: bytes | None) -> None:
+        if key == ENCODER.encode() and value is not None:
+            model = msgspec.json.decode(value)
+            self._spaces = [each for each in self._spaces if each[0] != model["space"]]
+            self._spaces.append((model["space"], model["dim"]))
