@@ -29,6 +29,8 @@ def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> I
     running = set_stage(
         Kafka(bootstrap_servers=kafka.bootstrap_servers), "test-roles.", tmp_path_factory.mktemp("roles")
     )
+    # Everybody is told of many songs by one artist here.
+    running.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "100", "COLDSTART_AUDIENCE__ARTIST_CAP_PUSHES": "100"}
     running.send(PREFERENCES, [preferences(user, opted_in=False) for user in running.users[::2]])
     running.start("songs", "songs")
     running.start("audience", "audience", "--slot", "0")

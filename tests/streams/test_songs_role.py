@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import Message
 from installation import Installation, copies
@@ -155,6 +156,12 @@ def header(message: Message, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else ""
 
 
+def same(one: bytes, other: bytes) -> bool:
+    """Whether two vectors are equal but for rounding, which depends on the rows encoded beside one."""
+    (space, left), (other_space, right) = vectors.unpack(one), vectors.unpack(other)
+    return space == other_space and np.allclose(left, right, atol=1e-5)
+
+
 def space_of(vector: bytes) -> str:
     return vectors.unpack(vector)[0]
 
@@ -195,7 +202,7 @@ def test_enough_listeners_make_a_song_warm_and_end_its_campaign(role: Role) -> N
     (space, warm), *others = role.warm("grows-warm").items()
     assert (space, others, warm.title) == (role.first.space, [], "Grows Warm")
     (vector,) = encoded(load_encoder(role.stage.folder / "model"), [content_of(song)])
-    assert warm.vector == vector
+    assert same(warm.vector, vector)
 
     # The next upload of the same content retrieves it, nearest of all.
     def retrieved() -> bool:
@@ -227,7 +234,7 @@ def test_new_content_of_a_warm_song_moves_it_and_asks_nobody(role: Role) -> None
     content = {"tags": role.song("", 3).tags, "genres": role.song("", 3).genres, "features": role.song("", 3).features}
     role.upload(msgspec.structs.replace(song, revision=2, title="Changed", **content))
     role.wait(lambda: role.warm("changes")[role.first.space].title == "Changed", "not encoded again")
-    assert role.warm("changes")[role.first.space].vector != before.vector
+    assert not same(role.warm("changes")[role.first.space].vector, before.vector)
     assert role.told("changes") == [REQUESTED, PROMOTED]
 
     # Another recording is another song, whatever its id; the listeners of the former one do not make it warm.
@@ -324,16 +331,16 @@ def test_a_swap_carries_both_spaces_moves_every_song_and_can_be_rolled_back(role
     assert space_of(both.vector) == role.second.space
     assert [space_of(each) for each in both.other_vectors] == [role.first.space]
     (other,) = encoded(load_encoder(role.stage.folder / "model"), [content_of(role.song("both", 0))])
-    assert both.other_vectors == [other]
+    assert same(both.other_vectors[0], other)
     role.wait(lambda: RE_ANCHORED in role.told("swap-active"), "not re-anchored")
     moved = dict(role.commands("swap-active"))[RE_ANCHORED]
     (vector,) = encoded(load_encoder(role.stage.folder / "second"), [content_of(active)])
-    assert moved.vector == vector
+    assert same(moved.vector, vector)
     assert moved.neighbours
     assert moved.revision == 1
     role.wait(lambda: role.second.space in role.warm("swap-warm"), "the promoted song was left behind")
     (vector,) = encoded(load_encoder(role.stage.folder / "second"), [content_of(warm)])
-    assert role.warm("swap-warm")[role.second.space].vector == vector
+    assert same(role.warm("swap-warm")[role.second.space].vector, vector)
     # It was published again with the model, and had been taken down.
     role.wait(lambda: role.second.space not in role.warm(catalogue), "a swap brought a song back")
 
