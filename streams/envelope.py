@@ -138,29 +138,31 @@ def unpack_many(
     good: set[tuple[bytes | None, bytes | None, bytes | None]] = set()
     events, times, places = found.events.append, found.times.append, found.at.append
     for at, (key, value, headers) in enumerate(records):
-        attributes = dict(headers or ())
-        repeated = attributes.get("ce_type"), attributes.get("ce_specversion"), attributes.get("ce_source")
-        id, stamp = attributes.get("ce_id"), attributes.get("ce_time")
-        if repeated in good and id and stamp and value and id.isascii() and value.isascii() and b"\\" not in value:
+        repeated = None
+        try:
+            attributes = dict(headers or ())
+            repeated = attributes["ce_type"], attributes["ce_specversion"], attributes["ce_source"]
+            id, stamp = attributes["ce_id"], attributes["ce_time"]
             # Without escapes and beyond-ASCII letters, an id has as many bytes as characters; msgspec counts those.
-            try:
+            if repeated in good and id and stamp and value and id.isascii() and value.isascii() and b"\\" not in value:
                 when = parse(stamp.decode())
                 event = decode(value)
-                if when.tzinfo is not None and key_of(event).encode() == key and (time := when.timestamp()) <= limit:
+                if key_of(event).encode() == key and when.tzinfo is not None and (time := when.timestamp()) <= limit:
                     if check:
                         event.check((repeated[0] or b"").decode())
                     events(event)
                     times(time)
                     places(at)
                     continue
-            except (BadRecord, ValueError, msgspec.DecodeError):
-                pass  # said by the long way
+        except (BadRecord, KeyError, ValueError, msgspec.DecodeError):
+            pass  # said by the long way
         try:
             received = unpack(cls, key, value, headers, now)
         except BadRecord as error:
             found.bad.append((at, error))
             continue
-        good.add(repeated)
+        if repeated is not None:
+            good.add(repeated)
         events(received.event)
         times(received.time)
         places(at)

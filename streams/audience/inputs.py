@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from confluent_kafka import Message
@@ -270,7 +270,8 @@ def headers(message: Message) -> Headers:
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
-    return ((each.key(), each.value(), cast("Headers | None", each.headers())) for each in messages)
+    given: list[Any] = [message.headers() for message in messages]
+    return zip([message.key() for message in messages], [message.value() for message in messages], given, strict=True)
 
 
 def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 
@@ -44,6 +45,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         Refused, Unavailable: the process cannot start; the message says why.
         MustRestart: the process cannot go on; a new one can.
     """
+    spare_collections()
     clock = SystemClock()
     naming = settings.topics.naming()
     check_partitions(settings.kafka, naming)
@@ -84,6 +86,15 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         worker.close()
         view.close()
         deadline.cancel()
+
+
+def spare_collections() -> None:
+    """Let Python look for cycles a thousand times less often, in the whole process.
+
+    A batch is a hundred thousand small objects that die together, none of them in a cycle. At the default a collection
+    runs for every 700 of them and walks through those that live: more than half of what decoding listens took (measured).
+    """
+    gc.set_threshold(500_000, 10, 10)
 
 
 def how(settings: Audience, obey: bool) -> Config:
