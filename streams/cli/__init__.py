@@ -7,6 +7,7 @@ import typer
 from streams.cli import kafka, topics, worker
 from streams.cli.demo import demo
 from streams.cli.digest import digest
+from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
@@ -30,6 +31,7 @@ app.command()(up)
 app.command()(torture)
 app.command()(lag)
 app.command()(digest)
+app.command()(erased)
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(kafka.app, name="kafka")

@@ -40,6 +40,7 @@ WITH_SETTINGS = {
     ("demo",): [],
     ("lag",): [],
     ("digest",): [],
+    ("erased",): ["u"],
     ("up",): [],
     ("torture",): [],
     ("worker", "songs"): [],

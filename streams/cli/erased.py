@@ -1,0 +1,77 @@
+"""``coldstart erased``: what is still known of a user."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.clock import SystemClock
+
+
+def erased(
+    user_id: Annotated[str, typer.Argument(help="Whose traces are looked for: the id as it stands in the events.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object: user_id, partition, forgotten, erased_at, found (by place).")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """Prove that a user is forgotten: search every topic and this machine's state databases.
+
+    A user is erased by a preferences record with erase_requested_at. From the moment it is consumed the state holds
+    nothing of them but a keyed hash of the id with the time, so that inputs from before bring nobody back. What stands
+    in retained topics waits for their retention: the table says how many records, and from when on they are gone. Kafka
+    deletes whole segments, so a record may outlive that date by segment.ms. What other teams own, they must delete: the
+    table says who. The search reads the user's partition of each topic whole, which takes its time on large ones.
+
+    Exit code 0: the state holds nothing. 1: it does; the table says what.
+
+    Example: coldstart erased u-5 --json
+    """
+    console = Console(stderr=True, highlight=False)
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        from streams.audience.role import stores
+        from streams.erasure import trace
+
+        clock, naming = SystemClock(), naming_of(settings)
+        key = settings.audience.erasure_key.get_secret_value().encode()
+        with console.status("reading") as status:
+            traces = trace(
+                settings.kafka, naming, clock, user_id, key, stores(settings, clock),
+                settings.paths.state / naming.prefix, status.update,
+            )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"forgotten": traces.forgotten, **asdict(traces)}, indent=1))
+        raise typer.Exit(0 if traces.forgotten else 1)
+    table = Table("place", title=f"{user_id}, partition {traces.partition}")
+    table.add_column("records", justify="right")
+    for name in ("gone from", "at the latest", "what, and who must act"):
+        table.add_column(name)
+    for each in traces.found:
+        style = "red" if each.state else "" if each.records else "dim"
+        table.add_row(
+            each.place, str(each.records), _day(each.gone_from), _day(each.gone_by), each.words, style=style
+        )  # fmt: skip
+    Console().print(table)
+    if traces.erased_at is None:
+        typer.echo("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
+    else:
+        typer.echo(f"erased at {_day(traces.erased_at)}")
+    if traces.forgotten:
+        typer.echo("the state holds nothing of this user")
+        return
+    held = [f"{each.place} ({each.words})" for each in traces.found if each.state]
+    typer.echo(f"the state still holds: {'; '.join(held)}")
+    raise typer.Exit(1)
+
+
+def _day(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

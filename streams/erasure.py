@@ -1,0 +1,252 @@
+"""What is still known of a user who asked to be forgotten, where, and until when?
+
+Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
+asked. What a partition's state holds is what its changelog says last of the user's keys (``targeting/state.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
+from confluent_kafka import KafkaException, Message
+from confluent_kafka.admin import ConfigResource, ResourceType
+
+from streams.audience.store import Stores, Unfit
+from streams.clients import admin
+from streams.clock import Clock
+from streams.errors import Unavailable
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
+from streams.topics import (
+    AUDIENCE_STATE,
+    AUDIENCE_VECTORS,
+    DEAD_LETTERS,
+    PREFERENCES,
+    TOPICS,
+    Cleanup,
+    Naming,
+    Plane,
+    Topic,
+)
+from targeting.erasure import Erasures
+from targeting.state import ERASED, INTEREST, PUSHED, USER
+
+_KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "boundary"}
+
+_OWNERS: Final = {
+    PREFERENCES.name: "holds the request itself: the account service deletes it when its own proof is kept elsewhere",
+    AUDIENCE_VECTORS.name: "its owner, the user-model team, must send a deletion of this key; it is not used meanwhile",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one place still has of a user.
+
+    Attributes:
+        place: a topic's full name, or a folder.
+        records: how many records name the user, or how often a file holds the id's bytes.
+        gone_from, gone_by: when retention takes the last of them, Unix seconds: earliest, and at the latest. Kafka
+            deletes whole segments, so a record waits for those written behind it. None where time alone does nothing.
+        state: it is part of the state, which is to hold nothing.
+        words: what it is, and who must act.
+    """
+
+    place: str
+    records: int
+    gone_from: float | None = None
+    gone_by: float | None = None
+    state: bool = False
+    words: str = ""
+
+
+@dataclass(slots=True)
+class Traces:
+    """Everything that was found.
+
+    Attributes:
+        partition: the user's.
+        erased_at: the latest erasure that the state remembers, Unix seconds; None: none was consumed.
+        found: a line a place; a place without anything has one, too.
+    """
+
+    user_id: str
+    partition: int
+    erased_at: float | None = None
+    found: list[Trace] = field(default_factory=list)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the state holds nothing of the user."""
+        return not any(trace.state and trace.records for trace in self.found)
+
+
+def partition_of(user_id: str, partitions: int) -> int:
+    """Where every client of this installation sends a user's records."""
+    return int((murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions)
+
+
+def trace(
+    kafka: Kafka,
+    naming: Naming,
+    clock: Clock,
+    user_id: str,
+    key: bytes,
+    stores: Stores,
+    state: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Traces:
+    """Search every topic and this machine's databases for a user. Workers may run meanwhile.
+
+    Args:
+        key: of the keyed hash that remembers erased users (``audience.erasure_key``).
+        stores: this machine's state databases, which lie in ``state``, a folder a partition.
+        progress: called with the name of each topic before it is read.
+
+    Raises:
+        Unavailable: the broker does not answer, or a topic is missing.
+    """
+    traces = Traces(user_id, partition_of(user_id, naming.audience_partitions))
+    settings = _settings(kafka, [naming.name(topic) for topic in TOPICS])
+    for topic in TOPICS:
+        name = naming.name(topic)
+        progress(name)
+        partition = traces.partition if topic.plane is Plane.AUDIENCE else None
+        snapshot = Snapshot(kafka, [name], clock, partition)
+        try:
+            if topic is AUDIENCE_STATE:
+                traces.erased_at = _of_state(traces, name, snapshot.read_to_end(), key, settings[name])
+            else:
+                traces.found.append(_of_topic(topic, name, snapshot.read_to_end(), user_id, settings[name]))
+        finally:
+            snapshot.close()
+    traces.found += _of_disk(stores, state / str(traces.partition), traces.partition, user_id)
+    return traces
+
+
+def _of_topic(topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]) -> Trace:
+    """The records of a user; of a compacted topic the one that stands, beside those that compaction has yet to take."""
+    about, last = _named(topic, user_id), False
+    times: list[float] = []
+    for message in messages:
+        if about(message):
+            last = message.value() is not None
+            if last or topic.cleanup is Cleanup.DELETE:
+                times.append(message.timestamp()[1] / 1000)
+    if not times:
+        return Trace(name, 0, words="none")
+    if topic.cleanup is Cleanup.DELETE:
+        since = max(times) + settings["retention.ms"] / 1000
+        return Trace(name, len(times), since, since + settings["segment.ms"] / 1000, words="wait for retention")
+    if last:
+        return Trace(name, len(times), words=_OWNERS.get(topic.name, "stands until its owner deletes it"))
+    since = max(times) + settings["segment.ms"] / 1000
+    return Trace(name, len(times), since, words="deleted; the log's compaction takes them after this")
+
+
+def _of_state(
+    traces: Traces, name: str, messages: Iterable[Message], key: bytes, settings: dict[str, int]
+) -> float | None:
+    """What the changelog says of the user; returns when it remembers an erasure."""
+    user, erasures = traces.user_id.encode(), Erasures(key)
+    marker = ERASED + erasures.marker(traces.user_id)
+    erased_at: float | None = None
+    standing: dict[bytes, bool] = {}
+    former: list[float] = []
+    for message in messages:
+        said, value = message.key() or b"", message.value()
+        if said == marker:
+            erased_at = None
+            if value is not None:
+                erasures.load(said[1:], value)
+                erased_at = float(erasures.since([traces.user_id])[0])
+        elif said[:1] in _KINDS and said[1:] == user:
+            standing[said[:1]] = value is not None
+            if value is not None:
+                former.append(message.timestamp()[1] / 1000)
+    held = [what for kind, what in _KINDS.items() if standing.get(kind)]
+    if held:
+        since = "" if erased_at is None else "; if it was written since the erasure, the user came back"
+        traces.found.append(Trace(name, len(held), state=True, words=f"{', '.join(held)}{since}"))
+    elif former:
+        until = max(former) + settings["segment.ms"] / 1000
+        traces.found.append(
+            Trace(name, len(former), until, words="deleted; the log's compaction takes them after this")
+        )
+    else:
+        traces.found.append(Trace(name, 0, words="none"))
+    return erased_at
+
+
+def _of_disk(stores: Stores, folder: Path, partition: int, user_id: str) -> list[Trace]:
+    """What this machine's database of the partition has: what it would restore, and what its files still hold."""
+    user = user_id.encode()
+    if not folder.is_dir():
+        return [Trace(str(folder), 0, words="no database here")]
+    held: list[str] = []
+    words = "none"
+    try:
+        store = stores.open_existing(partition)
+    except Unfit as error:
+        words = f"not usable, made anew by the next worker ({error})"
+    else:
+        if store is None:
+            words = "a worker holds it, and it follows the changelog"
+        else:
+            try:
+                keys = {kind + user: what for kind, what in _KINDS.items()}
+                held = [keys[entry.key] for entry in store.entries() if entry.key in keys]
+            finally:
+                store.close()
+    if held:
+        return [Trace(str(folder), len(held), state=True, words=", ".join(sorted(held)))]
+    bytes_found = _in_files(folder, [kind + user for kind in _KINDS])
+    if bytes_found:
+        remedy = f"bytes of deleted records, or of longer ids: they go as it compacts; at once with `rm -r {folder}`"
+        return [Trace(str(folder), bytes_found, words=f"{remedy} while no worker runs")]
+    return [Trace(str(folder), 0, words=words)]
+
+
+def _in_files(folder: Path, wanted: Sequence[bytes]) -> int:
+    """How often any of these stands in the files of a folder, as it is on the disk."""
+    count = 0
+    for path in sorted(folder.rglob("*")):
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            # A database in use deletes files.
+            continue
+        count += sum(data.count(each) for each in wanted)
+    return count
+
+
+def _named(topic: Topic, user_id: str) -> Callable[[Message], bool]:
+    """Whether a record is about the user: by its key; without one, by what it says."""
+    user = user_id.encode()
+    if topic.plane is Plane.AUDIENCE and topic.key == "user_id":
+        return lambda message: message.key() == user
+    # Ours are written without blanks; of a dead letter nothing is known, and a quoted id is enough.
+    said = b'"%s"' % user if topic is DEAD_LETTERS else b'"user_id":"%s"' % user
+    return lambda message: message.key() == user or said in (message.value() or b"")
+
+
+def _settings(kafka: Kafka, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """``retention.ms`` and ``segment.ms`` of topics, as the broker has them.
+
+    Raises:
+        Unavailable: the broker does not answer, or a topic is missing.
+    """
+    client = admin(kafka)
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, int]] = {}
+    for resource, future in client.describe_configs(resources, request_timeout=kafka.request_timeout_s).items():
+        try:
+            values = future.result(kafka.request_timeout_s)
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"topic {resource.name}: {error}") from error
+        found[resource.name] = {name: int(values[name].value) for name in ("retention.ms", "segment.ms")}
+    return found

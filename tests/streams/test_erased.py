@@ -1,0 +1,199 @@
+"""What is still known of a user: by a real worker's state, in real topics, and on the disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+from installation import Installation
+from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
+
+from streams import vectors
+from streams.audience.role import stores
+from streams.audience.worker import Worker
+from streams.cli import app
+from streams.clock import SystemClock
+from streams.envelope import Record, pack
+from streams.erasure import Traces, partition_of, trace
+from streams.events import Listen, UserPreferences
+from streams.live import LiveView
+from streams.metrics import AudienceMetrics
+from streams.observe import Heartbeat, Readiness
+from streams.settings import Audience, Settings, load_settings
+from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
+from targeting.partition import Config, Partition
+from targeting.songs import Songs
+
+CLOCK = SystemClock()
+PATIENCE_S = 60.0
+USER = "user-of-the-test"
+DAY_S = 86_400.0
+
+
+@dataclass
+class Scene:
+    """An installation, and a worker's whole life at a time."""
+
+    here: Installation
+    folder: Path
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(
+            None,
+            {
+                "kafka": {"bootstrap_servers": self.here.kafka.bootstrap_servers},
+                "topics": {"prefix": self.here.naming.prefix, "audience_partitions": 2, "songs_partitions": 2},
+                "paths": {"cache": str(self.folder)},
+            },
+        )
+
+    def traces(self) -> Traces:
+        state = self.settings.paths.state / self.here.naming.prefix
+        return trace(self.here.kafka, self.here.naming, CLOCK, USER, b"coldstart", stores(self.settings, CLOCK), state)
+
+    def work(self, done: Callable[[], bool]) -> None:
+        """A worker serves until something is so, and stops."""
+        songs, naming = Songs(), self.here.naming
+        view = LiveView(self.here.kafka, naming, CLOCK)
+        worker = Worker(
+            self.here.kafka, naming, Audience(), CLOCK, AudienceMetrics(CollectorRegistry()), view, songs,
+            lambda number: Partition(number, 2, songs, Config()), stores(self.settings, CLOCK), 0, Heartbeat(CLOCK, 60),
+            Readiness().condition("restored", "not yet"),
+        )  # fmt: skip
+        deadline = CLOCK.monotonic() + PATIENCE_S
+        while not done():
+            assert CLOCK.monotonic() < deadline
+            worker.round()
+        worker.close()
+        view.close()
+
+    def consumed(self, topic: object, count: int) -> Callable[[], bool]:
+        partition = partition_of(USER, 2)
+        return lambda: self.here.committed("audience", topic, partition) >= count  # type: ignore[arg-type]
+
+    def listen(self, time: float) -> None:
+        event = Listen(
+            listen_id=f"l-{time}",
+            user_id=USER,
+            song_id="s",
+            played_at=datetime.fromtimestamp(time, UTC),
+            source="organic",
+        )
+        self.here.send(LISTENS, pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="test", time=time))
+
+    def ask(self) -> None:
+        now = datetime.now(UTC)
+        event = UserPreferences(user_id=USER, opted_in=True, updated_at=now, erase_requested_at=now)
+        self.here.send(
+            PREFERENCES, pack(event, ce_type=UserPreferences.TYPES[0], id="p", source="test", time=now.timestamp())
+        )
+
+    def run(self, *options: str) -> tuple[int, str]:
+        environment = {
+            "COLDSTART_TOPICS__PREFIX": self.here.naming.prefix,
+            "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": "2",
+            "COLDSTART_TOPICS__SONGS_PARTITIONS": "2",
+            "COLDSTART_PATHS__CACHE": str(self.folder),
+            "COLUMNS": "250",
+        }
+        bootstrap = ("--bootstrap-servers", self.here.kafka.bootstrap_servers)
+        result = CliRunner().invoke(app, ["erased", USER, *options, *bootstrap], env=environment)
+        return result.exit_code, result.stdout
+
+
+@pytest.fixture
+def scene(here: Installation, tmp_path: Path) -> Scene:
+    return Scene(here, tmp_path)
+
+
+def test_the_partition_is_the_one_that_clients_choose() -> None:
+    for count in (1, 4, 16):
+        everyone = list(range(count))
+        for number in range(200):
+            user = f"user-{number}-ü"
+            assert partition_of(user, count) == DefaultPartitioner()(user.encode(), everyone, everyone)
+
+
+def test_of_a_user_nobody_knows_nothing_is_found(scene: Scene) -> None:
+    traces = scene.traces()
+    assert traces.forgotten
+    assert traces.erased_at is None
+    assert {each.records for each in traces.found} == {0}
+    assert scene.run()[0] == 0
+
+
+def test_what_waits_for_whom_is_told_by_topic(scene: Scene) -> None:
+    now, here = CLOCK.now(), scene.here
+    scene.listen(now)
+    here.send(PUSH_TARGETS, Record(USER.encode(), b"{}", []))
+    here.send(AUDIENCE_VECTORS, Record(USER.encode(), vectors.pack("x", np.ones(2, np.float32)), []))
+    here.send(DEAD_LETTERS, Record(b"another", b'{ "user_id" : "%s" }' % USER.encode(), []))
+    here.send(DEAD_LETTERS, Record(b"another", b'{"user_id":"%s-2"}' % USER.encode(), []))
+    scene.ask()
+    found = {each.place.removeprefix(here.naming.prefix): each for each in scene.traces().found if each.records}
+    assert found.keys() == {"listens", "push-targets", "audience-vectors", "dead-letters", "preferences"}
+    assert {name: each.records for name, each in found.items()} == dict.fromkeys(found, 1)
+    for name, days in (("listens", 7), ("push-targets", 7), ("dead-letters", 14)):
+        gone_from, gone_by = found[name].gone_from, found[name].gone_by
+        assert gone_from is not None
+        assert gone_by is not None
+        assert abs(gone_from - now - days * DAY_S) < PATIENCE_S
+        # The broker's own default, which the topics do not change.
+        assert gone_by - gone_from == 7 * DAY_S
+    assert "user-model team" in found["audience-vectors"].words
+    assert "account service" in found["preferences"].words
+
+
+def test_an_erasure_is_proved_once_it_was_consumed(scene: Scene) -> None:
+    scene.listen(CLOCK.now() - 60)
+    scene.work(scene.consumed(LISTENS, 1))
+    held = {each.place: each.words for each in scene.traces().found if each.state}
+    assert held == {
+        scene.here.naming.name(AUDIENCE_STATE): "history",
+        str(scene.settings.paths.state / scene.here.naming.prefix / str(partition_of(USER, 2))): "history",
+    }
+    code, said = scene.run()
+    assert code == 1
+    assert "the state still holds: " in said
+
+    scene.ask()
+    asked = CLOCK.now()
+    scene.work(scene.consumed(PREFERENCES, 1))
+    traces = scene.traces()
+    assert traces.forgotten
+    assert traces.erased_at is not None
+    assert abs(traces.erased_at - asked) < PATIENCE_S
+    (state,) = (each for each in traces.found if each.place == scene.here.naming.name(AUDIENCE_STATE))
+    assert "compaction" in state.words
+    code, said = scene.run("--json")
+    assert code == 0
+    told = json.loads(said)
+    assert told["forgotten"] is True
+    assert told["partition"] == partition_of(USER, 2)
+    assert {"place", "records", "gone_from", "gone_by", "state", "words"} == told["found"][0].keys()
+
+
+def test_who_comes_back_is_known_again(scene: Scene) -> None:
+    scene.ask()
+    scene.work(scene.consumed(PREFERENCES, 1))
+    scene.listen(CLOCK.now() - 60)
+    scene.work(scene.consumed(LISTENS, 1))
+    # From before the request: nobody comes back by it.
+    assert scene.traces().forgotten
+    scene.listen(CLOCK.now())
+    scene.work(scene.consumed(LISTENS, 2))
+    traces = scene.traces()
+    assert not traces.forgotten
+    assert traces.erased_at is not None
+    assert any("came back" in each.words for each in traces.found)
+    code, said = scene.run()
+    assert code == 1
+    assert "erased at" in said
