@@ -38,7 +38,7 @@ from streams.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, DEAD_LETTERS, PUSH_
 from targeting.calibration import Calibration
 from targeting.partition import Partition, Staged
 from targeting.songs import Songs
-from targeting.types import Account, Match
+from targeting.types import Account, Match, Tier
 
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
 _REPORTS_EVERY_S: Final = 60.0
@@ -313,7 +313,7 @@ class Worker:
         now, answered = self._clock.now(), set()
         for push in outputs.pushes:
             metrics.pushes.labels(push.why.value).inc()
-            if push.match.song_id not in answered:
+            if push.tier is Tier.INITIAL and push.match.song_id not in answered:
                 answered.add(push.match.song_id)
                 metrics.upload_to_push_seconds.observe(max(0.0, now - push.match.requested_at))
         for command in decoded.inputs.commands:

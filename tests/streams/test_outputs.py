@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from streams import vectors
 from streams.audience.outputs import push_id, push_record, report_record
 from streams.envelope import unpack
 from streams.events import CampaignReport, PushTarget
-from targeting.types import Account, End, Match, Prototypes, Push, Why
+from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
 
 NOW = 1_800_000_000.0
 MATCH = Match(
@@ -19,7 +18,7 @@ MATCH = Match(
     vector=np.array([1, 0], np.float32), neighbours=("w",), similarities=np.array([0.5], np.float32), budget=10,
     requested_at=NOW - 5, expires_at=NOW + 1000,
 )  # fmt: skip
-PUSH = Push(MATCH, "user", 0.1234567, Why.EVIDENCE, ("w",))
+PUSH = Push(MATCH, "user", 0.1234567, Why.EVIDENCE, ("w",), not_before=NOW)
 
 
 def pushed(push: Push, now: float = NOW) -> PushTarget:
@@ -56,16 +55,20 @@ def test_ids_do_not_run_together() -> None:
     assert len({push_id("ab", "c"), push_id("a", "bc"), push_id("abc", ""), push_id("", "abc")}) == 4
 
 
-@pytest.mark.parametrize(("available_from", "expected"), [(0.0, NOW), (NOW - 1, NOW), (NOW + 60, NOW + 60)])
-def test_nobody_is_told_before_the_song_is_available(available_from: float, expected: float) -> None:
-    event = pushed(replace(PUSH, match=replace(MATCH, available_from=available_from)))
-    assert event.not_before.timestamp() == expected
+def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> None:
+    event = pushed(replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
+    assert (event.not_before.timestamp(), event.tier, event.reason.boundary) == (NOW + 60, "live", 1.25)
+    assert event.experiment is None
+    record = push_record(PUSH, NOW, 0, "holdout-1")
+    told = unpack(PushTarget, record.key, record.value, record.headers, NOW).event.experiment
+    assert told is not None
+    assert (told.name, told.arm) == ("holdout-1", "treated")
 
 
 def account(members: list[int], ended: End | None = None) -> Account:
     rows = np.eye(2, dtype=np.float32)[np.arange(len(members)) % 2]
     return Account(
-        song_id="song", revision=3, space="bcl", candidates=50, pushed=7, listened=2,
+        song_id="song", revision=3, space="bcl", counts=Counts(candidates=50, pushed=7, held_out=2),
         prototypes=Prototypes(rows, np.array(members, np.int64)), ended=ended, started_at=NOW - 5, ended_at=NOW - 1,
     )  # fmt: skip
 
@@ -87,7 +90,7 @@ def test_report_without_prototypes_can_be_made() -> None:
     event = reported(account([]))
     assert event.prototypes == []
     assert (event.partition, event.partitions, event.version) == (3, 4, 9123)
-    assert (event.candidates, event.pushed, event.listened) == (50, 7, 2)
+    assert (event.counts.candidates, event.counts.pushed, event.counts.held_out) == (50, 7, 2)
 
 
 def test_the_end_is_told_with_its_time_and_only_then() -> None:
