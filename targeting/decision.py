@@ -24,6 +24,9 @@ _NAMED = 5
 # Mixed into the lot that explores, so that it is another one than that of equal scores.
 _EXPLORING = 0x5851F42D4C957F2D
 
+# Mixed into the lot that keeps room for songs to come.
+_KEEPING = 0x2545F4914F6CDD1D
+
 # Candidates looked at beyond the number wanted, before caps and quiet hours refuse some of them.
 _SPARE = 64
 
@@ -81,9 +84,13 @@ def choose(
 ) -> Chosen:
     """The best ``most`` of the allowed candidates, and those among the better ones who are held out.
 
-    Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.interest`) and discounted where
-    the user's cap is partly used (:func:`targeting.policy.fairness`). A score of zero is no reason to push. A share of
-    the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the song's life refuse is passed over.
+    Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.interest`). A score of zero is no
+    reason to push. A share of the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the song's life
+    refuse is passed over for the next best.
+
+    Where :attr:`targeting.policy.Policy.fair`, a user whose cap is partly used is open to the song by lot only
+    (:func:`targeting.policy.fairness`), and a place among the best ``most`` that is closed is not filled up with
+    a worse one: that part of the budget stays unspent.
 
     With a calibration, pushes tell the chance of a listen, and nobody is pushed whose chance, divided by the
     boundary, is less than ``least_chance``. A song that is scored by one sign alone has no chances.
@@ -107,7 +114,13 @@ def choose(
     start = max(by.now, math.ceil(match.available_from))
     worth = scored.scores[eligible] / boundaries[eligible]
     if by.policy.enabled and by.policy.fair:
-        worth = worth * fairness(*by.room.used(scored.users[eligible], np.full(len(eligible), start)))
+        open_ = _open(by.room, scored.users[eligible], hashes, start, song_hash)
+        if not open_.all():
+            first = np.lexsort((mixed(hashes, song_hash), -worth))[:most]
+            most -= int(np.count_nonzero(~open_[first]))
+            eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
+            if most <= 0 or not len(eligible):
+                return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     lots = mixed(hashes, song_hash)
     by_lot = _by_lot(most, by.policy, int(lots.min()))
     best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
@@ -183,6 +196,12 @@ def _first(
         if look >= len(rows):
             return block, when, out
         look *= 4
+
+
+def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
+    """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
+    chances = fairness(*room.used(users, np.full(len(users), at)))
+    return np.asarray(mixed(hashes, song_hash ^ _KEEPING).astype(np.float64) < chances * 2.0**64)
 
 
 def _by_lot(most: int, policy: Policy, chance: int) -> int:

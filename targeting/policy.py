@@ -30,7 +30,7 @@ class Policy:
         holdout: share of (user, song) pairs that are left out by lot and only counted.
         salt: of that lot: another one holds out others.
         exploration: share of a song's pushes that go to candidates by lot instead of by score, to learn.
-        fair: users with unused caps are preferred (:func:`fairness`); False: first come, first served.
+        fair: caps that are partly used keep room for songs to come (:func:`fairness`); False: first come, first served.
     """
 
     enabled: bool = True
@@ -44,11 +44,12 @@ class Policy:
 
 
 def fairness(used: F64, pushes: F64) -> F64:
-    """By how much a score counts of a user whose cap is partly used, float64 (n,): 1 where it is unused, 0 where full.
+    """The chance that a user whose cap is partly used is open to a song, float64 (n,): 1 where unused, 0 where full.
 
-    Songs that come first would take all of a cap, and those that come late would find nobody. Discounting by
-    ``(1 - e^(x-1)) / (1 - 1/e)`` with x the used part is the best that can be done without knowing what comes
-    (Mehta, Saberi, Vazirani, Vazirani, "AdWords and generalized online matching", J. ACM 2007).
+    Songs that come first would take all of a cap, and those that come late would find nobody. The curve, with x the
+    used part, is ``(1 - e^(x-1)) / (1 - 1/e)``, by which Mehta, Saberi, Vazirani and Vazirani discount bids ("AdWords and
+    generalized online matching", J. ACM 2007). As a discount of scores it only turns a song to worse users while it
+    takes as many; as a chance it leaves room, which is what late songs need (targeting/README.md, "Under caps").
     """
     part = np.minimum(used / np.maximum(pushes, 1), 1)
     return np.asarray((1 - np.exp(part - 1)) / (1 - np.exp(-1)), np.float64)

@@ -15,7 +15,7 @@ from targeting.caps import Room
 from targeting.decision import Chosen, Deciding, choose
 from targeting.interest import Interest
 from targeting.ledger import Added, Ledger
-from targeting.policy import Consent, Policy, held_out
+from targeting.policy import Consent, Policy, fairness, held_out
 from targeting.relevance import Scored
 from targeting.slots import Slots
 from targeting.types import Cap, Mark, Match, Preferences, Push, Quiet, Tier, Why
@@ -195,13 +195,30 @@ def test_where_hundreds_of_the_best_are_full_the_rest_is_still_found() -> None:
     assert len(driver.choose(scores_of([0.5] * 3000), 500).pushes) == 100
 
 
-def test_fairness_prefers_who_has_more_room_left() -> None:
-    driver = Driver(Policy(cap=Cap(3, 24.0)))
-    driver.tell([0], times=2)
-    assert told(driver.choose(scores_of([0.6, 0.5]), 1)) == ["u1"]
-    # Of the discount of two used of three, 0.45, a score that is far better comes back first.
-    assert told(driver.choose(scores_of([0.6, 0.2]), 1)) == ["u0"]
-    assert told(replace(driver, policy=Policy(cap=Cap(3, 24.0), fair=False)).choose(scores_of([0.6, 0.5]), 1)) == ["u0"]
+def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_empty() -> None:
+    driver = Driver(Policy(cap=Cap(3, 24.0)), users=2000)
+    driver.tell(list(range(1000)), times=2)
+    scored = scores_of((1 - np.arange(2000) / 4000).tolist())
+    chosen = driver.choose(scored, 1000)
+    # Nobody stands in for the closed ones: all are of the best thousand, as many as the curve says, by lot.
+    assert {int(user[1:]) for user in told(chosen)} <= set(range(1000))
+    chance = float(fairness(np.asarray([2.0]), np.asarray([3.0]))[0])
+    assert abs(len(chosen.pushes) - 1000 * chance) < 5 * (1000 * chance * (1 - chance)) ** 0.5
+    # Another song finds others open, and one that asks for more finds the unused ones too, all of them.
+    assert {*told(driver.choose(scored, 1000, replace(SONG, song_id="other")))} != {*told(chosen)}
+    more = told(driver.choose(scored, 2000))
+    assert {*more} == {*told(chosen)} | {*as_ids(range(1000, 2000))}
+
+
+def test_unused_caps_are_open_to_everybody_and_first_come_fills_up() -> None:
+    scored = scores_of((1 - np.arange(200) / 400).tolist())
+    assert told(Driver(Policy(cap=Cap(1, 24.0))).choose(scored, 50)) == as_ids(range(50))
+    first_come = Driver(Policy(cap=Cap(1, 24.0), fair=False))
+    first_come.tell(list(range(100)))
+    assert told(first_come.choose(scored, 50)) == as_ids(range(100, 150))
+    fair = Driver(Policy(cap=Cap(1, 24.0)))
+    fair.tell(list(range(100)))
+    assert not fair.choose(scored, 50).pushes
 
 
 def test_quiet_hours_defer_and_beyond_the_songs_life_pass_over() -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.policy import Consent, Policy, allows, without
-from targeting.types import Match, Preferences
+from targeting.policy import Consent, Policy, allows, fairness, held_out, without
+from targeting.slots import hash64, mixed
+from targeting.types import Match, Preferences, Quiet
 
 SONG = Match(
     "new", 1, "new", "New", ("a1", "a2"), "space", np.ones(1, np.float32), (), np.ones(0, np.float32), 10, 0, 9
@@ -79,3 +80,44 @@ def test_without() -> None:
         True, False, True, False,
     ]  # fmt: skip
     assert without(users[:0], [np.asarray([5])]).tolist() == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+def test_the_share_held_out_is_right_and_another_lot_for_each_song_and_salt(share: float) -> None:
+    users, n = hash64([f"u{number}" for number in range(20_000)]), 20_000
+    policy = Policy(holdout=share)
+    found = held_out(users, "new", policy)
+    allowed = 5 * (n * share * (1 - share)) ** 0.5
+    assert abs(int(found.sum()) - n * share) <= allowed
+    for other in (held_out(users, "other", policy), held_out(users, "new", replace(policy, salt="2"))):
+        both = int((found & other).sum())
+        assert abs(both - n * share**2) <= 5 * (n * share**2 * (1 - share**2)) ** 0.5
+
+
+def test_who_is_held_out_follows_the_documented_formula() -> None:
+    users = hash64([f"u{number}" for number in range(500)])
+    lots = mixed(users, int(hash64(["pepper/new"])[0]))
+    expected = [int(lot) < 0.3 * 2**64 for lot in lots]
+    assert held_out(users, "new", Policy(holdout=0.3, salt="pepper")).tolist() == expected
+
+
+def test_fairness_falls_from_one_to_nothing() -> None:
+    used, pushes = np.arange(6, dtype=np.float64), np.full(6, 4.0)
+    found = fairness(used, pushes)
+    assert found[[0, 4, 5]].tolist() == pytest.approx([1, 0, 0], abs=1e-12)
+    assert (np.diff(found[:5]) < 0).all()
+    assert found[2] == pytest.approx((1 - np.exp(-0.5)) / (1 - np.exp(-1)))
+    assert fairness(np.asarray([0.0, 50.0]), np.asarray([np.inf, np.inf])).tolist() == [1, 1]
+
+
+def test_quiet_hours_are_the_users_own_the_staged_ones_first_and_the_default_of_who_never_said() -> None:
+    night, noon = (Quiet(22 * 60, 7 * 60),), (Quiet(0, 12 * 60),)
+    consent = Consent(Policy(default=Preferences("", quiet=night)))
+    consent.apply({0: Preferences("a"), 1: Preferences("b", quiet=noon), 2: None, 3: Preferences("d", quiet=noon)})
+    midnight = 1_700_006_400.0  # 00:00:00 UTC
+    staged = {3: None, 4: Preferences("e", timezone="Asia/Kolkata", quiet=night)}
+    found = consent.not_before(np.asarray([4, 3, 2, 1, 0, 99]), midnight, staged)
+    # In Kolkata it is 05:30.
+    assert ((found - midnight) / 3600).tolist() == [1.5, 7, 7, 12, 0, 7]
+    off = Consent(Policy(enabled=False, default=Preferences("", quiet=night)))
+    assert off.not_before(np.asarray([0]), midnight, {}).tolist() == [midnight]
