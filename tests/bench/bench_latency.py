@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from streams.demo.feed import hand_over
 from streams.demo.follow import Follower
 from streams.settings import Kafka
 from streams.topics import SONG_UPLOADS
-from streams.torture.stage import set_stage
+from streams.torture.stage import Stage, set_stage
 
 
 def main() -> None:
@@ -45,28 +46,33 @@ def main() -> None:
             for slot in range(2):
                 stage.start(f"audience-{slot}", "audience", "--slot", str(slot), "--policy", "off")
             stage.wait_until_ready()
-            sent: dict[str, float] = {}
-            sender = producer(kafka)
-            start = time.monotonic()
-            for number in range(asked.uploads):
-                song = msgspec.structs.replace(
-                    stage.songs[number % len(stage.songs)], song_id=f"new-{number}", budget=asked.budget
-                )
-                time.sleep(max(0.0, start + number / asked.rate - time.monotonic()))
-                sent[song.song_id] = time.time()
-                hand_over(sender, stage.naming.name(SONG_UPLOADS), upload_record(song, sent[song.song_id]))
-            sender.flush()
-            took = time.monotonic() - start
-            stage.wait_until_answered(follower.answered, list(sent))
+            found = upload_at(stage, follower, asked.uploads, asked.warm_up, asked.rate, asked.budget)
         finally:
             stage.stop()
             follower.close()
-    timed = [(at, follower.answers[song]) for song, at in list(sent.items())[asked.warm_up :]]
-    figures = {}
+    print(json.dumps(found))
+
+
+def upload_at(stage: Stage, follower: Follower, uploads: int, warm_up: int, rate: float, budget: int) -> dict[str, Any]:
+    """Upload songs at a steady rate; the first and the last push of each but the first ``warm_up``, in milliseconds."""
+    sent: dict[str, float] = {}
+    sender = producer(stage.kafka)
+    start = time.monotonic()
+    for number in range(uploads):
+        song = msgspec.structs.replace(stage.songs[number % len(stage.songs)], song_id=f"new-{number}", budget=budget)
+        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+        sent[song.song_id] = time.time()
+        hand_over(sender, stage.naming.name(SONG_UPLOADS), upload_record(song, sent[song.song_id]))
+    sender.flush()
+    took = time.monotonic() - start
+    stage.wait_until_answered(follower.answered, list(sent))
+    timed = [(at, follower.answers[song]) for song, at in list(sent.items())[warm_up:]]
+    figures: dict[str, Any] = {"uploads": len(timed), "uploads_per_s": round(uploads / took, 1)}
     for which in ("first", "last"):
         values = [1000 * (getattr(answer, which) - at) for at, answer in timed if answer.pushes]
         figures[which] = {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}
-    print(json.dumps({"uploads": len(timed), "uploads_per_s": round(asked.uploads / took, 1), "latency_ms": figures}))
+        figures[which]["pushed"] = len(values)
+    return figures
 
 
 if __name__ == "__main__":
