@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,23 +14,46 @@ from streams.cli.options import Config, errors_explained, settings_from
 def torture(
     seed: Annotated[int, typer.Option(help="Picks the faults, their order and their moments.")] = 0,
     minutes: Annotated[float, typer.Option(min=0.2, help="How long to drive and break; the check comes after.")] = 2.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--fault", help="Only this one, such as broker, full or swap; may be given several times."),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="An empty folder for logs, state and models; without it they are deleted.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Run the whole system on a real broker, break it again and again, then check every promise from the topics alone.
+
+    Workers, broker, disks and models are broken while songs are uploaded and users listen, answer, opt out, set quiet
+    hours and ask to be forgotten. The checker shares no code with what it checks. At the end the state on disk, the
+    one in the changelog and the one that each worker had are compared.
 
     Exit code 1 when a promise was broken; each is named. The same seed picks the same faults.
 
     Example: coldstart torture --seed 7 --minutes 10
     """
+    from streams.torture.faults import FAULTS
     from streams.torture.run import torture as run
+
+    unknown = sorted(set(only or ()) - FAULTS.keys())
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(FAULTS)}", param_hint="--fault")
 
     console = Console(stderr=True, highlight=False)
     with errors_explained():
-        ordeal = run(settings_from(config), seed, minutes * 60, console.print)
+        settings = settings_from(config)
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+        ordeal = run(settings, seed, minutes * 60, console.print, only or tuple(FAULTS), keep)
     verdict = ordeal.verdict
     typer.echo(
-        f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.pushes:,} pushes, "
-        f"{verdict.preferences:,} preferences, {verdict.dead_letters:,} dead letters"
+        f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} dead letters "
+        f"of {ordeal.poisoned:,} bad records, {verdict.spaces} models\n"
+        f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
+        f"{verdict.held_out:,} held out, {verdict.outcomes:,} outcomes, {verdict.listens:,} listens\n"
+        f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.promoted:,} songs "
+        f"promoted, {verdict.ended:,} campaigns ended"
     )
     for violation in verdict.violations:
         typer.echo(f"BROKEN  {violation}")

@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,7 +68,12 @@ class Ordeal:
 
 
 def torture(
-    settings: Settings, seed: int, seconds: float, say: Callable[[str], None], faults: Sequence[str] = tuple(FAULTS)
+    settings: Settings,
+    seed: int,
+    seconds: float,
+    say: Callable[[str], None],
+    faults: Sequence[str] = tuple(FAULTS),
+    folder: Path | None = None,
 ) -> Ordeal:
     """Drive, break, mend, wait until nothing is on its way, and check.
 
@@ -77,13 +82,16 @@ def torture(
     Args:
         say: told what happens, a line at a time.
         faults: names in :data:`streams.torture.faults.FAULTS`.
+        folder: keeps logs, state and models; without one they go.
 
     Raises:
         Unavailable: an upload was not answered after everything was mended: the first promise is broken.
         Refused: a worker cannot be started again.
     """
     choice, ordeal = random.Random(seed), Ordeal(seed)
-    with tempfile.TemporaryDirectory(prefix="coldstart-torture-") as name, _stage(settings, Path(name)) as parts:
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldstart-torture-")))
+        parts = stack.enter_context(_stage(settings, place))
         scene, follower = Scene(parts[0], parts[1], choice), parts[2]
         stage, traffic = scene.stage, Traffic(scene.stage, choice)
         say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")

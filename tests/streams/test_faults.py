@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,42 +9,47 @@ from installation import copies
 
 from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
-from streams.settings import Kafka
-from streams.torture.stage import Stage, set_stage
+from streams.settings import Kafka, load_settings
+from streams.torture.faults import FAULTS
+from streams.torture.run import torture
+from streams.torture.stage import set_stage
+
+# What a worker's log says when the fault reached it.
+BITES = {
+    "old": "days old",
+    "unusable": "no state on disk",
+    "full": "state on disk deleted",
+    "frozen": "a transaction hangs",
+    "members": "partitions",
+    "swap": "space in use",
+}
 
 
-@pytest.fixture
-def running(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Iterator[Stage]:
+def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
+    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+) -> None:
     running = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def follower(running: Stage) -> Iterator[Follower]:
     follower = Follower(running.kafka, running.naming)
-    yield follower
-    follower.close()
+    try:
+        songs = running.start("songs", "songs")
+        audience = running.start("audience-0", "audience", "--slot", "0")
+        running.start("audience-1", "audience", "--slot", "1")
+        victims = {40: songs, 80: audience}
+        before = (songs.pid, audience.pid)
+        uploads = copies(running.songs, 150)
 
+        def kill_one(number: int) -> None:
+            if number in victims:
+                victims[number].kill()
+            running.watch()
 
-def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(running: Stage, follower: Follower) -> None:
-    songs = running.start("songs", "songs")
-    audience = running.start("audience-0", "audience", "--slot", "0")
-    running.start("audience-1", "audience", "--slot", "1")
-    victims = {40: songs, 80: audience}
-    before = (songs.pid, audience.pid)
-    uploads = copies(running.songs, 150)
-
-    def kill_one(number: int) -> None:
-        if number in victims:
-            victims[number].kill()
-        for worker in running.workers:
-            worker.watch()
-
-    running.wait_until_ready()
-    running.upload(uploads, pause_s=0.02, each=kill_one)
-    ids = [song.song_id for song in uploads]
-    running.wait_until_answered(follower.answered, ids)
+        running.wait_until_ready()
+        running.upload(uploads, pause_s=0.02, each=kill_one)
+        ids = [song.song_id for song in uploads]
+        running.wait_until_answered(follower.answered, ids)
+    finally:
+        running.stop()
+        follower.close()
 
     assert songs.pid != before[0]
     assert audience.pid != before[1]
@@ -58,46 +62,14 @@ def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(runn
 
 
 @pytest.mark.long
-def test_an_audience_worker_joins_and_another_leaves(running: Stage, follower: Follower) -> None:
-    # A static member's partitions stay with it for this long after it left.
-    running.environment["COLDSTART_AUDIENCE__SESSION_TIMEOUT_S"] = "6"
-    running.start("songs", "songs")
-    first = running.start("audience-0", "audience", "--slot", "0")
-    uploads = copies(running.songs, 200)
-    ids = [song.song_id for song in uploads]
-
-    def come_and_go(number: int) -> None:
-        if number == 50:
-            running.start("audience-1", "audience", "--slot", "1")
-        if number == 150:
-            running.workers.remove(first)
-            first.stop()
-        for worker in running.workers:
-            worker.watch()
-
-    running.wait_until_ready()
-    running.upload(uploads, pause_s=0.1, each=come_and_go)
-    running.wait_until_answered(follower.answered, ids)
-    assert follower.doubled == []
-
-
-@pytest.mark.long
-def test_the_broker_is_killed_and_started_again(prefix: str, tmp_path: Path) -> None:
-    with EmbeddedKafka(tmp_path / "kafka") as broker:
-        running = set_stage(Kafka(bootstrap_servers=broker.bootstrap_servers), prefix, tmp_path)
-        follower = Follower(running.kafka, running.naming)
-        try:
-            running.start("songs", "songs")
-            running.start("audience-0", "audience", "--slot", "0")
-            running.start("audience-1", "audience", "--slot", "1")
-            uploads = copies(running.songs, 120)
-            running.wait_until_ready()
-            running.upload(uploads[:60], pause_s=0.02)
-            broker.kill()
-            broker.restart()
-            running.upload(uploads[60:], pause_s=0.02)
-            running.wait_until_answered(follower.answered, [song.song_id for song in uploads])
-        finally:
-            running.stop()
-            follower.close()
-        assert follower.doubled == []
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_by_itself_breaks_no_promise(name: str, tmp_path: Path) -> None:
+    """Every upload answered, every push once, every digest equal, and all else that the checker asks."""
+    ordeal = torture(load_settings(), seed=1, seconds=1, say=lambda _: None, faults=(name,), folder=tmp_path)
+    assert ordeal.verdict.violations == []
+    assert [words for _, words in ordeal.struck] == [FAULTS[name].words]
+    assert ordeal.verdict.pushes > 0
+    assert ordeal.verdict.dead_letters == ordeal.poisoned
+    assert ordeal.verdict.spaces == (2 if name == "swap" else 1)
+    said = "".join(log.read_text() for log in tmp_path.glob("audience-*.log*"))
+    assert BITES.get(name, "") in said

@@ -36,11 +36,14 @@ from streams.events import (
     UserPreferences,
     WarmSong,
 )
+from streams.settings import load_settings
 from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, SONG_UPLOADS, Naming
 from streams.torture.checker import check, judge
 from streams.torture.consent import fullest, held_out, is_quiet
 from streams.torture.evidence import Evidence, Said, space_of
+from streams.torture.faults import FAULTS
 from streams.torture.rules import AtMost, Rules
+from streams.torture.run import Ordeal, torture
 from targeting.policy import Policy
 from targeting.policy import held_out as decided
 from targeting.slots import hash64
@@ -428,3 +431,29 @@ def test_quiet_hours_are_local_and_may_cross_midnight() -> None:
 def test_the_space_of_a_vector_is_read_from_its_bytes() -> None:
     assert space_of(vectors.pack("bcl-1", np.ones(3, np.float32))) == "bcl-1"
     assert space_of(b"CSVE") == ""
+
+
+def kept(ordeal: Ordeal) -> None:
+    """Every promise, and not because nothing happened."""
+    verdict = ordeal.verdict
+    assert verdict.violations == []
+    assert verdict.dead_letters == ordeal.poisoned
+    assert verdict.pushes > 0
+    assert verdict.deferred > 0
+    assert verdict.held_out > 0
+    assert verdict.erased > 0
+
+
+def test_a_short_ordeal_is_survived() -> None:
+    ordeal = torture(load_settings(), seed=0, seconds=1, say=lambda _: None, faults=("all",))
+    kept(ordeal)
+    assert [words for _, words in ordeal.struck] == [FAULTS["all"].words]
+
+
+@pytest.mark.long
+def test_an_ordeal_is_survived() -> None:
+    ordeal = torture(load_settings(), seed=0, seconds=120, say=lambda _: None)
+    kept(ordeal)
+    assert len({words for _, words in ordeal.struck}) == len(ordeal.struck) >= 4
+    assert ordeal.verdict.promoted > 0
+    assert ordeal.verdict.live > 0
