@@ -45,7 +45,7 @@ bench: setup .venv-bench/.ready
 # The rivals' pins are not ours, so they live apart.
 .venv-bench/.ready: .venv/.ready
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
-	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python quixstreams==3.28.1
+	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python quixstreams==3.28.1 numpy
 	@touch $@
 
 # Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.

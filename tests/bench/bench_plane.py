@@ -106,9 +106,9 @@ def rival(script: str, *args: str, python: str = str(RIVALS)) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["per_s"])
 
 
-def against_quix(kind: str, size: Size) -> tuple[list[float], list[float]]:
-    """Ours and theirs, repeat by repeat, on the same records."""
-    ours, theirs = [], []
+def against_quix(kind: str, size: Size, *more: str) -> dict[str, list[float]]:
+    """Ours and theirs, repeat by repeat, on the same records; ``more``: further kinds of rival."""
+    rates: dict[str, list[float]] = {each: [] for each in ("ours", kind, *more)}
     topic, metric, count = (
         (AUDIENCE_VECTORS, "vectors_applied", size.vectors)
         if kind == "outside"
@@ -120,34 +120,40 @@ def against_quix(kind: str, size: Size) -> tuple[list[float], list[float]]:
                 publish(here, 2000)
                 here.send(topic, outside(count, 100_000) if kind == "outside" else listens(count, 20_000, 2000))
 
-                def we(here: Installation = here) -> None:
-                    ours.append(rate(points_of(worker_process(here, 0, count, metric))))
-
-                def they(here: Installation = here) -> None:
-                    args = (bootstrap, here.naming.name(topic), kind, str(min(count, size.rival)), "rival")
-                    theirs.append(rival("rival_quix.py", *args))
+                def run(who: str, here: Installation = here) -> float:
+                    if who == "ours":
+                        return rate(points_of(worker_process(here, 0, count, metric)))
+                    args = (bootstrap, here.naming.name(topic), who, str(min(count, size.rival)), who)
+                    return rival("rival_quix.py", *args)
 
                 # Whoever goes second finds the records in the page cache.
-                for each in (we, they) if repeat % 2 == 0 else (they, we):
-                    each()
-    return ours, theirs
+                for who in list(rates)[:: 1 if repeat % 2 == 0 else -1]:
+                    rates[who].append(run(who))
+    return rates
+
+
+def ratios(above: list[float], below: list[float]) -> dict[str, Any]:
+    return of_repeats([a / b for a, b in zip(above, below, strict=True)])
 
 
 def bench_outside(size: Size) -> dict[str, Any]:
-    ours, theirs = against_quix("outside", size)
+    rates = against_quix("outside", size)
     return {
-        "vectors_per_s.outside": of_repeats(ours),
-        "per_event_per_s.quix": of_repeats(theirs),
-        "ratio_outside_quix": of_repeats([a / b for a, b in zip(ours, theirs, strict=True)]),
+        "vectors_per_s.outside": of_repeats(rates["ours"]),
+        "per_event_per_s.quix": of_repeats(rates["outside"]),
+        "ratio_outside_quix": ratios(rates["ours"], rates["outside"]),
     }
 
 
 def bench_listens(size: Size) -> dict[str, Any]:
-    ours, theirs = against_quix("listens", size)
+    """Beside a rival that does the same job, histories and vectors, and one that keeps histories alone."""
+    rates = against_quix("listens", size, "history")
     return {
-        "vectors_per_s.listens": of_repeats(ours),
-        "per_event_per_s.quix_listens": of_repeats(theirs),
-        "ratio_listens_quix": of_repeats([a / b for a, b in zip(ours, theirs, strict=True)]),
+        "vectors_per_s.listens": of_repeats(rates["ours"]),
+        "per_event_per_s.quix_listens": of_repeats(rates["listens"]),
+        "per_event_per_s.quix_history_only": of_repeats(rates["history"]),
+        "ratio_listens_quix": ratios(rates["ours"], rates["listens"]),
+        "ratio_listens_quix_history_only": ratios(rates["ours"], rates["history"]),
     }
 
 
@@ -210,7 +216,7 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
     return {
         "vectors_per_s.campaigns_1000": of_repeats(plane),
         "vectors_per_s.scoring_alone_1000": of_repeats(alone),
-        "ratio_campaigns_scoring": of_repeats([a / b for a, b in zip(plane, alone, strict=True)]),
+        "ratio_campaigns_scoring": ratios(plane, alone),
         "campaigns_scored": scored,
     }
 

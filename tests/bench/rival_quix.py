@@ -4,8 +4,9 @@ Runs in an environment of its own, as its pins differ from ours; prints one line
 
     python rival_quix.py BOOTSTRAP TOPIC KIND COUNT GROUP FOLDER
 
-``outside``: the vector becomes the user's state, and a small record goes out. ``listens``: the song is added to the
-user's history in the state; nothing goes out. Commits every 5 s, which is its default: oftener would cost it more.
+``outside``: the vector becomes the user's state, and a small record goes out. ``listens``: the song goes into the
+user's history and its vector into the user's, both in the state; nothing goes out. ``history``: without the vectors.
+Commits every 5 s, which is its default: oftener would cost it more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 
+import numpy as np
 from quixstreams import Application
 
 
@@ -23,6 +25,7 @@ def main() -> None:
         broker_address=bootstrap, consumer_group=group, auto_offset_reset="earliest", state_dir=folder,
         processing_guarantee="exactly-once", loglevel="ERROR", consumer_extra_config={"fetch.queue.backoff.ms": 10},
     )  # fmt: skip
+    catalogue = np.random.default_rng(0).standard_normal((2000, 128), dtype=np.float32)
     seen: list[float] = []
 
     def outside(value, state):  # type: ignore[no-untyped-def]
@@ -35,6 +38,10 @@ def main() -> None:
         plays = history.get(value["song_id"], (0, ""))[0] + value.get("plays", 1)
         history[value["song_id"]] = (plays, value["played_at"])
         state.set("history", history)
+        if kind == "listens":
+            song = catalogue[int(value["song_id"][5:])]
+            before = state.get_bytes("vector", None)
+            state.set_bytes("vector", (song if before is None else np.frombuffer(before, np.float32) + song).tobytes())
         seen.append(time.monotonic())
 
     if kind == "outside":
