@@ -186,7 +186,7 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
     """The outside path with living campaigns in every partition, eight prototypes each."""
     from dataclasses import replace
 
-    plane, alone = [], []
+    plane, alone, users = [], [], size.users // 4
     config = how(Audience(), obey=True)
     config = replace(config, cat=replace(config.cat, centroids=8), scored=size.campaigns)
     with broker() as bootstrap:
@@ -195,9 +195,9 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
                 Installation.made(bootstrap, f"campaigns{repeat}.", 1) as here,
                 tempfile.TemporaryDirectory() as folder,
             ):
-                rows = publish(here, 5000)
-                preload(here, 20_000, 5000, 20)
-                requests(here, size.campaigns, rows)
+                rows = publish(here, size.songs)
+                preload(here, users, size.songs, 20)
+                requests(here, size.campaigns, rows, 250)
                 worker = Alone(here, 0, Path(folder), config)
                 try:
                     series(worker, "requests_served", size.campaigns, 60.0)
@@ -207,7 +207,7 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
                             break
                         worker.worker.round()
                     scored = worker.states[0].scored
-                    here.send(AUDIENCE_VECTORS, at_users(outside(size.met, 20_000)), 0)
+                    here.send(AUDIENCE_VECTORS, at_users(outside(size.met, users)), 0)
                     alone.append(scoring_alone(scored, size.met // 2))
                     plane.append(rate(series(worker, "vectors_applied", size.met)))
                     alone[-1] = (alone[-1] + scoring_alone(scored, size.met // 2)) / 2

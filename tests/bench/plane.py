@@ -217,9 +217,9 @@ def request(
     return record.key, record.value, record.headers
 
 
-def requests(here: Installation, count: int, rows: F32) -> None:
+def requests(here: Installation, count: int, rows: F32, budget: int = 1000) -> None:
     """The same songs ask every partition."""
-    made = [request(number, rows) for number in range(count)]
+    made = [request(number, rows, budget) for number in range(count)]
     for partition in range(here.naming.audience_partitions):
         here.send(MATCH_REQUESTS, made, partition)
 
