@@ -20,6 +20,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from targeting.cat import Cat, CatConfig, Pace
+from targeting.merging import centroids
+from targeting.prototypes import Clustering, cluster
 from targeting.slots import I64, U64, mixed
 from targeting.types import F32
 
@@ -104,6 +106,28 @@ def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[s
         "batch_cpu_s": batch,
         "reclusterings": clusterings,
     }
+
+
+def missing(centroids_wanted: int, sample: int, samples: int, seeds: int) -> dict[str, float]:
+    """Of how many clusterings a taste is missed: the fit is less than .985 of that of the tastes themselves."""
+    ways: dict[str, Callable[[F32, int], F32]] = {}
+    for restarts, rounds in ((3, 4), (8, 5)):
+        how = Clustering(centroids_wanted, sample, restarts, rounds)
+        ways[f"restarts_{restarts}"] = lambda vectors, seed, how=how: cluster(vectors, how, seed).vectors
+    merging = Clustering(centroids_wanted, sample, 1, 2)
+    ways["merged"] = lambda vectors, seed: centroids(vectors, merging, seed, np.ones(len(vectors), np.float32))
+    figures = dict.fromkeys([f"{name}_{what}" for name in ways for what in ("missed", "ms")], 0.0)
+    for number in range(samples):
+        rng = np.random.default_rng(number)
+        tastes = unit(rng.standard_normal((centroids_wanted, D)))
+        of = rng.choice(centroids_wanted, 4 * sample, p=rng.dirichlet(np.full(centroids_wanted, 3.0)))
+        vectors = around(tastes[of], rng)
+        for name, way in ways.items():
+            for seed in range(seeds):
+                seconds, found = timed(lambda way=way, seed=seed, some=vectors[:sample]: way(some, seed))
+                figures[f"{name}_missed"] += (fit(vectors, found) < 0.985 * fit(vectors, tastes)) / samples / seeds
+                figures[f"{name}_ms"] += seconds * 1e3 / samples / seeds
+    return figures
 
 
 def turning(how: CatConfig, audience: int, seed: int) -> dict[str, float]:
@@ -198,8 +222,8 @@ def main() -> None:
     parser.add_argument("--campaigns", type=int, default=1000)
     parser.add_argument("--users", type=int, default=250_000)
     parser.add_argument("--batch", type=int, default=5000)
-    parser.add_argument("--samples", type=int, nargs="+", default=[512, 1024, 2048], help="the first table's")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, nargs="+", default=[1024], help="sizes to try")
+    parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     never = 1 << 40
     figures: dict[str, dict[str, float]] = {}
@@ -209,13 +233,14 @@ def main() -> None:
             runs = [tracking(how, options.audience, 5, seed) for seed in range(options.seeds)]
             means = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
             figures[f"tracking, sample {sample}{name}"] = means | {"fit_least": min(run["fit_least"] for run in runs)}
-    for centroids in (1, 8):
+    figures["clusterings that miss one of 8 tastes"] = missing(8, 1024, 12, 6)
+    for count in (1, 8):
         for name, often in (("", 4096), (", never clustered again", never)):
-            how = CatConfig(centroids, recluster=often)
-            figures[f"turned by 60 degrees, {centroids} centroids{name}"] = turning(how, options.audience, 0)
-    for centroids in (8, 1):
-        name = f"{options.campaigns} campaigns of {centroids} centroids"
-        figures[name] = cost(CatConfig(centroids), options.campaigns, options.users, options.batch)
+            how = CatConfig(count, recluster=often)
+            figures[f"turned by 60 degrees, {count} centroids{name}"] = turning(how, options.audience, 0)
+    for count in (8, 1):
+        name = f"{options.campaigns} campaigns of {count} centroids"
+        figures[name] = cost(CatConfig(count), options.campaigns, options.users, options.batch)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     for title, found in figures.items():
