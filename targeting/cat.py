@@ -38,7 +38,8 @@ class CatConfig:
     """How campaigns follow their audience.
 
     Attributes:
-        centroids: of a campaign, at most 127. One beside the song's own vector targets best (README, "The score").
+        centroids: of a campaign, at most 127. Of users who were no candidates, one finds more listeners than several:
+            AUC .715, .707, .688, .675 with 1, 2, 4, 8 (Last.fm, seed 0, candidates weighed by score^4).
         sample: members of a campaign's sample.
         half_life: observations of a campaign's members after which a share weighs half of a new one.
         recluster: observations after which a campaign is due for clustering again.
