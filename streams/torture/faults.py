@@ -107,6 +107,8 @@ def _hide_state(scene: Scene) -> None:
     _kill_all_audience(scene)
     scene.stage.state.rename(_hidden(scene.stage))
     scene.stage.state.write_text("in the way")
+    # Mended before they came back, it would be none.
+    scene.stage.wait_until_ready()
 
 
 def _show_state(scene: Scene) -> None:
