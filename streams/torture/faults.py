@@ -26,6 +26,8 @@ from streams.torture.traffic import listen
 _TOO_OLD_S = 8 * 86_400.0
 # A database's log reaches this with the first few dozen histories; a worker's own log does not meanwhile.
 _FULL_BYTES = 16_384
+# Listens a user: what keeps the workers busy for a moment.
+_BACKLOG = 50
 _META = b"\x00meta"
 
 
@@ -143,10 +145,12 @@ def _freeze_broker(scene: Scene) -> None:
     if process is None:
         raise Unavailable("the broker to freeze is not there")
     sender, now = producer(scene.stage.kafka), time.time()
-    for number, user in enumerate(scene.stage.users * 5):
-        hand_over(sender, scene.stage.naming.name(LISTENS), listen(user, f"frozen-{number % 5}-{now}", now))
-    # Enough have come for a transaction to be on its way, and more are to come.
-    sender.flush(0.3)
+    backlog = [listen(user, f"frozen-{number}-{now}", now) for number in range(_BACKLOG) for user in scene.stage.users]
+    for record in backlog:
+        hand_over(sender, scene.stage.naming.name(LISTENS), record)
+    # Half of it has come, so that a transaction is on its way.
+    while len(sender) > len(backlog) // 2:
+        sender.poll(0.01)
     process.suspend()
     try:
         scene.stage.wait(1.5 * scene.stage.settings.audience.watchdog_s)
