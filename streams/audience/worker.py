@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
+import numpy as np
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, Producer
 
@@ -30,6 +31,7 @@ from streams.audience.watchdog import Watchdog
 from streams.calibrating import calibration_of
 from streams.clients import producer
 from streams.clock import Clock
+from streams.events import LiveModel
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Condition, Heartbeat
@@ -156,6 +158,7 @@ class Worker:
         self._held: dict[int, Held] = {}
         self._to_restore: list[int] = []
         self._seen_version = -1
+        self._seen_model: LiveModel | None = None
         self._outside_space: Space | None = None
         self._chances: Calibration | None = None
         self._reports_due = clock.monotonic() + _REPORTS_EVERY_S
@@ -426,7 +429,16 @@ class Worker:
         self._view.poll()
         warm, model, songs = self._view.warm(), self._view.model, self._songs
         if warm is not None and model is not None and self._view.version != self._seen_version:
-            (songs.set_vectors if songs.space is None else songs.prepare)(model.space, warm.ids, warm.vectors)
+            changed = sorted(warm.changes())
+            if model == self._seen_model:
+                # Songs that were promoted or taken down: what they cost, whatever the catalogue's size.
+                nothing = np.zeros(model.dim, np.float32)
+                vectors = [warm.vector(song_id) if song_id in warm else nothing for song_id in changed]
+                if changed:
+                    songs.add(model.space, changed, np.stack(vectors))
+            else:
+                (songs.set_vectors if songs.space is None else songs.prepare)(model.space, warm.ids, warm.vectors)
+            self._seen_model = model
             self._chances = calibration_of(model.chances)
             self._seen_version = self._view.version
             if songs.coming is None:
