@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from targeting.ledger import Added, Ledger
 from targeting.policy import Consent, Policy
 from targeting.slots import I64
-from targeting.types import F64, Mark, Preferences
+from targeting.types import F64, Preferences
 
 _HOUR = 3600.0
 
@@ -71,22 +71,13 @@ class Room:
         return fits
 
     def _decided(self, users: I64, at: F64, seconds: F64) -> I64:
-        told = [(marks & Mark.HELD_OUT) == 0 for marks in self._added.marks]
-        if not told:
-            return np.zeros(len(users), np.int64)
-        rows = np.concatenate([each[mask] for each, mask in zip(self._added.users, told, strict=True)])
-        when = np.concatenate([each[mask] for each, mask in zip(self._added.at, told, strict=True)])
-        return _near(users, at, seconds, rows, when.astype(np.float64))
+        told, _, when = self._added.told()
+        return _near(users, at, seconds, told, when.astype(np.float64))
 
     def _decided_of(self, artist: int) -> tuple[I64, NDArray[np.uint32]]:
-        rows, when = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
-        added = self._added
-        for users, artists, at, marks in zip(added.users, added.artists, added.at, added.marks, strict=True):
-            if len(artists) and artists[0] == artist:
-                told = (marks & Mark.HELD_OUT) == 0
-                rows.append(users[told])
-                when.append(at[told])
-        return np.concatenate(rows), np.concatenate(when)
+        told, artists, when = self._added.told()
+        of = artists == np.uint64(artist)
+        return told[of], when[of]
 
 
 def _near(users: I64, at: F64, seconds: F64, told: I64, when: F64) -> I64:

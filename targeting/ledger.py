@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from targeting.types import F64, Mark
 # ``not_before``, ``marks`` are targeting.types.Mark bits.
 PUSHED = np.dtype([("recording", "<u8"), ("artist", "<u8"), ("at", "<u4"), ("marks", "<u2")])
 _VERSION = b"\x02"
+
+# A plain number: with an enum beside it, numpy looks up what it is at every operation.
+_HELD_OUT = np.uint16(Mark.HELD_OUT)
 
 # The latest pushes of a user that stand in a row of their own: caps ask for thousands of users at once. A larger cap
 # is asked of the whole ledger, for the few users that have this many.
@@ -37,6 +41,7 @@ class Added:
     artists: list[U64] = field(default_factory=list)
     at: list[U32] = field(default_factory=list)
     marks: list[U16] = field(default_factory=list)
+    _told: tuple[I64, U64, U32] | None = None
 
     def add(self, users: I64, recording: int, artist: int, at: F64, marks: U16) -> None:
         """Decisions on one recording: rows, ``not_before`` in Unix seconds, and marks; (n,) each.
@@ -48,6 +53,19 @@ class Added:
         self.artists.append(np.full(len(users), artist, np.uint64))
         self.at.append(np.ceil(at).astype(np.uint32))
         self.marks.append(marks)
+        self._told = None
+
+    def told(self) -> tuple[I64, U64, U32]:
+        """Those that are not held out: rows, artists and times, (n,) each."""
+        if self._told is None:
+            kept = np.concatenate([np.zeros(0, np.uint16), *self.marks]) & _HELD_OUT == 0
+            columns: tuple[list[Any], ...] = (self.users, self.artists, self.at)
+            users, artists, at = (
+                np.concatenate([np.zeros(0, dtype), *column])[kept]
+                for dtype, column in zip((np.int64, np.uint64, np.uint32), columns, strict=True)
+            )
+            self._told = users, artists, at
+        return self._told
 
     def of_recording(self, recording: int) -> I64:
         """The rows of the users to whom it is pushed, or from whom it is held out."""
@@ -135,7 +153,7 @@ class Ledger:
         if len(more):
             lengths, (_, _, all_at, marks) = self._pushed.gather(users[more])
             of = np.repeat(np.arange(len(more)), lengths)
-            close = (np.abs(all_at - at[more][of]) < seconds[more][of]) & ((marks & Mark.HELD_OUT) == 0)
+            close = (np.abs(all_at - at[more][of]) < seconds[more][of]) & ((marks & _HELD_OUT) == 0)
             counts[more] = np.bincount(of[close], minlength=len(more))
         return counts
 
@@ -253,12 +271,12 @@ class Ledger:
         self._of_artist.discard(entries.dropped_artists, entries.dropped_users)
         owners = np.repeat(entries.users, entries.lengths)
         gone = _pairs(entries.dropped_users, entries.dropped_artists)
-        back = ((entries.marks & Mark.HELD_OUT) == 0) & np.isin(_pairs(owners, entries.artists), gone)
+        back = ((entries.marks & _HELD_OUT) == 0) & np.isin(_pairs(owners, entries.artists), gone)
         self._of_artist.add(entries.artists[back], owners[back], entries.at[back])
 
     def _index(self, users: I64, recordings: U64, artists: U64, at: U32, marks: U16) -> None:
         self._of_recording.add(recordings, users, at)
-        told = (marks & Mark.HELD_OUT) == 0
+        told = (marks & _HELD_OUT) == 0
         users, artists, at = users[told], artists[told], at[told]
         self._of_artist.add(artists, users, at)
         if not len(users):

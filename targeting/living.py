@@ -16,6 +16,7 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from targeting.audience import Audience
 from targeting.cat import Cat, Pace
@@ -284,19 +285,21 @@ class Staging:
         else:
             self._shift.records.pop(song_id, None)
 
-    def meet(self, users: I64, old: F32, new: F32, boundaries: F32) -> Iterator[Arrivals]:
+    def meet(self, users: I64, old: F32, new: F32, boundaries: F32, open_: NDArray[np.bool_]) -> Iterator[Arrivals]:
         """Users whose vectors change, and the campaigns that want them.
 
         Args:
             users: int64 (m,), rows, ascending.
             old, new: float32 (m, d), unit or zero.
             boundaries: float32 (m,): who has a higher one needs a higher score.
+            open_: bool (m,): who may be pushed at all.
         """
         living = self._living
         self._shift.changed = users, old, new
         if living.cat is None or not len(self):
             return
-        hits = living.cat.score(new / boundaries[:, None], self._now)
+        scored = np.flatnonzero(open_)
+        hits = living.cat.score(new[scored] / boundaries[scored, None], self._now)
         if not len(hits):
             return
         order = np.argsort(hits.campaigns, kind="stable")
@@ -304,8 +307,8 @@ class Staging:
         for campaign, at in zip(each.tolist(), np.split(order, first[1:]), strict=True):
             yield Arrivals(
                 living.cat.key(campaign),
-                users[hits.rows[at]],
-                np.minimum(hits.scores[at] * boundaries[hits.rows[at]], 1),
+                users[scored[hits.rows[at]]],
+                np.minimum(hits.scores[at] * boundaries[scored[hits.rows[at]]], 1),
                 hits.prototypes[at],
             )
 

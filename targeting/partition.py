@@ -80,6 +80,8 @@ class Partition:
             ValueError: a record of an unknown kind or version, or broken.
         """
         self._state.restore(records)
+        # What was counted last may not have been told: also of campaigns that ended, whose listens still promote songs.
+        self._unreported.update(self._state.campaigns)
 
     def digest(self) -> str:
         """128 bits that two states share when their changelogs say the same, in hex."""

@@ -47,8 +47,8 @@ def fairness(used: F64, pushes: F64) -> F64:
     """The chance that a user whose cap is partly used is open to a song, float64 (n,): 1 where unused, 0 where full.
 
     Songs that come first would take all of a cap, and those that come late would find nobody. The curve, with x the
-    used part, is ``(1 - e^(x-1)) / (1 - 1/e)``, by which Mehta, Saberi, Vazirani and Vazirani discount bids ("AdWords and
-    generalized online matching", J. ACM 2007). As a discount of scores it only turns a song to worse users while it
+    used part, is ``(1 - e^(x-1)) / (1 - 1/e)``, by which Mehta, Saberi, Vazirani and Vazirani discount bids ("AdWords
+    and generalized online matching", J. ACM 2007). As a discount of scores it only turns a song to worse users while it
     takes as many; as a chance it leaves room, which is what late songs need (targeting/README.md, "Under caps").
     """
     part = np.minimum(used / np.maximum(pushes, 1), 1)

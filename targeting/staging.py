@@ -466,10 +466,13 @@ class Staging:
         """Users who changed, against the campaigns that are alive."""
         if changed is None or not len(changed[0]):
             return
-        boundaries = self._state.interest.boundaries(changed[0], self._now)
-        if not self._state.config.policy.enabled:
+        users, policy = changed[0], self._state.config.policy
+        boundaries = self._state.interest.boundaries(users, self._now)
+        if not policy.enabled:
             boundaries[:] = 1
-        for arrivals in self._living.meet(*changed, boundaries):
+        # Whoever has no room is not even scored: with caps full, every campaign would look at the same users.
+        used, pushes = self._deciding.room.used(users, np.full(len(users), self._now))
+        for arrivals in self._living.meet(*changed, boundaries, used < pushes):
             each = self._campaign(arrivals.song_id)
             if each is not None and each.ended is None:
                 self._arrive(each, arrivals)

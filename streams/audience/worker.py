@@ -193,7 +193,8 @@ class Worker:
         for partition, messages in commands.records.items():
             batch.of(partition).commands = messages
         # Whoever opted out before this batch began is not pushed by it.
-        until = self._assignment.ends("preferences", commands.records) if commands.records else None
+        pushing = [partition for partition, records in batch.records.items() if self._may_push(partition, records)]
+        until = self._assignment.ends("preferences", pushing) if pushing else None
         for partition, messages in self._assignment.poll_preferences(until).records.items():
             if partition in self._held:
                 batch.of(partition).preferences = messages
@@ -205,6 +206,11 @@ class Worker:
         self._lag.show({p: held.at for p, held in self._held.items()})
         self._report_again()
         self._reports.poll(0)
+
+    def _may_push(self, partition: int, records: Records) -> bool:
+        """Whether a batch can push: on request, or because users' vectors change while campaigns are alive."""
+        moving = records.listens or records.vectors
+        return bool(records.commands or (moving and self._held[partition].state.campaigns))
 
     def close(self) -> None:
         """Leave the group and send what is on its way. Nothing is half-done between rounds."""

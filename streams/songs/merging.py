@@ -56,10 +56,11 @@ def campaign(song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Cam
 
     Counts go on over revisions; a partition has answered once it reports on the present one.
     """
-    total = sum(prototype.members for report in reports for prototype in report.prototypes)
-    prototypes = [prototype for report in reports for prototype in report.prototypes]
-    heaviest = sorted(prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES]
     newest = max(reports, key=lambda report: (report.revision, report.version), default=None)
+    # While models are swapped, partitions report from two spaces for a moment.
+    prototypes = [each for report in reports if newest and report.space == newest.space for each in report.prototypes]
+    total = sum(prototype.members for prototype in prototypes)
+    heaviest = sorted(prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES]
     return Campaign(
         song_id=song_id,
         revision=song.asked,
