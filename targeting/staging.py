@@ -309,7 +309,8 @@ class Staging:
         if before and match.revision <= before.match.revision:
             if match.revision < before.match.revision:
                 account = before.account()
-                self._batch.accounts.append(replace(account, revision=match.revision, ended=End.SUPERSEDED))
+                outdated = replace(account, revision=match.revision, ended=End.SUPERSEDED, ended_at=self._now)
+                self._batch.accounts.append(outdated)
             else:
                 self._answer(match.song_id)
             return
