@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +116,7 @@ def choose(
     if by.policy.enabled and by.policy.fair:
         open_ = _open(by.room, scored.users[eligible], hashes, start, song_hash)
         if not open_.all():
-            first = np.lexsort((mixed(hashes, song_hash), -worth))[:most]
-            most -= int(np.count_nonzero(~open_[first]))
+            most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
             eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
             if most <= 0 or not len(eligible):
                 return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
@@ -126,11 +125,20 @@ def choose(
     best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
     marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
     if by_lot:
-        rest = np.setdiff1d(np.arange(len(eligible)), best)
-        none = np.zeros(len(rest))
+        left = np.ones(len(eligible), np.bool_)
+        left[best] = False
+        rest = np.flatnonzero(left)
         others = mixed(hashes[rest], song_hash ^ _EXPLORING)
         more, later, more_out = _first(
-            match, scored.users[eligible[rest]], hashes[rest], none, others, by_lot, start, artist, by
+            match,
+            scored.users[eligible[rest]],
+            hashes[rest],
+            others.astype(np.float64),
+            others,
+            by_lot,
+            start,
+            artist,
+            by,
         )
         best, when = np.concatenate([best, rest[more]]), np.concatenate([when, later])
         marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
@@ -202,6 +210,14 @@ def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_ha
     """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
     chances = fairness(*room.used(users, np.full(len(users), at)))
     return np.asarray(mixed(hashes, song_hash ^ _KEEPING).astype(np.float64) < chances * 2.0**64)
+
+
+def _top(worth: NDArray[np.floating[Any]], lots: NDArray[np.uint64], most: int) -> I64:
+    """The indices of the ``most`` that are worth most, the smaller lot first among equals."""
+    at = np.arange(len(worth))
+    if most < len(worth):
+        at = np.flatnonzero(worth >= np.partition(worth, len(worth) - most)[len(worth) - most])
+    return at[np.lexsort((lots[at], -worth[at]))][:most]
 
 
 def _by_lot(most: int, policy: Policy, chance: int) -> int:
