@@ -494,10 +494,13 @@ def decode(records: Sequence[bytes]) -> tuple[I64, NDArray[np.void]]:
     Raises:
         ValueError: a record of another version or of broken length.
     """
-    for record in records:
-        if record and (record[:1] != _VERSION or (len(record) - 1) % HEARD.itemsize):
-            raise ValueError(f"a history record of {len(record)} bytes, version {record[:1]!r}")
-    lengths = np.fromiter((len(r) // HEARD.itemsize for r in records), np.int64, len(records))
+    sizes = np.fromiter(map(len, records), np.int64, len(records))
+    versions = {record[:1] for record in records}
+    if not versions <= {_VERSION, b""} or ((sizes[sizes > 0] - 1) % HEARD.itemsize).any():
+        for record in records:
+            if record and (record[:1] != _VERSION or (len(record) - 1) % HEARD.itemsize):
+                raise ValueError(f"a history record of {len(record)} bytes, version {record[:1]!r}")
+    lengths = sizes // HEARD.itemsize
     return lengths, np.frombuffer(b"".join([record[1:] for record in records]), HEARD)
 
 

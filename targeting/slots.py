@@ -39,6 +39,59 @@ def grow(array: NDArray[np.generic], rows: int) -> None:
     array.resize((max(rows, len(array) + step), *array.shape[1:]), refcheck=False)
 
 
+class Numbers:
+    """64-bit hashes and the number of each, found by the million: an open-addressing table in arrays.
+
+    A dict would need each hash as a Python object, and sorting them, as np.unique does, takes ten times as long.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._allot(1024)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, hashes: U64) -> I64:
+        """The number of each hash, int64 (n,); -1 where unknown."""
+        found = np.full(len(hashes), -1, np.int64)
+        left, at = np.arange(len(hashes)), self._home(hashes)
+        while len(left):
+            number = self._numbers[at]
+            hit = (self._hashes[at] == hashes) & (number >= 0)
+            found[left[hit]] = number[hit]
+            further = ~hit & (number >= 0)
+            left, hashes, at = left[further], hashes[further], (at[further] + 1) & self._mask
+        return found
+
+    def add(self, hashes: U64, numbers: I64) -> None:
+        """Gives hashes, distinct and all of them unknown so far, their numbers, at least 0."""
+        self._count += len(hashes)
+        if 2 * self._count > len(self._hashes):
+            old = self._numbers >= 0
+            known, their = self._hashes[old], self._numbers[old]
+            self._allot(2 * 2 ** self._count.bit_length())
+            self._place(known, their)
+        self._place(hashes, numbers)
+
+    def _place(self, hashes: U64, numbers: I64) -> None:
+        at = self._home(hashes)
+        while len(hashes):
+            free = self._numbers[at] < 0
+            # Of several that want one place, one is written last and has it.
+            self._numbers[at[free]], self._hashes[at[free]] = numbers[free], hashes[free]
+            lost = self._numbers[at] != numbers
+            hashes, numbers, at = hashes[lost], numbers[lost], (at[lost] + 1) & self._mask
+
+    def _home(self, hashes: U64) -> I64:
+        return (hashes & np.uint64(self._mask)).astype(np.int64)
+
+    def _allot(self, size: int) -> None:
+        self._mask = size - 1
+        self._hashes = np.zeros(size, np.uint64)
+        self._numbers = np.full(size, -1, np.int64)
+
+
 class Slots:
     """Ids and their rows; rows of released ids are used again.
 
@@ -72,21 +125,18 @@ class Slots:
             rows int64 (n,), and the unknown ids, once each, to be handed to :meth:`take`. Nothing changes.
         """
         rows = self.find(ids)
-        unknown = np.flatnonzero(rows < 0).tolist()
-        if not unknown:
+        unknown = np.flatnonzero(rows < 0)
+        if not len(unknown):
             return rows, []
-        fresh: dict[str, int] = {}
-        for at in unknown:
-            each = ids[at]
-            row = fresh.get(each)
-            if row is None:
-                row = fresh[each] = self._next(len(fresh))
-            rows[at] = row
-        return rows, list(fresh)
+        new = [ids[at] for at in unknown.tolist()]
+        fresh = list(dict.fromkeys(new))
+        row_of = dict(zip(fresh, self._next(len(fresh)), strict=True))
+        rows[unknown] = np.fromiter(map(row_of.__getitem__, new), np.int64, len(new))
+        return rows, fresh
 
     def take(self, fresh: Sequence[str]) -> I64:
         """Gives each id, all of them unknown so far, its row; int64 (n,)."""
-        rows = [self._next(n) for n in range(len(fresh))]
+        rows = self._next(len(fresh))
         reused = min(len(fresh), len(self._free))
         for row, each in zip(rows[:reused], fresh, strict=False):
             self._ids[row] = each
@@ -128,8 +178,8 @@ class Slots:
         """All ids with their rows."""
         return self._row_of.items()
 
-    def _next(self, nth: int) -> int:
-        """The row that the nth fresh id gets."""
-        if nth < len(self._free):
-            return self._free[-1 - nth]
-        return len(self._ids) + nth - len(self._free)
+    def _next(self, count: int) -> list[int]:
+        """The rows that the next fresh ids get, in their order."""
+        reused = min(count, len(self._free))
+        first = len(self._ids)
+        return [*self._free[len(self._free) - reused :][::-1], *range(first, first + count - reused)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from targeting.arena import directions
 from targeting.calibration import Calibration
-from targeting.slots import I64, U64, grow, hash64
+from targeting.slots import I64, U64, Numbers, grow, hash64
 from targeting.space import Space
 from targeting.types import F32, Match
 
@@ -34,7 +34,7 @@ class Songs:
         self.in_use = Space(None, np.zeros((0, 0), np.float32), 0)
         self.to_come: Space | None = None
         self._slot_of_id: dict[str, int] = {}
-        self._slot_of_hash: dict[int, int] = {}
+        self._slot_of_hash = Numbers()
         self._hashes = np.zeros(0, np.uint64)
 
     def __len__(self) -> int:
@@ -82,28 +82,29 @@ class Songs:
 
     def slots_of_hashes(self, hashes: U64) -> I64:
         """The slot of each :func:`targeting.slots.hash64`, int64 (n,); hashes that are new become known."""
-        each, first, which = np.unique(hashes, return_index=True, return_inverse=True)
-        keys: list[int] = each.tolist()
-        slots = np.fromiter(map(self._slot_of_hash.get, keys, repeat(-1)), np.int64, len(keys))
-        new = np.flatnonzero(slots < 0)
-        if len(new):
+        slots = self._slot_of_hash.find(hashes)
+        unknown = np.flatnonzero(slots < 0)
+        if len(unknown):
+            new, first = np.unique(hashes[unknown], return_index=True)
             # In order of appearance: what is heard together lies together.
-            new = new[np.argsort(first[new])]
-            slots[new] = len(self) + np.arange(len(new))
-            self._slot_of_hash.update(zip((keys[at] for at in new.tolist()), slots[new].tolist(), strict=True))
+            new = new[np.argsort(first)]
+            known = len(self)
+            self._slot_of_hash.add(new, np.arange(known, known + len(new)))
             grow(self._hashes, len(self))
             self.in_use.grow(len(self))
             if self.to_come:
                 self.to_come.grow(len(self))
-            self._hashes[slots[new]] = each[new]
-        return slots[which]
+            self._hashes[known : len(self)] = new
+            slots[unknown] = self._slot_of_hash.find(hashes[unknown])
+        return slots
 
     def find(self, ids: Sequence[str]) -> I64:
         """The slot of each id, int64 (n,); -1 where unknown. Nothing becomes known."""
         found = self._find(ids)
-        for at in np.flatnonzero(found < 0).tolist():
+        unnamed = np.flatnonzero(found < 0)
+        if len(unnamed):
             # A song restored from a history is known by its hash before anybody names it.
-            found[at] = self._slot_of_hash.get(int(hash64([ids[at]])[0]), -1)
+            found[unnamed] = self._slot_of_hash.find(hash64([ids[at] for at in unnamed.tolist()]))
         return found
 
     def hashes(self, slots: I64) -> U64:

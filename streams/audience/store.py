@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -47,9 +46,11 @@ class _Meta(msgspec.Struct, frozen=True):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A changelog record: where it stood, and what it says; a value of None deletes the key."""
+class Entry(NamedTuple):
+    """A changelog record: where it stood, and what it says; a value of None deletes the key.
+
+    A tuple, because a restart makes a million of them: a frozen dataclass takes three times as long.
+    """
 
     offset: int
     key: bytes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targeting.slots import Slots, grow, hash64, mixed
+from targeting.slots import Numbers, Slots, grow, hash64, mixed
 
 
 def test_the_hash_is_blake2b_whatever_the_process() -> None:
@@ -75,3 +75,19 @@ def test_another_salt_is_another_order() -> None:
     hashes = hash64([f"u{i}" for i in range(1000)])
     one, other = np.argsort(mixed(hashes, 1)), np.argsort(mixed(hashes, 2))
     assert (one == other).mean() < 0.02
+
+
+def test_numbers_are_found_by_their_hashes_and_by_no_other() -> None:
+    numbers, rng = Numbers(), np.random.default_rng(0)
+    # Many with the same last bits: they want the same places.
+    hashes = np.unique(rng.integers(0, 2**63, 5000, dtype=np.uint64) << np.uint64(7))
+    for part in np.array_split(np.arange(len(hashes)), 7):
+        assert (numbers.find(hashes[part]) == -1).all()
+        numbers.add(hashes[part], part)
+    assert len(numbers) == len(hashes)
+    np.testing.assert_array_equal(numbers.find(hashes), np.arange(len(hashes)))
+    assert (numbers.find(hashes + np.uint64(1)) == -1).all()
+    # The hash 0 is one like any other.
+    assert numbers.find(np.zeros(1, np.uint64)) == [-1]
+    numbers.add(np.zeros(1, np.uint64), np.asarray([9000]))
+    assert numbers.find(np.zeros(1, np.uint64)) == [9000]
