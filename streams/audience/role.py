@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 
@@ -11,6 +10,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
 from streams.audience.assignment import explained
+from streams.audience.memory import spare_collections
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin
@@ -86,15 +86,6 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         worker.close()
         view.close()
         deadline.cancel()
-
-
-def spare_collections() -> None:
-    """Let Python look for cycles a thousand times less often, in the whole process.
-
-    A batch is a hundred thousand small objects that die together, none of them in a cycle. At the default a collection
-    runs for every 700 of them and walks through those that live: more than half of what decoding listens took (measured).
-    """
-    gc.set_threshold(500_000, 10, 10)
 
 
 def how(settings: Audience, obey: bool) -> Config:

@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, Producer
 from streams.audience.assignment import REREAD, TOPIC_OF, Assignment, Positions
 from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
+from streams.audience.memory import give_back
 from streams.audience.outputs import push_record, report_record
 from streams.audience.repeats import Repeats
 from streams.audience.restore import (
@@ -396,6 +397,7 @@ class Worker:
         )
         self._to_restore.remove(partition)
         self._assignment.begin(partition, held.resumption)
+        give_back()
         seconds = self._clock.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_records.inc(beside.records)

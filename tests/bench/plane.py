@@ -29,7 +29,8 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from streams import vectors
-from streams.audience.role import changelog_identity, how, spare_collections
+from streams.audience.memory import spare_collections
+from streams.audience.role import changelog_identity, how
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin, producer
