@@ -5,12 +5,14 @@ from __future__ import annotations
 import typer
 
 from streams.cli import kafka, topics, worker
+from streams.cli.campaigns import campaigns
 from streams.cli.demo import demo
 from streams.cli.digest import digest
 from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
+from streams.cli.simulate import simulate
 from streams.cli.torture import torture
 from streams.cli.train import train
 from streams.cli.up import up
@@ -29,6 +31,8 @@ app.command()(evaluate)
 app.command()(publish)
 app.command()(up)
 app.command()(torture)
+app.command()(simulate)
+app.command()(campaigns)
 app.command()(lag)
 app.command()(digest)
 app.command()(erased)

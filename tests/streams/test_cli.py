@@ -43,6 +43,8 @@ WITH_SETTINGS = {
     ("erased",): ["u"],
     ("up",): [],
     ("torture",): [],
+    ("simulate",): ["--arms", "organic"],
+    ("campaigns",): [],
     ("worker", "songs"): [],
     ("worker", "audience"): [],
     ("topics", "list"): [],

@@ -1,0 +1,140 @@
+"""``coldstart campaigns``: how do the songs stand, and what do pushes do?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.campaigns import current, total
+from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.clock import SystemClock
+from streams.events import Campaign
+from streams.exits import REFUSED
+from streams.lift import Lift, lift
+
+_SHOWN = ("candidates", "pushed", "held_out", "delivered", "opened", "listened", "collected", "distinct_listeners")
+
+
+def campaigns(
+    song_id: Annotated[str | None, typer.Argument(help="One song, in full; without it, all of them.")] = None,
+    lift_: Annotated[
+        bool, typer.Option("--lift", help="What pushes do: the pushed against those held out by lot.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show the campaigns of a running system: status, counts, age, newest first. Counts are users, one each.
+
+    With --lift, the shares of the pushed and of the held out who listened, listened to the end and collected, over all
+    songs or one: difference and ratio with 95 % intervals, and how many more are needed where too few were held out.
+
+    Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
+    """
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        clock = SystemClock()
+        found = current(settings.kafka, naming_of(settings), clock)
+    if song_id is not None:
+        if song_id not in found:
+            typer.echo(f"{song_id}: no campaign; it was never uploaded, or it is over for long", err=True)
+            raise typer.Exit(REFUSED)
+        found = {song_id: found[song_id]}
+    newest = sorted(found.values(), key=lambda each: each.started_at, reverse=True)
+    if lift_:
+        _show_lift(lift(total(newest)), json_)
+    elif json_:
+        plain = [msgspec.to_builtins(each) for each in newest]
+        typer.echo(json.dumps(plain[0] if song_id is not None else plain, indent=2))
+    elif song_id is not None:
+        Console().print(_one(newest[0], datetime.fromtimestamp(clock.now(), UTC)))
+    else:
+        Console().print(_all(newest, datetime.fromtimestamp(clock.now(), UTC)))
+
+
+def _all(newest: Sequence[Campaign], now: datetime) -> Table:
+    table = Table("song", "status", "age", *(name.replace("_", " ") for name in _SHOWN))
+    for each in newest:
+        counts = (f"{getattr(each.counts, name):,}" for name in _SHOWN)
+        table.add_row(each.song_id, _status(each), _age(each, now), *counts)
+    active = sum(each.status == "active" for each in newest)
+    table.title = f"{len(newest):,} campaigns, {active:,} active"
+    return table
+
+
+def _one(campaign: Campaign, now: datetime) -> Table:
+    table = Table("what", "", title=campaign.song_id)
+    table.add_row("revision", str(campaign.revision))
+    table.add_row("status", _status(campaign))
+    table.add_row("age", _age(campaign, now))
+    table.add_row("space", campaign.space)
+    table.add_row("answered by partitions", ", ".join(map(str, campaign.counts.answered)) or "none")
+    for name in campaign.counts.__struct_fields__:
+        if name != "answered":
+            table.add_row(name.replace("_", " "), f"{getattr(campaign.counts, name):,}")
+    shares = ", ".join(f"{prototype.weight:.0%} ({prototype.members})" for prototype in campaign.prototypes)
+    table.add_row("prototypes: share (members)", shares or "none")
+    return table
+
+
+def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([_plain(each) for each in found], indent=2))
+        return
+    table = Table(
+        "of them", "pushed", "held out", "difference", "ratio", "", title="What pushes do, with 95 % intervals"
+    )
+    for each in found:
+        table.add_row(
+            each.measure,
+            _rate(each.treated, each.treated_of),
+            _rate(each.held_out, each.held_out_of),
+            "–"
+            if each.difference is None
+            else _points(each.difference.mean, each.difference.low, each.difference.high),
+            "–" if each.ratio is None else f"{each.ratio.mean:.2f} [{each.ratio.low:.2f}, {each.ratio.high:.2f}]",
+            _verdict(each),
+        )
+    Console().print(table)
+
+
+def _plain(each: Lift) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(each)
+    return plain | {"clear": each.clear}
+
+
+def _verdict(each: Lift) -> str:
+    if each.difference is None:
+        return "nobody was pushed" if not each.treated_of else "nobody was held out: nothing to compare with"
+    if each.clear:
+        return "clear"
+    if each.missing is None:
+        return "too few to tell: no difference so far"
+    return f"too few to tell: {each.missing:,} more held out would show a difference of this size"
+
+
+def _points(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points"
+
+
+def _rate(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" + (f", {part / whole:.2%}" if whole else "")
+
+
+def _status(campaign: Campaign) -> str:
+    return campaign.status if campaign.end_reason is None else f"{campaign.status}: {campaign.end_reason}"
+
+
+def _age(campaign: Campaign, now: datetime) -> str:
+    seconds = max(0.0, ((campaign.ended_at or now) - campaign.started_at).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

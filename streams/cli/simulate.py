@@ -1,0 +1,111 @@
+"""``coldstart simulate``: what are pushes worth, in a world of one's own?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.errors import Refused
+from streams.simulate.arms import ARMS, COMPARISONS
+from streams.simulate.figures import MEASURES, Compared
+from streams.simulate.run import NETEASE, Plan, Worlds, read, write
+from streams.simulate.run import simulate as run
+from streams.simulate.scenario import Scenario
+
+
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds; intervals are over them, so that 5 or more tell.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first world; the others follow.")] = 0,
+    users: Annotated[int, typer.Option(min=100, help="Users of a world.")] = 1500,
+    songs: Annotated[int, typer.Option(min=10, help="New songs, uploaded while it is watched.")] = 60,
+    warm: Annotated[int, typer.Option(min=100, help="Songs that are known from the start.")] = 300,
+    days: Annotated[int, typer.Option(min=2, help="Days watched; a song is watched for 6, or half of them.")] = 8,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes for a new song, in every arm.")] = 100,
+    day_s: Annotated[float, typer.Option(min=0.5, help="Seconds in which a simulated day passes.")] = 3.0,
+    warm_at: Annotated[int, typer.Option(min=1, help="Listeners that make a song warm.")] = 20,
+    arms: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(ARMS),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here, after every arm; one that exists goes on.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="For models and logs; default: runs/simulate-TIME below the current folder.")
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Let simulated people live with the real system, in compressed time, and compare ways of pushing.
+
+    Each arm meets the same users, songs, uploads, budget and caps, and the same chances: what a user would do about a
+    song does not depend on the arm. Arms: organic (no pushes), random, i2i2u, evidence, cat-once and cat (clustering,
+    deciding once or alive), default-once and default.
+
+    A run with --json goes on where one that stopped left off, and takes further seeds and arms into the same file.
+
+    Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --arms organic,evidence,default
+    """
+    from streams.simulate.report import write_report
+
+    console = Console(stderr=True)
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        names = [name.strip() for name in arms.split(",") if name.strip()]
+        unknown = [name for name in names if name not in ARMS]
+        if unknown or not names:
+            raise Refused(f"--arms {arms}: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(ARMS)}")
+        scenario = Scenario(
+            users=users, warm=warm, new=songs, seed=seed, days=days, watch=min(6, days // 2), budget=budget
+        )  # fmt: skip
+        where = folder or Path("runs") / f"simulate-{datetime.now():%Y%m%d-%H%M%S}"
+        plan = Plan(scenario, seeds, list(dict.fromkeys(names)), day_s, warm_at, where.resolve(), bootstrap)
+        worlds = Worlds(plan, {name: {} for name in plan.arms}) if json_file is None else read(plan, json_file)
+        run(worlds, settings, console, lambda done: None if json_file is None else write(done, json_file))
+        page = report or plan.folder / "report.html"
+        write_report(worlds, page, shlex.join(["coldstart", *sys.argv[1:]]))
+    for table in _tables(worlds):
+        Console().print(table)
+    theirs = ", ".join(f"+{100 * value:g} % {name}" for name, value in NETEASE.items())
+    typer.echo(f"NetEase's paper reports of its own, online, on its users: {theirs}")
+    typer.echo(f"report: {page}")
+
+
+def _tables(worlds: Worlds) -> list[Table]:
+    means = Table("mean of a world", *worlds.runs, title=f"{worlds.seeds} worlds")
+    for name, (words, _) in MEASURES.items():
+        means.add_row(words, *(number(worlds.mean(arm, name)) for arm in worlds.runs))
+    found = {(each.one, each.other, each.measure): each for each in worlds.compared()}
+    tables = [means]
+    for title, pairs in COMPARISONS.items():
+        shown = [pair for pair in pairs if pair[0] in worlds.runs and pair[1] in worlds.runs]
+        if not shown:
+            continue
+        heads = (f"{one} - {other}" for one, other in shown)
+        table = Table("difference", *heads, title=f"{title}: 95 % intervals over worlds, *: excludes 0")
+        for name, (words, _) in MEASURES.items():
+            table.add_row(words, *(interval(found.get((one, other, name))) for one, other in shown))
+        tables.append(table)
+    return tables
+
+
+def interval(each: Compared | None) -> str:
+    if each is None:
+        return "–"
+    of = each.difference
+    share = "" if each.relative is None else f" ({100 * each.relative:+.1f} %)"
+    if each.seeds == 1:
+        return f"{of.mean:+.3g}{share}"
+    return f"{of.mean:+.3g} [{of.low:+.3g}, {of.high:+.3g}]{share}{' *' if each.clear else ''}"
+
+
+def number(value: float) -> str:
+    return "–" if value != value else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""A world in compressed time, against which ways of pushing are compared."""
