@@ -202,7 +202,7 @@ class Living:
             self.cat.observe(*shift.changed)
         for song_id, users in shift.joined.items():
             if song_id in self.cat:
-                # As much as the best of the candidates: they have been chosen.
+                # As much as the best of the candidates.
                 self.cat.join(song_id, users, self.people.vectors(users), np.ones(len(users), np.float32))
         for song_id, left in shift.left.items():
             if song_id in self.cat:

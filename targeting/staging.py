@@ -491,7 +491,6 @@ class Staging:
         chosen = choose(match, scored, allowed, self._state.left(each), self._deciding, Tier.LIVE, arrivals.prototypes)
         if len(chosen.users):
             self._take(each, chosen)
-            self._living.joined(match.song_id, chosen.users)
             after = self._campaign(match.song_id)
             if after is not None:
                 self._living.left(match.song_id, self._state.left(after))
@@ -546,6 +545,8 @@ class Staging:
             if each is not None:
                 more = replace(each.counts, distinct_listeners=each.counts.distinct_listeners + count)
                 self._put(replace(each, counts=more))
+                # Who listens is the song's audience, whoever was thought to be.
+                self._living.joined(each.match.song_id, heard.new_users[heard.new_songs == slot])
 
     def _campaign_slots(self) -> I64:
         """The song slots of all campaigns, those of this batch among them."""

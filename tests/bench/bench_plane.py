@@ -207,9 +207,12 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
                             break
                         worker.worker.round()
                     scored = worker.states[0].scored
+                    # Campaigns that have just opened push more than they will for the rest of their lives.
+                    here.send(AUDIENCE_VECTORS, at_users(outside(size.met // 2, users, 3)), 0)
+                    series(worker, "vectors_applied", size.met // 2)
                     here.send(AUDIENCE_VECTORS, at_users(outside(size.met, users)), 0)
                     alone.append(scoring_alone(scored, size.met // 2))
-                    plane.append(rate(series(worker, "vectors_applied", size.met)))
+                    plane.append(rate(series(worker, "vectors_applied", size.met // 2 + size.met)))
                     alone[-1] = (alone[-1] + scoring_alone(scored, size.met // 2)) / 2
                 finally:
                     worker.close()
