@@ -74,8 +74,9 @@ def compared(measure: str, treated: int, treated_of: int, held_out: int, held_ou
     gap = one - other
     difference = Interval(
         gap,
-        gap - math.hypot(one - low_1, high_0 - other),
-        gap + math.hypot(high_1 - one, other - low_0),
+        # Rounding carries the last digit beyond what a difference of shares can be.
+        max(-1.0, gap - math.hypot(one - low_1, high_0 - other)),
+        min(1.0, gap + math.hypot(high_1 - one, other - low_0)),
     )
     found = Lift(
         measure, treated, treated_of, held_out, held_out_of, difference,
