@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,6 +31,12 @@ def demo(
     policy: Annotated[
         PolicySwitch, typer.Option(help="off: preferences are not obeyed, so that targeting alone is measured.")
     ] = PolicySwitch.OFF,
+    swap: Annotated[
+        bool, typer.Option("--swap", help="Then publish a second model under load, and the first again.")
+    ] = False,
+    swap_seconds: Annotated[
+        float, typer.Option(min=1, help="With --swap: steady uploads before, between and after the two.")
+    ] = 10.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
@@ -45,9 +51,10 @@ def demo(
 
     Starts a real Apache Kafka, trains and publishes the encoder, starts one songs worker and two audience workers,
     replays the listens of the warm songs, uploads the cold ones, and compares who was pushed with who really listens.
-    Exit code 1 if an upload was left unanswered.
+    Exit code 1 if an upload was left unanswered, or, with --swap, waited more than a second for a swap of models.
 
-    Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50
+    Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50;
+    coldstart demo --swap
     """
     from streams.demo.report import write_report
     from streams.demo.run import Plan, run
@@ -60,6 +67,7 @@ def demo(
             data=data, users=users, songs=songs, seed=seed, rate=rate, warm_up=warm_up, poison=poison, budget=budget,
             audience_workers=audience_workers, partitions=partitions, obey=policy is PolicySwitch.ON,
             folder=where.resolve(), config=config, bootstrap=bootstrap,
+            swap_s=swap_seconds if swap else None,
         )  # fmt: skip
         outcome = run(plan, settings, console)
         figures = outcome.as_json()
@@ -71,6 +79,8 @@ def demo(
     for table in _tables(figures):
         Console().print(table)
     typer.echo(f"report: {page}")
+    if outcome.swapped and outcome.swapped.verdict:
+        typer.echo(f"swap: {outcome.swapped.verdict}", err=True)
     if not outcome.complete:
         typer.echo("NOT every upload was answered as it must be; see the figures above and the logs", err=True)
         raise typer.Exit(1)
@@ -118,7 +128,24 @@ def _tables(figures: dict[str, object]) -> list[Table]:
     sizes = Table("listeners of the song", "songs", "coldstart", "evidence", title="R-precision by audience size")
     for bucket, arms in flat["r_precision"].items():
         sizes.add_row(bucket, f"{arms['songs']:.0f}", _share(arms["coldstart"]), _share(arms["evidence"]))
-    return [*tables, sizes]
+    tables.append(sizes)
+    return [*tables, _swaps(flat["swap"])] if flat["swap"] else tables
+
+
+def _swaps(swap: dict[str, Any]) -> Table:
+    """Uploads beside a swap of models and its rollback."""
+    table = Table(
+        "uploads sent", "for", "uploads", "failed", "p50", "p99", "longest", "by the first model", "second", "both",
+        title="Two models replaced each other while songs were uploaded: upload → last partition's pushes",
+    )  # fmt: skip
+    words = {"swap": "while the second is published", "rollback": "while the first is again"}
+    for phase, each in swap["phases"].items():
+        waits = (f"{each[key]:,.0f} ms" if each[key] is not None else "–" for key in ("p50_ms", "p99_ms", "longest_ms"))
+        by = (str(each["spaces"][name]) for name in ("first", "second", "both"))
+        table.add_row(
+            words.get(phase, phase), f"{each['seconds']:.1f} s", str(each["uploads"]), str(each["failed"]), *waits, *by
+        )
+    return table
 
 
 def _latency(values: dict[str, float | None]) -> str:

@@ -13,10 +13,12 @@ from streams.clients import consumer
 from streams.events import CampaignReport, MatchRequest, Neighbour, PushTarget
 from streams.settings import Kafka
 from streams.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
+from targeting.types import Tier
 
 _PUSH = msgspec.json.Decoder(PushTarget)
 _REPORT = msgspec.json.Decoder(CampaignReport)
 _REQUEST = msgspec.json.Decoder(MatchRequest)
+_REQUESTED = MatchRequest.TYPES[0].encode()
 
 
 @dataclass(slots=True)
@@ -27,10 +29,14 @@ class Answer:
         pushes: (score, user_id), in the order of arrival.
         neighbours: the retrieved warm songs.
         answered: partitions that reported.
+        decided: when the last push came that was decided at the request itself, not later as tastes moved.
+        spaces: (partition, space) of those pushes.
     """
 
     first: float = 0.0
     last: float = 0.0
+    decided: float = 0.0
+    spaces: set[tuple[int, str]] = field(default_factory=set)
     pushes: list[tuple[float, str]] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
     answered: set[int] = field(default_factory=set)
@@ -44,6 +50,7 @@ class Follower:
         push_ids: every push_id seen.
         doubled: push_ids that came twice.
         dead: dead letters, as (value, error class, message).
+        spaces: partition -> the space in which it decided on a request last.
     """
 
     def __init__(self, kafka: Kafka, naming: Naming) -> None:
@@ -51,6 +58,7 @@ class Follower:
         self.push_ids: set[str] = set()
         self.doubled: list[str] = []
         self.dead: list[tuple[bytes | None, str, str]] = []
+        self.spaces: dict[int, str] = {}
         self.failure: BaseException | None = None
         self._readers = {
             naming.name(PUSH_TARGETS): self._push,
@@ -108,6 +116,11 @@ class Follower:
         answer = self._answer(push.song_id)
         answer.first = answer.first or now
         answer.last = now
+        if push.tier == Tier.INITIAL.value:
+            partition = message.partition() or 0
+            self.spaces[partition] = push.space
+            answer.decided = now
+            answer.spaces.add((partition, push.space))
         answer.pushes.append((push.score, push.user_id))
 
     def _report(self, message: Message, _: float) -> None:
@@ -115,6 +128,8 @@ class Follower:
         self._answer(report.song_id).answered.add(report.partition)
 
     def _request(self, message: Message, _: float) -> None:
+        if dict(message.headers() or ())["ce_type"] != _REQUESTED:
+            return  # a command: what it retrieves is not what the pushes were decided by
         request = _REQUEST.decode(message.value() or b"")
         self._answer(request.song_id).neighbours = request.neighbours
 

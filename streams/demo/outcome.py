@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from streams.demo.judge import Judgement
+from streams.demo.swap import Swapped
 
 
 @dataclass(slots=True)
@@ -33,11 +34,13 @@ class Outcome:
     memory_mb: dict[str, float] = field(default_factory=dict)
     listens: int = 0
     example: dict[str, Any] = field(default_factory=dict)
+    swapped: Swapped | None = None
 
     @property
     def complete(self) -> bool:
-        """Every upload answered by every partition, every bad one by a dead letter, nothing twice."""
-        return self.answered == self.uploads and self.dead_letters_identical and not self.pushes_doubled
+        """Every upload answered by every partition, every bad one by a dead letter, nothing twice, no swap noticed."""
+        whole = self.answered == self.uploads and self.dead_letters_identical and not self.pushes_doubled
+        return whole and not (self.swapped and self.swapped.verdict)
 
     def as_json(self) -> dict[str, Any]:
         """The figures, under the names that the README explains."""
@@ -74,6 +77,7 @@ class Outcome:
                 bucket: {arm: _number(value) for arm, value in arms.items()}
                 for bucket, arms in self.judgement.r_precision.items()
             },
+            "swap": self.swapped and self.swapped.as_json(),
             "seconds": {phase: round(value, 1) for phase, value in self.seconds.items()},
             "memory_mb": {name: round(value) for name, value in self.memory_mb.items()},
         }

@@ -32,7 +32,9 @@ from streams.demo.follow import Follower
 from streams.demo.judge import Liking, judge
 from streams.demo.memory import PeakMemory
 from streams.demo.outcome import Outcome
+from streams.demo.swap import Target, swap_under_load
 from streams.errors import Refused, Unavailable
+from streams.events import SongUpload
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
@@ -50,6 +52,7 @@ class Plan:
         warm_up: uploads at the start that count for everything but latency; at most half of all.
         poison: malformed uploads mixed in.
         obey: whether preferences are obeyed (--policy).
+        swap_s: with a swap of models and its rollback afterwards, seconds before, between and after; None: without.
         folder: where data, model and logs go.
         config: the settings file, for the workers to read too.
         bootstrap: an existing cluster; None starts the embedded broker.
@@ -69,6 +72,7 @@ class Plan:
     folder: Path
     config: Path | None
     bootstrap: str | None
+    swap_s: float | None = None
 
 
 def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
@@ -100,14 +104,19 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
                 stack.callback(_delete_topics, kafka, naming)
 
         with _phase("training", seconds, bars, "training the encoder") as tick:
-            trained = training.train(
-                dataset, parts.warm, training.Config(seed=plan.seed), lambda step: tick(step.done, step.total)
-            )
-            model = plan.folder / f"model-{uuid.uuid4().hex[:8]}"
-            artifact.save(trained, model)
-            del trained
+            models = []
+            for number in range(1 if plan.swap_s is None else 2):
+                trained = training.train(
+                    dataset,
+                    parts.warm,
+                    training.Config(seed=plan.seed + number),
+                    lambda step: tick(step.done, step.total),
+                )
+                models.append(plan.folder / f"model-{uuid.uuid4().hex[:8]}")
+                artifact.save(trained, models[-1])
+                del trained
         with _phase("publish", seconds, bars, "publishing model and warm songs") as tick:
-            publish(model, kafka, naming, SystemClock(), tick)
+            publish(models[0], kafka, naming, SystemClock(), tick)
 
         with _phase("workers", seconds, bars, "workers: 1 songs, several audience"):
             workers = _start_workers(plan, kafka, naming, stack)
@@ -126,13 +135,22 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
             _await_answers(plan, list(sent), follower, len(poison), tick, workers)
         with _phase("judging", seconds, bars, "comparing with the hidden listeners"):
             judgement = judge(dataset, parts, follower.answers, None if plan.data else _liking(plan, dataset))
+        # The follower goes on: what it counts for the table is counted before copies of songs are uploaded.
+        push_targets, dead = len(follower.push_ids), list(follower.dead)
+        swapped = None
+        if plan.swap_s is not None:
+            target = Target(
+                kafka, naming, (models[0], models[1]), _environment(plan, kafka, naming), follower, workers, plan.config
+            )
+            with _phase("swap", seconds, bars, "uploading on: a swap of models, a rollback") as tick:
+                swapped = swap_under_load(target, uploads, plan.rate, plan.swap_s, tick)
 
     timed = list(sent)[min(plan.warm_up, len(sent) // 2) :]
     pushed = [follower.answers[song] for song in timed if song in follower.answers and follower.answers[song].pushes]
     began = [sent[song] for song in timed if song in follower.answers and follower.answers[song].pushes]
     everyone = set(range(plan.partitions))
     reasons: dict[str, int] = {}
-    for _, error, message in follower.dead:
+    for _, error, message in dead:
         field_name = message.partition(":")[0]
         reasons[f"{error}: {field_name}"] = reasons.get(f"{error}: {field_name}", 0) + 1
     return Outcome(
@@ -144,10 +162,10 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         songs_without_content=len(parts.cold) - len(sent),
         partitions=plan.partitions,
         answered=sum(follower.answered(song) == everyone for song in sent),
-        dead_letters=len(follower.dead),
-        dead_letters_identical=sorted(value or b"" for value, _, _ in follower.dead) == sorted(poison),
+        dead_letters=len(dead),
+        dead_letters_identical=sorted(value or b"" for value, _, _ in dead) == sorted(poison),
         dead_letter_reasons=dict(sorted(reasons.items())),
-        push_targets=len(follower.push_ids),
+        push_targets=push_targets,
         pushes_doubled=len(follower.doubled),
         latencies={
             "first": [1000 * (answer.first - at) for answer, at in zip(pushed, began, strict=True)],
@@ -157,7 +175,8 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
         seconds=seconds,
         memory_mb=memory.peaks,
         listens=listens,
-        example=_example(dataset, uploads, follower),
+        example=_example(dataset, {event.song_id: event for event in uploads}, follower),
+        swapped=swapped,
     )
 
 
@@ -194,8 +213,9 @@ def _delete_topics(kafka: Kafka, naming: Naming) -> None:
         future.result(30)
 
 
-def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -> list[RoleProcess]:
-    environment = {
+def _environment(plan: Plan, kafka: Kafka, naming: Naming) -> dict[str, str]:
+    """What other processes of the run are told."""
+    return {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "COLDSTART_TOPICS__PREFIX": naming.prefix,
         "COLDSTART_PATHS__CACHE": str(plan.folder / "cache"),
@@ -205,6 +225,10 @@ def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+
+
+def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -> list[RoleProcess]:
+    environment = _environment(plan, kafka, naming)
     logs = plan.folder / "logs"
     logs.mkdir(exist_ok=True)
     config = [] if plan.config is None else ["--config", str(plan.config.resolve())]
@@ -250,14 +274,16 @@ def _await_answers(
         time.sleep(0.1)
 
 
-def _example(dataset: Dataset, uploads: list[Any], follower: Follower) -> dict[str, Any]:
+def _example(dataset: Dataset, uploads: dict[str, SongUpload], follower: Follower) -> dict[str, Any]:
     """The song whose pushes scored best: what was retrieved for it, to look at."""
     titles = dict(zip(dataset.song_ids, dataset.titles or dataset.song_ids, strict=True))
-    found = [(max(answer.pushes)[0], song) for song, answer in follower.answers.items() if answer.pushes]
+    found = [
+        (max(answer.pushes)[0], song) for song, answer in follower.answers.items() if answer.pushes and song in uploads
+    ]
     if not found:
         return {}
     _, song_id = max(found)
-    event = next(each for each in uploads if each.song_id == song_id)
+    event = uploads[song_id]
     answer = follower.answers[song_id]
     return {
         "title": event.title,
