@@ -76,7 +76,7 @@ def simulate(
         Console().print(table)
     late = max((each.behind_s for runs in worlds.runs.values() for each in runs.values()), default=0.0)
     typer.echo(
-        "Budgets are limits: an arm that finds caps full spends less, and reach holds that; see pushes a user.\n"
+        "Budgets are limits: an arm that finds too few users spends less, and reach holds that; see pushes a user.\n"
         f"Simulated days were late by {late:.2f} s at most, of {worlds.plan.day_s:g} s a day."
     )
     theirs = ", ".join(f"+{100 * value:g} % {name}" for name, value in NETEASE.items())

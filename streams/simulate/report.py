@@ -82,8 +82,8 @@ def _head(worlds: Worlds) -> Html:
             "p",
             f"In each world {count(scenario.new)} songs are uploaded over {scenario.days - scenario.watch} days and "
             f"watched for {scenario.watch} more. Every arm meets the same people with the same chances, and has the "
-            f"same {count(scenario.budget)} pushes a song at most, and the same caps; who finds caps full spends less. "
-            "The people are made; the system is real.",
+            f"same {count(scenario.budget)} pushes a song at most, and the same caps; an arm that finds too few "
+            "users spends less. The people are made; the system is real.",
             class_="lead",
         ),
         tag("div", *(_tile(*each, not at) for at, each in enumerate(tiles)), class_="tiles") if tiles else "",
