@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -29,10 +30,15 @@ _UPKEEP_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming) -> Any:
-    """The Faust application without agents; its id is its consumer group's name."""
+def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, folder: Path) -> Any:
+    """The Faust application without agents; its id is its consumer group's name.
+
+    ``folder`` is Faust's own: it makes one, in the current folder unless it is told another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     return faust.App(
         f"{naming.prefix}songs",
+        datadir=str(folder / f"{naming.prefix}songs"),
         broker=kafka.faust_brokers(),
         broker_credentials=kafka.faust_credentials(),
         # Faust's exactly_once loses and doubles events on a rebalance (measured); ours are idempotent instead.

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
         model_live.holds()
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
 
-        app = faust_app(settings.kafka, settings.topics, settings.songs, naming)
+        app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
         add_agents(app, Parts(
             naming, settings.songs, metrics, clock, live, Outbox(app, naming),
             Kept(settings.kafka, naming.name(SONGS_LEDGER), clock),
