@@ -82,7 +82,9 @@ def demo(
     if outcome.swapped and outcome.swapped.verdict:
         typer.echo(f"swap: {outcome.swapped.verdict}", err=True)
     if not outcome.complete:
-        typer.echo("NOT every upload was answered as it must be; see the figures above and the logs", err=True)
+        typer.echo(
+            "NOT every upload was answered as it must be, and as soon; see the figures above and the logs", err=True
+        )
         raise typer.Exit(1)
 
 
@@ -135,16 +137,17 @@ def _tables(figures: dict[str, object]) -> list[Table]:
 def _swaps(swap: dict[str, Any]) -> Table:
     """Uploads beside a swap of models and its rollback."""
     table = Table(
-        "uploads sent", "for", "uploads", "failed", "p50", "p99", "longest", "by the first model", "second", "both",
-        title="Two models replaced each other while songs were uploaded: upload → last partition's pushes",
+        "uploads sent", "for", "uploads", "failed", "p50 / p99 / longest", "by 1st / 2nd / both models",
+        title="While models replaced each other: upload → last partition's pushes",
     )  # fmt: skip
-    words = {"swap": "while the second is published", "rollback": "while the first is again"}
+    words = {"swap": "2nd published", "rollback": "1st again"}
     for phase, each in swap["phases"].items():
-        waits = (f"{each[key]:,.0f} ms" if each[key] is not None else "–" for key in ("p50_ms", "p99_ms", "longest_ms"))
-        by = (str(each["spaces"][name]) for name in ("first", "second", "both"))
-        table.add_row(
-            words.get(phase, phase), f"{each['seconds']:.1f} s", str(each["uploads"]), str(each["failed"]), *waits, *by
-        )
+        waits = "no push"
+        if each["p50_ms"] is not None:
+            waits = f"{each['p50_ms']:.0f} / {each['p99_ms']:.0f} / {each['longest_ms']:.0f} ms"
+        by = " / ".join(str(each["spaces"][name]) for name in ("first", "second", "both"))
+        row = (f"{each['seconds']:.1f} s", str(each["uploads"]), str(each["failed"]), waits, by)
+        table.add_row(words.get(phase, phase), *row)
     return table
 
 

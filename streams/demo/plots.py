@@ -136,6 +136,38 @@ def histogram(values: Sequence[float], span: tuple[float, float], colour: str, w
     return _svg(_WIDTH, height, words, tag("g", *drawn, class_=colour), *axis, *marks)
 
 
+def timeline(
+    points: Sequence[tuple[float, float]], marks: Sequence[tuple[float, float]], limit: float, words: str
+) -> Html:
+    """Waits in ms, on a logarithmic axis, at their seconds; spans of seconds stand shaded, the limit is a line."""
+    height, left, right, top, bottom = 240, 52, 8, 12, 40
+    floor, end = height - bottom, max([1.0, *(x for x, _ in points), *(to for _, to in marks)])
+    span = rounded_span([limit, *(wait for _, wait in points)])
+    low, high = (math.log(bound) for bound in span)
+
+    def across(second: float) -> float:
+        return left + (_WIDTH - left - right) * second / end
+
+    def up(wait: float) -> float:
+        return floor - (floor - top) * (math.log(min(max(wait, span[0]), span[1])) - low) / (high - low)
+
+    shaded = [
+        tag("rect", x=across(begin), y=top, width=max(1.0, across(to) - across(begin)), height=floor - top)
+        for begin, to in marks
+    ]
+    grid = []
+    for tick in round_numbers(*span):
+        grid.append(tag("path", d=f"M{left} {up(tick):.1f}H{_WIDTH - right}", class_="grid"))
+        grid.append(tag("text", milliseconds(tick), x=left - 5, y=up(tick) + 4, class_="tick", text_anchor="end"))
+    dots = [tag("circle", cx=across(x), cy=up(wait), r=1.8) for x, wait in points]
+    below = [_text(f"{end * part:.0f} s", across(end * part), floor + 17) for part in (0, 0.5, 0.97)]
+    return _svg(
+        _WIDTH, height, words, tag("g", *shaded, class_="nobody"), *grid, tag("g", *dots, class_="coldstart"),
+        tag("path", d=f"M{left} {up(limit):.1f}H{_WIDTH - right}", class_="mark"), *below,
+        _text("time of the upload", (left + _WIDTH - right) / 2, height - 5, "quiet"),
+    )  # fmt: skip
+
+
 def round_numbers(low: float, high: float) -> list[float]:
     """Powers of ten times 1, 2 and 5 in [low, high]; powers of ten alone where those are many."""
     powers = [10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]

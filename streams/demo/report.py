@@ -12,6 +12,7 @@ from streams.demo.html import DASH, Html, count, known, megabytes, milliseconds,
 from streams.demo.judge import CUTS, ENOUGH_LISTENERS
 from streams.demo.outcome import Outcome
 from streams.demo.style import STYLE
+from streams.demo.swap import LIMIT_MS, Swapped
 
 # arm -> its name in a plot, its name in a table, what it means.
 _ARMS = {
@@ -38,7 +39,9 @@ _PHASES = {
     "uploads": "upload the cold songs",
     "answers": "wait for the last answers",
     "judging": "compare with the hidden listeners",
+    "swap": "upload on while models are swapped",
 }
+_SWAP_PHASES = {"swap": "while the second model is published", "rollback": "while the first is published again"}
 _PROCESSES = {
     "total": "all together, at one time",
     "demo": "the demo itself, training included",
@@ -70,7 +73,12 @@ def write_report(outcome: Outcome, path: Path, command: str = "coldstart demo") 
         tag(
             "body",
             _head(outcome),
-            tag("main", *(section(outcome) for section in sections), _repeat(command)),
+            tag(
+                "main",
+                *(section(outcome) for section in sections),
+                *([_swap(outcome.swapped)] if outcome.swapped else []),
+                _repeat(command),
+            ),
             tag("footer", tag("p", outcome.citation)) if outcome.citation else "",
         ),
         lang="en",
@@ -136,6 +144,8 @@ def _state(outcome: Outcome) -> Html:
         wrong.append("the dead letters are not exactly the malformed uploads")
     if outcome.pushes_doubled:
         wrong.append(f"pushes that came twice: {count(outcome.pushes_doubled)}")
+    if outcome.swapped and outcome.swapped.verdict:
+        wrong.append(f"swap of models: {outcome.swapped.verdict}")
     return tag("p", f"✗ Not as it must be: {'; '.join(wrong)}.", class_="state bad")
 
 
@@ -392,6 +402,41 @@ def _cost(outcome: Outcome) -> Html:
                         for name, value in peaks
                     ],
                 ),
+            ),
+        ),
+    )
+
+
+def _swap(seen: Swapped) -> Html:
+    """How long uploads waited beside a swap of models and its rollback."""
+    figures = seen.as_json()
+    start = min(seen.starts.values())
+    points = [(seen.sent[song].at - start, wait) for song, wait in seen.waits.items()]
+    begins = [each - start for each in seen.starts.values()]
+    ends = dict(zip(seen.starts, [*begins[1:], seen.ended - start], strict=True))
+    marks = [(seen.starts[phase] - start, ends[phase]) for phase in _SWAP_PHASES if phase in ends]
+    rows, by = [], []
+    for phase, each in figures["phases"].items():
+        name, spaces = _SWAP_PHASES.get(phase, phase), each["spaces"]
+        waits = (milliseconds(each[key]) for key in ("p50_ms", "p99_ms", "longest_ms"))
+        rows.append((name, count(each["uploads"]), count(each["failed"]), *waits))
+        by.append((name, *(count(spaces[which]) for which in ("first", "second", "both", "no push"))))
+    words = (
+        f"{count(len(seen.sent))} uploads, {count(len(seen.failed))} of them failed; the longest wait before any swap "
+        f"was {milliseconds(seen.longest('before'))}, during the swap {milliseconds(seen.longest('swap'))}, during "
+        f"the rollback {milliseconds(seen.longest('rollback'))}."
+    )
+    said = seen.verdict or f"None failed, and none waited more than {milliseconds(LIMIT_MS)} for a swap."
+    return _section(
+        "Another model, while songs come in",
+        "A second model was published while songs were uploaded, and then the first again. Each dot is an upload: the "
+        "time until its last partition's pushes. Shaded: from the publishing until every partition decided with it.",
+        _pairwise(
+            _card(tag("figure", plots.timeline(points, marks, LIMIT_MS, words), tag("figcaption", words))),
+            _card(
+                _table(("uploads sent", "", "failed", "half within", "99 of 100 within", "longest"), rows),
+                _table(("decided by", "first model", "second", "both", "nobody pushed"), by),
+                tag("p", said, class_="note"),
             ),
         ),
     )

@@ -13,6 +13,7 @@ from streams.demo import html, plots
 from streams.demo.judge import CUTS, Judgement
 from streams.demo.outcome import Outcome
 from streams.demo.report import write_report
+from streams.demo.swap import PHASES, Sent, Swapped
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")
@@ -180,6 +181,21 @@ def test_loads_nothing(outcome: Outcome, tmp_path: Path) -> None:
     assert not any(set(attributes) & {"src", "href", "xlink:href"} for _, attributes in page.elements)
     policy = next(each for each in page.named("meta") if each.get("http-equiv") == "Content-Security-Policy")
     assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_a_swap_has_a_section_with_a_dot_for_each_upload_that_led_to_pushes(outcome: Outcome, tmp_path: Path) -> None:
+    sent = {phase: Sent(100.0 * number, phase, "s") for number, phase in enumerate(PHASES)}
+    waits = {phase: 30.0 for phase in PHASES if phase != "after"}
+    starts = {phase: 100.0 * number for number, phase in enumerate(PHASES)}
+    spaces = {phase: frozenset(["a"]) for phase in PHASES}
+    outcome.swapped = Swapped(sent, waits, (), spaces, (), ("a", "b"), starts, 450.0)
+    _, page = written(outcome, tmp_path)
+    assert page.headings == [*SECTIONS[:-1], "Another model, while songs come in", SECTIONS[-1]]
+    assert sum(dot.get("r") == "1.8" for dot in page.named("circle")) == 4
+    assert "None failed, and none waited more than 1.0\u00a0s for a swap." in page.text
+    outcome.swapped = replace(outcome.swapped, waits=waits | {"swap": 1500.0})
+    _, page = written(outcome, tmp_path)
+    assert "✗ Not as it must be: swap of models: an upload waited 1,500 ms" in page.text
 
 
 def test_a_run_without_pushes_has_a_page_with_dashes(outcome: Outcome, tmp_path: Path) -> None:
