@@ -137,14 +137,14 @@ def _tables(figures: dict[str, object]) -> list[Table]:
 def _swaps(swap: dict[str, Any]) -> Table:
     """Uploads beside a swap of models and its rollback."""
     table = Table(
-        "uploads sent", "for", "uploads", "failed", "p50 / p99 / longest", "by 1st / 2nd / both models",
+        "uploads sent", "for", "uploads", "failed", "p50 / p99 / longest ms", "by 1st / 2nd / both",
         title="While models replaced each other: upload → last partition's pushes",
     )  # fmt: skip
     words = {"swap": "2nd published", "rollback": "1st again"}
     for phase, each in swap["phases"].items():
         waits = "no push"
         if each["p50_ms"] is not None:
-            waits = f"{each['p50_ms']:.0f} / {each['p99_ms']:.0f} / {each['longest_ms']:.0f} ms"
+            waits = f"{each['p50_ms']:.0f} / {each['p99_ms']:.0f} / {each['longest_ms']:.0f}"
         by = " / ".join(str(each["spaces"][name]) for name in ("first", "second", "both"))
         row = (f"{each['seconds']:.1f} s", str(each["uploads"]), str(each["failed"]), waits, by)
         table.add_row(words.get(phase, phase), *row)
