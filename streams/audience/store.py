@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from rocksdict import Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch, WriteOptions
 
 from streams.clock import Clock
 
@@ -225,6 +225,10 @@ def _options() -> Any:
     options.set_write_buffer_size(8 * 2**20)
     options.set_max_write_buffer_number(2)
     options.set_keep_log_file_num(2)
+    # Read once, from end to end, at a start: 32 MB of cache a database would serve nobody.
+    blocks = BlockBasedOptions()
+    blocks.disable_cache()
+    options.set_block_based_table_factory(blocks)
     return options
 
 
