@@ -41,6 +41,7 @@ check-long: setup
 
 bench: setup .venv-bench/.ready
 	$(BIN)/python tests/bench/bench_plane.py $(BENCH_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/bench_cat.py
 
 # The rivals' pins are not ours, so they live apart.
 .venv-bench/.ready: .venv/.ready
