@@ -51,10 +51,6 @@ _QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
 _SMALL_QUEUE_KB: Final = 4_096
 
 
-# Of a partition at once. The default, 1 MiB, is a fifth of a batch of vectors: the worker would wait for the broker.
-_FETCH_BYTES = 4 * 2**20
-
-
 @dataclass(slots=True)
 class Positions:
     """The next offset to read of each input of one partition, as of the last commit."""
@@ -123,7 +119,6 @@ class Assignment:
             heartbeat_interval_ms=1000,
             enable_partition_eof=True,
             queued_max_messages_kbytes=_QUEUE_KB["listens"],
-            fetch_message_max_bytes=_FETCH_BYTES,
         )
         # Groups of these are never joined nor committed to.
         self._others: dict[str, Consumer] = {
@@ -132,7 +127,6 @@ class Assignment:
                 f"{group}-{name}",
                 enable_partition_eof=name in REREAD,
                 queued_max_messages_kbytes=_QUEUE_KB.get(name, _SMALL_QUEUE_KB),
-                fetch_message_max_bytes=_FETCH_BYTES,
             )
             for name in INPUTS
             if name != "listens"
