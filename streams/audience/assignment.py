@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -73,14 +74,10 @@ class Polled:
     records: dict[int, list[Message]] = field(default_factory=dict)
 
     def add(self, messages: list[Message], held: set[int]) -> None:
-        places = [message.partition() or 0 for message in messages]
-        each = set(places)
-        if len(each) == 1 and each <= held:
-            self.records.setdefault(places[0], []).extend(messages)
-            return
-        for place, message in zip(places, messages, strict=True):
+        # What was fetched together lies together.
+        for place, run in groupby(messages, Message.partition):
             if place in held:
-                self.records.setdefault(place, []).append(message)
+                self.records.setdefault(place or 0, []).extend(run)
 
 
 class Assignment:
@@ -314,11 +311,11 @@ def explained(error: KafkaException) -> ColdstartError:
 
 def _told_apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:
     """Records, and ends of partitions. Raises what is neither: an error of the client itself."""
-    errors = [message.error() for message in messages]
-    if not any(error is not None for error in errors):
+    if not any(map(Message.error, messages)):
         return messages, []
     records, ends = [], []
-    for message, error in zip(messages, errors, strict=True):
+    for message in messages:
+        error = message.error()
         if error is None:
             records.append(message)
         elif error.code() == KafkaError._PARTITION_EOF:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar, cast
 
@@ -195,7 +196,7 @@ class Decoder:
             if users[at] is not None:
                 self._bury(messages[at], "audience.vectors", FromTheFuture(ahead))
                 users[at] = None
-        values = [message.value() for message in messages]
+        values = list(map(Message.value, messages))
         full = [at for at, value in enumerate(values) if value is not None and users[at]]
         row_of = np.full(len(messages), -1, np.int64)
         matrix = np.zeros((0, space.dimension), np.float32)
@@ -226,16 +227,14 @@ class Decoder:
 
     def _users(self, messages: list[Message]) -> list[str | None]:
         """Whose record each is; None for a bad key, which is buried."""
-        keys = [message.key() or b"" for message in messages]
-        try:
-            # A batch of good keys takes the short way; one that is not sends the batch the long one, which says which.
+        keys: list[Any] = list(map(Message.key, messages))
+        # A batch of good keys takes the short way; one that is not sends the batch the long one, which says which.
+        with suppress(UnicodeDecodeError, TypeError):
             lengths = set(map(len, keys))
             if min(lengths) >= 1 and max(lengths) <= 128:
                 return [key.decode() for key in keys]
-        except UnicodeDecodeError:
-            pass
         users: list[str | None] = []
-        for at, key in enumerate(keys):
+        for at, key in enumerate(key or b"" for key in keys):
             try:
                 if not 1 <= len(key) <= 128:
                     raise InvalidField(f"key: {len(key)} bytes, 1 to 128 allowed")
@@ -277,8 +276,8 @@ def headers(message: Message) -> Headers:
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
-    given: list[Any] = [message.headers() for message in messages]
-    return zip([message.key() for message in messages], [message.value() for message in messages], given, strict=True)
+    given: Iterator[Any] = map(Message.headers, messages)
+    return zip(map(Message.key, messages), map(Message.value, messages), given, strict=True)
 
 
 def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:

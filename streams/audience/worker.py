@@ -53,6 +53,9 @@ _CHANGES_EVERY_S: Final = 1.0
 # so that without this what was erased would stay in an idle changelog for good (measured). Campaigns expire by it too.
 _HEARTBEAT_S: Final = 60.0
 
+# A vector costs half of what a listen does, so that as many more make a batch take the same time.
+_VECTORS_FOR_A_LISTEN: Final = 2
+
 # Entries of histories: some tens of milliseconds, which is what a request may have to wait meanwhile.
 _PREPARED_AT_ONCE: Final = 200_000
 
@@ -185,7 +188,7 @@ class Worker:
         for partition, messages in listens.records.items():
             if partition in self._held and (new := self._uncounted(partition, messages)):
                 batch.of(partition).listens = new
-        for partition, messages in self._assignment.poll_vectors(limit).records.items():
+        for partition, messages in self._assignment.poll_vectors(_VECTORS_FOR_A_LISTEN * limit).records.items():
             batch.of(partition).vectors = messages
         for partition, messages in self._assignment.poll_outcomes(limit).records.items():
             batch.of(partition).outcomes = messages
