@@ -94,7 +94,7 @@ class Arena:
             block = rows[start : start + _AT_ONCE]
             # "clip" spares numpy a second buffer; the rows are known to exist.
             here = _single(np.take(self._vectors, block, axis=0, out=copies[: len(block)], mode="clip"))
-            lengths = np.sqrt(np.einsum("ij,ij->i", here, here))
+            lengths = np.sqrt(np.vecdot(here, here))
             np.divide(here @ vector, np.where(lengths > 0, lengths, 1), out=cosines[start : start + _AT_ONCE])
         return cosines
 
@@ -111,7 +111,7 @@ class Arena:
 
 def bring_to_unit(vectors: F32) -> F32:
     """Brings vectors (n, d) to unit length in place, zero stays zero; returns what their lengths were, (n,)."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    lengths = np.sqrt(np.vecdot(vectors, vectors))
     vectors /= np.where(lengths > 0, lengths, 1)[:, None]
     return np.asarray(lengths, np.float32)
 

@@ -524,5 +524,5 @@ def _off(errors: F32) -> NDArray[np.bool_]:
 def _share(before: F32, after: F32) -> F32:
     """The length of each vector (n, d) as a share of that of another; float32 (n,), infinite or NaN if that is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", before, before) / np.einsum("ij,ij->i", after, after)
+        squares = np.vecdot(before, before) / np.vecdot(after, after)
     return np.asarray(np.sqrt(squares), np.float32)

@@ -82,7 +82,7 @@ class Pace:
 
     Attributes:
         budget: pushes, from ``opened`` until ``ends``, Unix seconds.
-        users: who may be scored in that time; ``everyone`` float32 (n, d) are the vectors of some of them.
+        users: who may be scored in that time; ``everyone`` float32 (n, d) are the unit vectors of some who have one.
     """
 
     budget: int
@@ -162,8 +162,7 @@ class Cat:
         at = np.arange(len(chosen))
         self._enrol(slot, at, users[chosen], mixed(hashes[chosen], _salt(key)), weights[chosen])
         self._cluster(slot, at, vectors[chosen])
-        known = spend.everyone[spend.everyone.any(axis=1)]
-        scores = (known @ self._shares.prototypes[:, slot].T).max(axis=1)
+        scores = (spend.everyone @ self._shares.prototypes[:, slot].T).max(axis=1)
         first = pace.opening(scores, spend.budget / max(spend.users, 1))
         self._spending[slot] = first.first, first.scale, spend.budget, spend.budget, spend.opened, spend.ends
 

@@ -27,6 +27,9 @@ _EXPLORING = 0x5851F42D4C957F2D
 # Mixed into the lot that keeps room for songs to come.
 _KEEPING = 0x2545F4914F6CDD1D
 
+# Looked up by the hundred: an enum asked for its member takes three times as long.
+_WHY = {each.value: each for each in Why}
+
 # Candidates looked at beyond the number wanted, before caps and quiet hours refuse some of them.
 _SPARE = 64
 
@@ -208,8 +211,12 @@ def _first(
 
 def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
     """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
-    chances = fairness(*room.used(users, np.full(len(users), at)))
-    return np.asarray(mixed(hashes, song_hash ^ _KEEPING).astype(np.float64) < chances * 2.0**64)
+    used, pushes = room.used(users, np.full(len(users), at))
+    some = np.flatnonzero(used > 0)
+    open_ = np.ones(len(users), np.bool_)
+    lots = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)
+    open_[some] = lots < fairness(used[some], pushes[some]) * 2.0**64
+    return open_
 
 
 def _top(worth: NDArray[np.floating[Any]], lots: NDArray[np.uint64], most: int) -> I64:
@@ -265,7 +272,7 @@ def _pushes(
             match=match,
             user_id=users.id_of(user),
             score=score,
-            why=Why(reason),
+            why=_WHY[reason],
             songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
             not_before=at_time,
             prototype=prototype if prototype >= 0 else None,

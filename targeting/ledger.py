@@ -140,9 +140,9 @@ class Ledger:
             at, seconds: float64 (n,).
         """
         counts = np.zeros(len(users), np.int64)
-        # A user never pushed has no latest push; most have none, so only the others are looked at.
-        known = np.flatnonzero(users < len(self._latest))
-        known = known[self._latest[users[known], 0] > 0]
+        # Most were never pushed, and only the others are looked at. Lengths of all users stay in the cache.
+        known = np.flatnonzero(self._pushed.lengths(users))
+        known = known[users[known] < len(self._latest)]
         if not len(known):
             return counts
         latest = self._latest[users[known]].astype(np.float64)

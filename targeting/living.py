@@ -102,6 +102,20 @@ class People:
         return self.audience.vectors(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Some:
+    """Some of the users, as :class:`targeting.cat.Users`; a row is the place of the user's row in ``rows``."""
+
+    people: People
+    rows: I64
+
+    def hashes(self, places: I64) -> U64:
+        return self.people.hashes(self.rows[places])
+
+    def vectors(self, places: I64) -> F32:
+        return self.people.vectors(self.rows[places])
+
+
 class Living:
     """The campaigns of one partition that are scored against users who change.
 
@@ -137,12 +151,12 @@ class Living:
         return self.cat.prototypes(song_id) if self.cat and song_id in self.cat else None
 
     def everyone(self) -> F32:
-        """The unit vectors of some users, the same ones for a while: how scores are spread over all."""
+        """The unit vectors of some users, the same ones for a while: how scores are spread over all who have one."""
         used = self.people.users.used
         if not self._asked_of <= used <= self._asked_of * _GROWN or self._asked.shape[1] != self.dimension:
-            rows = self.people.users.find([user for user, _ in self.people.users.items()])
-            self._asked = self.people.vectors(rows[bottom(self.people.hashes(rows), 0, _ASKED)])
-            self._asked_of = used
+            rows = self.people.users.rows()
+            asked = self.people.vectors(rows[bottom(self.people.hashes(rows), 0, _ASKED)])
+            self._asked, self._asked_of = asked[asked.any(axis=1)], used
         return self._asked
 
     @property
@@ -261,18 +275,19 @@ class Staging:
         if self._open_now() >= living.config.scored:
             self.close(next(each for each in [*living.keys, *self._shift.opened] if self._scores(each)))
         people = living.people
-        cat = Cat(self._shift.dimension, living.config.cat, people)
         weights = np.power(np.maximum(scored.scores, 0), np.float32(_POWER))
         spend = Pace(left, self._now, match.expires_at, users, living.everyone())
         # The same that it would choose itself: vectors are read of these alone.
         salt = int(hash64([match.song_id])[0])
         chosen = bottom(people.hashes(scored.users), salt, living.config.cat.sample)
-        cat.open(
-            match.song_id, own, scored.users[chosen], people.vectors(scored.users[chosen]), weights[chosen], 0, spend
-        )
+        # Of these few alone: with rows up to a partition's last, a table of rows would be most of the work.
+        some = Some(people, scored.users[chosen])
+        places = np.arange(len(chosen))
+        cat = Cat(self._shift.dimension, living.config.cat, some)
+        cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
         space = (self._shift.space or "").encode()
         record = bytes([len(space)]) + space + cat.encode(match.song_id)
-        opened = Opened(record, cat.members(match.song_id), cat.prototypes(match.song_id))
+        opened = Opened(record, some.rows[cat.members(match.song_id)], cat.prototypes(match.song_id))
         self._shift.opened[match.song_id] = opened
         self._shift.records[match.song_id] = record
 

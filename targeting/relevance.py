@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from targeting.audience import Audience
 from targeting.prototypes import Clustering, cluster
-from targeting.slots import I64, hash64
+from targeting.slots import I64, distinct, hash64
 from targeting.songs import Songs
 from targeting.types import F32, Match
 
@@ -115,7 +115,7 @@ def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Sco
         return Scored(users, direct, nothing, direct, heard_users, heard_songs, speaks)
 
     said = np.bincount(heard_users, speaks[heard_songs])
-    users = np.flatnonzero(said)
+    users = distinct(heard_users)
     share = said[users] / speaks.sum(dtype=np.float64)
     evidence = (-np.expm1(-share / how.saturation)).astype(np.float32)
     if not same_space:
@@ -169,7 +169,7 @@ def _said(audience: Audience, songs: Songs, match: Match, first: int, sharpness:
     lengths, heard_users = audience.listeners(slots[speaking])
     heard_songs = np.repeat(speaking.astype(np.int32), lengths)
     said = np.bincount(heard_users, speaks[heard_songs])
-    users = np.flatnonzero(said)
+    users = distinct(heard_users)
     share = (said[users] / max(float(speaks.sum(dtype=np.float64)), 1e-12)).astype(np.float32)
     return Scored(users, share, share, np.zeros_like(share), heard_users, heard_songs, speaks)
 

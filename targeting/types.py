@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -198,9 +199,10 @@ class Tier(StrEnum):
     LIVE = "live"
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(msgspec.Struct, frozen=True, gc=False):
     """One decision: this song to this user.
+
+    No dataclass, because a request makes hundreds, and these take a quarter of the time.
 
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
     chance of a listen where ``calibrated``; otherwise it only orders. Nothing may reach the user before

@@ -243,14 +243,15 @@ def bench_request(size: Size) -> dict[str, Any]:
     lengths, _ = state._state.audience.listeners(slots)
     took, candidates = [], []
     rng = np.random.default_rng(1)
-    # Fifty songs with as many listeners together as make 20,000 different ones.
-    near = np.argsort(np.abs(lengths - min(20_000, users) * 1.05 / 50))[: size.songs // 20]
+    # Of the songs with most listeners, as many as have 20,000 different ones together: some sixty.
+    near = np.argsort(-lengths)[: size.songs // 20]
+    retrieved = round(1.12 * min(20_000, users) / lengths[near].mean())
     now = time.time()
     for number in range(size.asked):
-        chosen = rng.choice(near, 50, replace=False)
+        chosen = rng.choice(near, retrieved, replace=False)
         match = Match(
             f"new-{number}", 1, f"new-{number}", "", (f"artist-{number}",), "bench", rows[chosen[0]],
-            tuple(ids[at] for at in chosen), np.linspace(0.9, 0.4, 50).astype(np.float32), 1000, now, now + 1e6,
+            tuple(ids[at] for at in chosen), np.linspace(0.9, 0.4, retrieved).astype(np.float32), 1000, now, now + 1e6,
         )  # fmt: skip
         started = time.monotonic()
         staged = state.stage(Inputs(now + number, commands=[match]))
