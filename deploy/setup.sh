@@ -65,7 +65,10 @@ mirror=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/nu
 if [ -n "$mirror" ]; then
     export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
 fi
-install() { .venv/bin/uv pip install --python "$python" --build-constraints requirements-build.lock "$@"; }
+# Compiled now, once: a worker's imports take a second more where Python may not, or does not, keep what it compiles.
+install() {
+    .venv/bin/uv pip install --python "$python" --build-constraints requirements-build.lock --compile-bytecode "$@"
+}
 
 case $TORCH in
 cuda)
@@ -81,4 +84,5 @@ cpu)
     ;;
 esac
 install --quiet --no-deps -e .
+"$python" -m compileall -q encoder streams targeting
 touch .venv/.ready

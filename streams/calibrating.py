@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.data.dataset import Dataset
-from encoder.data.split import songs_of, split
 from streams.errors import Refused
 from streams.events import Chances
 from targeting.calibration import Calibration
 
+# Workers read maps and fit none: what fitting takes is imported by it alone.
 if TYPE_CHECKING:
+    from encoder.data.dataset import Dataset
     from encoder.train import Config, Progress
 
 _FILE = "chances.json"
@@ -39,6 +39,7 @@ def fit(
     Raises:
         ValueError: too few songs to hold some back.
     """
+    from encoder.data.split import songs_of, split
     from encoder.train import train
     from targeting.evaluation import Case
     from targeting.evaluation.reliability import fitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import Unavailable
@@ -63,6 +63,12 @@ def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
         "queued.max.messages.kbytes": 32_768,
     }
     return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()}, logger=_log)
+
+
+def taken(reader: Consumer, limit: int, wait_s: float) -> list[Message]:
+    """What is here, at most ``limit``; waits for the first message only, where ``consume`` waits for all of them."""
+    first = reader.poll(wait_s)
+    return [] if first is None else [first, *reader.consume(limit - 1, 0)]
 
 
 def admin(kafka: Kafka) -> AdminClient:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.clients import consumer
+from streams.clients import consumer, taken
 from streams.clock import Clock
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -61,7 +61,7 @@ class Snapshot:
         read = dict.fromkeys(ends, 0)
         patience = self._clock.monotonic() + self._timeout
         while ends:
-            for message in self._consumer.consume(1000, 0.1):
+            for message in taken(self._consumer, 1000, 0.1):
                 patience = self._clock.monotonic() + self._timeout
                 key = (message.topic() or "", message.partition() or 0)
                 error = message.error()
@@ -83,10 +83,7 @@ class Snapshot:
 
     def poll(self, timeout: float, limit: int = 1000) -> list[Message]:
         """What has come since, at most ``limit`` records; waits ``timeout`` seconds for the first."""
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return []
-        found = [first, *self._consumer.consume(limit, 0)]
+        found = taken(self._consumer, limit, timeout)
         for message in found:
             self._note(message)
         return [message for message in found if message.error() is None]

@@ -16,7 +16,7 @@ bounded piece of work at a time, and take their place once the songs switch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +45,8 @@ HALF_LIFE = 180.0
 _LANDMARK = 1_704_067_200.0
 _FARTHEST = 50.0
 
-# Users whose vectors are computed at once: the histories and vectors of a block fit the cache's reach.
-_BLOCK = 65_536
+# Users whose vectors are computed at once: the histories and vectors of a block stay in the cache.
+_BLOCK = 4096
 
 # How far a vector may be off, as a share of its length, and a cosine with it: less than anybody would notice. Halves
 # round by a quarter of it at most, each time.
@@ -330,13 +330,24 @@ class Audience:
         """Derives all that histories imply."""
         self.follow_songs()
         self._next = None
-        matrix = self._matrix(*self._heard_by(np.arange(self._rows)))
-        by_song = matrix.tocsc()
-        counts = np.diff(by_song.indptr)
-        heard = np.flatnonzero(counts)
+        counts = np.zeros(len(self._songs), np.int64)
+        for block in self._blocks(8):
+            lengths, songs, times = self._heard_by(block)
+            counts += np.bincount(songs, minlength=len(counts))
+            self._arena.write(block, self._sums(self._space, lengths, songs, times))
         self._listeners = Jagged(np.int32)
-        self._listeners.replace(heard, counts[heard].astype(np.int64), [by_song.indices])
-        self._make(np.arange(self._rows))
+        some = np.flatnonzero(counts)
+        self._listeners.reserve(some, counts[some])
+        # Block by block, because what stands for all of them at once would be as large as the histories.
+        for block in self._blocks(8):
+            lengths, songs, _ = self._heard_by(block)
+            ends = np.concatenate([[0], np.cumsum(lengths)])
+            by_song = sparse.csr_matrix(
+                (np.ones(len(songs), np.int8), songs, ends), shape=(len(block), len(counts))
+            ).tocsc()
+            lengths = np.diff(by_song.indptr).astype(np.int64)
+            some = np.flatnonzero(lengths)
+            self._listeners.extend(some, lengths[some], [by_song.indices + np.int32(block[0])])
 
     def follow_songs(self) -> None:
         """Brings user vectors up to the songs' vectors, where those changed since the last call.
@@ -456,6 +467,12 @@ class Audience:
         for start in range(0, len(users), _BLOCK):
             block = users[start : start + _BLOCK]
             arena.write(block, self._sums(space, *self._heard_by(block)))
+
+    def _blocks(self, together: int = 1) -> Iterator[I64]:
+        """All rows, some at a time."""
+        step = together * _BLOCK
+        for start in range(0, self._rows, step):
+            yield np.arange(start, min(start + step, self._rows))
 
     def _heard_by(self, users: I64) -> tuple[I64, NDArray[np.int32], NDArray[np.uint32]]:
         lengths, (songs, _, times) = self._heard.gather(users)

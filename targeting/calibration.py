@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from targeting.types import F32, F64
 
@@ -81,6 +80,9 @@ def fit(scores: F32, listened: NDArray[np.bool_] | F64) -> Calibration:
     """
     if not len(scores) == len(listened) > 0:
         raise ValueError(f"calibration: {len(scores)} scores and {len(listened)} outcomes")
+    # Here, because whoever only asks for chances, such as a worker that starts, needs no scipy.optimize: half a second.
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(-scores, kind="stable")
     ends, size = [0], float(_FIRST)
     while ends[-1] < len(scores):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ Column = NDArray[Any]
 # Room left in a row that moves, so that the next few entries do not move it again.
 _ROOM = 8
 
+# Pages of entries moved at once. Where they stand takes 16 bytes each: for millions that would be fresh memory, which
+# costs more than the moving.
+_AT_ONCE = 2
+
 # Pages that may be half empty without being worth a move.
 _SLACK_PAGES = 4
 
@@ -24,6 +28,16 @@ def spans(starts: I64, lengths: I64) -> I64:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+
+
+def _pieces(lengths: I64, entries: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of rows that have so many entries together at most, or are one row; and where their entries stand."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    start = 0
+    while start < len(lengths):
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + entries, side="right")) - 1)
+        yield slice(start, stop), slice(int(ends[start]), int(ends[stop]))
+        start = stop
 
 
 class Jagged:
@@ -74,16 +88,23 @@ class Jagged:
         starts = np.zeros(len(rows), np.int64)
         filled = lengths > 0
         starts[filled] = self._start[rows[filled]]
-        at = spans(starts, lengths)
-        return lengths, [column[at] for column in self._columns]
+        found: list[Column] = [np.empty(int(lengths.sum()), column.dtype) for column in self._columns]
+        for some, here in _pieces(lengths, _AT_ONCE * self._page):
+            at = spans(starts[some], lengths[some])
+            for column, into in zip(self._columns, found, strict=True):
+                # "clip" spares numpy a second buffer; the places are known to exist.
+                column.take(at, out=into[here], mode="clip")
+        return lengths, found
 
     def replace(self, rows: I64, lengths: I64, columns: Sequence[Column]) -> None:
         """Writes rows, each of them once, as :meth:`gather` would return them."""
         old = self.lengths(rows)
         self._make_room(rows, lengths, keep=False)
-        at = spans(self._start[rows], lengths)
-        for mine, theirs in zip(self._columns, columns, strict=True):
-            mine[at] = theirs
+        starts = self._start[rows]
+        for some, here in _pieces(lengths, _AT_ONCE * self._page):
+            at = spans(starts[some], lengths[some])
+            for mine, theirs in zip(self._columns, columns, strict=True):
+                mine[at] = theirs[here]
         self._length[rows] = lengths
         shorter = np.flatnonzero(lengths < old)
         if len(shorter):
@@ -103,12 +124,20 @@ class Jagged:
         """Adds one entry to each of ``rows``, in that order; a row may be there more than once."""
         order = np.argsort(rows, kind="stable")
         each, counts = np.unique(rows, return_counts=True)
-        old = self.lengths(each)
-        self._make_room(each, old + counts, keep=True)
-        at = spans(self._start[each] + old, counts)
+        self.extend(each, counts, [column[order] for column in columns])
+
+    def extend(self, rows: I64, lengths: I64, columns: Sequence[Column]) -> None:
+        """Adds entries to rows, each of them once: so many to each, one row's after the other's."""
+        old = self.lengths(rows)
+        self._make_room(rows, old + lengths, keep=True)
+        at = spans(self._start[rows] + old, lengths)
         for mine, theirs in zip(self._columns, columns, strict=True):
-            mine[at] = theirs[order]
-        self._length[each] += counts.astype(np.int32)
+            mine[at] = theirs
+        self._length[rows] += lengths.astype(np.int32)
+
+    def reserve(self, rows: I64, lengths: I64) -> None:
+        """Makes room for so many entries in rows, each of them once: they need not move as they grow to that."""
+        self._make_room(rows, lengths, keep=True)
 
     def discard(self, rows: I64, values: Column) -> None:
         """Removes from each of ``rows`` the entries whose first column is the value beside it; values from 0."""

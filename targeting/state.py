@@ -44,7 +44,7 @@ META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
 REQUEST, ACCOUNT, SHAPE = b"c", b"n", b"k"
 
 # Records taken from the changelog at once, or users encoded at once: enough to be quick, some 20 MB of them.
-_CHUNK = 20_000
+_CHUNK = 4000
 
 
 class ForeignStateError(Exception):
@@ -275,8 +275,8 @@ class State:
         songs: dict[bytes, dict[str, bytes]] = {REQUEST: requests, ACCOUNT: accounts, SHAPE: self.living.records}
         for key, value in chunk.items():
             kind = key[:1]
-            if kind in users:
-                users[kind].append((key[1:].decode(), value or b""))
+            if (of_kind := users.get(kind)) is not None:
+                of_kind.append((key[1:].decode(), value or b""))
             elif kind in songs:
                 if value is None:
                     songs[kind].pop(key[1:].decode(), None)

@@ -24,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec
 
 from streams.audience.inputs import INPUTS
-from streams.clients import admin, consumer
+from streams.clients import admin, consumer, taken
 from streams.clock import Clock
 from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
 from streams.settings import Audience, Kafka
@@ -227,11 +227,8 @@ class Assignment:
 
     def poll_commands(self, wait_s: float) -> Polled:
         """Commands in arrival order; waits for the first, never for more."""
-        reader = self._others["commands"]
-        first = reader.poll(wait_s)
         polled = Polled()
-        if first is not None:
-            polled.add(_told_apart([first, *reader.consume(_COMMANDS_AT_ONCE, 0)])[0], self._held)
+        polled.add(_told_apart(taken(self._others["commands"], _COMMANDS_AT_ONCE, wait_s))[0], self._held)
         return polled
 
     def poll_outcomes(self, limit: int) -> Polled:

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.audience.assignment import Positions
 from streams.audience.store import Entry, Unfit
-from streams.clients import consumer
+from streams.clients import consumer, taken
 from streams.clock import Clock
 from streams.errors import Refused, Unavailable
 from streams.settings import Kafka
@@ -70,14 +70,14 @@ def read_changelog(
 
 def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[bytes, bytes | None]]:
     """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
-    for entry in entries:
+    for offset, key, value in entries:
         beside.records += 1
-        if entry.key == OFFSETS_KEY:
-            beside.positions = Positions(**msgspec.json.decode(entry.value or b"{}", type=dict[str, int]))
+        if key == OFFSETS_KEY:
+            beside.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
             continue
-        if entry.key.startswith(ACCOUNT_PREFIX):
-            beside.versions[entry.key] = entry.offset
-        yield entry.key, entry.value
+        if key.startswith(ACCOUNT_PREFIX):
+            beside.versions[key] = offset
+        yield key, value
 
 
 def reconcile(partition: int, committed: Positions, stored: Positions) -> Positions:
@@ -116,7 +116,7 @@ def _to_end(
         at, spoken = low, clock.monotonic()
         patience = clock.monotonic() + _PATIENCE_S
         while at < end:
-            messages = reader.consume(10_000, 0.05)
+            messages = taken(reader, 10_000, 0.05)
             now = clock.monotonic()
             if messages:
                 patience = now + _PATIENCE_S

@@ -35,6 +35,8 @@ class Transactions:
         self._timeout = settings.transaction_timeout_s
         self._producer: Producer = producer(kafka, transactional_id, settings.transaction_timeout_s)
         try:
+            # Connected first: a coordinator that cannot be asked yet is asked again half a second later.
+            self._producer.list_topics(timeout=kafka.request_timeout_s)
             # A fresh broker loads its transaction log first.
             self._producer.init_transactions(6 * kafka.request_timeout_s)
         except KafkaException as error:

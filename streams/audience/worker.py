@@ -366,8 +366,10 @@ class Worker:
             self._ready.fails(f"restoring partitions {self._to_restore}")
 
     def _restore_new(self) -> None:
-        while self._to_restore:
-            self._restore(self._to_restore[0])
+        if self._to_restore:
+            while self._to_restore:
+                self._restore(self._to_restore[0])
+            give_back()
         if self._held:
             self._ready.holds()
 
@@ -400,7 +402,6 @@ class Worker:
         )
         self._to_restore.remove(partition)
         self._assignment.begin(partition, held.resumption)
-        give_back()
         seconds = self._clock.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_records.inc(beside.records)

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.campaigns import current, total
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
 from streams.events import Campaign
@@ -38,6 +37,8 @@ def campaigns(
 
     Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
     """
+    from streams.campaigns import current, total
+
     with errors_explained():
         settings = settings_from(config, bootstrap)
         clock = SystemClock()

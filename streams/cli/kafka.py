@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from streams.broker import daemon
 from streams.cli.options import Config, errors_explained, settings_from
 
 app = typer.Typer(
@@ -26,6 +25,8 @@ def up(
 
     Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing when it runs already.
     """
+    from streams.broker import daemon
+
     with errors_explained():
         settings = settings_from(config)
         running = daemon.up(
@@ -43,6 +44,8 @@ def up(
 @app.command()
 def down(config: Config = None) -> None:
     """Stop the broker. Its topics stay for the next `up`."""
+    from streams.broker import daemon
+
     with errors_explained():
         stopped = daemon.down(settings_from(config).paths.broker)
     typer.echo("stopped" if stopped else "was not running")
@@ -51,6 +54,8 @@ def down(config: Config = None) -> None:
 @app.command()
 def status(config: Config = None) -> None:
     """Say whether the broker runs, where, since when, and with which topics. Exit code 1 when it does not."""
+    from streams.broker import daemon
+
     with errors_explained():
         running = daemon.status(settings_from(config).paths.broker)
     if running is None:

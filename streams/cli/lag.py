@@ -12,7 +12,6 @@ from rich.table import Table
 
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
-from streams.lag import measure
 
 
 def lag(
@@ -26,6 +25,8 @@ def lag(
 
     Seconds are the age of the oldest record that the group has not processed. Workers may run meanwhile.
     """
+    from streams.lag import measure
+
     with errors_explained():
         settings = settings_from(config, bootstrap)
         lags = measure(settings.kafka, naming_of(settings), SystemClock())

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from encoder.artifact import ArtifactError
-from encoder.data.layout import LayoutError
 from streams.errors import ColdstartError
 from streams.exits import REFUSED, RESTART
 from streams.settings import Settings, load_settings
@@ -32,10 +30,20 @@ def errors_explained() -> Iterator[None]:
     """End the process with the message of an expected error, and with the exit code that supervisors know."""
     try:
         yield
-    except (ColdstartError, ArtifactError, LayoutError) as error:
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
         Console(stderr=True, style="red", highlight=False).print(str(error), markup=False, soft_wrap=True)
         retriable = isinstance(error, ColdstartError) and error.retriable
         raise typer.Exit(RESTART if retriable else REFUSED) from None
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    # Only once something is wrong: what the encoder imports takes as long as all the rest of a verb's start.
+    from encoder.artifact import ArtifactError
+    from encoder.data.layout import LayoutError
+
+    return ColdstartError, ArtifactError, LayoutError
 
 
 def settings_from(config: Path | None, bootstrap: str | None = None, **sections: dict[str, Any]) -> Settings:

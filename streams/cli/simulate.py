@@ -6,7 +6,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,11 +14,10 @@ from rich.table import Table
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.errors import Refused
-from streams.simulate.arms import ARMS, COMPARISONS
-from streams.simulate.figures import MEASURES, Compared
-from streams.simulate.run import NETEASE, Plan, Worlds, read, write
-from streams.simulate.run import simulate as run
-from streams.simulate.scenario import Scenario
+
+if TYPE_CHECKING:
+    from streams.simulate.figures import Compared
+    from streams.simulate.run import Worlds
 
 
 def simulate(
@@ -31,7 +30,7 @@ def simulate(
     budget: Annotated[int, typer.Option(min=1, help="Pushes for a new song, in every arm.")] = 100,
     day_s: Annotated[float, typer.Option(min=0.5, help="Seconds in which a simulated day passes.")] = 3.0,
     warm_at: Annotated[int, typer.Option(min=1, help="Listeners that make a song warm.")] = 20,
-    arms: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(ARMS),
+    arms: Annotated[str | None, typer.Option(help="Separated by commas; default: all of them.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here, after every arm; one that exists goes on.")
     ] = None,
@@ -54,12 +53,16 @@ def simulate(
 
     Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --arms organic,evidence,default
     """
+    from streams.simulate.arms import ARMS
     from streams.simulate.report import write_report
+    from streams.simulate.run import NETEASE, Plan, Worlds, read, write
+    from streams.simulate.run import simulate as run
+    from streams.simulate.scenario import Scenario
 
     console = Console(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        names = [name.strip() for name in arms.split(",") if name.strip()]
+        names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
         unknown = [name for name in names if name not in ARMS]
         if unknown or not names:
             raise Refused(f"--arms {arms}: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(ARMS)}")
@@ -85,6 +88,9 @@ def simulate(
 
 
 def _tables(worlds: Worlds) -> list[Table]:
+    from streams.simulate.arms import COMPARISONS
+    from streams.simulate.figures import MEASURES
+
     means = Table("mean of a world", *worlds.runs, title=f"{worlds.seeds} worlds")
     for name, (words, _) in MEASURES.items():
         means.add_row(words, *(number(worlds.mean(arm, name)) for arm in worlds.runs))

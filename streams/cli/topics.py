@@ -7,9 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
-from streams.clients import admin
-from streams.contract import asyncapi_yaml
-from streams.provision import create_topics, deviations
 from streams.topics import TOPICS
 
 app = typer.Typer(
@@ -36,6 +33,9 @@ def list_topics(config: Config = None) -> None:
 @app.command()
 def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
     """Create the topics that are missing, each with its settings. Existing ones are left as they are."""
+    from streams.clients import admin
+    from streams.provision import create_topics
+
     with errors_explained():
         settings = settings_from(config, bootstrap)
         created = create_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
@@ -47,6 +47,9 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
 @app.command()
 def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
     """Compare the broker's topics with the declaration. Exit code 1 if they differ, each difference named."""
+    from streams.clients import admin
+    from streams.provision import deviations
+
     with errors_explained():
         settings = settings_from(config, bootstrap)
         found = deviations(admin(settings.kafka), naming_of(settings))
@@ -60,4 +63,6 @@ def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
 @app.command()
 def contract() -> None:
     """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
+    from streams.contract import asyncapi_yaml
+
     typer.echo(asyncapi_yaml(), nl=False)

@@ -148,3 +148,18 @@ def test_a_folder_that_is_no_artifact_is_not_published(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["publish", str(tmp_path)])
     assert result.exit_code == REFUSED
     assert "manifest.json" in result.output
+
+
+def test_no_verb_pays_for_the_imports_of_another() -> None:
+    """Who asks for the lag at night need not wait for what trains, evaluates or simulates."""
+    heavy = {"scipy", "torch", "sklearn", "matplotlib", "faust", "numpy", "encoder"}
+    script = f"import sys, streams.cli; print(*sorted({heavy!r} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.split() == []
+
+
+def test_a_worker_loads_only_what_serves() -> None:
+    heavy = {"torch", "sklearn", "matplotlib", "faust", "scipy.optimize", "scipy.stats", "encoder"}
+    script = f"import sys, streams.audience.role; print(*sorted({heavy!r} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.split() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from streams import vectors
@@ -37,13 +38,13 @@ def test_push_carries_the_decision() -> None:
 def test_push_id_depends_on_user_and_recording_alone() -> None:
     same = [
         PUSH,
-        replace(PUSH, score=0.9, why=Why.DIRECT, songs=()),
-        replace(PUSH, match=replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
+        msgspec.structs.replace(PUSH, score=0.9, why=Why.DIRECT, songs=()),
+        msgspec.structs.replace(PUSH, match=replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
     ]
     assert len({pushed(each).push_id for each in same}) == 1
     assert {pushed(each, NOW + 5).push_id for each in same} == {pushed(PUSH).push_id}
-    assert pushed(replace(PUSH, user_id="u2")).push_id != pushed(PUSH).push_id
-    assert pushed(replace(PUSH, match=replace(MATCH, recording="r2"))).push_id != pushed(PUSH).push_id
+    assert pushed(msgspec.structs.replace(PUSH, user_id="u2")).push_id != pushed(PUSH).push_id
+    assert pushed(msgspec.structs.replace(PUSH, match=replace(MATCH, recording="r2"))).push_id != pushed(PUSH).push_id
 
 
 def test_push_id_is_also_the_records_id() -> None:
@@ -56,7 +57,7 @@ def test_ids_do_not_run_together() -> None:
 
 
 def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> None:
-    event = pushed(replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
+    event = pushed(msgspec.structs.replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
     assert (event.not_before.timestamp(), event.tier, event.reason.boundary) == (NOW + 60, "live", 1.25)
     assert event.experiment is None
     record = push_record(PUSH, NOW, 0, "holdout-1")

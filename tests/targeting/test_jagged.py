@@ -33,6 +33,8 @@ def test_rows_never_written_are_empty() -> None:
 
 step = st.one_of(
     st.tuples(st.just("append"), st.lists(st.integers(0, ROWS - 1), max_size=12)),
+    st.tuples(st.just("extend"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 9)), max_size=4)),
+    st.tuples(st.just("reserve"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 50)), max_size=3)),
     st.tuples(st.just("replace"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 30)), max_size=4)),
     st.tuples(st.just("erase"), st.lists(st.integers(-1, ROWS + 1), max_size=3)),
     st.tuples(st.just("discard"), st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, 40)), max_size=6)),
@@ -66,6 +68,21 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
                 naive[row] = [(value, float(value)) for value in values[start : start + length].tolist()]
                 start += length
             at += len(values)
+        elif what == "extend":
+            more = dict(arguments)  # type: ignore[call-overload]
+            lengths = np.asarray(list(more.values()), np.int64)
+            values = np.arange(at, at + lengths.sum()) % 40 + 1
+            table.extend(
+                np.asarray(list(more), np.int64), lengths, [values.astype(np.int32), values.astype(np.float32)]
+            )
+            start = 0
+            for row, length in more.items():
+                naive[row] += [(value, float(value)) for value in values[start : start + length].tolist()]
+                start += length
+            at += len(values)
+        elif what == "reserve":
+            room = dict(arguments)  # type: ignore[call-overload]
+            table.reserve(np.asarray(list(room), np.int64), np.asarray(list(room.values()), np.int64))
         elif what == "erase":
             table.erase(np.asarray(arguments, np.int64))
             naive.update({row: [] for row in arguments if row in naive})  # type: ignore[misc]

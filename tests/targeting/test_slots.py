@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targeting.slots import Numbers, Slots, grow, hash64, mixed
+from targeting.slots import Numbers, Slots, distinct, grow, hash64, mixed
 
 
 def test_the_hash_is_blake2b_whatever_the_process() -> None:
@@ -26,6 +26,18 @@ def test_a_plan_says_what_taking_does_and_changes_nothing() -> None:
     # The rows of b and d are used again, the third needs a new one.
     assert {*rows[[0, 2]].tolist()} == {1, 3}
     assert len(slots) == 5
+
+
+def test_rows_in_use() -> None:
+    slots = Slots()
+    slots.take(["a", "b", "c"])
+    slots.release(["b"])
+    assert slots.rows().tolist() == [0, 2]
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_distinct_rows(rows: list[int]) -> None:
+    assert distinct(np.asarray(rows, np.int32)).tolist() == sorted(set(rows))
 
 
 def test_a_free_row_has_neither_id_nor_hash() -> None:
@@ -80,7 +92,7 @@ def test_another_salt_is_another_order() -> None:
 def test_numbers_are_found_by_their_hashes_and_by_no_other() -> None:
     numbers, rng = Numbers(), np.random.default_rng(0)
     # Many with the same last bits: they want the same places.
-    hashes = np.unique(rng.integers(0, 2**63, 5000, dtype=np.uint64) << np.uint64(7))
+    hashes = np.unique(rng.integers(0, 2**63, 40_000, dtype=np.uint64) << np.uint64(7))
     for part in np.array_split(np.arange(len(hashes)), 7):
         assert (numbers.find(hashes[part]) == -1).all()
         numbers.add(hashes[part], part)
@@ -89,5 +101,5 @@ def test_numbers_are_found_by_their_hashes_and_by_no_other() -> None:
     assert (numbers.find(hashes + np.uint64(1)) == -1).all()
     # The hash 0 is one like any other.
     assert numbers.find(np.zeros(1, np.uint64)) == [-1]
-    numbers.add(np.zeros(1, np.uint64), np.asarray([9000]))
-    assert numbers.find(np.zeros(1, np.uint64)) == [9000]
+    numbers.add(np.zeros(1, np.uint64), np.asarray([90_000]))
+    assert numbers.find(np.zeros(1, np.uint64)) == [90_000]
