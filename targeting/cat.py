@@ -201,13 +201,12 @@ class Cat:
 
     def observe(self, users: I64, old: F32, new: F32) -> None:
         """Members' vectors changed: int64 (m,), each once; float32 (m, d) before and after, zero rows for none."""
-        order = np.argsort(users)
-        lengths, (places,) = self._places.gather(users[order])
+        lengths, (places,) = self._places.gather(users)
         if not len(places):
             return
         slots = places // self.how.sample
         self._shares.events += np.bincount(slots, minlength=len(self._shares.events))
-        self._shares.move(places, np.repeat(order, lengths), old, new)
+        self._shares.move(places, np.repeat(np.arange(len(users)), lengths), old, new)
 
     def join(self, key: str, users: I64, vectors: F32, weights: F32) -> None:
         """Further listeners, as in :meth:`open`: members from now on if their hashes are low enough.

@@ -304,7 +304,7 @@ class Staging:
         """Users whose vectors change, and the campaigns that want them.
 
         Args:
-            users: int64 (m,), rows, ascending.
+            users: int64 (m,), rows, each of them once.
             old, new: float32 (m, d), unit or zero.
             boundaries: float32 (m,): who has a higher one needs a higher score.
             open_: bool (m,): who may be pushed at all.
@@ -314,10 +314,12 @@ class Staging:
         if living.cat is None or not len(self):
             return
         scored = np.flatnonzero(open_)
-        hits = living.cat.score(new[scored] / boundaries[scored, None], self._now)
+        asked = new[scored]
+        asked /= boundaries[scored, None]
+        hits = living.cat.score(asked, self._now)
         if not len(hits):
             return
-        order = np.argsort(hits.campaigns, kind="stable")
+        order = np.lexsort((users[scored[hits.rows]], hits.campaigns))
         each, first = np.unique(hits.campaigns[order], return_index=True)
         for campaign, at in zip(each.tolist(), np.split(order, first[1:]), strict=True):
             yield Arrivals(

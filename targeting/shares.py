@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from targeting import reverse
-from targeting.slots import I64
+from targeting.slots import I64, distinct
 from targeting.types import F32, F64
 
 # A share is a vector in steps of 1 / _FINE, times a weight of up to HEAVIEST, times 2 for each half-life passed, up to
@@ -27,6 +27,10 @@ _FINE = 1 << 16
 HEAVIEST = 1 << 10
 _HALF_LIVES = 12
 MOST_MEMBERS = 1 << 15
+
+# Vectors whose shares move at once. In whole steps they take 2 KB each, old and new: more of them would be fresh memory
+# each time, which costs more than the moving; fewer would touch most sums in each part.
+_AT_ONCE = 8192
 
 
 class Shares:
@@ -120,7 +124,19 @@ class Shares:
         self.place(np.asarray([campaign]))
 
     def move(self, places: I64, which: I64, old: F32, new: F32) -> None:
-        """Takes the share of each place, of vector ``old[which]``, out, and puts one of ``new[which]`` in."""
+        """Takes the share of each place, of vector ``old[which]``, out, and puts one of ``new[which]`` in.
+
+        ``which`` is ascending.
+        """
+        starts = np.arange(0, len(old), _AT_ONCE)
+        touched = [np.zeros(0, np.int64)]
+        for start, first, last in zip(starts, *np.searchsorted(which, [starts, starts + _AT_ONCE]), strict=True):
+            some = slice(start, start + _AT_ONCE)
+            touched.append(self._move(places[first:last], which[first:last] - start, old[some], new[some]))
+        self.place(distinct(np.concatenate(touched)))
+
+    def _move(self, places: I64, which: I64, old: F32, new: F32) -> I64:
+        """The same at once, without prototypes; returns the campaigns that were touched, some more than once."""
         slots = places // self._members
         centroid, share, weight = self.centroid.reshape(-1), self.share.reshape(-1), self.weight.reshape(-1)
         before, after = centroid[places].astype(np.int64), np.full(len(places), -1)
@@ -148,7 +164,7 @@ class Shares:
         # Vectors that were read back a bit different leave a trace where nobody is left.
         sums[each[counts[each] == 0]] = 0
         centroid[places], share[places] = after, added
-        self.place(np.unique(each // len(self.prototypes)))
+        return each // len(self.prototypes)
 
     def place(self, slots: I64) -> None:
         """Writes the prototypes of campaigns from their sums."""

@@ -456,11 +456,14 @@ class Staging:
             parts.append(audience.preview(self._outside))
         if not parts:
             return None
+        gone = np.concatenate([self._erased, withdrawn])
+        if len(parts) == 1 and not len(gone):
+            return parts[0]
         users, old, new = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         # A vector from outside stands over what listens say of the user.
         _, last = np.unique(users[::-1], return_index=True)
         keep = len(users) - 1 - last
-        keep = keep[~np.isin(users[keep], np.concatenate([self._erased, withdrawn]))]
+        keep = keep[~np.isin(users[keep], gone)]
         return users[keep], old[keep], new[keep]
 
     def _meet(self, changed: tuple[I64, F32, F32] | None) -> None:
