@@ -177,7 +177,8 @@ class Audience(_Section):
     http_port: int = Field(9102, ge=0, le=65535)
     """Of /metrics, /livez and /readyz; 0 takes a free one."""
     batch_records: int = Field(10_000, ge=1, le=100_000)
-    """At most, of each input. So many take a tenth of a second, and requests wait for it."""
+    """At most, of each input, and twice as many vectors from outside. So many take a tenth of a second, and requests
+    wait for it."""
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
     """How long the first record of a batch waits for company."""
     session_timeout_s: float = Field(30.0, ge=6, le=300)

@@ -62,6 +62,64 @@ def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
     assert max(pushed) > 80
 
 
+# Imported by a worker as it starts: once the file is there, the next commit takes it away and never returns.
+HANGING = """
+import os, threading
+import confluent_kafka
+
+class Producer(confluent_kafka.Producer):
+    def commit_transaction(self, *args):
+        if {moment!r} == "after the commit":
+            super().commit_transaction(*args)
+        if os.path.exists({armed!r}):
+            os.remove({armed!r})
+            threading.Event().wait()
+        if {moment!r} == "before the commit":
+            super().commit_transaction(*args)
+
+confluent_kafka.Producer = Producer
+"""
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
+    kafka: EmbeddedKafka, prefix: str, tmp_path: Path, moment: str
+) -> None:
+    running = set_stage(
+        Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path,
+        settings={"audience": {"transaction_timeout_s": 2.0, "watchdog_s": 3.0}},
+    )  # fmt: skip
+    armed, code = tmp_path / "armed", tmp_path / "hanging"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(HANGING.format(moment=moment, armed=str(armed)))
+    follower = Follower(running.kafka, running.naming)
+    try:
+        running.start("songs", "songs")
+        running.environment["PYTHONPATH"] = str(code)
+        worker = running.start("audience-0", "audience", "--slot", "0")
+        running.wait_until_ready()
+        before, uploads = worker.pid, copies(running.songs, 80)
+
+        def hang(number: int) -> None:
+            if number == 30:
+                armed.touch()
+            running.watch()
+
+        running.upload(uploads, pause_s=0.02, each=hang)
+        ids = [song.song_id for song in uploads]
+        running.wait_until_answered(follower.answered, ids)
+    finally:
+        running.stop()
+        follower.close()
+
+    assert "a transaction hangs for more than 3 s" in running.log("audience-0").read_text()
+    assert worker.pid != before
+    assert follower.doubled == []
+    assert follower.dead == []
+    assert any(follower.answers[song].pushes for song in ids[:20])
+    assert any(follower.answers[song].pushes for song in ids[40:])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_by_itself_breaks_no_promise(name: str, tmp_path: Path) -> None:
