@@ -108,7 +108,8 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
         if name == space and size == dim:
             matrix, alike = _alike(values, values[0])
             # One pass: a NaN or an infinity stays one in a sum of squares, and zeros stay zero.
-            squares = np.vecdot(matrix, matrix)
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = np.vecdot(matrix, matrix)
             good = np.isfinite(squares) & (squares > 0)
             alike[np.flatnonzero(alike)[~good]] = False
             matrix = matrix[good] if not good.all() else matrix
