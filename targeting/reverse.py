@@ -14,8 +14,10 @@ import numpy as np
 from targeting.slots import I64
 from targeting.types import F32
 
-# Vectors worked on at once: half as many leave the product a tenth slower, twice as many leave the cache.
-_AT_ONCE = 512
+# A panel of the product: campaigns are its rows, vectors its columns. As much as the cache of one core holds, twice;
+# with vectors as the rows the same product is a fifteenth slower.
+_CAMPAIGNS = 1024
+_VECTORS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,27 @@ def hits(vectors: F32, prototypes: F32, thresholds: F32) -> Hits:
         thresholds: float32 (A,); infinite: never.
     """
     count, campaigns, _ = prototypes.shape
-    rows = min(_AT_ONCE, len(vectors))
-    best, panel = np.empty((2, rows, campaigns), np.float32)
-    reached = np.empty((rows, campaigns), bool)
-    found, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for start in range(0, len(vectors) if count else 0, _AT_ONCE):
-        here = vectors[start : start + _AT_ONCE]
-        top = np.matmul(here, prototypes[0].T, out=best[: len(here)])
-        for others in prototypes[1:]:
-            np.maximum(top, np.matmul(here, others.T, out=panel[: len(here)]), out=top)
-        at = np.flatnonzero(np.greater_equal(top, thresholds, out=reached[: len(here)]))
-        found.append(at + start * campaigns)
-        scores.append(top.reshape(-1)[at])
-    at = np.concatenate(found)
-    which, whom = np.divmod(at, max(campaigns, 1))
-    return Hits(which, whom, np.concatenate(scores), nearest(vectors, which, prototypes, whom))
+    size = min(_CAMPAIGNS, campaigns) * min(_VECTORS, len(vectors))
+    best, panel = np.empty((2, size), np.float32)
+    reached = np.empty(size, bool)
+    pairs, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for start in range(0, len(vectors) if count else 0, _VECTORS):
+        columns = vectors[start : start + _VECTORS].T
+        for first in range(0, campaigns, _CAMPAIGNS):
+            here = prototypes[:, first : first + _CAMPAIGNS]
+            shape = here.shape[1], columns.shape[1]
+            top, other, over = (each[: shape[0] * shape[1]].reshape(shape) for each in (best, panel, reached))
+            np.matmul(here[0], columns, out=top)
+            for others in here[1:]:
+                np.maximum(top, np.matmul(others, columns, out=other), out=top)
+            at = np.flatnonzero(np.greater_equal(top, thresholds[first : first + shape[0], None], out=over))
+            whom, which = np.divmod(at, shape[1])
+            pairs.append((which + start) * campaigns + whom + first)
+            scores.append(top.reshape(-1)[at])
+    pair = np.concatenate(pairs)
+    order = np.argsort(pair)
+    which, whom = np.divmod(pair[order], max(campaigns, 1))
+    return Hits(which, whom, np.concatenate(scores)[order], nearest(vectors, which, prototypes, whom))
 
 
 def nearest(vectors: F32, rows: I64, prototypes: F32, campaigns: I64) -> I64:
