@@ -413,6 +413,10 @@ class Audience:
         lengths, (users,) = self._listeners.gather(songs)
         return lengths, users
 
+    def listeners_of(self, song: int) -> I64:
+        """The rows of one song's listeners, int64 (n,); -1: a song nobody heard."""
+        return self._listeners.row(song)[0].astype(np.int64)
+
     def vectors(self, users: I64) -> F32:
         """Unit user vectors float32 (n, d); zero for a user without a song with a vector."""
         return self._arena.units(users)

@@ -186,7 +186,7 @@ def _first(
     Returns:
         indices into ``rows`` in order, when each may be disturbed, and who is held out.
     """
-    if most <= 0:
+    if most <= 0 or not len(rows):
         return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_)
     look = 2 * most + _SPARE
     while True:

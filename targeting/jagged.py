@@ -96,6 +96,14 @@ class Jagged:
                 column.take(at, out=into[here], mode="clip")
         return lengths, found
 
+    def row(self, row: int) -> list[Column]:
+        """The entries of one row: for each column the values; views, until the next write."""
+        start = stop = 0
+        if 0 <= row < len(self._length):
+            start = int(self._start[row])
+            stop = start + int(self._length[row])
+        return [column[start:stop] for column in self._columns]
+
     def replace(self, rows: I64, lengths: I64, columns: Sequence[Column]) -> None:
         """Writes rows, each of them once, as :meth:`gather` would return them."""
         old = self.lengths(rows)

@@ -302,11 +302,8 @@ class _Users:
         self._row_of: dict[int, int] = {}
 
     def of(self, key: int) -> tuple[I64, U32]:
-        row = self._row_of.get(key)
-        if row is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.uint32)
-        _, (users, at) = self._rows.gather(np.asarray([row]))
-        return users.astype(np.int64), at
+        users, at = self._rows.row(self._row_of.get(key, -1))
+        return users.astype(np.int64), at.copy()
 
     def add(self, keys: U64, users: I64, at: U32) -> None:
         if not len(keys):

@@ -401,12 +401,11 @@ class Staging:
         """Which users (rows, ascending) may be pushed the song at all."""
         state = self._state
         recording = int(hash64([match.recording])[0])
-        _, heard_it = state.audience.listeners(state.songs.find([match.song_id]))
         allowed = state.consent.allowed(match, users, self._preferences)
         return allowed & without(
             users,
             [
-                heard_it.astype(np.int64),
+                state.audience.listeners_of(int(state.songs.find([match.song_id])[0])),
                 state.ledger.users(recording),
                 self._batch.added.of_recording(recording),
                 self._erased,
@@ -488,9 +487,11 @@ class Staging:
             arrivals.users, arrivals.scores, none, arrivals.scores, np.zeros(0, np.int32), np.zeros(0, np.int32),
             np.zeros(0, np.float32),
         )  # fmt: skip
-        slot = int(state.songs.slots([match.song_id])[0])
-        now_heard = self._listen_rows[state.songs.slots(self._listens.song_ids) == slot] if self._listens else ()
-        allowed = self._allowed(match, arrivals.users, [np.unique(now_heard)] if len(now_heard) else [])
+        now_heard = []
+        if self._listens:
+            here = state.songs.slots(self._listens.song_ids) == state.songs.slots([match.song_id])
+            now_heard.append(np.unique(self._listen_rows[here]))
+        allowed = self._allowed(match, arrivals.users, now_heard)
         chosen = choose(match, scored, allowed, self._state.left(each), self._deciding, Tier.LIVE, arrivals.prototypes)
         if len(chosen.users):
             self._take(each, chosen)

@@ -91,6 +91,9 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
             for row, value in arguments:  # type: ignore[misc]
                 naive[row] = [entry for entry in naive[row] if entry[0] != value]
         assert read(table) == naive
+        for row in range(-1, ROWS + 2):
+            values_of, floats_of = (column.tolist() for column in table.row(row))
+            assert list(zip(values_of, floats_of, strict=True)) == naive.get(row, [])
         # Nothing stays in holes or behind rows; values are from 1, so that zero is nobody's.
         for column in table._columns:
             assert np.count_nonzero(column) == table.entries
