@@ -175,6 +175,11 @@ class Worker:
         self._assignment = Assignment(kafka, naming, settings, clock, name, self._change)
         self._lag = LagGauges(metrics, self._assignment, clock)
 
+    @property
+    def partitions(self) -> list[int]:
+        """Those that are restored and worked on."""
+        return sorted(self._held)
+
     def round(self) -> None:
         """One round: take what is there, commit it. Waits a few milliseconds when there is nothing."""
         self._heartbeat.beat()

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from plane import (
     Alone,
     D,
     Installation,
+    busy,
     histories,
     listens,
     outside,
@@ -43,6 +45,7 @@ from plane import (
     requests,
     series,
     spare_collections,
+    together,
     units,
     worker_process,
 )
@@ -327,30 +330,40 @@ def bench_million(size: Size) -> dict[str, Any]:
 
 
 def bench_scaling(size: Size) -> dict[str, Any]:
-    """Two workers against one: computing alone, and with Kafka on the same cores."""
+    """Two workers against one: computing alone, and with Kafka on the same cores; how many of these were busy."""
     script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import bench_plane as b; print(b.computing({size.met}))"
 
-    def together(count: int) -> float:
+    def side_by_side(count: int) -> float:
         running = [
             subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]
         return sum(float(each.communicate()[0]) for each in running)
 
     alone, with_kafka = [], []
+    cores: dict[int, list[float]] = {1: [], 2: []}
     with broker() as bootstrap:
         for repeat in range(size.repeats):
-            alone.append(together(2) / together(1))
+            alone.append(side_by_side(2) / side_by_side(1))
             rates = []
             for count in (1, 2):
                 with Installation.made(bootstrap, f"scaling{repeat}{count}.") as here:
                     publish(here, 2000)
-                    here.send(AUDIENCE_VECTORS, outside(size.vectors * count, 100_000))
-                    running = [
-                        worker_process(here, slot, size.vectors * count, "vectors_applied") for slot in range(count)
-                    ]
-                    rates.append(rate_together([points_of(each) for each in running]))
+                    share = here.naming.audience_partitions // count
+                    # Which worker has how many users is chance: nearly all of its share is enough to end.
+                    enough = size.vectors * 9 // 10
+                    running = [worker_process(here, slot, enough, "vectors_applied", share) for slot in range(count)]
+                    # Sent while they wait: who takes what comes in is as fast as the sender.
+                    together(running, partial(here.send, AUDIENCE_VECTORS, outside(size.vectors * count, 100_000)))
+                    found = [points_of(each) for each in running]
+                    rates.append(rate_together(found))
+                    cores[count].append(busy(found[0]))
             with_kafka.append(rates[1] / rates[0])
-    return {"scaling_2_workers.alone": of_repeats(alone), "scaling_2_workers.with_kafka": of_repeats(with_kafka)}
+    return {
+        "scaling_2_workers.alone": of_repeats(alone),
+        "scaling_2_workers.with_kafka": of_repeats(with_kafka),
+        "scaling_2_workers.cores_busy_1": of_repeats(cores[1]),
+        "scaling_2_workers.cores_busy_2": of_repeats(cores[2]),
+    }
 
 
 def computing(vectors: int) -> float:

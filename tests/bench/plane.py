@@ -1,9 +1,10 @@
 """What is the bench of the audience plane made of: topics with records, and workers that say how fast they are.
 
-    python plane.py BOOTSTRAP PREFIX SLOT PARTITIONS COUNT METRIC [--profile FILE]
+    python plane.py BOOTSTRAP PREFIX SLOT PARTITIONS COUNT METRIC [--await PARTITIONS] [--profile FILE]
 
 runs one audience worker in this process until ``METRIC`` has counted ``COUNT`` records or nothing came for 3 s, and
-prints one line of JSON: when each commit was done, and how many records were committed by then.
+prints one line of JSON: each commit, as :class:`Point`. With ``--await`` it
+says so when it holds so many partitions, and begins when it is told a line: several begin together.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import psutil
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
@@ -261,10 +264,19 @@ class Alone:
         self.view.close()
 
 
-def series(alone: Alone, metric: str, count: int, patience_s: float = 3.0) -> list[tuple[float, float]]:
-    """(monotonic seconds, records committed) at each commit, until there are as many or nothing comes any more."""
+class Point(NamedTuple):
+    """A commit: monotonic seconds, records committed by then, seconds that the machine's cores have worked."""
+
+    at: float
+    done: float
+    worked: float
+
+
+def series(alone: Alone, metric: str, count: int, patience_s: float = 3.0) -> list[Point]:
+    """Each commit, until there are as many records or nothing comes any more."""
     counter = getattr(alone.metrics, metric)
-    points, last = [], 0.0
+    points: list[Point] = []
+    last = 0.0
     deadline = time.monotonic() + 60.0
     while last < count and time.monotonic() < deadline:
         alone.worker.round()
@@ -272,49 +284,68 @@ def series(alone: Alone, metric: str, count: int, patience_s: float = 3.0) -> li
         now = sum(child._value.get() for child in children)
         if now > last:
             last = now
-            points.append((time.monotonic(), now))
-            deadline = points[-1][0] + patience_s
+            cores = psutil.cpu_times()
+            points.append(Point(time.monotonic(), now, cores.user + cores.system))
+            deadline = points[-1].at + patience_s
     return points
 
 
-def rate(points: list[tuple[float, float]]) -> float:
+def rate(points: list[Point]) -> float:
     """Records a second, from the first commit to the last: what came before was joining and fetching."""
-    return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
+    return (points[-1].done - points[0].done) / (points[-1].at - points[0].at)
 
 
-def rate_together(all_points: list[list[tuple[float, float]]]) -> float:
-    """Records a second of several workers, while all of them were at work."""
-    start = max(points[0][0] for points in all_points)
-    end = min(points[-1][0] for points in all_points)
+def busy(points: list[Point]) -> float:
+    """How many of the machine's cores worked, from the first commit to the last; whoever it was for."""
+    return (points[-1].worked - points[0].worked) / (points[-1].at - points[0].at)
+
+
+def rate_together(all_points: list[list[Point]]) -> float:
+    """Records a second of several workers, while all of them were at work.
+
+    Raises:
+        SystemExit: one was done before another began.
+    """
+    start = max(points[0].at for points in all_points)
+    end = min(points[-1].at for points in all_points)
     if end <= start:
-        # One was done before the other began: too few records.
-        return float("nan")
+        raise SystemExit("the workers were never at work together: give them more records")
     total = 0.0
     for points in all_points:
-        at, done = np.array(points).T
+        at, done, _ = np.array(points).T
         total += float(np.interp(end, at, done) - np.interp(start, at, done))
     return total / (end - start)
 
 
-def worker_process(
-    here: Installation, slot: int, count: int, metric: str, profile: Path | None = None
-) -> subprocess.Popen[str]:
-    """A worker of this file in a process of its own."""
-    more = ["--profile", str(profile)] if profile else []
+def worker_process(here: Installation, slot: int, count: int, metric: str, waits_for: int = 0) -> subprocess.Popen[str]:
+    """A worker of this file in a process of its own; ``waits_for``: see :func:`together`."""
+    more = ["--await", str(waits_for)] if waits_for else []
     return subprocess.Popen(
         [
             sys.executable, __file__, here.kafka.bootstrap_servers, here.naming.prefix, str(slot),
             str(here.naming.audience_partitions), str(count), metric, *more,
         ],
-        stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def points_of(process: subprocess.Popen[str]) -> list[tuple[float, float]]:
+def together(workers: list[subprocess.Popen[str]], first: Callable[[], object]) -> None:
+    """Workers that wait begin at once, after all hold what they wait for and ``first`` is done."""
+    for each in workers:
+        assert each.stdout
+        each.stdout.readline()
+    first()
+    for each in workers:
+        assert each.stdin
+        each.stdin.write("\n")
+        each.stdin.flush()
+
+
+def points_of(process: subprocess.Popen[str]) -> list[Point]:
     said, _ = process.communicate(timeout=600)
     if process.returncode:
         raise SystemExit(f"a worker ended with code {process.returncode}")
-    return msgspec.json.decode(said.splitlines()[-1], type=list[tuple[float, float]])
+    return msgspec.json.decode(said.splitlines()[-1], type=list[Point])
 
 
 def main() -> None:
@@ -324,6 +355,7 @@ def main() -> None:
     for name in ("slot", "partitions", "count"):
         parser.add_argument(name, type=int)
     parser.add_argument("metric")
+    parser.add_argument("--await", type=int, dest="awaited", metavar="PARTITIONS")
     parser.add_argument("--profile", type=Path)
     asked = parser.parse_args()
     from streams.logs import set_up_logs
@@ -332,6 +364,11 @@ def main() -> None:
     here = Installation(Kafka(bootstrap_servers=asked.bootstrap), Naming(asked.prefix, asked.partitions, 1))
     with tempfile.TemporaryDirectory() as folder:
         alone = Alone(here, asked.slot, Path(folder))
+        if asked.awaited:
+            while len(alone.worker.partitions) != asked.awaited:
+                alone.worker.round()
+            print(f"holds {asked.awaited}", flush=True)
+            sys.stdin.readline()
         profile = cProfile.Profile(time.thread_time) if asked.profile else None
         if profile:
             profile.enable()
