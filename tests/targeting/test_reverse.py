@@ -31,7 +31,8 @@ def test_every_pair_at_its_threshold_is_found_with_its_score_and_nearest_prototy
     np.testing.assert_array_equal(found.campaigns[kept], whom)
     np.testing.assert_allclose(found.scores[kept], best[rows, whom], atol=1e-6)
     np.testing.assert_array_equal(found.prototypes[kept], every.argmax(axis=2)[rows, whom])
-    assert len(rows) and kept.mean() > 0.999
+    assert len(rows)
+    assert kept.mean() > 0.999
 
 
 @pytest.mark.parametrize(("batch", "campaigns"), [(0, 5), (5, 0), (0, 0)])
