@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from streams.demo.follow import Follower
 from streams.settings import Kafka, load_settings
 from streams.torture.faults import FAULTS
 from streams.torture.run import torture
-from streams.torture.stage import set_stage
+from streams.torture.stage import Stage, set_stage
 
 # What a worker's log says when the fault reached it, one of these.
 BITES = {
@@ -26,36 +27,47 @@ BITES = {
 }
 
 
-def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
-) -> None:
-    running = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
+def all_answered(running: Stage, count: int, between: Callable[[int], None]) -> tuple[Follower, list[str]]:
+    """Uploads so many songs to workers that were started, with ``between`` before each; returns when all are answered.
+
+    Everything is stopped then, no push was there twice, and nothing is a dead letter.
+    """
     follower = Follower(running.kafka, running.naming)
     try:
-        songs = running.start("songs", "songs")
-        audience = running.start("audience-0", "audience", "--slot", "0")
-        running.start("audience-1", "audience", "--slot", "1")
-        victims = {40: songs, 80: audience}
-        before = (songs.pid, audience.pid)
-        uploads = copies(running.songs, 150)
+        uploads = copies(running.songs, count)
+        ids = [song.song_id for song in uploads]
 
-        def kill_one(number: int) -> None:
-            if number in victims:
-                victims[number].kill()
+        def each(number: int) -> None:
+            between(number)
             running.watch()
 
         running.wait_until_ready()
-        running.upload(uploads, pause_s=0.02, each=kill_one)
-        ids = [song.song_id for song in uploads]
+        running.upload(uploads, pause_s=0.02, each=each)
         running.wait_until_answered(follower.answered, ids)
     finally:
         running.stop()
         follower.close()
-
-    assert songs.pid != before[0]
-    assert audience.pid != before[1]
     assert follower.doubled == []
     assert follower.dead == []
+    return follower, ids
+
+
+def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
+    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+) -> None:
+    running = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
+    songs = running.start("songs", "songs")
+    audience = running.start("audience-0", "audience", "--slot", "0")
+    running.start("audience-1", "audience", "--slot", "1")
+    victims, before = {40: songs, 80: audience}, (songs.pid, audience.pid)
+
+    def kill_one(number: int) -> None:
+        if number in victims:
+            victims[number].kill()
+
+    follower, ids = all_answered(running, 150, kill_one)
+    assert songs.pid != before[0]
+    assert audience.pid != before[1]
     # Not vacuous: people were pushed, before the kills and after them.
     pushed = [number for number, song in enumerate(ids) if follower.answers[song].pushes]
     assert min(pushed) < 40
@@ -92,30 +104,18 @@ def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
     armed, code = tmp_path / "armed", tmp_path / "hanging"
     code.mkdir()
     (code / "sitecustomize.py").write_text(HANGING.format(moment=moment, armed=str(armed)))
-    follower = Follower(running.kafka, running.naming)
-    try:
-        running.start("songs", "songs")
-        running.environment["PYTHONPATH"] = str(code)
-        worker = running.start("audience-0", "audience", "--slot", "0")
-        running.wait_until_ready()
-        before, uploads = worker.pid, copies(running.songs, 80)
+    running.start("songs", "songs")
+    running.environment["PYTHONPATH"] = str(code)
+    worker = running.start("audience-0", "audience", "--slot", "0")
+    before = worker.pid
 
-        def hang(number: int) -> None:
-            if number == 30:
-                armed.touch()
-            running.watch()
+    def hang(number: int) -> None:
+        if number == 30:
+            armed.touch()
 
-        running.upload(uploads, pause_s=0.02, each=hang)
-        ids = [song.song_id for song in uploads]
-        running.wait_until_answered(follower.answered, ids)
-    finally:
-        running.stop()
-        follower.close()
-
+    follower, ids = all_answered(running, 80, hang)
     assert "a transaction hangs for more than 3 s" in running.log("audience-0").read_text()
     assert worker.pid != before
-    assert follower.doubled == []
-    assert follower.dead == []
     assert any(follower.answers[song].pushes for song in ids[:20])
     assert any(follower.answers[song].pushes for song in ids[40:])
 
