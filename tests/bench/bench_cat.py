@@ -161,11 +161,11 @@ def turning(how: CatConfig, audience: int, seed: int) -> dict[str, float]:
 
 def multiplied(vectors: F32, panels: F32) -> None:
     """The kernel's products and nothing else."""
-    out = np.empty((512, panels.shape[1]), np.float32)
-    for start in range(0, len(vectors), 512):
-        here = vectors[start : start + 512]
+    out = np.empty((panels.shape[1], 256), np.float32)
+    for start in range(0, len(vectors), 256):
+        here = vectors[start : start + 256].T
         for panel in panels:
-            np.matmul(here, panel.T, out=out[: len(here)])
+            np.matmul(panel, here, out=out[:, : here.shape[1]])
 
 
 def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, float]:
