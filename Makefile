@@ -35,6 +35,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/bench
 
 check-long: setup
 	$(BIN)/python -m pytest -m long $(TEST_ARGS)

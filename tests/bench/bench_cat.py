@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def around(centres: F32, rng: np.random.Generator) -> F32:
     return unit(centres + SPREAD * rng.standard_normal(centres.shape))
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     started = time.thread_time()
-    found = work()
+    found = work(*arguments)
     return time.thread_time() - started, found
 
 
@@ -65,8 +66,8 @@ def fit(vectors: F32, centres: F32) -> float:
 
 def turned(centres: F32, degrees: float, rng: np.random.Generator) -> F32:
     """Each centre turned by an angle into a direction of its own."""
-    aside = rng.standard_normal(centres.shape)
-    aside = unit(aside - (aside * centres).sum(axis=1, keepdims=True) * centres)
+    any_way = rng.standard_normal(centres.shape)
+    aside = unit(any_way - (any_way * centres).sum(axis=1, keepdims=True) * centres)
     angle = np.radians(degrees)
     return unit(np.cos(angle) * centres + np.sin(angle) * aside)
 
@@ -80,22 +81,22 @@ def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[s
     cat = Cat(D, how, people)
     everyone, ones = np.arange(audience), np.ones(audience, np.float32)
     own = unit(tastes.mean(axis=0))
-    spent, _ = timed(
-        lambda: cat.open("song", own, everyone, people.now, ones, seed, Pace(100, 0, 1, audience, people.now[:2048]))
-    )
+    spending = Pace(100, 0, 1, audience, people.now[:2048])
+    spent, _ = timed(cat.open, "song", own, everyone, people.now, ones, seed, spending)
     batch, clusterings, ratios = 0.0, 0, []
     for number in range(CHECKPOINTS):
         tastes = turned(tastes, degrees, rng)
         for users in np.array_split(rng.permutation(audience)[: audience // 4], 5):
             new = around(tastes[of[users]], rng)
             old, people.now[users] = people.now[users], new
-            seconds, _ = timed(lambda users=users, old=old, new=new: cat.observe(users, old, new))
+            seconds, _ = timed(cat.observe, users, old, new)
             spent += seconds
             for key in cat.due(1):
-                seconds, _ = timed(lambda key=key: cat.recluster(key))
+                seconds, _ = timed(cat.recluster, key)
                 spent, clusterings = spent + seconds, clusterings + 1
         kmeans = KMeans(how.centroids, init="k-means++", n_init=5, random_state=number)
-        seconds, found = timed(lambda kmeans=kmeans: unit(kmeans.fit(people.now).cluster_centers_))
+        seconds, fitted = timed(kmeans.fit, people.now)
+        found = unit(fitted.cluster_centers_)
         batch += seconds
         ratios.append(fit(people.now, cat.prototypes("song").vectors) / fit(people.now, found))
     return {
@@ -110,10 +111,14 @@ def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[s
 
 def missing(centroids_wanted: int, sample: int, samples: int, seeds: int) -> dict[str, float]:
     """Of how many clusterings a taste is missed: the fit is less than .985 of that of the tastes themselves."""
-    ways: dict[str, Callable[[F32, int], F32]] = {}
-    for restarts, rounds in ((3, 4), (8, 5)):
-        how = Clustering(centroids_wanted, sample, restarts, rounds)
-        ways[f"restarts_{restarts}"] = lambda vectors, seed, how=how: cluster(vectors, how, seed).vectors
+
+    def restarting(vectors: F32, seed: int, restarts: int, rounds: int) -> F32:
+        return cluster(vectors, Clustering(centroids_wanted, sample, restarts, rounds), seed).vectors
+
+    ways: dict[str, Callable[[F32, int], F32]] = {
+        "restarts_3": partial(restarting, restarts=3, rounds=4),
+        "restarts_8": partial(restarting, restarts=8, rounds=5),
+    }
     merging = Clustering(centroids_wanted, sample, 1, 2)
     ways["merged"] = lambda vectors, seed: centroids(vectors, merging, seed, np.ones(len(vectors), np.float32))
     figures = dict.fromkeys([f"{name}_{what}" for name in ways for what in ("missed", "ms")], 0.0)
@@ -124,7 +129,7 @@ def missing(centroids_wanted: int, sample: int, samples: int, seeds: int) -> dic
         vectors = around(tastes[of], rng)
         for name, way in ways.items():
             for seed in range(seeds):
-                seconds, found = timed(lambda way=way, seed=seed, some=vectors[:sample]: way(some, seed))
+                seconds, found = timed(way, vectors[:sample], seed)
                 figures[f"{name}_missed"] += (fit(vectors, found) < 0.985 * fit(vectors, tastes)) / samples / seeds
                 figures[f"{name}_ms"] += seconds * 1e3 / samples / seeds
     return figures
@@ -179,11 +184,8 @@ def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, fl
         candidates = rng.integers(users) + np.arange(4096) * 61
         candidates %= users
         vectors, weights = people.now[candidates], rng.random(4096, np.float32)
-        seconds, _ = timed(
-            lambda own=own, candidates=candidates, vectors=vectors, weights=weights, number=number: cat.open(
-                f"song-{number}", own, candidates, vectors, weights, number, Pace(75, 0, 1e6, users, sample)
-            )
-        )
+        spending = Pace(75, 0, 1e6, users, sample)
+        seconds, _ = timed(cat.open, f"song-{number}", own, candidates, vectors, weights, number, spending)
         opening.append(seconds)
     scoring, observing, product, wanted = [], [], [], 0
     panels = unit(rng.standard_normal((how.centroids, campaigns, D), np.float32))
@@ -191,14 +193,14 @@ def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, fl
         moved = rng.permutation(users)[:batch]
         new = unit(rng.standard_normal((batch, D), np.float32))
         old, people.now[moved] = people.now[moved], new
-        seconds, hits = timed(lambda new=new, number=number: cat.score(new, float(number)))
+        seconds, hits = timed(cat.score, new, float(number))
         scoring.append(seconds)
         wanted += len(hits)
-        observing.append(timed(lambda moved=moved, old=old, new=new: cat.observe(moved, old, new))[0])
-        product.append(timed(lambda new=new: multiplied(new, panels))[0])
+        observing.append(timed(cat.observe, moved, old, new)[0])
+        product.append(timed(multiplied, new, panels)[0])
     keys = cat.keys[:20]
-    again = [timed(lambda key=key: cat.recluster(key))[0] for key in keys]
-    encoding = [timed(lambda key=key: cat.encode(key)) for key in keys]
+    again = [timed(cat.recluster, key)[0] for key in keys]
+    encoding = [timed(cat.encode, key) for key in keys]
     kernel, alone = float(np.median(scoring)), float(np.median(product))
     return {
         "kernel_vectors_per_s": batch / kernel,

@@ -44,7 +44,6 @@ from plane import (
     rate_together,
     requests,
     series,
-    spare_collections,
     together,
     units,
     worker_process,
@@ -52,6 +51,7 @@ from plane import (
 from rich.console import Console
 from rich.table import Table
 
+from streams.audience.memory import spare_collections
 from streams.audience.role import how
 from streams.broker import EmbeddedKafka
 from streams.settings import Audience

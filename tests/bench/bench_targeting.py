@@ -114,15 +114,14 @@ def main() -> None:
     for number in range(40):
         # Songs of about the popularity that makes 20,000 candidates.
         slots = songs.slots(ids)
-        lengths, _ = partition._audience.listeners(slots[::50])
+        lengths, _ = partition._state.audience.listeners(slots[::50])
         around = int(np.argmin(np.abs(lengths - 20_000 / 50))) * 50
         neighbours = (around + rng.permutation(2000)[:50]) % SONGS
-        staged = None
         match = request(vectors, neighbours, number)
         started = time.thread_time()
         staged = partition.stage(Inputs(NOW, commands=[match]))
         took.append(time.thread_time() - started)
-        candidates.append(staged.outputs.accounts[0].candidates)
+        candidates.append(staged.outputs.accounts[0].counts.candidates)
         partition.apply(staged)
     figures["candidates"] = float(np.median(candidates))
     figures["request_ms_p50"], figures["request_ms_p99"] = (np.percentile(took, [50, 99]) * 1e3).tolist()

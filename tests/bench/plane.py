@@ -99,7 +99,7 @@ class Installation:
         for count, (key, value, headers) in enumerate(records, 1):  # noqa: B007
             while True:
                 try:
-                    sender.produce(name, value, key, at, headers=headers)
+                    sender.produce(name, value, key, at, headers=[*headers])
                     break
                 except BufferError:
                     sender.poll(0.05)
@@ -110,7 +110,7 @@ class Installation:
 
 def units(rng: np.random.Generator, n: int, d: int = D) -> F32:
     rows = rng.standard_normal((n, d), dtype=np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def publish(here: Installation, songs: int) -> F32:
