@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicMetadata
 
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -80,11 +80,21 @@ def admin(kafka: Kafka) -> AdminClient:
         Unavailable: no broker answers.
     """
     client = AdminClient(kafka.confluent(), logger=_log)
+    topics(client, kafka)
+    return client
+
+
+def topics(client: AdminClient | Consumer, kafka: Kafka) -> dict[str, TopicMetadata]:
+    """The cluster's topics, by name.
+
+    Raises:
+        Unavailable: no broker answers.
+    """
     try:
-        client.list_topics(timeout=kafka.request_timeout_s)
+        found: dict[str, TopicMetadata] = client.list_topics(timeout=kafka.request_timeout_s).topics
     except KafkaException as error:
         raise Unavailable(
             f"kafka.bootstrap_servers = {kafka.bootstrap_servers!r}: no broker answers "
             f"({error.args[0].str()}); start one with `coldstart kafka up`, or name another"
         ) from None
-    return client
+    return found

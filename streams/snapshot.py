@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.clients import consumer, taken
+from streams.clients import topics as topics_of
 from streams.clock import Clock
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -34,7 +35,7 @@ class Snapshot:
         self._timeout = kafka.request_timeout_s
         # The group is never joined nor committed to; librdkafka wants a name.
         self._consumer: Consumer = consumer(kafka, "coldstart-snapshot", enable_partition_eof=True)
-        known = self._consumer.list_topics(timeout=self._timeout).topics
+        known = topics_of(self._consumer, kafka)
         missing = [topic for topic in topics if topic not in known]
         if missing:
             raise Unavailable(f"topic {', '.join(missing)}: does not exist; `coldstart topics create` creates it")

@@ -9,16 +9,19 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
 from streams.events import Campaign
 from streams.exits import REFUSED
 from streams.lift import Lift, lift
 
-_SHOWN = ("candidates", "pushed", "held_out", "delivered", "opened", "listened", "collected", "distinct_listeners")
+_SHOWN = (
+    ("candidates",), ("pushed", "held_out"), ("delivered", "opened"), ("listened", "collected"),
+    ("distinct_listeners",),
+)  # fmt: skip
 
 
 def campaigns(
@@ -55,15 +58,17 @@ def campaigns(
         plain = [msgspec.to_builtins(each) for each in newest]
         typer.echo(json.dumps(plain[0] if song_id is not None else plain, indent=2))
     elif song_id is not None:
-        Console().print(_one(newest[0], datetime.fromtimestamp(clock.now(), UTC)))
+        tables.show(_one(newest[0], datetime.fromtimestamp(clock.now(), UTC)))
     else:
-        Console().print(_all(newest, datetime.fromtimestamp(clock.now(), UTC)))
+        tables.show(_all(newest, datetime.fromtimestamp(clock.now(), UTC)))
 
 
 def _all(newest: Sequence[Campaign], now: datetime) -> Table:
-    table = Table("song", "status", "age", *(name.replace("_", " ") for name in _SHOWN))
+    table = Table("song", "status", "age")
+    for names in _SHOWN:
+        table.add_column(" / ".join(names).replace("_", " "), justify="right")
     for each in newest:
-        counts = (f"{getattr(each.counts, name):,}" for name in _SHOWN)
+        counts = (" / ".join(f"{getattr(each.counts, name):,}" for name in names) for names in _SHOWN)
         table.add_row(each.song_id, _status(each), _age(each, now), *counts)
     active = sum(each.status == "active" for each in newest)
     table.title = f"{len(newest):,} campaigns, {active:,} active"
@@ -103,7 +108,7 @@ def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
             "–" if each.ratio is None else f"{each.ratio.mean:.2f} [{each.ratio.low:.2f}, {each.ratio.high:.2f}]",
             _verdict(each),
         )
-    Console().print(table)
+    tables.show(table)
 
 
 def _plain(each: Lift) -> dict[str, Any]:

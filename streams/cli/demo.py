@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch
 
@@ -77,7 +78,7 @@ def demo(
         page = report or plan.folder / "report.html"
         write_report(outcome, page, shlex.join(["coldstart", *sys.argv[1:]]))
     for table in _tables(figures):
-        Console().print(table)
+        tables.show(table)
     typer.echo(f"report: {page}")
     if outcome.swapped and outcome.swapped.verdict:
         typer.echo(f"swap: {outcome.swapped.verdict}", err=True)

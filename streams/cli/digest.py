@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.clock import SystemClock
 
@@ -63,7 +63,7 @@ def digest(
         for row in rows:
             at = " ".join(f"{name}={offset}" for name, offset in row["at"].items())
             table.add_row(str(row["partition"]), row["source"], row["digest"], at, f"{row['records']:,}")
-        Console().print(table)
+        tables.show(table)
     told: dict[tuple[int, str], set[str]] = {}
     for row in rows:
         told.setdefault((row["partition"], json.dumps(row["at"])), set()).add(row["digest"])

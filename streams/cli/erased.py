@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
 
@@ -51,16 +52,19 @@ def erased(
     if as_json:
         typer.echo(json.dumps({"forgotten": traces.forgotten, **asdict(traces)}, indent=1))
         raise typer.Exit(0 if traces.forgotten else 1)
-    table = Table("place", title=f"{user_id}, partition {traces.partition}")
+    table = Table(title=f"{user_id}, partition {traces.partition}")
+    table.add_column("place", no_wrap=True)
     table.add_column("records", justify="right")
     for name in ("gone from", "at the latest", "what, and who must act"):
         table.add_column(name)
-    for each in traces.found:
-        style = "red" if each.state else "" if each.records else "dim"
-        table.add_row(
-            each.place, str(each.records), _day(each.gone_from), _day(each.gone_by), each.words, style=style
-        )  # fmt: skip
-    Console().print(table)
+    with_records = [each for each in traces.found if each.records or each.state]
+    for each in with_records:
+        row = (each.place, str(each.records), _day(each.gone_from), _day(each.gone_by), each.words)
+        table.add_row(*row, style="red" if each.state else "")
+    if with_records:
+        tables.show(table)
+    without = [each.place for each in traces.found if each not in with_records]
+    typer.echo(f"nothing of {user_id} in {', '.join(without)}")
     if traces.erased_at is None:
         typer.echo("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
     else:

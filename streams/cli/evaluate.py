@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import errors_explained
 from streams.exits import REFUSED
 
@@ -123,7 +124,7 @@ def evaluate(
     write(json_path, json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
     if report:
         write(report, page.html(result))
-    show(result, Console())
+    show(result)
 
 
 def case_of(served: Served) -> Case:
@@ -166,7 +167,7 @@ def write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def show(result: dict[str, Any], console: Console) -> None:
+def show(result: dict[str, Any]) -> None:
     """The tables at the end."""
     table = Table("encoder", "recall@50", "NDCG@50", "recall, tail to head", "train s", title="cold songs")
     for name, arm in sorted(result["arms"].items(), key=lambda item: item[1]["recall_50"]["mean"]):
@@ -179,9 +180,9 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{arm['train_seconds']:.1f}",
         )
     table.columns[0].no_wrap = True
-    console.print(table)
+    tables.show(table)
     for name, why in result["skipped"].items():
-        console.print(f"{name} left out: {why}")
+        typer.echo(f"{name} left out: {why}")
     if "targeting" in result:
         table = Table("targeting", "precision@50", "@100", "@200", "recall@200", "AUC", title="listeners found")
         for name, arm in result["targeting"].items():
@@ -191,4 +192,4 @@ def show(result: dict[str, Any], console: Console) -> None:
                 f"{arm['recall_200']:.4f}",
                 f"{arm['auc']:.4f}",
             )
-        console.print(table)
+        tables.show(table)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.errors import Refused
 
@@ -76,7 +77,7 @@ def simulate(
         page = report or plan.folder / "report.html"
         write_report(worlds, page, shlex.join(["coldstart", *sys.argv[1:]]))
     for table in _tables(worlds):
-        Console().print(table)
+        tables.show(table)
     late = max((each.behind_s for runs in worlds.runs.values() for each in runs.values()), default=0.0)
     typer.echo(
         "Budgets are limits: an arm that finds too few users spends less, and reach holds that; see pushes a user.\n"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.topics import TOPICS
 
@@ -27,7 +27,7 @@ def list_topics(config: Config = None) -> None:
             naming.name(topic), topic.key, str(naming.partitions(topic)), topic.cleanup + days, topic.writers,
             topic.meaning,
         )  # fmt: skip
-    Console().print(table)
+    tables.show(table)
 
 
 @app.command()

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli import tables
+
 # The stages of encoder.train in their order, with what they do in words.
 _STAGES = {
     "features": "learning the vocabulary of the warm songs",
@@ -103,7 +105,7 @@ def train(
     for key, value in trained.gauges.items():
         table.add_row(key.replace("_", " "), f"{value:,.3f}".rstrip("0").rstrip("."))
     table.add_row("size", f"{sum(size for size, _ in manifest.files.values()) / 2**20:.1f} MiB")
-    Console().print(table)
+    tables.show(table)
 
 
 class _Bars:

@@ -106,7 +106,11 @@ def test_as_a_process_too_without_a_traceback() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("path", [("lag",), ("topics", "create"), ("topics", "check")], ids=" ".join)
+@pytest.mark.parametrize(
+    "path",
+    [("lag",), ("campaigns",), ("erased", "u-1"), ("digest",), ("topics", "create"), ("topics", "check")],
+    ids=" ".join,
+)
 def test_no_broker_is_said_and_asks_for_another_try(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLDSTART_KAFKA__REQUEST_TIMEOUT_S", "0.3")
     result = CliRunner().invoke(app, [*path, "--bootstrap-servers", "127.0.0.1:9"])

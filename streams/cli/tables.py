@@ -1,0 +1,24 @@
+"""How does a table come onto a terminal, or into a file, with nothing of it cut?"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+# In a file or a pipe a table may be this wide: names stay whole, and prose does not make lines without end.
+_WIDEST = 160
+
+
+def show(table: Table) -> None:
+    """Prints to standard output. A word that is too long for its column goes on in the next line."""
+    # No frame: eighty columns are few.
+    table.box, table.show_edge, table.padding = box.SIMPLE_HEAD, False, (0, 1, 0, 0)
+    for column in table.columns:
+        column.overflow = "fold"
+    console = Console()
+    if not console.is_terminal:
+        wanted = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+        console = Console(width=max(console.width, wanted))
+    console.print(table)
