@@ -74,17 +74,20 @@ class RoleProcess:
             return {"process": "starting"}
         return {}
 
-    def watch(self) -> None:
+    def watch(self) -> str | None:
         """Start it again if it ended, unless it was told to or says that a restart does not help.
+
+        Returns:
+            How it ended, if it was started again just now.
 
         Raises:
             Refused: it ended for a reason that a restart does not mend, or too often; the message names its log.
         """
         code = self._process.poll()
         if code is None:
-            return
+            return None
         if code in (OK, REFUSED):
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
+            tail = "\n".join(self._last_lines(5))
             raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
         now = self._clock.monotonic()
         recent = [at for at in self._restarts if now - at < _RESTARTS_WITHIN_S]
@@ -92,9 +95,12 @@ class RoleProcess:
             raise Refused(f"{self.name} ended {len(recent) + 1} times within a minute; see its log {self._log}")
         # The first time at once, then after 1, 2, 4 and 8 seconds: what it needs may be on its way back.
         if recent and now - recent[-1] < 2 ** (len(recent) - 1):
-            return
+            return None
+        said = self._last_lines(1) if code > 0 else []
         self._restarts = [*recent, now]
         self._process = self._start()
+        how = f"ended with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        return ": ".join([how, *said])
 
     @property
     def restarts(self) -> int:
@@ -115,6 +121,9 @@ class RoleProcess:
                 self._process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+    def _last_lines(self, count: int) -> list[str]:
+        return self._log.read_text(errors="replace").splitlines()[-count:]
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch
@@ -62,7 +63,11 @@ def up(
         said: dict[str, str] = {}
         while not stop.wait(_LOOK_EVERY_S):
             for worker in workers:
-                worker.watch()
+                ended = worker.watch()
+                if ended is not None:
+                    console.print(
+                        f"[bold]{worker.name}[/bold]  [yellow]{escape(ended)}[/yellow]; started again", highlight=False
+                    )
                 reasons = worker.readiness()
                 state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
                 if said.get(worker.name) != state:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,11 +50,14 @@ def ended(process: RoleProcess) -> int:
 def test_a_worker_that_asks_for_it_is_started_again(start: Start, tmp_path: Path) -> None:
     process = start({})
     assert process.readiness() == {"process": "starting"}
-    process.watch()
+    assert process.watch() is None
     first = process.pid
     assert ended(process) == RESTART
-    process.watch()
+    how = process.watch()
     assert process.pid != first
+    # Whoever watches is told why, without a look into the log.
+    assert how is not None
+    assert re.match(rf"ended with code {RESTART}: .*127\.0\.0\.1:9", how)
     assert "127.0.0.1:9" in (tmp_path / "audience-0.log").read_text()
 
 
