@@ -154,7 +154,7 @@ def unpack_many(
                     times(time)
                     places(at)
                     continue
-        except (BadRecord, KeyError, ValueError, msgspec.DecodeError):
+        except (BadRecord, KeyError, ValueError, RecursionError, msgspec.DecodeError):
             pass  # said by the long way
         try:
             received = unpack(cls, key, value, headers, now)

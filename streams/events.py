@@ -31,7 +31,8 @@ from streams.topics import (
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, description="opaque UTF-8, 1 to 128 bytes")]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset")]
-Count = Annotated[int, Meta(ge=0)]
+# As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[float, Meta(gt=0)]
 Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", description="BCP 47, such as pt-BR")]
 Territory = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
@@ -92,7 +93,9 @@ class SongUpload(Event, frozen=True, kw_only=True):
         "features":{"audio":{"space":"acme-audio-2","vector":[0.12,-0.4,0.88]}},"budget":500}"""
 
     song_id: Id
-    revision: Annotated[int, Meta(ge=0, description="grows with every change; equal = no-op, lower = dropped")]
+    revision: Annotated[
+        int, Meta(ge=0, le=2**53, description="grows with every change; equal = no-op, lower = dropped")
+    ]
     title: Annotated[str, Meta(max_length=1024)]
     recording_id: Annotated[
         Id | None, Meta(description="ISRC or own; the same recording is never pushed twice to a user")
@@ -103,12 +106,15 @@ class SongUpload(Event, frozen=True, kw_only=True):
     genres: Annotated[list[Id], Meta(max_length=64)] = []
     explicit: bool = False
     territories: Annotated[list[Territory], Meta(max_length=300, description="empty = everywhere")] = []
-    duration_ms: Annotated[int, Meta(gt=0)] | None = None
+    duration_ms: Annotated[int, Meta(gt=0, le=2**31 - 1)] | None = None
     available_from: Time | None = None
-    expires_at: Annotated[Time | None, Meta(description="end of the campaign; default: 30 days after upload")] = None
+    expires_at: Annotated[
+        Time | None,
+        Meta(description="end of the campaign, at most 365 days after the upload; default: 30 days after it"),
+    ] = None
     features: Annotated[dict[str, DenseFeature], Meta(max_length=32)] = {}
     tags: Annotated[dict[Id, Positive], Meta(max_length=1024, description="tag -> weight")] = {}
-    budget: Annotated[int, Meta(gt=0, description="pushes, all partitions together")] | None = None
+    budget: Annotated[int, Meta(gt=0, le=2**31 - 1, description="pushes, all partitions together")] | None = None
 
     def check(self, ce_type: str) -> None:
         if self.taken_down(ce_type):
@@ -176,7 +182,7 @@ class Cap(Struct, frozen=True):
     """At most so many pushes in so many hours."""
 
     pushes: Count
-    hours: Positive
+    hours: Annotated[float, Meta(ge=0.001, le=8760)]
 
 
 class UserPreferences(Event, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ F32 = NDArray[np.float32]
 _HEADER = struct.Struct("<4sBBH32s")
 _MAGIC = b"CSVE"
 _VERSION = 1
+# Of a vector's squared length: within them nothing overflows or vanishes where float32 is computed with, on any axes.
+_SQUARES = 1e-24, 1e24
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
 
 
@@ -98,8 +100,8 @@ class OfSpace:
 def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
     """The vectors of ``space`` in a batch. Those laid out like the first are read at once, the others one by one.
 
-    Bad is what :func:`unpack` refuses, a vector of zeros alone, and one of ``space`` with another dimension than
-    ``dim``.
+    Bad is what :func:`unpack` refuses, a vector of zeros alone, one far from unit length, and one of ``space`` with
+    another dimension than ``dim``.
     """
     at, rows, elsewhere, bad = [], [], [], []
     matrix, alike = np.zeros((0, dim), np.float32), np.zeros(len(values), np.bool_)
@@ -110,7 +112,7 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
             # One pass: a NaN or an infinity stays one in a sum of squares, and zeros stay zero.
             with np.errstate(over="ignore", invalid="ignore"):
                 squares = np.vecdot(matrix, matrix)
-            good = np.isfinite(squares) & (squares > 0)
+            good = (squares >= _SQUARES[0]) & (squares <= _SQUARES[1])
             alike[np.flatnonzero(alike)[~good]] = False
             matrix = matrix[good] if not good.all() else matrix
     for place in np.flatnonzero(~alike).tolist():
@@ -123,6 +125,9 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
                 raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {dim}")
             if not vector.any():
                 raise InvalidField("vector: holds nothing but zeros")
+            length = float(np.linalg.norm(vector.astype(np.float64)))
+            if not _SQUARES[0] <= length**2 <= _SQUARES[1]:
+                raise InvalidField(f"vector: its length is {length:g}, from 1e-12 to 1e+12 is allowed")
         except BadRecord as error:
             bad.append((place, error))
         else:

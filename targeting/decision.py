@@ -109,12 +109,12 @@ def choose(
     boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(len(told), np.float32)
     least = by.least_chance if calibration else 0.0
     eligible = np.flatnonzero(allowed & (scored.scores > 0) & (told / boundaries >= least))
-    if most <= 0 or not len(eligible):
+    # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
+    start = max(by.now, math.ceil(match.available_from))
+    if most <= 0 or not len(eligible) or start >= match.expires_at:
         return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     song_hash, artist = song_and_artist(match)
     hashes = by.users.hashes(scored.users[eligible])
-    # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
-    start = max(by.now, math.ceil(match.available_from))
     worth = scored.scores[eligible] / boundaries[eligible]
     if by.policy.enabled and by.policy.fair:
         open_ = _open(by.room, scored.users[eligible], hashes, start, song_hash)

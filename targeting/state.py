@@ -115,10 +115,11 @@ class State:
         self._slots_stale = False
 
     def since(self, rows: I64) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """When known users were last erased, float64 (n,), Unix seconds; 0: never."""
-        found = np.zeros(len(rows), np.float64)
+        """When known users were last erased, float64 (n,), Unix seconds; minus infinity: never."""
+        found = np.full(len(rows), -np.inf)
         at = np.flatnonzero((rows >= 0) & (rows < len(self._since)))
-        found[at] = self._since[rows[at]]
+        known = self._since[rows[at]]
+        found[at] = np.where(known > 0, known, -np.inf)
         return found
 
     def campaign_slots(self) -> I64:

@@ -32,6 +32,7 @@ from streams.audience.watchdog import Watchdog
 from streams.calibrating import calibration_of
 from streams.clients import producer
 from streams.clock import Clock
+from streams.envelope import Record
 from streams.events import LiveModel
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -496,13 +497,24 @@ class Worker:
         for account in {account.song_id: account for account in accounts}.values():
             version = versions[ACCOUNT_PREFIX + account.song_id.encode()]
             record = report_record(account, partition, self._naming.audience_partitions, version, now)
-            self._reports.produce(
-                self._naming.name(CAMPAIGN_REPORTS),
-                key=record.key,
-                value=record.value,
-                headers=list(record.headers),
-                on_delivery=self._reported,
-            )
+            self._send_report(record)
+
+    def _send_report(self, record: Record) -> None:
+        while True:
+            try:
+                self._reports.produce(
+                    self._naming.name(CAMPAIGN_REPORTS),
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    on_delivery=self._reported,
+                )
+            except BufferError:
+                # The local queue is full: let deliveries drain it.
+                self._reports.poll(0.01)
+                self._heartbeat.beat()
+            else:
+                return
 
     def _reported(self, error: KafkaError | None, _: Message) -> None:
         if error is None:

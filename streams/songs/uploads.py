@@ -14,7 +14,7 @@ from streams.envelope import Received, unpack
 from streams.errors import BadRecord
 from streams.events import SongUpload
 from streams.songs import commands
-from streams.songs.intake import Novelty, content_of, novelty
+from streams.songs.intake import Novelty, check_life, content_of, novelty
 from streams.songs.ledger import Song, entry, recording
 from streams.songs.matcher import Matched, encoded
 from streams.songs.merging import listeners
@@ -66,6 +66,8 @@ async def _read(parts: Parts, serving: Serving, events: Sequence[Any]) -> tuple[
         try:
             upload = unpack(SongUpload, message.key, message.value, message.headers, now)
             gone = SongUpload.taken_down(upload.type)
+            if not gone:
+                check_life(upload.event, message.timestamp)
             content = None if gone else serving.matcher.fitting(content_of(upload.event), parts.metrics)
         except BadRecord as error:
             buried.append(await parts.outbox.bury(message, _STAGE, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -211,6 +212,25 @@ def test_many_read_as_each_does(
         except BadRecord as error:
             expected = type(error), str(error)
         assert told[at] == expected
+
+
+def test_a_value_nested_too_deeply_is_one_bad_record_on_both_ways() -> None:
+    deep = Listen.EXAMPLE.encode()[:-1] + b',"x":' + b"[" * 3000 + b"]" * 3000 + b"}"
+    headers = list(GOOD_HEADERS.items())
+    records = [(b"u-5", value, headers) for value in (deep, Listen.EXAMPLE.encode(), deep)]
+    found = unpack_many(Listen, records, NOW)
+    assert [(at, type(error)) for at, error in found.bad] == [(0, Undecodable), (2, Undecodable)]
+    assert found.at == [1]
+
+
+@pytest.mark.parametrize(
+    "field", [{"budget": 2**64}, {"revision": 10**400}, {"duration_ms": 2**31}, {"budget": 0}], ids=str
+)
+def test_a_number_too_large_to_compute_with_is_refused_by_name(field: dict[str, int]) -> None:
+    value = json.dumps(json.loads(SongUpload.EXAMPLE) | field).encode()
+    headers = list((GOOD_HEADERS | {"ce_type": SongUpload.TYPES[0].encode()}).items())
+    with pytest.raises(InvalidField, match=next(iter(field))):
+        unpack(SongUpload, b"s-81", value, headers, NOW)
 
 
 def test_many_are_refused_of_an_event_whose_key_is_made_of_several_fields() -> None:
