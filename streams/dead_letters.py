@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from streams.envelope import Headers
 from streams.errors import BadRecord
 
+# Characters of the reason: it may quote a key or a field as long as a record.
+_MESSAGE = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -43,7 +46,7 @@ def dead_letter(origin: Origin, stage: str, error: BadRecord) -> DeadLetter:
         "dl_timestamp": str(origin.timestamp_ms),
         "dl_stage": stage,
         "dl_error": type(error).__name__,
-        "dl_message": str(error),
+        "dl_message": str(error)[:_MESSAGE],
     }
     headers = [*origin.headers, *((name, text.encode()) for name, text in reason.items())]
     return DeadLetter(origin.key, origin.value, headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
 _HOUR_MS = 3_600_000
@@ -33,6 +33,7 @@ class Topic:
         retention_ms: of a deleted topic; None for a compacted one.
         append_time: the broker stamps records, so that their time cannot be set by a producer.
         public: part of the contract with other teams (in the AsyncAPI document).
+        largest: bytes of a record; the broker's own default, stated so that producers' limits can be held to it.
     """
 
     name: str
@@ -44,12 +45,13 @@ class Topic:
     retention_ms: int | None = None
     append_time: bool = False
     public: bool = True
+    largest: int = 1_048_576
 
     def config(self) -> dict[str, str]:
         """The topic's settings on the broker."""
         config = {
             "cleanup.policy": self.cleanup.value,
-            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "max.message.bytes": str(self.largest),
             "message.timestamp.type": "LogAppendTime" if self.append_time else "CreateTime",
         }
         if self.cleanup is Cleanup.DELETE:
@@ -63,8 +65,8 @@ class Topic:
         return config
 
 
-# The broker's own default, stated so that a producer's limit can be held to it.
-MAX_RECORD_BYTES = 1_048_576
+# A dead letter is the record as it was, however large, and headers with the reason.
+MAX_RECORD_BYTES = 2 * 1_048_576
 
 
 def _events(name: str, key: str, plane: Plane, days: int, writers: str, meaning: str, **more: bool) -> Topic:
@@ -96,9 +98,12 @@ PUSH_TARGETS = _events("push-targets", "user_id", Plane.AUDIENCE, 7, "audience r
 CAMPAIGNS = _state(
     "campaigns", "song_id", Plane.SONGS, "songs role", "the merged view of a song: status, counts, prototypes"
 )
-DEAD_LETTERS = _events(
-    "dead-letters", "the original key", Plane.SINGLE, 14, "all roles",
-    "a bad record: original bytes, the reason in the headers",
+DEAD_LETTERS = replace(
+    _events(
+        "dead-letters", "the original key", Plane.SINGLE, 14, "all roles",
+        "a bad record: original bytes, the reason in the headers",
+    ),
+    largest=MAX_RECORD_BYTES,
 )  # fmt: skip
 MATCH_REQUESTS = _events(
     "match-requests", "song_id", Plane.AUDIENCE, 7, "songs role",

@@ -20,7 +20,7 @@ from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.parts import Parts
 from streams.songs.upkeep import Upkeep
-from streams.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, Naming
+from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1
@@ -52,6 +52,7 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
         broker_heartbeat_interval=1.0,
         broker_commit_interval=settings.commit_interval_s,
         consumer_auto_offset_reset="earliest",
+        producer_max_request_size=MAX_RECORD_BYTES,
         # Without it a stream's stop waits for its whole buffer.
         stream_wait_empty=False,
         web_enabled=False,

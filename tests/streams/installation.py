@@ -14,7 +14,7 @@ from streams.envelope import Record
 from streams.events import SongUpload
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
-from streams.topics import Naming, Topic
+from streams.topics import MAX_RECORD_BYTES, Naming, Topic
 
 PATIENCE_S = 60.0
 
@@ -32,7 +32,8 @@ class Installation:
 
     def send_all(self, topic: Topic, records: list[Record], partition: int = -1) -> None:
         # Not our own producer: an idempotent one asks for its number for half a second.
-        sender = Producer(self.kafka.confluent() | {"partitioner": "murmur2_random"})
+        more = {"partitioner": "murmur2_random", "compression.type": "lz4", "message.max.bytes": MAX_RECORD_BYTES}
+        sender = Producer(self.kafka.confluent() | more)
         for each in records:
             sender.produce(
                 self.naming.name(topic),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.clock import Clock, ManualClock, SystemClock
-from streams.envelope import pack
+from streams.envelope import Record, pack
 from streams.events import Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -255,6 +256,17 @@ def publish(here: Installation, space: str, songs: dict[str, list[float]]) -> No
 
 def count(life: Life, change: str) -> float:
     return life.registry.get_sample_value("coldstart_vectors_applied_total", {"change": change}) or 0.0
+
+
+def test_a_bad_record_of_any_size_that_a_topic_takes_is_buried_untouched(here: Installation) -> None:
+    # One fills what the topic allows; the other is larger, and was only small enough as it was compressed.
+    for value in (random.Random(0).randbytes(1_048_300), b"x" * 1_500_000):
+        here.send(LISTENS, Record(b"k" * 100, value, []), 0)
+    life = Life(here)
+    life.until(lambda: here.committed("audience", LISTENS, 0) == 2)
+    life.end()
+    letters = here.read(DEAD_LETTERS)
+    assert sorted(len(letter.value() or b"") for letter in letters) == [1_048_300, 1_500_000]
 
 
 def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_changes(here: Installation) -> None:
