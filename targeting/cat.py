@@ -300,6 +300,11 @@ class Cat:
             )
         )
 
+    def members_of(self, record: bytes) -> U64:
+        """The hashes of the users whom a record names, uint64 (n,)."""
+        stored = _decode(record, self._shares.own.shape[1], self.how)
+        return np.frombuffer(stored.members, _MEMBER)["user"]
+
     def load(self, key: str, record: bytes, rows: Callable[[U64], I64]) -> None:
         """Opens a campaign as :meth:`encode` wrote it.
 

@@ -164,25 +164,29 @@ class Living:
         return int(self.people.audience.vectors(np.zeros(0, np.int64)).shape[1])
 
     def forget(self, users: I64) -> None:
-        """Takes the shares of erased users out, while their vectors are still known."""
+        """Takes the shares of erased users out, with all that they left behind as their vectors changed."""
         if self.cat:
-            self.stale |= dict.fromkeys(self.cat.forget(users))
+            for song_id in self.cat.forget(users):
+                self.cat.recluster(song_id)
+                self.stale[song_id] = None
 
-    def restored(self, space: str | None, left: dict[str, int]) -> None:
+    def restored(self, space: str | None, left: dict[str, int], erased: I64) -> None:
         """Opens the campaigns that are alive from their records, where these are of the space in use.
 
         Args:
             left: pushes that remain, by song id.
+            erased: rows of users who were erased. A record that names one of them, or one who is not even known, may be
+                from before: they are no members any more, and it is written again.
         """
         self.space = space
-        rows = np.arange(len(self.people.users))
+        rows = np.delete(np.arange(len(self.people.users)), erased)
         hashes = self.people.hashes(rows)
         order = np.argsort(hashes)
         ranked = hashes[order]
 
         def rows_of(wanted: U64) -> I64:
             at = np.minimum(np.searchsorted(ranked, wanted), max(len(ranked) - 1, 0))
-            return np.where(ranked[at] == wanted, order[at], -1) if len(ranked) else np.full(len(wanted), -1)
+            return np.where(ranked[at] == wanted, rows[order[at]], -1) if len(ranked) else np.full(len(wanted), -1)
 
         for song_id, pushes in left.items():
             record = self.records.get(song_id)
@@ -192,6 +196,8 @@ class Living:
                     self.cat.remain(song_id, pushes)
                     # Vectors moved on since the record was written.
                     self.cat.recluster(song_id)
+                    if (rows_of(self.cat.members_of(record[1 + record[0] :])) < 0).any():
+                        self.stale[song_id] = None
 
     def apply(self, shift: Shift) -> None:
         """Takes over what a batch did; the users' vectors are the new ones already."""

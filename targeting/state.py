@@ -190,7 +190,8 @@ class State:
             for row, time in zip(self.users.find(ids)[since > 0].tolist(), since[since > 0].tolist(), strict=True):
                 self._note_since(row, time)
         self._note_next_due()
-        self.living.restored(self.songs.space, {each: self.left(self.campaigns[each]) for each in sorted(self.live)})
+        left = {each: self.left(self.campaigns[each]) for each in sorted(self.live)}
+        self.living.restored(self.songs.space, left, np.flatnonzero(self._since > 0))
         self.step += 1
 
     def left(self, each: Campaign) -> int:

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
 from targeting.erasure import Erasures
+from targeting.partition import Partition
+from targeting.slots import hash64
+from targeting.songs import Songs
+from targeting.state import SHAPE
+from targeting.types import Inputs, Listens, Match, OutsideVectors, Preferences
 
 
 def test_the_moment_is_remembered_and_the_name_is_not() -> None:
@@ -43,3 +50,84 @@ def test_it_comes_back_from_its_records_under_its_own_key_alone() -> None:
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="erasure record"):
         Erasures(b"key").load(b"m" * 16, record)
+
+
+# -- what an erased user leaves in the prototypes of a campaign
+
+NOW = 1_700_000_000.0
+WARM = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+USERS = [f"u{number}" for number in range(40)]
+
+
+class Told:
+    """A partition of 40 users with a campaign that they are the audience of, and what it told its changelog."""
+
+    def __init__(self) -> None:
+        self.changelog: list[tuple[bytes, bytes | None]] = []
+        self.state = Partition(0, 1, self._songs())
+        users = [user for user in USERS for _ in range(5)]
+        heard = [f"w{(at + 7 * more) % 50}" for at in range(len(USERS)) for more in range(5)]
+        self.does(listens=Listens(users, heard, np.ones(len(users), np.float32), np.full(len(users), NOW)))
+
+    @staticmethod
+    def _songs() -> Songs:
+        songs = Songs()
+        songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
+        return songs
+
+    def does(self, **inputs: Any) -> None:
+        staged = self.state.stage(Inputs(NOW, **inputs))
+        self.changelog += staged.outputs.changelog
+        self.state.apply(staged)
+
+    def asks(self) -> None:
+        similar = np.linspace(0.9, 0.5, 10).astype(np.float32)
+        self.does(
+            commands=[
+                Match(
+                    "s", 1, "r", "", (), "space", np.full(8, 8**-0.5, np.float32), tuple(f"w{n}" for n in range(10)),
+                    similar, 10_000, NOW, NOW + 1e6,
+                )
+            ]
+        )  # fmt: skip
+
+    def erases(self, user: str) -> None:
+        self.does(preferences=[(user, Preferences(user, erase_requested_at=NOW + 1))])
+
+    def restarts(self) -> None:
+        self.state = Partition(0, 1, self._songs())
+        self.state.restore(iter(self.changelog))
+
+    @property
+    def shape(self) -> bytes:
+        """The last record of the campaign's prototypes."""
+        return dict(self.changelog)[SHAPE + b"s"] or b""
+
+    def names(self, user: str) -> bool:
+        return hash64([user]).tobytes() in self.shape
+
+
+def test_the_record_of_prototypes_forgets_an_erased_user_after_a_restart_too() -> None:
+    told = Told()
+    told.asks()
+    before = {user for user in USERS if told.names(user)}
+    assert "u1" in before
+    told.erases("u1")
+    told.restarts()
+    told.does()
+    assert {user for user in USERS if told.names(user)} == before - {"u1"}
+
+
+def test_what_an_erased_user_leaves_does_not_depend_on_vectors_of_before() -> None:
+    shapes = []
+    for withdrawn in (False, True):
+        told = Told()
+        told.does(vectors=OutsideVectors("space", ["u1"], np.ones((1, 8), np.float32), np.full(1, NOW)))
+        told.asks()
+        if withdrawn:
+            none = np.zeros(0)
+            told.does(vectors=OutsideVectors("space", [], np.zeros((0, 8), np.float32), none, withdrawn=["u1"]))
+        told.erases("u1")
+        told.does()
+        shapes.append(told.shape)
+    assert shapes[0] == shapes[1]
