@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
@@ -56,6 +56,9 @@ _HEARTBEAT_S: Final = 60.0
 
 # A vector costs half of what a listen does, so that as many more make a batch take the same time.
 _VECTORS_FOR_A_LISTEN: Final = 2
+
+# Of the disk's copy: a fraction of a second of restoring.
+_ENTRIES_A_BEAT: Final = 20_000
 
 # Entries of histories: some tens of milliseconds, which is what a request may have to wait meanwhile.
 _PREPARED_AT_ONCE: Final = 200_000
@@ -428,9 +431,16 @@ class Worker:
         state, beside = self._new_partition(partition), Beside()
         start = store.offset if store else 0
         tail = read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, start)
-        entries = chain(store.entries(), store.filling(tail)) if store else tail
+        entries = chain(self._alive(store.entries()), store.filling(tail)) if store else tail
         state.restore(state_records(entries, beside))
         return state, beside
+
+    def _alive(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The same, with a beat of the heart for every so many: a disk may hold minutes of them."""
+        for number, entry in enumerate(entries):
+            if number % _ENTRIES_A_BEAT == 0:
+                self._heartbeat.beat()
+            yield entry
 
     def _open_commands(self) -> None:
         """Commands are read once the listens that were waiting are in, but not put off for ever."""
