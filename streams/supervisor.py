@@ -68,7 +68,11 @@ class RoleProcess:
             with urlopen(f"{self.url}/readyz", timeout=5) as answer:
                 answer.read()
         except HTTPError as error:
-            conditions: dict[str, str] = json.loads(error.read())["conditions"]
+            try:
+                conditions: dict[str, str] = json.loads(error.read())["conditions"]
+            except (ValueError, KeyError, TypeError):
+                # Somebody else's server; the worker ends by itself when it cannot have the port.
+                return {"process": f"another server answers at {self.url}"}
             return {name: reason for name, reason in conditions.items() if reason != "ok"}
         except (URLError, OSError):
             return {"process": "starting"}
