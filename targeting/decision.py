@@ -110,7 +110,7 @@ def choose(
     least = by.least_chance if calibration else 0.0
     eligible = np.flatnonzero(allowed & (scored.scores > 0) & (told / boundaries >= least))
     # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
-    start = max(by.now, math.ceil(match.available_from))
+    start = max(by.now, float(math.ceil(match.available_from)))
     if most <= 0 or not len(eligible) or start >= match.expires_at:
         return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     song_hash, artist = song_and_artist(match)
@@ -211,7 +211,7 @@ def _first(
 
 def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
     """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
-    used, pushes = room.used(users, np.full(len(users), at))
+    used, pushes = room.used(users, np.full(len(users), at, np.float64))
     some = np.flatnonzero(used > 0)
     open_ = np.ones(len(users), np.bool_)
     lots = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)

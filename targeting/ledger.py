@@ -28,6 +28,9 @@ _LATEST = 8
 # Longer than a campaign may live (365 days, streams/settings.py): what is older can meet no request any more.
 KEPT_S = 400 * 86_400.0
 
+# The last second that a row holds: a later push counts as of then.
+_LAST = 2.0**32 - 1
+
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 
@@ -51,7 +54,7 @@ class Added:
         self.users.append(users)
         self.recordings.append(np.full(len(users), recording, np.uint64))
         self.artists.append(np.full(len(users), artist, np.uint64))
-        self.at.append(np.ceil(at).astype(np.uint32))
+        self.at.append(np.minimum(np.ceil(at), _LAST).astype(np.uint32))
         self.marks.append(marks)
         self._told = None
 

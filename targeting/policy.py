@@ -168,7 +168,8 @@ class Consent:
 
     def not_before(self, users: I64, time: float, staged: Mapping[int, Preferences | None]) -> F64:
         """From when on each user may be disturbed, float64 (n,), Unix seconds; infinity: never."""
-        when = np.full(len(users), time)
+        # A whole number of seconds would make whole numbers of all, and "never" is none.
+        when = np.full(len(users), time, np.float64)
         if not self._policy.enabled:
             return when
         default = self._policy.default

@@ -23,18 +23,23 @@ def zone(name: str) -> ZoneInfo:
 def open_at(time: float, timezone: str, spans: tuple[Quiet, ...]) -> float:
     """The first moment from ``time`` on that lies in none of the spans; Unix seconds, infinity where none does.
 
+    A moment that the calendar does not hold (it ends with the year 9999) counts as never, too.
+
     Spans are of the local clock: when clocks go back, an hour that is shown twice is quiet twice, and a span that this
     leaves for a while goes on. A span whose end is skipped ends where the clock skips it.
     """
     here = zone(timezone)
     # Leaving one span can enter the next, and the first again after midnight; more rounds mean that all is quiet.
     for _ in range(2 * len(spans) + 2):
-        local = datetime.fromtimestamp(time, here)
-        minute = local.hour * 60 + local.minute
-        inside = next((span for span in spans if _holds(span, minute)), None)
-        if inside is None:
-            return time
-        time = _next_shown(inside.end, local, time)
+        try:
+            local = datetime.fromtimestamp(time, here)
+            minute = local.hour * 60 + local.minute
+            inside = next((span for span in spans if _holds(span, minute)), None)
+            if inside is None:
+                return time
+            time = _next_shown(inside.end, local, time)
+        except (OverflowError, ValueError):
+            return math.inf
     return math.inf
 
 
