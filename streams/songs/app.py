@@ -12,12 +12,12 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-import faust
 import structlog
 
 from streams.exits import RESTART, leave
 from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
+from streams.songs.committed_consumer import App
 from streams.songs.parts import Parts
 from streams.songs.upkeep import Upkeep
 from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
@@ -36,7 +36,7 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
     ``folder`` is Faust's own: it makes one, in the current folder unless it is told another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    return App(
         f"{naming.prefix}songs",
         datadir=str(folder / f"{naming.prefix}songs"),
         broker=kafka.faust_brokers(),

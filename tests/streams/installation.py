@@ -52,6 +52,14 @@ class Installation:
         finally:
             snapshot.close()
 
+    def end(self, topic: Topic, partition: int) -> int:
+        """Behind the last record, whoever may see it."""
+        reader: Consumer = consumer(self.kafka, f"{self.naming.prefix}ends")
+        try:
+            return int(reader.get_watermark_offsets(TopicPartition(self.naming.name(topic), partition), PATIENCE_S)[1])
+        finally:
+            reader.close()
+
     def committed(self, group: str, topic: Topic, partition: int) -> int:
         """The group's offset; negative when there is none."""
         reader: Consumer = consumer(self.kafka, f"{self.naming.prefix}{group}")

@@ -18,8 +18,10 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams import vectors
 from streams.broker import EmbeddedKafka
+from streams.clients import producer
 from streams.clock import SystemClock
-from streams.envelope import pack
+from streams.demo.events import upload_record
+from streams.envelope import Record, pack
 from streams.events import Campaign, CampaignReport, Counts, LiveModel, MatchRequest, SongUpload, WarmSong
 from streams.publishing import publish
 from streams.settings import Kafka
@@ -33,6 +35,7 @@ from streams.topics import (
     SONGS_LEDGER,
     SONGS_REPORTS,
     WARM_SONGS,
+    Topic,
 )
 from streams.torture.stage import Stage, set_stage
 
@@ -68,7 +71,12 @@ class Role:
 
     def report(self, song_id: str, revision: int = 1, everywhere: bool = True, **more: object) -> None:
         """Every partition's account, one listener each where nothing else is said."""
+        for record in self.reports(song_id, revision, everywhere, **more):
+            self.send(CAMPAIGN_REPORTS, record)
+
+    def reports(self, song_id: str, revision: int = 1, everywhere: bool = True, **more: object) -> list[Record]:
         self._version += 1
+        records = []
         for partition in range(PARTITIONS if everywhere else 1):
             known = {
                 "song_id": song_id, "revision": revision, "partition": partition, "partitions": PARTITIONS,
@@ -77,8 +85,16 @@ class Role:
             }  # fmt: skip
             event = CampaignReport(**known | more)  # type: ignore[arg-type]
             id = f"{song_id}/{partition}/{self._version}"
-            record = pack(event, ce_type=CampaignReport.TYPES[0], id=id, source="test", time=time.time())
-            self._topics.send(CAMPAIGN_REPORTS, record)
+            records.append(pack(event, ce_type=CampaignReport.TYPES[0], id=id, source="test", time=time.time()))
+        return records
+
+    def send(self, topic: Topic, record: Record, partition: int = -1) -> None:
+        self._topics.send(topic, record, partition)
+
+    def behind(self, partition: int) -> int:
+        """Offsets of uploads between what the group has committed and the end."""
+        end = self._topics.end(SONG_UPLOADS, partition)
+        return end - self._topics.committed("songs", SONG_UPLOADS, partition)
 
     def commands(self, song_id: str, partition: int = 0) -> list[tuple[str, MatchRequest]]:
         """Type and content of what one audience partition was told of a song."""
@@ -225,6 +241,53 @@ def test_late_reports_and_a_replayed_upload_revive_nothing(role: Role) -> None:
     assert role.told("stays-ended") == commands == [REQUESTED, PROMOTED]
     statuses = [view.status for view in role.views("stays-ended") if view]
     assert statuses == sorted(statuses), "active after the end"
+
+
+def test_an_upload_of_an_aborted_transaction_is_never_served_and_one_of_a_committed_is(role: Role) -> None:
+    stage, topic = role.stage, role.stage.naming.name(SONG_UPLOADS)
+    sender = producer(stage.kafka, f"{stage.naming.prefix}uploader")
+    sender.init_transactions(60)
+
+    def transaction(*names: str) -> None:
+        sender.begin_transaction()
+        for name in names:
+            record = upload_record(role.song(name), time.time())
+            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers), partition=0)
+        # In the log, where a reader of uncommitted records sees them at once.
+        sender.flush(60)
+
+    transaction("aborted-1", "aborted-2")
+    sender.abort_transaction(60)
+    transaction("committed")
+    sender.commit_transaction(60)
+    role.wait(lambda: role.told("committed") == [REQUESTED], "a committed upload is not served")
+    transaction("aborted-3")
+    sender.abort_transaction(60)
+    # Served after all of these: the marker of an abort ends the log until then.
+    last = upload_record(role.song("after-aborts"), time.time())
+    stage.wait_until(lambda: role.behind(0) <= 3, lambda: f"the group stands {role.behind(0)} behind the last abort")
+    role.send(SONG_UPLOADS, last, 0)
+    role.wait(lambda: role.told("after-aborts") == [REQUESTED], "nothing is served after an abort")
+    role.wait(lambda: role.behind(0) == 0, "not committed past an abort")
+    assert [role.told(f"aborted-{number}") for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_a_report_of_an_aborted_transaction_is_not_counted(role: Role) -> None:
+    stage = role.stage
+    role.requested(role.song("reported"))
+    sender = producer(stage.kafka, f"{stage.naming.prefix}reporter")
+    sender.init_transactions(60)
+    sender.begin_transaction()
+    for record in role.reports("reported", counts=Counts(pushed=9, distinct_listeners=5)):
+        sender.produce(
+            stage.naming.name(CAMPAIGN_REPORTS), key=record.key, value=record.value, headers=list(record.headers)
+        )
+    sender.flush(60)
+    sender.abort_transaction(60)
+    role.report("reported", counts=Counts(pushed=1, distinct_listeners=1))
+    role.wait(lambda: (v := role.view("reported")) is not None and v.counts.pushed == 4, "not merged")
+    assert [view.counts.pushed for view in role.views("reported") if view and view.counts.pushed > 4] == []
+    assert role.warm("reported") == {}
 
 
 def test_new_content_of_a_warm_song_moves_it_and_asks_nobody(role: Role) -> None:
