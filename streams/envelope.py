@@ -181,7 +181,8 @@ def _header(attributes: dict[str, bytes | None], name: str) -> str:
 
 def _timestamp(text: str) -> float:
     try:
-        time = datetime.fromisoformat(text)
+        # RFC 3339 allows t and z, too.
+        time = datetime.fromisoformat(text.upper())
     except ValueError:
         raise InvalidField(f"ce_time: {text!r} is not an RFC 3339 time") from None
     if time.tzinfo is None:

@@ -30,11 +30,18 @@ from streams.topics import (
 )
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, description="opaque UTF-8, 1 to 128 bytes")]
-Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset")]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset; not in a leap second")]
 # As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[float, Meta(gt=0)]
-Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", description="BCP 47, such as pt-BR")]
+Language = Annotated[
+    str,
+    Meta(
+        # x- and i- begin the tags that BCP 47 leaves to private use and to the past.
+        pattern=r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*|[IiXx](-[A-Za-z0-9]{1,8})+)$",
+        description="BCP 47, such as pt-BR",
+    ),
+]
 Territory = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
 VectorBytes = Annotated[
     bytes,

@@ -12,18 +12,29 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
+from streams.bootstrap import canonical
 from streams.errors import SettingsError
+from streams.settings_errors import PREFIX, explain, unknown_variables
 from streams.topics import Naming
 from targeting.budget import AT_ONCE
-
-_PREFIX: Final = "COLDSTART_"
 
 
 def user_cache_dir() -> Path:
@@ -33,6 +44,11 @@ def user_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coldstart"
 
 
+def _upper(value: object) -> object:
+    # As in the clients, case does not matter.
+    return value.strip().upper() if isinstance(value, str) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -40,19 +56,28 @@ class _Section(BaseModel):
 class Kafka(_Section):
     """How to reach the cluster: the same for both client libraries."""
 
-    bootstrap_servers: str = Field("localhost:9092", pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")
-    """host:port, several separated by commas."""
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)] = (
+        "PLAINTEXT"
+    )
+    # After the protocol, which an entry may name.
+    bootstrap_servers: str = "localhost:9092"
+    """host:port, several separated by commas; an IPv6 address in brackets, as [::1]:9092."""
+    sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_ca: FilePath | None = None
-    """PEM file of the authorities to trust; without it, the system's."""
+    ssl_ca: FilePath | DirectoryPath | None = None
+    """PEM file of the authorities to trust, or a folder of them as `openssl rehash` leaves it; else, the system's."""
     ssl_certificate: FilePath | None = None
     """PEM file of the client's own certificate, where the cluster asks for one."""
     ssl_key: FilePath | None = None
     request_timeout_s: float = Field(10.0, gt=0, le=300)
     """How long an administrative question may take before it is an error."""
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers(cls, text: str, others: ValidationInfo) -> str:
+        # Without a protocol that one is wrong, and said.
+        return canonical(text, others.data["security_protocol"]) if "security_protocol" in others.data else text
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -118,7 +143,10 @@ class Kafka(_Section):
 
     def _ssl_context(self) -> ssl.SSLContext:
         try:
-            context = ssl.create_default_context(cafile=self.ssl_ca)
+            folder = self.ssl_ca is not None and self.ssl_ca.is_dir()
+            context = ssl.create_default_context(
+                cafile=None if folder else self.ssl_ca, capath=self.ssl_ca if folder else None
+            )
             if self.ssl_certificate is not None:
                 context.load_cert_chain(self.ssl_certificate, self.ssl_key)
         except (ssl.SSLError, OSError) as error:
@@ -130,7 +158,7 @@ class Kafka(_Section):
 class Topics(_Section):
     """How the topics of this installation are named and divided."""
 
-    prefix: str = Field("coldstart.", pattern=r"^[a-zA-Z0-9._-]*$", max_length=100)
+    prefix: str = Field("coldstart.", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
     """Stands before every topic, group and transactional id: two prefixes are two installations."""
     audience_partitions: int = Field(16, ge=1, le=1024)
     """Into how many parts users are divided. Fixed for the life of a prefix."""
@@ -255,14 +283,14 @@ class Paths(_Section):
 
 
 class Log(_Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
 
 
 class Settings(BaseSettings):
     """Everything that can be configured. Hand out sections, not this."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
     )
 
     kafka: Kafka = Kafka()
@@ -285,12 +313,14 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[st
         SettingsError: a key is unknown or a value is not allowed; the message names all of them.
     """
     file = _read_toml(config) if config is not None else {}
-    _refuse_unknown_sections()
+    unknown = unknown_variables(Settings, os.environ)
+    if unknown:
+        raise SettingsError("\n".join(unknown))
     try:
         environment = EnvSettingsSource(Settings)()
         return Settings(**_merge(file, environment, overrides or {}))
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(each) for each in error.errors())) from None
+        raise SettingsError("\n".join(explain(Settings, each) for each in error.errors())) from None
     except UnreadableSettings as error:
         raise SettingsError(f"environment: {error}") from None
 
@@ -304,17 +334,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"config = {path}: not TOML ({error})") from None
 
 
-def _refuse_unknown_sections() -> None:
-    """pydantic-settings looks only for names it knows, so a misspelt section would be silently without effect."""
-    for name in os.environ:
-        section, separator, _ = name.removeprefix(_PREFIX).partition("__")
-        if name.startswith(_PREFIX) and separator and section.lower() not in Settings.model_fields:
-            raise SettingsError(
-                f"{name} = {os.environ[name]!r}: there is no section {section.lower()!r}; "
-                f"allowed: {', '.join(Settings.model_fields)}"
-            )
-
-
 def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Section by section, the later layer over the earlier."""
     merged: dict[str, Any] = {}
@@ -325,20 +344,3 @@ def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 values = {**below, **values}
             merged[section] = values
     return merged
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One wrong setting: its key, its value, and what is allowed."""
-    keys = [str(part) for part in error["loc"]]
-    key = ".".join(keys)
-    what = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        # About several keys at once; the message names them, and the input would show a password.
-        return f"{key}: {what}"
-    value = "***" if key.endswith(("password", "erasure_key")) else repr(error["input"])
-    if error["type"] == "extra_forbidden":
-        section = Settings.model_fields.get(keys[0])
-        fields = section.annotation.model_fields if section and section.annotation else Settings.model_fields
-        what = f"there is no such key; allowed: {', '.join(fields)}"
-    variable = _PREFIX + "__".join(keys).upper()
-    return f"{key} = {value}: {what} (environment {variable}, or the TOML file)"

@@ -81,6 +81,10 @@ def test_a_bad_header_is_named(header: str, value: bytes | None, error: type[Bad
     assert type(caught.value) is error
 
 
+def test_lower_case_letters_in_a_time_are_rfc_3339_too() -> None:
+    assert listen(ce_time=b"2026-03-01t10:00:00z").time == listen(ce_time=b"2026-03-01T10:00:00Z").time
+
+
 def test_no_headers_at_all() -> None:
     with pytest.raises(InvalidField, match="ce_type"):
         unpack(Listen, GOOD.key, GOOD.value, None, NOW)

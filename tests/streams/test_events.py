@@ -9,7 +9,7 @@ import pytest
 
 from streams import vectors
 from streams.errors import InvalidField
-from streams.events import EVENTS, DenseFeature, Event, MatchRequest, SongUpload, WarmSong
+from streams.events import EVENTS, DenseFeature, Event, Language, MatchRequest, SongUpload, WarmSong
 from streams.topics import TOPICS
 
 UPLOADED, UPDATED, TAKEN_DOWN = SongUpload.TYPES
@@ -74,3 +74,20 @@ def test_numbers_that_the_encoder_cannot_take_are_refused_by_name(number: float)
         upload(features={"audio": DenseFeature("m", [0.0, -number])}).check(UPLOADED)
     with pytest.raises(InvalidField, match=r"tags\.pop"):
         upload(tags={"pop": number}).check(UPLOADED)
+
+
+@pytest.mark.parametrize(
+    ("language", "taken"),
+    [
+        ("en", True), ("pt-BR", True), ("zh-Hant-TW", True), ("de-CH-1996", True), ("sl-rozaj-biske-1994", True),
+        ("en-u-ca-gregory", True), ("x-mine", True), ("X-Mine-2", True), ("i-klingon", True), ("en-x-b", True),
+        ("es-419", True), ("x", False), ("i", False), ("e", False), ("en-", False), ("pt_BR", False),
+        ("en-toolongsubtag", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_language_is_any_tag_of_bcp_47(language: str, taken: bool) -> None:
+    if taken:
+        assert msgspec.convert(language, Language) == language
+    else:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(language, Language)

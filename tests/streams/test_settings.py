@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SettingsError
-from streams.settings import Kafka, load_settings, user_cache_dir
+from streams.settings import Kafka, Settings, load_settings, user_cache_dir
+from streams.settings_errors import secrets
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
-        if name.startswith("COLDSTART_") and "__" in name:
+        if name.upper().startswith("COLDSTART_"):
             monkeypatch.delenv(name)
 
 
@@ -52,9 +53,9 @@ def test_option_stands_over_environment_over_file_key_by_key(toml: Path, monkeyp
         ("COLDSTART_AUDIENCE__HTTP_PORT", "99999", ["audience.http_port", "'99999'", "65535"]),
         ("COLDSTART_LOG__LEVEL", "LOUD", ["log.level", "'LOUD'", "'DEBUG'", "'ERROR'"]),
         ("COLDSTART_TOPICS__PREFIX", "a b", ["topics.prefix", "'a b'", "pattern"]),
-        ("COLDSTART_TOPICS__PREFX", "x", ["topics.prefx", "'x'", "prefix", "audience_partitions"]),
-        ("COLDSTART_TOPIC__PREFIX", "x", ["COLDSTART_TOPIC__PREFIX", "'x'", "topics"]),
-        ("COLDSTART_KAFKA__BOOTSTRAP_SERVERS", "here", ["kafka.bootstrap_servers", "'here'", "pattern"]),
+        ("COLDSTART_TOPICS__PREFX", "x", ["topics.prefx", "did you mean topics.prefix?", "audience_partitions"]),
+        ("COLDSTART_TOPIC__PREFIX", "x", ["COLDSTART_TOPIC__PREFIX", "did you mean COLDSTART_TOPICS__PREFIX?"]),
+        ("COLDSTART_KAFKA__BOOTSTRAP_SERVERS", "a:b", ["kafka.bootstrap_servers", "'a:b'", "host:port"]),
         ("COLDSTART_KAFKA__SECURITY_PROTOCOL", "SASL_SSL", ["kafka", "SASL_SSL", "sasl_username"]),
         ("COLDSTART_KAFKA__SSL_CA", "/no/such/file", ["kafka.ssl_ca", "/no/such/file", "file"]),
         ("COLDSTART_AUDIENCE__WATCHDOG_S", "5", ["audience", "watchdog_s (5.0)", "transaction_timeout_s"]),
@@ -135,3 +136,106 @@ def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache_dir() == tmp_path / "coldstart"
     assert load_settings().paths.broker == tmp_path / "coldstart" / "kafka"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("COLDSTART_KAFKA_BOOTSTRAP_SERVERS", "COLDSTART_KAFKA__BOOTSTRAP_SERVERS"),
+        ("coldstart_kafka_bootstrap_servers", "COLDSTART_KAFKA__BOOTSTRAP_SERVERS"),
+        ("COLDSTART_BOOTSTRAP_SERVERS", "COLDSTART_KAFKA__BOOTSTRAP_SERVERS"),
+        ("COLDSTART_KAFKA__BOOTSTRAP_SERVER", "kafka.bootstrap_servers"),
+        ("COLDSTART_AUDIENCE_HTTP_PORT", "COLDSTART_AUDIENCE__HTTP_PORT"),
+        ("COLDSTART_LOG___LEVEL", "log.level"),
+        ("COLDSTART_PREFIX", "COLDSTART_TOPICS__PREFIX"),
+        ("COLDSTART_X", "sections: kafka, topics"),
+        ("COLDSTART_", "sections: kafka, topics"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused_with_the_name_that_was_meant(
+    written: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(written, "9102")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert meant in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", ["_", "___", "", "-"])
+def test_no_setting_is_missed_for_its_underscores(separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for section, field in Settings.model_fields.items():
+        assert field.annotation is not None
+        for key in field.annotation.model_fields:
+            with monkeypatch.context() as only:
+                only.setenv(f"COLDSTART_{section}{separator}{key}".upper(), "1")
+                with pytest.raises(SettingsError, match=rf"(?i){section}(__|\.){key}\?"):
+                    load_settings()
+
+
+def test_variables_of_others_that_begin_alike_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes announces a service called coldstart to every pod, in these words."""
+    for name, value in {
+        "COLDSTART_SERVICE_HOST": "10.0.0.1",
+        "COLDSTART_SERVICE_PORT": "9092",
+        "COLDSTART_KAFKA_SERVICE_PORT_HTTP": "9092",
+        "COLDSTART_KAFKA_PORT": "tcp://10.0.0.1:9092",
+        "COLDSTART_KAFKA_PORT_9092_TCP": "tcp://10.0.0.1:9092",
+        "COLDSTART_KAFKA_PORT_9092_TCP_PROTO": "tcp",
+        "COLDSTART_KAFKA_PORT_9092_TCP_PORT": "9092",
+        "COLDSTART_KAFKA_PORT_9092_TCP_ADDR": "10.0.0.1",
+        "COLDSTART_DATA": "/data",
+        "COLDSTARTED": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == Settings()
+
+
+def test_case_does_not_matter_where_it_does_not_to_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("coldstart_topics__prefix", "lower.")
+    monkeypatch.setenv("COLDSTART_LOG__LEVEL", "debug")
+    monkeypatch.setenv("COLDSTART_KAFKA__SECURITY_PROTOCOL", "ssl")
+    settings = load_settings()
+    assert (settings.topics.prefix, settings.log.level) == ("lower.", "DEBUG")
+    assert settings.kafka.security_protocol == "SSL"
+
+
+def test_a_folder_of_authorities_is_as_good_as_a_file(tmp_path: Path) -> None:
+    kafka = Kafka(security_protocol="SSL", ssl_ca=tmp_path)
+    assert kafka.confluent()["ssl.ca.location"] == str(tmp_path)
+    assert kafka.faust_credentials() is not None
+
+
+def test_no_secret_is_in_any_message_about_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever is wrong about it or beside it: its place, its type, its name, another key."""
+    file = tmp_path / "c.toml"
+    hidden = secrets(Settings)
+    assert {("kafka", "sasl_password"), ("audience", "erasure_key")} <= set(hidden)
+    for section, key in hidden:
+        for variable, value in {
+            f"COLDSTART_{section}_{key}": "planted",
+            f"COLDSTART_{section}__{key}S": "planted",
+            f"COLDSTART_{section}X__{key}": "planted",
+            f"COLDSTART_{section}": '"planted"',
+            f"COLDSTART_{section.upper()}": "planted",
+            f"COLDSTART_{section}__{key}": '{"planted":1}',
+            f"COLDSTART_{section}__X": "planted",
+        }.items():
+            with monkeypatch.context() as only:
+                only.setenv(variable.upper(), value)
+                try:
+                    found = repr(load_settings())
+                except SettingsError as error:
+                    found = str(error)
+                assert "planted" not in found, (variable, found)
+        for text in (
+            f'[{section}]\n{key} = ["planted"]\n',
+            f'[{section}]\n{key} = {{ a = "planted" }}\n',
+            f'[{section}]\n{key}s = "planted"\n',
+            f'{section} = "planted"\n',
+            f'[{section}]\n{key} = "planted"\nother = 1\n',
+            f'[{section}]\n{key} = "planted" x\n',
+        ):
+            file.write_text(text)
+            with pytest.raises(SettingsError) as caught:
+                load_settings(file)
+            assert "planted" not in str(caught.value), (text, caught.value)
