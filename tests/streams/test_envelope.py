@@ -82,7 +82,7 @@ def test_a_bad_header_is_named(header: str, value: bytes | None, error: type[Bad
 
 
 def test_lower_case_letters_in_a_time_are_rfc_3339_too() -> None:
-    assert listen(ce_time=b"2026-03-01t10:00:00z").time == listen(ce_time=b"2026-03-01T10:00:00Z").time
+    assert listen(ce_time=b"2026-03-01t10:00:00z") == listen()
 
 
 def test_no_headers_at_all() -> None:
