@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.ledger import Added, Ledger
-from targeting.policy import Consent, Policy
+from targeting.policy import Policy
+from targeting.preferences import Consent
 from targeting.slots import I64
 from targeting.types import F64, Preferences
-
-_HOUR = 3600.0
 
 
 class Room:
@@ -66,7 +65,7 @@ class Room:
             for told, when in (self._ledger.artist(artist), self._decided_of(artist)):
                 if len(self._forgotten):
                     told, when = told[~np.isin(told, self._forgotten)], when[~np.isin(told, self._forgotten)]
-                counts += _near(users, at, np.full(len(users), cap.hours * _HOUR), told, when.astype(np.float64))
+                counts += _near(users, at, np.full(len(users), cap.seconds), told, when.astype(np.float64))
             fits &= counts < cap.pushes
         return fits
 

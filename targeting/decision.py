@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from targeting.calibration import Calibration
 from targeting.caps import Room
 from targeting.interest import Interest
-from targeting.policy import Consent, Policy, fairness, held_out
+from targeting.policy import Policy, fairness, held_out
+from targeting.preferences import Consent
 from targeting.relevance import Scored
 from targeting.slots import I64, U64, hash64, mixed
 from targeting.types import F32, F64, Mark, Match, Preferences, Push, Tier, Why

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from targeting.quiet import open_at
-from targeting.slots import I64, grow, hash64, mixed
-from targeting.types import F64, Cap, Match, Preferences, Quiet
+from targeting.slots import I64, hash64, mixed
+from targeting.types import F64, Cap, Match, Preferences
 
 POLICY_VERSION = 2
 """Stands in every push: which rules decided. Grows when a rule changes."""
-
-_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,137 +74,6 @@ def allows(preferences: Preferences, match: Match) -> bool:
         and preferences.muted_artists.isdisjoint(match.artist_ids)
         and (not match.territories or preferences.country in match.territories)
     )
-
-
-class Consent:
-    """The preferences of a partition's users, by column, asked for thousands of users at once."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._known = np.zeros(0, np.bool_)
-        self._opted_in = np.zeros(0, np.bool_)
-        self._explicit = np.zeros(0, np.bool_)
-        self._country = np.zeros(0, np.int16)  # 0: unknown
-        self._code_of: dict[str, int] = {}
-        self._muted: dict[int, frozenset[str]] = {}  # user -> artists
-        self._muting: dict[str, set[int]] = {}  # artist -> users
-        self._cap = np.zeros((0, 2), np.float32)  # pushes, hours; hours 0: the policy's own
-        self._quiet: dict[int, tuple[str, tuple[Quiet, ...]]] = {}  # user -> zone and spans
-        self._has_quiet = np.zeros(0, np.bool_)
-
-    def apply(self, preferences: Mapping[int, Preferences | None]) -> None:
-        """Takes over the full preferences of users, by row; None forgets them."""
-        if not preferences:
-            return
-        for column in (self._known, self._opted_in, self._explicit, self._country, self._cap, self._has_quiet):
-            grow(column, max(preferences) + 1)
-        for user, wish in preferences.items():
-            self._quiet.pop(user, None)
-            self._has_quiet[user] = False
-            self._cap[user] = 0
-            for artist in self._muted.pop(user, frozenset()):
-                self._muting[artist].discard(user)
-            self._known[user] = wish is not None
-            if wish is None:
-                continue
-            self._opted_in[user] = wish.opted_in
-            self._explicit[user] = wish.allow_explicit
-            self._country[user] = 0 if wish.country is None else self._code(wish.country)
-            if wish.cap:
-                self._cap[user] = wish.cap.pushes, wish.cap.hours
-            if wish.quiet:
-                self._quiet[user], self._has_quiet[user] = (wish.timezone, wish.quiet), True
-            if wish.muted_artists:
-                self._muted[user] = wish.muted_artists
-                for artist in wish.muted_artists:
-                    self._muting.setdefault(artist, set()).add(user)
-
-    def allowed(self, match: Match, users: I64, staged: Mapping[int, Preferences | None]) -> NDArray[np.bool_]:
-        """Which users may be pushed a song.
-
-        Args:
-            users: int64 (n,), distinct rows.
-            staged: preferences that are obeyed already but not applied yet.
-        """
-        if not self._policy.enabled:
-            return np.ones(len(users), np.bool_)
-        allowed = np.full(len(users), allows(self._policy.default, match))
-        at = np.flatnonzero(users < len(self._known))
-        at = at[self._known[users[at]]]
-        rows = users[at]
-        may = self._opted_in[rows]
-        if match.explicit:
-            may = may & self._explicit[rows]
-        if match.territories:
-            codes = [self._code_of[each] for each in match.territories if each in self._code_of]
-            may = may & np.isin(self._country[rows], codes)
-        for artist in match.artist_ids:
-            muting = self._muting.get(artist)
-            if muting:
-                may = may & ~np.isin(rows, np.fromiter(muting, np.int64, len(muting)))
-        allowed[at] = may
-        for found, wish in _at(users, staged):
-            allowed[found] = allows(wish or self._policy.default, match)
-        return allowed
-
-    def caps(self, users: I64, staged: Mapping[int, Preferences | None]) -> tuple[F64, F64]:
-        """How many pushes in how many seconds each user takes, float64 (n,) each; infinitely many where uncapped."""
-        pushes, seconds = np.full(len(users), np.inf), np.full(len(users), _HOUR)
-        if not self._policy.enabled:
-            return pushes, seconds
-        default = self._policy.default.cap or self._policy.cap
-        if default:
-            pushes[:], seconds[:] = default.pushes, default.hours * _HOUR
-        at = np.flatnonzero(users < len(self._cap))
-        at = at[self._cap[users[at], 1] > 0]
-        pushes[at], seconds[at] = self._cap[users[at], 0], self._cap[users[at], 1] * _HOUR
-        for found, wish in _at(users, staged):
-            cap = (wish.cap if wish else None) or default
-            pushes[found], seconds[found] = (cap.pushes, cap.hours * _HOUR) if cap else (np.inf, _HOUR)
-        return pushes, seconds
-
-    def not_before(self, users: I64, time: float, staged: Mapping[int, Preferences | None]) -> F64:
-        """From when on each user may be disturbed, float64 (n,), Unix seconds; infinity: never."""
-        # A whole number of seconds would make whole numbers of all, and "never" is none.
-        when = np.full(len(users), time, np.float64)
-        if not self._policy.enabled:
-            return when
-        default = self._policy.default
-        wishes: dict[int, tuple[str, tuple[Quiet, ...]]] = {}
-        if default.quiet:
-            wishes = {at: (default.timezone, default.quiet) for at in np.flatnonzero(~self._knows(users)).tolist()}
-        at = np.flatnonzero(users < len(self._has_quiet))
-        wishes |= {each: self._quiet[int(users[each])] for each in at[self._has_quiet[users[at]]].tolist()}
-        for found, wish in _at(users, staged):
-            wish = wish or default
-            wishes[found] = wish.timezone, wish.quiet
-        # Few zones and habits stand for many users.
-        opens: dict[tuple[str, tuple[Quiet, ...]], float] = {}
-        for each, habit in wishes.items():
-            if habit not in opens:
-                opens[habit] = open_at(time, *habit)
-            when[each] = opens[habit]
-        return when
-
-    def _knows(self, users: I64) -> NDArray[np.bool_]:
-        known = np.zeros(len(users), np.bool_)
-        at = np.flatnonzero(users < len(self._known))
-        known[at] = self._known[users[at]]
-        return known
-
-    def _code(self, country: str) -> int:
-        return self._code_of.setdefault(country, len(self._code_of) + 1)
-
-
-def _at(users: I64, staged: Mapping[int, Preferences | None]) -> list[tuple[int, Preferences | None]]:
-    """Where the users with staged preferences stand among ``users``, distinct rows, and what they prefer."""
-    if not staged or not len(users):
-        return []
-    order = np.argsort(users, kind="stable")
-    rows = np.fromiter(staged, np.int64, len(staged))
-    at = order[np.minimum(np.searchsorted(users[order], rows), len(users) - 1)]
-    there = users[at] == rows
-    return [(int(place), staged[int(row)]) for place, row in zip(at[there], rows[there], strict=True)]
 
 
 def without(users: I64, excluded: Sequence[I64]) -> NDArray[np.bool_]:

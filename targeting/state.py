@@ -35,7 +35,7 @@ from targeting.erasure import Erasures
 from targeting.interest import Interest, Moved
 from targeting.ledger import Entries, Ledger
 from targeting.living import Living, People, Shift
-from targeting.policy import Consent
+from targeting.preferences import Consent
 from targeting.slots import I64, Slots, grow, hash64
 from targeting.songs import Songs
 from targeting.types import Outputs, Preferences

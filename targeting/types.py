@@ -153,6 +153,11 @@ class Cap:
     pushes: int
     hours: float
 
+    @property
+    def seconds(self) -> float:
+        """The span, to the millisecond: what is less than that in a decimal number of hours was never meant."""
+        return round(self.hours * 3_600_000) / 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Quiet:

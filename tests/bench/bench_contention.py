@@ -29,7 +29,8 @@ from targeting.caps import Room
 from targeting.decision import Deciding, choose
 from targeting.interest import Interest
 from targeting.ledger import Added, Ledger
-from targeting.policy import Consent, Policy, fairness
+from targeting.policy import Policy, fairness
+from targeting.preferences import Consent
 from targeting.relevance import Scored
 from targeting.slots import Slots
 from targeting.types import F32, F64, Cap, Match

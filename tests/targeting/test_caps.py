@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targeting.caps import Room
 from targeting.ledger import Added, Ledger
-from targeting.policy import Consent, Policy
+from targeting.policy import Policy
+from targeting.preferences import Consent
 from targeting.types import Cap, Mark, Preferences
 
 NOW = 1_700_000_000.0
@@ -97,6 +100,31 @@ def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> 
     assert [driver.fits(0, NOW + after) for after in (-day, 1 - day, 0, day - 1, day)] == [
         True, False, False, False, True,
     ]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8_760_000), st.integers(-2, 2), st.sampled_from(["applied", "staged", "policy", "artist"]))
+@example(8_192_100, -1, "applied")
+def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, beside: int, whose: str) -> None:
+    cap, span = Cap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
+    policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
+    driver, wish = Driver(policy), Preferences("", cap=cap)
+    if whose == "applied":
+        driver.consent.apply({0: wish})
+    driver.tell(0, NOW)
+    driver.commit()
+    after = max(math.ceil(span) + beside, 0)
+    staged = {0: wish} if whose == "staged" else {}
+    for moment in (NOW + after, NOW - after):
+        fits = bool(driver.room(staged).fits(np.asarray([0]), np.asarray([moment]), 0)[0])
+        assert fits is (after >= span)
+
+
+def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> None:
+    most = 2**53 - 1
+    driver = Driver(Policy())
+    driver.consent.apply({0: Preferences("", cap=Cap(most, 1.0)), 1: Preferences("", cap=Cap(2**24 + 1, 1.0))})
+    assert driver.consent.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
 
 
 def test_decisions_of_the_same_batch_count() -> None:

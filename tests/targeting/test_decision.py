@@ -15,7 +15,8 @@ from targeting.caps import Room
 from targeting.decision import Chosen, Deciding, choose
 from targeting.interest import Interest
 from targeting.ledger import Added, Ledger
-from targeting.policy import Consent, Policy, fairness, held_out
+from targeting.policy import Policy, fairness, held_out
+from targeting.preferences import Consent
 from targeting.relevance import Scored
 from targeting.slots import Slots
 from targeting.types import Cap, Mark, Match, Preferences, Push, Quiet, Tier, Why

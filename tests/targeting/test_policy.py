@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.policy import Consent, Policy, allows, fairness, held_out, without
+from targeting.policy import Policy, allows, fairness, held_out, without
+from targeting.preferences import Consent
 from targeting.slots import hash64, mixed
 from targeting.types import Match, Preferences, Quiet
 
