@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from streams.clock import Clock, SystemClock
 from streams.errors import Refused, Unavailable
-from streams.topics import TOPICS, Naming
+from streams.topics import TIME_SETTINGS, TOPICS, Naming, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,74 @@ def deviations(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> lis
             found.append(
                 Deviation(name, "partitions", str(naming.partitions(topic)), str(len(present[name].partitions)))
             )
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in wanted if name in present]
+    return found + _other_settings(admin, {name: topic for name, topic in wanted.items() if name in present}, timeout)
+
+
+def update_topics(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> list[Deviation]:
+    """Give the topics that exist the settings that are declared; returns what was different.
+
+    Partitions and settings that are not declared stay as they are.
+
+    Raises:
+        Refused: the broker refuses a setting; the message says which topic and why.
+        Unavailable: the broker does not answer.
+    """
+    present = admin.list_topics(timeout=timeout).topics
+    wanted = {name: topic for name, topic in naming.by_name().items() if name in present}
+    changed = _other_settings(admin, wanted, timeout)
+    entries: dict[str, list[ConfigEntry]] = {}
+    for each in changed:
+        entry = ConfigEntry(each.what, each.declared, incremental_operation=AlterConfigOpType.SET)
+        entries.setdefault(each.topic, []).append(entry)
+    resources = [
+        ConfigResource(ResourceType.TOPIC, name, incremental_configs=configs) for name, configs in entries.items()
+    ]
+    futures = admin.incremental_alter_configs(resources, request_timeout=timeout) if resources else {}
+    for resource, future in futures.items():
+        try:
+            future.result(timeout)
+        except KafkaException as error:
+            raise Refused(f"topic {resource.name}: {error.args[0].str()}") from None
+    return changed
+
+
+def check_times(admin: AdminClient, naming: Naming, topics: Sequence[Topic], timeout: float = 10.0) -> None:
+    """Whether the times of these topics' records are the broker's, or what the broker was told to let through.
+
+    Raises:
+        Refused: a topic takes a producer's word; the message names it, the setting, and what mends it.
+        Unavailable: a topic is missing, or the broker does not answer.
+    """
+    found = _other_settings(admin, {naming.name(topic): topic for topic in topics}, timeout, TIME_SETTINGS)
+    if found:
+        raise Refused(
+            f"topic {found[0]}: records would be judged by their producers' clocks; `coldstart topics update` sets it, "
+            f"`coldstart topics check` names every difference"
+        )
+
+
+def _other_settings(
+    admin: AdminClient, topics: Mapping[str, Topic], timeout: float, only: Sequence[str] | None = None
+) -> list[Deviation]:
+    """The settings of existing topics, by full name, that are not as declared.
+
+    Raises:
+        Unavailable: a topic is missing, or the broker does not answer.
+    """
+    found = []
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     for resource, future in admin.describe_configs(resources, request_timeout=timeout).items() if resources else ():
-        actual = future.result(timeout)
-        for key, value in wanted[resource.name].config().items():
-            if actual[key].value != value:
-                found.append(Deviation(resource.name, key, value, str(actual[key].value)))
+        try:
+            actual = future.result(timeout)
+        except (KafkaException, TimeoutError) as error:
+            why = error.args[0].str() if isinstance(error, KafkaException) else f"no answer in {timeout:g} s"
+            raise Unavailable(
+                f"topic {resource.name}: its settings cannot be read ({why}); "
+                "`coldstart topics create` creates a missing one"
+            ) from None
+        for key, value in topics[resource.name].config().items():
+            # A broker older than a setting does not name it.
+            there = actual[key].value if key in actual else None
+            if there != value and (only is None or key in only):
+                found.append(Deviation(resource.name, key, value, str(there)))
     return found

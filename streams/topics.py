@@ -9,6 +9,17 @@ from enum import Enum, StrEnum
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 
+TIMESTAMP_TYPE = "message.timestamp.type"
+
+# What a producer states about time is refused by the broker where it lies ahead of the broker's own clock, and where it
+# is given in seconds, which read as milliseconds are of 1970.
+_STATED_TIMES = {
+    "message.timestamp.after.max.ms": "300000",
+    "message.timestamp.before.max.ms": str(20 * 365 * _DAY_MS),
+}
+TIME_SETTINGS = (TIMESTAMP_TYPE, *_STATED_TIMES)
+"""The settings of a topic that say whose clock its records' times come from."""
+
 
 class Plane(Enum):
     """Which number of partitions a topic has. Topics of one plane are co-partitioned."""
@@ -31,7 +42,8 @@ class Topic:
         name: without the prefix of the installation.
         key: what the record key is.
         retention_ms: of a deleted topic; None for a compacted one.
-        append_time: the broker stamps records, so that their time cannot be set by a producer.
+        append_time: the broker stamps records as it appends them, so that no producer's clock reaches retention, lag or
+            a decision. Otherwise producers state when a record's content was made, within what the broker allows.
         public: part of the contract with other teams (in the AsyncAPI document).
         largest: bytes of a record; the broker's own default, stated so that producers' limits can be held to it.
     """
@@ -43,7 +55,7 @@ class Topic:
     writers: str
     meaning: str
     retention_ms: int | None = None
-    append_time: bool = False
+    append_time: bool = True
     public: bool = True
     largest: int = 1_048_576
 
@@ -52,8 +64,10 @@ class Topic:
         config = {
             "cleanup.policy": self.cleanup.value,
             "max.message.bytes": str(self.largest),
-            "message.timestamp.type": "LogAppendTime" if self.append_time else "CreateTime",
+            TIMESTAMP_TYPE: "LogAppendTime" if self.append_time else "CreateTime",
         }
+        if not self.append_time:
+            config |= _STATED_TIMES
         if self.cleanup is Cleanup.DELETE:
             config["retention.ms"] = str(self.retention_ms)
         else:
@@ -92,7 +106,7 @@ PREFERENCES = _state(
 )  # fmt: skip
 AUDIENCE_VECTORS = _state(
     "audience-vectors", "user_id", Plane.AUDIENCE, "user-model team (optional)",
-    "a listener's representation from outside",
+    "a listener's representation from outside; its timestamp says when it was made", append_time=False,
 )  # fmt: skip
 PUSH_TARGETS = _events("push-targets", "user_id", Plane.AUDIENCE, 7, "audience role", "push this song to this user")
 CAMPAIGNS = _state(
@@ -107,7 +121,7 @@ DEAD_LETTERS = replace(
 )  # fmt: skip
 MATCH_REQUESTS = _events(
     "match-requests", "song_id", Plane.AUDIENCE, 7, "songs role",
-    "a song for this partition, and every later command on it", append_time=True, public=False,
+    "a song for this partition, and every later command on it", public=False,
 )  # fmt: skip
 CAMPAIGN_REPORTS = _events(
     "campaign-reports", "song_id", Plane.SONGS, 1, "audience role",

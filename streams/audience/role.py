@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
-from streams.audience.assignment import explained
+from streams.audience.assignment import TOPIC_OF, explained
 from streams.audience.memory import spare_collections
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
@@ -20,6 +20,7 @@ from streams.exits import RESTART, leave
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
+from streams.provision import check_times
 from streams.settings import Audience, Kafka, Settings
 from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from targeting.config import Config
@@ -49,6 +50,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
     clock = SystemClock()
     naming = settings.topics.naming()
     check_partitions(settings.kafka, naming)
+    check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = AudienceMetrics(registry)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)

@@ -11,7 +11,7 @@ from streams.topics import TOPICS
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Create, list and check the topics: one declared table, and what the broker has.",
+    help="Create, list, check and update the topics: one declared table, and what the broker has.",
 )
 
 
@@ -32,7 +32,7 @@ def list_topics(config: Config = None) -> None:
 
 @app.command()
 def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Create the topics that are missing, each with its settings. Existing ones are left as they are."""
+    """Create the topics that are missing, each with its settings. `coldstart topics update` is for existing ones."""
     from streams.clients import admin
     from streams.provision import create_topics
 
@@ -42,6 +42,20 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
     for name in created:
         typer.echo(f"created {name}")
     typer.echo(f"{len(created)} created, {len(TOPICS) - len(created)} were there")
+
+
+@app.command()
+def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
+    """Give existing topics the declared settings; `coldstart topics check` shows beforehand what would change."""
+    from streams.clients import admin
+    from streams.provision import update_topics
+
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        changed = update_topics(admin(settings.kafka), naming_of(settings))
+    for each in changed:
+        typer.echo(f"{each.topic}: {each.what} was {each.found}, is {each.declared}")
+    typer.echo(f"{len(changed)} settings changed")
 
 
 @app.command()

@@ -9,18 +9,20 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from streams.clients import admin
 from streams.clock import SystemClock
 from streams.exits import RESTART, leave
 from streams.live import LiveView
 from streams.metrics import SongsMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
+from streams.provision import check_times
 from streams.settings import Settings
 from streams.songs.app import add_agents, faust_app
 from streams.songs.kept import Kept
 from streams.songs.outbox import Outbox
 from streams.songs.parts import Parts
 from streams.songs.serving import LiveMatcher
-from streams.topics import SONGS_LEDGER, SONGS_REPORTS
+from streams.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
@@ -36,6 +38,7 @@ def run(settings: Settings) -> None:
     """
     clock = SystemClock()
     naming = settings.topics.naming()
+    check_times(admin(settings.kafka), naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = SongsMetrics(registry)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)

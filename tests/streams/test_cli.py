@@ -50,6 +50,7 @@ WITH_SETTINGS = {
     ("topics", "list"): [],
     ("topics", "create"): [],
     ("topics", "check"): [],
+    ("topics", "update"): [],
     ("kafka", "up"): [],
     ("kafka", "down"): [],
     ("kafka", "status"): [],
@@ -108,7 +109,15 @@ def test_as_a_process_too_without_a_traceback() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [("lag",), ("campaigns",), ("erased", "u-1"), ("digest",), ("topics", "create"), ("topics", "check")],
+    [
+        ("lag",),
+        ("campaigns",),
+        ("erased", "u-1"),
+        ("digest",),
+        ("topics", "create"),
+        ("topics", "check"),
+        ("topics", "update"),
+    ],
     ids=" ".join,
 )
 def test_no_broker_is_said_and_asks_for_another_try(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +155,7 @@ def test_topics_are_created_once_and_then_as_declared(
     assert f"0 created, {len(TOPICS)} were there" in again.output
     after = CliRunner().invoke(app, ["topics", "check", *options])
     assert (after.exit_code, after.output) == (0, f"{len(TOPICS)} topics are as declared\n")
+    assert CliRunner().invoke(app, ["topics", "update", *options]).output == "0 settings changed\n"
 
 
 def test_a_folder_that_is_no_artifact_is_not_published(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.errors import Refused, Unavailable
-from streams.provision import create_topics, deviations
+from streams.provision import check_times, create_topics, deviations, update_topics
 from streams.settings import Kafka
-from streams.topics import LISTENS, MODELS, PREFERENCES, TOPICS, Naming
+from streams.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
 
 PATIENCE_S = 60
 
@@ -52,6 +55,53 @@ def test_what_differs_is_named_with_both_values(client: AdminClient, naming: Nam
         (naming.name(LISTENS), "partitions", "3", "5"),
         (naming.name(PREFERENCES), "cleanup.policy", "compact", "delete"),
     ]
+
+
+def test_topics_from_before_the_broker_stamped_records_are_refused_until_they_are_updated(
+    client: AdminClient, naming: Naming
+) -> None:
+    listens, vectors = naming.name(LISTENS), naming.name(AUDIENCE_VECTORS)
+    former = {"message.timestamp.type": "CreateTime", "cleanup.policy": "delete", "segment.ms": "7000000"}
+    for future in client.create_topics([NewTopic(name, 3, 1, config=former) for name in (listens, vectors)]).values():
+        future.result(PATIENCE_S)
+    with pytest.raises(Unavailable, match=f"{naming.name(PREFERENCES)}.*coldstart topics create"):
+        check_times(client, naming, [PREFERENCES])
+    create_topics(client, naming, 1)
+    check_times(client, naming, [PREFERENCES])
+    with pytest.raises(
+        Refused, match=f"topic {listens}: message.timestamp.type is CreateTime, declared LogAppendTime.*topics update"
+    ):
+        check_times(client, naming, [PREFERENCES, LISTENS])
+    with pytest.raises(Refused, match=f"topic {vectors}: message.timestamp.after.max.ms is 3600000, declared"):
+        check_times(client, naming, [AUDIENCE_VECTORS])
+    wrong = deviations(client, naming)
+    assert update_topics(client, naming) == wrong
+    check_times(client, naming, TOPICS)
+    assert (deviations(client, naming), update_topics(client, naming)) == ([], [])
+    # What is not declared is the operator's.
+    (future,) = client.describe_configs([ConfigResource(ResourceType.TOPIC, listens)]).values()
+    assert future.result(PATIENCE_S)["segment.ms"].value == "7000000"
+
+
+@pytest.mark.parametrize("stamp", [1, 1_700_000_000, int((time.time() + 400) * 1000)], ids=["1970", "seconds", "ahead"])
+def test_a_time_that_a_producer_states_is_the_brokers_own_or_is_refused_by_the_broker(
+    client: AdminClient, naming: Naming, kafka: EmbeddedKafka, stamp: int
+) -> None:
+    create_topics(client, naming, 1)
+    told: list[tuple[KafkaError | None, tuple[int, int]]] = []
+    sender = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    began = time.time()
+    for topic in (SONG_UPLOADS, AUDIENCE_VECTORS):
+        sender.produce(
+            naming.name(topic), b"v", b"k", timestamp=stamp, on_delivery=lambda e, m: told.append((e, m.timestamp()))
+        )
+        assert sender.flush(PATIENCE_S) == 0
+    (accepted, (kind, at)), (refused, _) = told
+    assert (accepted, kind) == (None, TIMESTAMP_LOG_APPEND_TIME)
+    # Both clocks are this machine's; the broker's is rounded down.
+    assert began - 1 < at / 1000 <= time.time()
+    assert refused is not None
+    assert refused.code() == KafkaError.INVALID_TIMESTAMP
 
 
 def test_the_brokers_refusal_names_the_topic(client: AdminClient, naming: Naming) -> None:

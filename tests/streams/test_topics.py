@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.topics import DEAD_LETTERS, MATCH_REQUESTS, MAX_RECORD_BYTES, TOPICS, Cleanup, Naming, Plane, Topic
+from streams.topics import AUDIENCE_VECTORS, DEAD_LETTERS, MAX_RECORD_BYTES, TOPICS, Cleanup, Naming, Plane, Topic
 
 NAMING = Naming("mine.", 8, 3)
 WEEK_MS = 7 * 86_400_000
@@ -46,6 +46,7 @@ def test_users_inputs_and_state_share_their_partitions() -> None:
     assert {"match-requests", "audience-state"} <= together
 
 
-def test_only_commands_are_stamped_by_the_broker() -> None:
-    stamped = {t.name for t in TOPICS if t.config()["message.timestamp.type"] == "LogAppendTime"}
-    assert stamped == {MATCH_REQUESTS.name}
+def test_every_topic_is_stamped_by_the_broker_but_vectors_whose_time_says_when_they_were_made() -> None:
+    own = {t.name: t.config() for t in TOPICS if t.config()["message.timestamp.type"] != "LogAppendTime"}
+    assert own.keys() == {AUDIENCE_VECTORS.name}
+    assert own[AUDIENCE_VECTORS.name]["message.timestamp.after.max.ms"] == "300000"
