@@ -6,7 +6,7 @@ asked. What a partition's state holds is what its changelog says last of the use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,9 @@ from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import ConfigResource, ResourceType
 
+from streams.audience.inputs import headers
 from streams.audience.store import Stores, Unfit
+from streams.audience.withdrawals import erasure_asked, user_of
 from streams.clients import admin
 from streams.clock import Clock
 from streams.errors import Unavailable
@@ -65,6 +67,25 @@ class Trace:
 
 
 @dataclass(slots=True)
+class Request:
+    """A preferences record that asks to forget the user.
+
+    Attributes:
+        place: the record, such as ``coldstart.preferences[3] at 17``.
+        asked_at: what it asks to forget everything from before, Unix seconds.
+        refused: why the record is in dead-letters; None: it is not.
+        key: the record's key where that is another than the user's id: nobody obeys it.
+        obeyed: whether the state remembers an erasure as late as this.
+    """
+
+    place: str
+    asked_at: float
+    refused: str | None = None
+    key: str | None = None
+    obeyed: bool = False
+
+
+@dataclass(slots=True)
 class Traces:
     """Everything that was found.
 
@@ -72,12 +93,14 @@ class Traces:
         partition: the user's.
         erased_at: the latest erasure that the state remembers, Unix seconds; None: none was consumed.
         found: a line a place; a place without anything has one, too.
+        requests: what asks for an erasure, as far as it still stands in preferences or dead-letters.
     """
 
     user_id: str
     partition: int
     erased_at: float | None = None
     found: list[Trace] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
     @property
     def forgotten(self) -> bool:
@@ -112,20 +135,71 @@ def trace(
     """
     traces = Traces(user_id, partition_of(user_id, naming.audience_partitions))
     settings = _settings(kafka, [naming.name(topic) for topic in TOPICS])
+    requests = _Requests(user_id, naming.name(PREFERENCES))
     for topic in TOPICS:
         name = naming.name(topic)
         progress(name)
         partition = traces.partition if topic.plane is Plane.AUDIENCE else None
         snapshot = Snapshot(kafka, [name], clock, partition)
         try:
+            messages = snapshot.read_to_end()
             if topic is AUDIENCE_STATE:
-                traces.erased_at = _of_state(traces, name, snapshot.read_to_end(), key, settings[name])
+                traces.erased_at = _of_state(traces, name, messages, key, settings[name])
+            elif topic in (PREFERENCES, DEAD_LETTERS):
+                noted = requests.noting(topic, messages)
+                traces.found.append(_of_topic(topic, name, noted, user_id, settings[name]))
             else:
-                traces.found.append(_of_topic(topic, name, snapshot.read_to_end(), user_id, settings[name]))
+                traces.found.append(_of_topic(topic, name, messages, user_id, settings[name]))
         finally:
             snapshot.close()
     traces.found += _of_disk(stores, state / str(traces.partition), traces.partition, user_id)
+    traces.requests = requests.found()
+    for each in traces.requests:
+        each.obeyed = each.key is None and traces.erased_at is not None and each.asked_at <= traces.erased_at
     return traces
+
+
+class _Requests:
+    """The records that ask to forget a user, picked out of the topics that may hold them as these are read."""
+
+    def __init__(self, user_id: str, preferences: str) -> None:
+        self._user_id = user_id
+        self._preferences = preferences
+        self._by_place: dict[str, Request] = {}
+
+    def found(self) -> list[Request]:
+        return list(self._by_place.values())
+
+    def noting(self, topic: Topic, messages: Iterable[Message]) -> Iterator[Message]:
+        """The same messages, each looked at."""
+        for message in messages:
+            self._look(topic, message)
+            yield message
+
+    def _look(self, topic: Topic, message: Message) -> None:
+        said = {name: (value or b"").decode("utf-8", "replace") for name, value in headers(message)}
+        buried = topic is DEAD_LETTERS
+        if buried and said.get("dl_topic") != self._preferences:
+            return
+        value, user = message.value() or b"", user_of(message.key())
+        if user != self._user_id and b'"%s"' % self._user_id.encode() not in value:
+            return
+        partition, offset = message.partition(), message.offset()
+        appended_at = message.timestamp()[1] / 1000
+        if buried:
+            partition, offset = int(said["dl_partition"]), int(said["dl_offset"])
+            appended_at = int(said["dl_timestamp"]) / 1000
+        place = f"{self._preferences}[{partition}] at {offset}"
+        known = self._by_place.get(place)
+        if known is None:
+            asked_at = erasure_asked(value, appended_at)
+            if asked_at is None:
+                return
+            known = self._by_place[place] = Request(place, asked_at)
+            if user != self._user_id:
+                known.key = (message.key() or b"").decode("utf-8", "backslashreplace")
+        if buried:
+            known.refused = said.get("dl_message", "")
 
 
 def _of_topic(topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]) -> Trace:

@@ -193,7 +193,11 @@ class Cap(Struct, frozen=True):
 
 
 class UserPreferences(Event, frozen=True, kw_only=True):
-    """What a user allows: the full state, never a patch."""
+    """What a user allows: the full state, never a patch.
+
+    A record that is refused stops the pushes to its key's user, until a record that can be read, or a deletion, comes;
+    an erasure that it asks for is done all the same.
+    """
 
     TYPES = ("coldstart.preferences.v1",)
     TOPIC = PREFERENCES
@@ -211,7 +215,13 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     muted_artists: Annotated[list[Id], Meta(max_length=10_000)] = []
     allow_explicit: bool = True
     cap: Cap | None = None
-    erase_requested_at: Annotated[Time | None, Meta(description="forget everything from before this")] = None
+    erase_requested_at: Annotated[
+        Time | None,
+        Meta(
+            description="forget everything from before this. In a record that is refused anything but null, false, 0 "
+            "or empty asks for it, and what is no time, or one too far ahead, means the record's own time"
+        ),
+    ] = None
 
     def check(self, _: str) -> None:
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streams import vectors
 from streams.audience.repeats import Repeats, Seen
+from streams.audience.withdrawals import user_of, withheld
 from streams.dead_letters import DeadLetter, Origin, dead_letter
 from streams.envelope import MAX_AHEAD_SECONDS, Headers, Many, Received, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
@@ -138,13 +139,20 @@ class Decoder:
             return []
         full = [message for message in messages if message.value() is not None]
         found = self._many("audience.preferences", UserPreferences, full)
-        said = {full[at].offset(): _preferences(event) for at, event in zip(found.at, found.events, strict=True)}
+        said: dict[int | None, Preferences | None] = {
+            full[at].offset(): _preferences(event) for at, event in zip(found.at, found.events, strict=True)
+        }
+        for at, _ in found.bad:
+            refused = full[at]
+            appended_at = refused.timestamp()[1] / 1000
+            said[refused.offset()] = withheld(refused.key(), refused.value() or b"", appended_at)
         out: list[tuple[str, Preferences | None]] = []
         for message in messages:
-            if message.value() is None:
-                out.append(((message.key() or b"").decode("utf-8", "replace"), None))
-            elif (preferences := said.get(message.offset())) is not None:
+            preferences = said.get(message.offset())
+            if preferences is not None:
                 out.append((preferences.user_id, preferences))
+            elif message.value() is None and (user := user_of(message.key())) is not None:
+                out.append((user, None))
         return out
 
     def _commands(self, messages: list[Message]) -> list[Command]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,11 +15,17 @@ from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
 
+if TYPE_CHECKING:
+    from streams.erasure import Request
+
 
 def erased(
     user_id: Annotated[str, typer.Argument(help="Whose traces are looked for: the id as it stands in the events.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object: user_id, partition, forgotten, erased_at, found (by place).")
+        bool,
+        typer.Option(
+            "--json", help="A JSON object: user_id, partition, forgotten, erased_at, found (by place), requests."
+        ),
     ] = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
@@ -30,7 +36,8 @@ def erased(
     nothing of them but a keyed hash of the id with the time, so that inputs from before bring nobody back. What stands
     in retained topics waits for their retention: the table says how many records, and from when on they are gone. Kafka
     deletes whole segments, so a record may outlive that date by segment.ms. What other teams own, they must delete: the
-    table says who. The search reads the user's partition of each topic whole, which takes its time on large ones.
+    table says who. A request in a record that was refused is obeyed all the same, and named with the reason. The search
+    reads the user's partition of each topic whole, which takes its time on large ones.
 
     Exit code 0: the state holds nothing. 1: it does; the table says what.
 
@@ -69,12 +76,24 @@ def erased(
         typer.echo("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
     else:
         typer.echo(f"erased at {_day(traces.erased_at)}")
+    for request in traces.requests:
+        typer.echo(_told(request))
     if traces.forgotten:
         typer.echo("the state holds nothing of this user")
         return
     held = [f"{each.place} ({each.words})" for each in traces.found if each.state]
     typer.echo(f"the state still holds: {'; '.join(held)}")
     raise typer.Exit(1)
+
+
+def _told(request: Request) -> str:
+    """What became of a request, in words."""
+    what = f"the request of {_day(request.asked_at)} at {request.place}"
+    if request.refused is not None:
+        what += f", in dead-letters for {request.refused!r},"
+    if request.key is not None:
+        return f"{what} has the key {request.key!r}, and is not obeyed: send it again with the user's id as the key"
+    return f"{what} {'was obeyed' if request.obeyed else 'still waits: no worker has consumed it'}"
 
 
 def _day(seconds: float | None) -> str:

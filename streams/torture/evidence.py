@@ -5,11 +5,12 @@ Read with the declarations of events and topics alone: what is found here, a str
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -176,6 +177,8 @@ class _Reader:
         decoder, found = msgspec.json.Decoder(cls), []
         for message in self._of(topic):
             if self._is_dead(message):
+                if topic is PREFERENCES:
+                    found.append(cast("Said[E]", _withheld(message)))
                 continue
             headers, value = dict(_headers(message)), message.value()
             try:
@@ -196,6 +199,32 @@ class _Reader:
                 )
             )
         return found
+
+
+def _withheld(message: Message) -> Said[UserPreferences]:
+    """What a refused record of preferences comes to by the contract: no pushes, and the erasure that it asks for."""
+    own = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+    event = UserPreferences(
+        user_id=(message.key() or b"").decode("utf-8", "replace"), opted_in=False, updated_at=own,
+        erase_requested_at=_asked(message.value() or b"", own),
+    )  # fmt: skip
+    return Said(message.partition() or 0, message.offset() or 0, event.user_id, "", own.timestamp(), event)
+
+
+def _asked(value: bytes, own: datetime) -> datetime | None:
+    """Of what is no JSON at all nothing is known here; whoever obeys more than is known breaks no promise."""
+    try:
+        whole = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    said = whole.get("erase_requested_at") if isinstance(whole, dict) else None
+    if not said:
+        return None
+    try:
+        asked = datetime.fromisoformat(said)
+    except (TypeError, ValueError):
+        return own
+    return asked if asked.tzinfo and asked <= own + timedelta(minutes=5) else own
 
 
 def _headers(message: Message) -> Iterator[tuple[str, bytes | None]]:

@@ -89,9 +89,9 @@ class Scene:
         )
         self.here.send(LISTENS, pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="test", time=time))
 
-    def ask(self) -> None:
+    def ask(self, timezone: str = "UTC") -> None:
         now = datetime.now(UTC)
-        event = UserPreferences(user_id=USER, opted_in=True, updated_at=now, erase_requested_at=now)
+        event = UserPreferences(user_id=USER, opted_in=True, updated_at=now, erase_requested_at=now, timezone=timezone)
         self.here.send(
             PREFERENCES, pack(event, ce_type=UserPreferences.TYPES[0], id="p", source="test", time=now.timestamp())
         )
@@ -179,6 +179,31 @@ def test_an_erasure_is_proved_once_it_was_consumed(scene: Scene) -> None:
     assert told["forgotten"] is True
     assert told["partition"] == partition_of(USER, 2)
     assert {"place", "records", "gone_from", "gone_by", "state", "words"} == told["found"][0].keys()
+
+
+def test_a_request_in_a_record_that_is_refused_is_obeyed_and_named(scene: Scene) -> None:
+    scene.listen(CLOCK.now() - 60)
+    scene.ask(timezone="US/Pacific-New")
+    at = f"{scene.here.naming.name(PREFERENCES)}[{partition_of(USER, 2)}] at "
+    assert f"at {at}0 still waits" in scene.run()[1]
+    stray = scene.here.naming.name(PREFERENCES).encode()
+    letter = [("dl_topic", stray), ("dl_partition", b"1"), ("dl_offset", b"7"), ("dl_timestamp", b"5000"),
+              ("dl_message", b"key: b'x' is not user_id")]  # fmt: skip
+    value = b'{"user_id":"%s","erase_requested_at":"2027-01-01T00:00:00Z"}' % USER.encode()
+    scene.here.send(DEAD_LETTERS, Record(b"x", value, letter))
+
+    scene.work(scene.consumed(PREFERENCES, 1))
+    traces = scene.traces()
+    obeyed, other = sorted(traces.requests, key=lambda each: each.key or "")
+    assert (obeyed.place, obeyed.asked_at, obeyed.obeyed) == (f"{at}0", traces.erased_at, True)
+    assert obeyed.refused == "timezone: 'US/Pacific-New' is no IANA time zone"
+    assert (other.key, other.obeyed) == ("x", False)
+    code, said = scene.run()
+    assert code == 0
+    assert f"at {at}0, in dead-letters for \"timezone: 'US/Pacific-New' is no IANA time zone\", was obeyed" in said
+    assert "has the key 'x', and is not obeyed: send it again" in said
+    (dead,) = (each for each in traces.found if each.place == scene.here.naming.name(DEAD_LETTERS))
+    assert dead.records == 2
 
 
 def test_who_comes_back_is_known_again(scene: Scene) -> None:

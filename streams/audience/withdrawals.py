@@ -1,0 +1,80 @@
+"""What is obeyed of a preferences record that is refused?
+
+Preferences are the full state, and their topic is compacted: a refused record takes the place of the one before it, so
+that what its user allowed is not known any more. Such a user is not pushed until a record that can be read comes, or a
+deletion; and an erasure that the record asks for is done. Everything rests on the record alone, so that it is the same
+at every start.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from streams.envelope import MAX_AHEAD_SECONDS
+from targeting.types import Preferences
+
+# Of a value that is no JSON as a whole. Where the name stands in a text, a backslash stands before its quotes.
+_ASKED: Final = re.compile(rb'(?<!\\)"erase_requested_at"\s*:\s*("(?:[^"\\]|\\.)*"?|[^\s,}\]"]+)')
+
+
+def user_of(key: bytes | None) -> str | None:
+    """The user that a record is of, by its key alone; None for a key that is nobody's id."""
+    if not key or len(key) > 128:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def withheld(key: bytes | None, value: bytes, appended_at: float) -> Preferences | None:
+    """What a refused record comes to: no pushes, and the erasure that it asks for.
+
+    Args:
+        appended_at: the record's own time, Unix seconds.
+
+    Returns:
+        None where the key names no user.
+    """
+    user = user_of(key)
+    if user is None:
+        return None
+    return Preferences(user, opted_in=False, erase_requested_at=erasure_asked(value, appended_at))
+
+
+def erasure_asked(value: bytes, appended_at: float) -> float | None:
+    """When a refused record asks to forget its user, Unix seconds; None: it does not.
+
+    Anything but null, false, 0 or nothing in ``erase_requested_at`` asks. What is no time, or one too far ahead of the
+    record's own, means the record's own.
+    """
+    said = _said(value)
+    if not said:
+        return None
+    try:
+        # Numbers, and texts without an offset, are no times by the contract.
+        time = msgspec.convert(said, datetime)
+        asked = time.timestamp() if time.tzinfo else appended_at
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return appended_at
+    return max(asked, 0.0) if asked <= appended_at + MAX_AHEAD_SECONDS else appended_at
+
+
+def _said(value: bytes) -> Any:
+    """What stands in ``erase_requested_at``, as far as it can be read."""
+    try:
+        whole = msgspec.json.decode(value)
+        return whole.get("erase_requested_at") if isinstance(whole, dict) else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = [match[1] for match in _ASKED.finditer(value)]
+    if not found:
+        return None
+    # As in JSON, the last one says it.
+    try:
+        return msgspec.json.decode(found[-1])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "no time"

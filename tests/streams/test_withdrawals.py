@@ -1,0 +1,208 @@
+"""A withdrawal never falls with the record that carries it: opt-outs and erasures in records that are refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.audience.inputs import Decoded, Decoder, Records
+from streams.audience.repeats import Repeats
+from streams.audience.withdrawals import erasure_asked, user_of, withheld
+from streams.envelope import Headers, pack
+from streams.events import UserPreferences
+from targeting.partition import Partition
+from targeting.songs import Songs
+from targeting.types import Inputs, Listens, Match, Preferences
+
+NOW = 1_800_000_000.0
+ASKED = NOW - 50
+USERS = ("anna", "ben")
+SAID = {
+    "user_id": "anna", "opted_in": False, "updated_at": "2027-01-15T07:00:00Z", "timezone": "Europe/Lisbon",
+    "quiet_hours": [{"from": "22:00", "to": "08:00"}], "country": "PT", "muted_artists": ["a-9"],
+    "allow_explicit": False, "cap": {"pushes": 2, "hours": 24},
+    "erase_requested_at": datetime.fromtimestamp(ASKED, UTC).isoformat(),
+}  # fmt: skip
+HEADERS = pack(
+    UserPreferences(user_id="anna", opted_in=True, updated_at=datetime.now(UTC)),
+    ce_type=UserPreferences.TYPES[0], id="1", source="test", time=NOW,
+).headers  # fmt: skip
+
+
+def said(without: str = "", **changes: object) -> bytes:
+    return json.dumps({name: value for name, value in (SAID | changes).items() if name != without}).encode()
+
+
+def record(
+    value: bytes | None, headers: Headers = HEADERS, offset: int = 0, key: bytes = b"anna", at: float = NOW
+) -> Message:
+    return Message(
+        topic="preferences", partition=0, offset=offset, key=key, value=value, headers=list(headers),
+        timestamp=(2, int(at * 1000)),
+    )  # fmt: skip
+
+
+def decoded(*records: Message, answered: bool = False) -> Decoded:
+    return Decoder(NOW, lambda _: answered).decode(Records(preferences=list(records)), None, Repeats(0))
+
+
+class Driver:
+    """A partition in which anna and ben like the same song."""
+
+    def __init__(self) -> None:
+        songs = Songs()
+        songs.set_vectors("space", ["w"], np.eye(1, 4, dtype=np.float32))
+        self.partition = Partition(0, 1, songs)
+        self.does(listens=Listens(USERS, ["w", "w"], np.ones(2, np.float32), np.full(2, NOW - 100)))
+
+    def does(self, **inputs: Any) -> list[str]:
+        staged = self.partition.stage(Inputs(NOW, **inputs))
+        self.partition.apply(staged)
+        return sorted(push.user_id for push in staged.outputs.pushes)
+
+    def obeys(self, *records: Message) -> None:
+        self.does(preferences=decoded(*records).inputs.preferences)
+
+    def pushes(self) -> list[str]:
+        """Who gets a song that both would like."""
+        one = np.ones(1, np.float32)
+        return self.does(
+            commands=[
+                Match("s", 1, "s", "", (), "space", np.eye(1, 4, dtype=np.float32)[0], ("w",), one, 9, NOW, NOW + 9)
+            ]
+        )
+
+    def listens_again(self) -> None:
+        self.does(listens=Listens(USERS[:1], ["w"], np.ones(1, np.float32), np.full(1, NOW)))
+
+
+REFUSED = {
+    "a zone that is none": said(timezone="Etc/Unknown"),
+    "an empty zone": said(timezone=""),
+    "a zone that is gone from tzdb": said(timezone="US/Pacific-New"),
+    "a country that is none": said(country="UK2"),
+    "a cap of text": said(cap="two a day"),
+    "no updated_at": said(without="updated_at"),
+    "an opt-out in words": said(opted_in="no"),
+    "no opt-out": said(without="opted_in"),
+    "another user": said(user_id="carla"),
+    "no user": said(without="user_id"),
+    "half of it": said()[: said().index(b'"erase')],
+    "no JSON": b"\x00\xff",
+    "another JSON": b"[1]",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_a_user_whose_preferences_are_refused_is_not_pushed_and_the_other_is(value: bytes) -> None:
+    driver, refused = Driver(), record(value)
+    assert len(decoded(refused).bad) == 1
+    assert decoded(refused, answered=True).bad == []
+    driver.obeys(refused)
+    driver.listens_again()
+    assert driver.pushes() == ["ben"]
+
+
+def test_pushes_go_on_with_the_next_record_that_can_be_read_or_with_a_deletion() -> None:
+    good = said(without="erase_requested_at", opted_in=True, quiet_hours=[], allow_explicit=True)
+    for after in (record(good, offset=1), record(None, offset=1)):
+        for together in (True, False):
+            driver, refused = Driver(), record(b"no JSON")
+            for batch in [[refused, after]] if together else [[refused], [after]]:
+                driver.obeys(*batch)
+            assert driver.pushes() == ["anna", "ben"]
+
+
+def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_them_is_done() -> None:
+    driver = Driver()
+    later = said(without="erase_requested_at", opted_in=True)
+    driver.obeys(record(said(timezone="Etc/Unknown")), record(later, offset=1), record(b"{", offset=2))
+    assert decoded(record(later), record(b"{", offset=1)).inputs.preferences[1] == (
+        "anna",
+        Preferences("anna", opted_in=False),
+    )
+    driver.obeys(record(later, offset=3))
+    assert driver.pushes() == ["ben"]  # erased: nothing is known that speaks for a push
+    driver.listens_again()
+    assert driver.partition.stage(Inputs(NOW)).markers == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (said(timezone=""), ASKED),
+        (said(without="erase_requested_at"), None),
+        (said(erase_requested_at=None), None),
+        (said(erase_requested_at=False), None),
+        (said(erase_requested_at=""), None),
+        (said(erase_requested_at=True), NOW),
+        (said(erase_requested_at="yesterday"), NOW),
+        (said(erase_requested_at=1_800_000_000), NOW),
+        (said(erase_requested_at="2027-01-15T07:00:00"), NOW),
+        (said(erase_requested_at="2122-01-01T00:00:00Z"), NOW),
+        (said(erase_requested_at="0001-01-01T00:00:00+14:00"), 0.0),
+        (said()[:-1], ASKED),
+        (said() + b"}", ASKED),
+        (said()[:-5], NOW),
+        (said(without="erase_requested_at")[:-1] + b', "erase_requested_at" : "2027-01-15T07:59:10Z", \xff', ASKED),
+        (said(erase_requested_at=None)[:-1], None),
+        (json.dumps({"note": said().decode()}).encode()[:-1], None),
+        (b'[{"erase_requested_at": "2027-01-15T07:59:10Z"}]', None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_an_erasure_is_read_as_far_as_it_can_be(value: bytes, expected: float | None) -> None:
+    assert erasure_asked(value, NOW) == expected
+
+
+def test_a_key_that_is_nobodys_id_withholds_nobody() -> None:
+    for key in (None, b"", b"\xff", b"x" * 129):
+        assert user_of(key) is None
+        assert withheld(key, said(), NOW) is None
+    for value in (said(), None):
+        assert decoded(record(value, key=b"\xff")).inputs.preferences == []
+
+
+def test_an_erasure_in_a_refused_record_is_done_once_though_it_is_read_at_every_start() -> None:
+    driver, refused = Driver(), record(said(timezone="US/Pacific-New", erase_requested_at="soon"), at=ASKED)
+    driver.obeys(refused)
+    driver.listens_again()
+    staged = driver.partition.stage(Inputs(NOW, preferences=decoded(refused, answered=True).inputs.preferences))
+    assert staged.markers == {}
+    assert len(staged.erased) == 0
+
+
+garbage: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "", "Etc/Unknown", "US/Pacific-New", "UK2", -1, 2**70, 1e308, True, [], {}, [{}], [None], {"pushes": -1}]
+) | st.recursive(
+    st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
+others = st.dictionaries(st.sampled_from(sorted(set(SAID) - {"opted_in", "erase_requested_at"})), garbage, max_size=4)
+headers = st.lists(st.sampled_from([*HEADERS, ("ce_type", b"x"), ("ce_time", None), ("ce_time", b"\xff")]), max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(others, st.just(HEADERS) | headers, st.booleans(), st.integers(0, 400) | st.none())
+def test_no_push_follows_an_opt_out_or_an_erasure_whatever_the_rest_of_the_record_is(
+    changes: dict[str, Any], sent: Headers, erases: bool, cut: int | None
+) -> None:
+    withdrawal = {"opted_in": True} if erases else {"opted_in": False, "erase_requested_at": None}
+    value = msgspec.json.encode(
+        withdrawal | {"erase_requested_at": SAID["erase_requested_at"]} if erases else withdrawal
+    )
+    value = value[:-1] + b"," + msgspec.json.encode({"user_id": "anna"} | changes)[1:]
+    driver = Driver()
+    driver.obeys(record(value if cut is None else value[:cut], sent))
+    assert driver.pushes() == ["ben"]
+    if erases and cut is None:
+        assert driver.partition.users == 2
+        assert len(driver.partition._state.erasures) == 1
