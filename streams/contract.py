@@ -12,6 +12,7 @@ import msgspec
 
 from streams import vectors
 from streams.events import EVENTS, Event
+from streams.record_size import MAX_VALUE_BYTES
 from streams.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
 
 # What this system publishes; it consumes every other public topic.
@@ -35,7 +36,8 @@ def asyncapi() -> dict[str, Any]:
             "version": "1.0.0",
             "description": "Songs nobody has heard come in, the listeners who will love them come out. Every topic "
             "name is preceded by the installation's prefix. A record that breaks this contract is "
-            "answered on dead-letters, with its bytes untouched and the reason in its headers.",
+            "answered on dead-letters, with its bytes untouched and the reason in its headers. A value has at most "
+            f"{MAX_VALUE_BYTES:,} bytes uncompressed, whatever its compression.",
         },
         "defaultContentType": "application/json",
         "channels": {topic.name: _channel(topic, [n for n, t in carried.items() if t is topic]) for topic in public},
@@ -101,7 +103,7 @@ _HEADER_SCHEMAS: dict[str, Any] = {
         "description": "CloudEvents 1.0, binary content mode",
         "required": ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time"],
         "properties": {
-            "ce_id": _text("idempotency key: the same id is the same event"),
+            "ce_id": _text("idempotency key: the same id from the same source is the same event"),
             "ce_source": _text("who sent it"),
             "ce_type": _text("coldstart.<event>.v1"),
             "ce_specversion": _text("version of CloudEvents", const="1.0"),
@@ -112,7 +114,8 @@ _HEADER_SCHEMAS: dict[str, Any] = {
     },
     "DeadLetterHeaders": {
         "type": "object",
-        "description": "the original headers, and why the record was refused",
+        "description": "the original headers, and why the record was refused; of a record too large for this topic, "
+        "its first bytes and what it was",
         "required": ["dl_topic", "dl_partition", "dl_offset", "dl_timestamp", "dl_stage", "dl_error", "dl_message"],
         "properties": {
             "dl_topic": _text("where the record was found"),
@@ -122,6 +125,11 @@ _HEADER_SCHEMAS: dict[str, Any] = {
             "dl_stage": _text("the step that refused it"),
             "dl_error": _text("the class of the error"),
             "dl_message": _text("the field, what is wrong with it, and what is allowed"),
+            "dl_key_size": _text("only where the record is cut: bytes of its key"),
+            "dl_key_sha256": _text("only where the record is cut: SHA-256 of its key, hexadecimal"),
+            "dl_value_size": _text("only where the record is cut: bytes of its value, uncompressed"),
+            "dl_value_sha256": _text("only where the record is cut: SHA-256 of its value, hexadecimal"),
+            "dl_headers": _text("only where the record is cut: how many headers it had"),
         },
     },
 }

@@ -1,14 +1,24 @@
-"""Where a bad record goes: to ``dead-letters``, with its bytes untouched and the reason in the headers."""
+"""Where a bad record goes: to ``dead-letters``, with its bytes untouched and the reason in the headers.
+
+A record may be larger than any topic takes: limits count compressed bytes. Of such a one the letter holds as much as
+fits, and the size and SHA-256 of what it was.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import accumulate
 
 from streams.envelope import Headers
 from streams.errors import BadRecord
+from streams.record_size import headers_size, record_size
+from streams.topics import DEAD_LETTERS
 
 # Characters of the reason: it may quote a key or a field as long as a record.
 _MESSAGE = 2000
+# Of a letter that must be cut: key and headers get this at most each, and the value the rest.
+_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +44,46 @@ class DeadLetter:
 
 
 def dead_letter(origin: Origin, stage: str, error: BadRecord) -> DeadLetter:
-    """The dead letter of a record.
+    """The dead letter of a record, never larger than its topic takes.
 
     Args:
         stage: the step that refused it, such as ``songs.validate``.
     """
-    reason = {
-        "dl_topic": origin.topic,
-        "dl_partition": str(origin.partition),
-        "dl_offset": str(origin.offset),
-        "dl_timestamp": str(origin.timestamp_ms),
-        "dl_stage": stage,
-        "dl_error": type(error).__name__,
-        "dl_message": str(error)[:_MESSAGE],
+    reason = _headers(
+        {
+            "dl_topic": origin.topic,
+            "dl_partition": str(origin.partition),
+            "dl_offset": str(origin.offset),
+            "dl_timestamp": str(origin.timestamp_ms),
+            "dl_stage": stage,
+            "dl_error": type(error).__name__,
+            "dl_message": str(error)[:_MESSAGE],
+        }
+    )
+    headers = [*origin.headers, *reason]
+    if record_size(origin.key, origin.value, headers) <= DEAD_LETTERS.largest:
+        return DeadLetter(origin.key, origin.value, headers)
+    return _cut(origin, reason)
+
+
+def _cut(origin: Origin, reason: Headers) -> DeadLetter:
+    """The first bytes of each part of a record, and what it was."""
+    said = {
+        "dl_key_size": str(len(origin.key or b"")),
+        "dl_key_sha256": sha256(origin.key or b"").hexdigest(),
+        "dl_value_size": str(len(origin.value or b"")),
+        "dl_value_sha256": sha256(origin.value or b"").hexdigest(),
+        "dl_headers": str(len(origin.headers)),
     }
-    headers = [*origin.headers, *((name, text.encode()) for name, text in reason.items())]
-    return DeadLetter(origin.key, origin.value, headers)
+    reason = [*reason, *_headers(said)]
+    room = DEAD_LETTERS.largest - record_size(None, None, reason)
+    share = int(room * _SHARE)
+    key = origin.key and origin.key[:share]
+    ends = accumulate(headers_size([header]) for header in origin.headers)
+    headers = list(origin.headers[: sum(end <= share for end in ends)])
+    left = room - len(key or b"") - headers_size(headers)
+    return DeadLetter(key, origin.value and origin.value[:left], [*headers, *reason])
+
+
+def _headers(texts: dict[str, str]) -> list[tuple[str, bytes | None]]:
+    return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]

@@ -15,8 +15,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
 from streams.events import Event
+from streams.record_size import MAX_VALUE_BYTES
 
 E = TypeVar("E", bound=Event)
 
@@ -30,9 +31,11 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Received(Generic[E]):
-    """An event with the attributes of its envelope. ``time`` is Unix seconds."""
+    """An event with the attributes of its envelope: source and id together say which event it is. ``time`` is Unix
+    seconds."""
 
     event: E
+    source: str
     id: str
     type: str
     time: float
@@ -92,7 +95,7 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
 
     Raises:
         InvalidField: a header or field is missing or malformed; the message names it.
-        UnknownEventType, Undecodable, KeyMismatch, FromTheFuture: as their names say.
+        UnknownEventType, TooLarge, Undecodable, KeyMismatch, FromTheFuture: as their names say.
     """
     attributes = dict(headers or ())
     ce_type = _header(attributes, "ce_type")
@@ -101,13 +104,15 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
     version = _header(attributes, "ce_specversion")
     if version != "1.0":
         raise InvalidField(f"ce_specversion: {version!r}, this reader knows '1.0'")
-    _header(attributes, "ce_source")
+    source = _header(attributes, "ce_source")
     id = _header(attributes, "ce_id")
     time = _timestamp(_header(attributes, "ce_time"))
     if time > now + MAX_AHEAD_SECONDS:
         raise FromTheFuture(f"ce_time: {time - now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed")
     if value is None:
         raise Undecodable("value: empty; this topic knows no deletion")
+    if len(value) > MAX_VALUE_BYTES:
+        raise TooLarge(f"value: {len(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
     try:
         event = _decoder(cls).decode(value)
     except msgspec.ValidationError as error:
@@ -119,7 +124,7 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
     expected = event.record_key()
     if key != expected.encode():
         raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
-    return Received(event, id, ce_type, time)
+    return Received(event, source, id, ce_type, time)
 
 
 def unpack_many(
@@ -144,7 +149,10 @@ def unpack_many(
             repeated = attributes["ce_type"], attributes["ce_specversion"], attributes["ce_source"]
             id, stamp = attributes["ce_id"], attributes["ce_time"]
             # Without escapes and beyond-ASCII letters, an id has as many bytes as characters; msgspec counts those.
-            if repeated in good and id and stamp and value and id.isascii() and value.isascii() and b"\\" not in value:
+            if (
+                repeated in good and id and stamp and value and len(value) <= MAX_VALUE_BYTES
+                and id.isascii() and value.isascii() and b"\\" not in value
+            ):  # fmt: skip
                 when = parse(stamp.decode())
                 event = decode(value)
                 if key_of(event).encode() == key and when.tzinfo is not None and (time := when.timestamp()) <= limit:

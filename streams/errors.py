@@ -3,6 +3,7 @@
     ColdstartError
     ├── BadRecord                 dead_letter: the record can never be served; the next one is
     │   ├── Undecodable           the bytes are not what the topic holds
+    │   ├── TooLarge              the value has more bytes than are read
     │   ├── UnknownEventType      the ce_type is not one that this topic carries
     │   ├── InvalidField          a known field or header is missing or malformed
     │   ├── KeyMismatch           the record key is not the id in the event
@@ -38,6 +39,10 @@ class BadRecord(ColdstartError):
 
 class Undecodable(BadRecord):
     """The bytes are not what the topic holds."""
+
+
+class TooLarge(BadRecord):
+    """The value, or a record that it leads to, has more bytes than are allowed; the message says how many."""
 
 
 class UnknownEventType(BadRecord):

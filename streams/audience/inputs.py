@@ -280,11 +280,21 @@ def origin(message: Message) -> Origin:
 
 def headers(message: Message) -> Headers:
     """A consumed record's headers; confluent-kafka's type also allows what only a producer may give."""
-    return cast(Headers, message.headers() or [])
+    try:
+        return cast(Headers, message.headers() or [])
+    except SystemError:
+        return _UNREADABLE
+
+
+# The client cannot tell any header of such a record.
+_UNREADABLE: Final[Headers] = [("headers", b"unreadable: the name of one is not UTF-8")]
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
-    given: Iterator[Any] = map(Message.headers, messages)
+    try:
+        given: list[Any] = list(map(Message.headers, messages))
+    except SystemError:
+        given = list(map(headers, messages))
     return zip(map(Message.key, messages), map(Message.value, messages), given, strict=True)
 
 

@@ -14,7 +14,7 @@ from streams.envelope import Record
 from streams.events import SongUpload
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
-from streams.topics import MAX_RECORD_BYTES, Naming, Topic
+from streams.topics import Naming, Topic
 
 PATIENCE_S = 60.0
 
@@ -26,13 +26,14 @@ class Installation:
     kafka: Kafka
     naming: Naming
 
-    def send(self, topic: Topic, record: Record, partition: int = -1) -> None:
+    def send(self, topic: Topic, record: Record, partition: int = -1, compression: str = "lz4") -> None:
         """One record, acknowledged."""
-        self.send_all(topic, [record], partition)
+        self.send_all(topic, [record], partition, compression)
 
-    def send_all(self, topic: Topic, records: list[Record], partition: int = -1) -> None:
-        # Not our own producer: an idempotent one asks for its number for half a second.
-        more = {"partitioner": "murmur2_random", "compression.type": "lz4", "message.max.bytes": MAX_RECORD_BYTES}
+    def send_all(self, topic: Topic, records: list[Record], partition: int = -1, compression: str = "lz4") -> None:
+        # Not our own producer: an idempotent one asks for its number for half a second, and ours send nothing larger
+        # than topics take, however it compresses.
+        more = {"partitioner": "murmur2_random", "compression.type": compression, "message.max.bytes": 100_000_000}
         sender = Producer(self.kafka.confluent() | more)
         for each in records:
             sender.produce(

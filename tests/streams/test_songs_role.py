@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from streams.songs.matcher import encoded
 from streams.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
+    DEAD_LETTERS,
     MATCH_REQUESTS,
     SONG_UPLOADS,
     SONGS_LEDGER,
@@ -88,8 +90,11 @@ class Role:
             records.append(pack(event, ce_type=CampaignReport.TYPES[0], id=id, source="test", time=time.time()))
         return records
 
-    def send(self, topic: Topic, record: Record, partition: int = -1) -> None:
-        self._topics.send(topic, record, partition)
+    def send(self, topic: Topic, record: Record, partition: int = -1, compression: str = "lz4") -> None:
+        self._topics.send(topic, record, partition, compression)
+
+    def letters(self) -> list[Message]:
+        return self._topics.read(DEAD_LETTERS)
 
     def behind(self, partition: int) -> int:
         """Offsets of uploads between what the group has committed and the end."""
@@ -270,6 +275,20 @@ def test_an_upload_of_an_aborted_transaction_is_never_served_and_one_of_a_commit
     role.wait(lambda: role.told("after-aborts") == [REQUESTED], "nothing is served after an abort")
     role.wait(lambda: role.behind(0) == 0, "not committed past an abort")
     assert [role.told(f"aborted-{number}") for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_letter(role: Role) -> None:
+    good = upload_record(role.song("after-huge"), time.time())
+    huge = Record(b"huge", b'{"song_id":"huge","title":"' + b"x" * 5_000_000 + b'"}', good.headers)
+    process = role.stage.workers[0].pid
+    role.send(SONG_UPLOADS, huge, 0, "zstd")
+    role.send(SONG_UPLOADS, good, 0)
+    role.wait(lambda: role.told("after-huge") == [REQUESTED], "nothing is served after a huge upload")
+    (letter,) = [m for m in role.letters() if m.key() == b"huge"]
+    assert header(letter, "dl_message") == f"value: {len(huge.value)} bytes uncompressed, 1048576 allowed"
+    assert header(letter, "dl_value_sha256") == sha256(huge.value).hexdigest()
+    assert huge.value.startswith(letter.value() or b"-")
+    assert role.stage.workers[0].pid == process
 
 
 def test_a_report_of_an_aborted_transaction_is_not_counted(role: Role) -> None:

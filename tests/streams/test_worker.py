@@ -6,8 +6,10 @@ import os
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
@@ -267,6 +269,31 @@ def test_a_bad_record_of_any_size_that_a_topic_takes_is_buried_untouched(here: I
     life.end()
     letters = here.read(DEAD_LETTERS)
     assert sorted(len(letter.value() or b"") for letter in letters) == [1_048_300, 1_500_000]
+
+
+def test_a_listen_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_letter(here: Installation) -> None:
+    small = {"user_id": "u", "song_id": "s", "played_at": "2026-03-01T10:00:00Z", "source": "organic"}
+    huge = msgspec.json.encode({"listen_id": "huge", **small, "note": "x" * 5_000_000})
+    here.send(LISTENS, listen_record(huge), 0, compression="zstd")
+    here.send(LISTENS, listen_record(msgspec.json.encode({"listen_id": "next", **small})), 0)
+    life = Life(here)
+    life.until(lambda: here.committed("audience", LISTENS, 0) == 2)
+    assert life.registry.get_sample_value("coldstart_listens_applied_total") == 1
+    life.end()
+    (letter,) = here.read(DEAD_LETTERS)
+    said = dict(letter.headers() or ())
+    assert said["dl_error"] == b"TooLarge"
+    assert said["dl_message"] == b"value: %d bytes uncompressed, 1048576 allowed" % len(huge)
+    assert said["dl_value_sha256"] == sha256(huge).hexdigest().encode()
+    assert huge.startswith(letter.value() or b"-")
+
+
+def listen_record(value: bytes) -> Record:
+    headers = pack(
+        Listen(listen_id="-", user_id="u", song_id="s", played_at=datetime.now(UTC), source="organic"),
+        ce_type=Listen.TYPES[0], id="-", source="test", time=CLOCK.now(),
+    ).headers  # fmt: skip
+    return Record(b"u", value, headers)
 
 
 def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_changes(here: Installation) -> None:
