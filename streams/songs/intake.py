@@ -30,7 +30,7 @@ class Novelty(StrEnum):
 def novelty(upload: Received[SongUpload], known: Song | None) -> Novelty:
     """The same event or revision changes nothing; a lower revision came too late."""
     if known is None or upload.event.revision > known.revision:
-        return Novelty.NEW if known is None or upload.id != known.id else Novelty.REPEATED
+        return Novelty.REPEATED if known is not None and known.holds(upload) else Novelty.NEW
     return Novelty.OUTDATED if upload.event.revision < known.revision else Novelty.REPEATED
 
 

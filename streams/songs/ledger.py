@@ -8,6 +8,7 @@ with the same ids.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 import msgspec
 
@@ -16,6 +17,7 @@ from streams.events import EndReason, SongUpload
 from streams.topics import SONG_UPLOADS
 
 _DAY_S = 86_400.0
+_EVENT_ID = "event:"
 
 KEPT_S = (SONG_UPLOADS.retention_ms or 0) / 1000 + 7 * _DAY_S
 """How long the end of a song is remembered after its campaign's life: no upload of it can be read again by then, and
@@ -26,7 +28,8 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A song's entry.
 
     Attributes:
-        revision, id: of the upload served last.
+        revision: of the upload served last.
+        id: which event that was, by :func:`event_id`; its ``ce_id`` alone in entries from before sources counted.
         asked: the revision of the last request: partitions report on it.
         at: when the campaign began: its request's upload's time, Unix seconds.
         expires_at: the end of the campaign's life, Unix seconds.
@@ -51,6 +54,10 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     warm: bool = False
     heard: int = 0
     closed: bool = False
+
+    def holds(self, upload: Received[SongUpload]) -> bool:
+        """Whether this very event was served last."""
+        return self.id == (event_id(upload) if self.id.startswith(_EVENT_ID) else upload.id)
 
     def event(self) -> SongUpload:
         """The upload."""
@@ -96,7 +103,7 @@ def entry(upload: Received[SongUpload], at: float, days: float) -> Song:
     taken_down = SongUpload.taken_down(upload.type)
     return Song(
         revision=song.revision,
-        id=upload.id,
+        id=event_id(upload),
         asked=song.revision,
         at=at,
         expires_at=song.expires_at.timestamp() if song.expires_at else at + days * _DAY_S,
@@ -104,6 +111,13 @@ def entry(upload: Received[SongUpload], at: float, days: float) -> Song:
         ended="taken-down" if taken_down else None,
         ended_at=at if taken_down else 0.0,
     )
+
+
+def event_id(upload: Received[SongUpload]) -> str:
+    """Which event an upload is: in CloudEvents, source and id together say so. A hash, because they have any length."""
+    # A byte that UTF-8 never holds keeps the two apart.
+    both = upload.source.encode() + b"\xff" + upload.id.encode()
+    return _EVENT_ID + blake2b(both, digest_size=16).hexdigest()
 
 
 def recording(song: SongUpload) -> str:

@@ -12,15 +12,16 @@ from streams.envelope import Received
 from streams.errors import InvalidField
 from streams.events import SongUpload
 from streams.songs.intake import Novelty, check_life, content_of, dense_name, novelty
-from streams.songs.ledger import Song
+from streams.songs.ledger import Song, entry, read, write
 
 
-def upload(revision: int, id: str) -> Received[SongUpload]:
-    return Received(SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0}), id, SongUpload.TYPES[0], 0)
+def upload(revision: int, id: str, source: str = "one") -> Received[SongUpload]:
+    song = SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0})
+    return Received(song, source, id, SongUpload.TYPES[0], 0)
 
 
 def served(revision: int, id: str) -> Song:
-    return Song(revision=revision, id=id, asked=revision, at=0, expires_at=1, upload=msgspec.Raw(b"{}"))
+    return entry(upload(revision, id), 0, 28)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,20 @@ def test_only_a_higher_revision_in_a_new_event_has_an_effect(
     revision: int, id: str, known: Song | None, what: Novelty
 ) -> None:
     assert novelty(upload(revision, id), known) is what
+
+
+def test_one_ce_id_from_two_sources_is_two_events() -> None:
+    known = read(write(served(1, "7")))
+    assert novelty(upload(2, "7", "two"), known) is Novelty.NEW
+    assert novelty(upload(2, "7", "one"), known) is Novelty.REPEATED
+    # Where one ends and the other begins matters.
+    assert novelty(upload(2, "e7", "on"), known) is Novelty.NEW
+
+
+def test_an_entry_from_before_sources_counted_is_known_by_its_ce_id() -> None:
+    known = read(b'{"revision":1,"id":"7","asked":1,"at":0.0,"expires_at":1.0,"upload":{}}')
+    assert novelty(upload(2, "7", "two"), known) is Novelty.REPEATED
+    assert novelty(upload(2, "8", "two"), known) is Novelty.NEW
 
 
 def test_all_content_of_an_upload_reaches_the_encoder_by_its_name() -> None:

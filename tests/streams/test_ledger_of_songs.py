@@ -19,7 +19,7 @@ UPLOAD = SongUpload(song_id="s", revision=3, title="t", tags={"a": 1.0}, recordi
 
 
 def song(**more: Any) -> Song:
-    made = entry(Received(UPLOAD, "id-3", SongUpload.TYPES[0], START), START, 28)
+    made = entry(Received(UPLOAD, "test", "id-3", SongUpload.TYPES[0], START), START, 28)
     return msgspec.structs.replace(made, space="x", **more)
 
 
@@ -35,8 +35,8 @@ def test_an_entry_holds_its_upload_through_its_record() -> None:
 def test_a_life_is_as_long_as_the_upload_says_or_else_the_settings() -> None:
     assert song().expires_at == START + 28 * DAY
     until = msgspec.structs.replace(UPLOAD, expires_at=datetime.fromtimestamp(START + 5, UTC))
-    assert entry(Received(until, "i", SongUpload.TYPES[1], START), START, 28).expires_at == START + 5
-    gone = entry(Received(UPLOAD, "i", SongUpload.TYPES[2], START), START, 28)
+    assert entry(Received(until, "test", "i", SongUpload.TYPES[1], START), START, 28).expires_at == START + 5
+    gone = entry(Received(UPLOAD, "test", "i", SongUpload.TYPES[2], START), START, 28)
     assert (gone.ended, gone.ended_at) == ("taken-down", START)
 
 
