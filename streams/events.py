@@ -105,7 +105,8 @@ class SongUpload(Event, frozen=True, kw_only=True):
     ]
     title: Annotated[str, Meta(max_length=1024)]
     recording_id: Annotated[
-        Id | None, Meta(description="ISRC or own; the same recording is never pushed twice to a user")
+        Id | None,
+        Meta(description="ISRC or own; never pushed twice to a user, unless the user asked to be erased in between"),
     ] = None
     artist_ids: Annotated[list[Id], Meta(max_length=64, description="the first is the primary artist")] = []
     album_id: Id | None = None
@@ -266,7 +267,13 @@ class PushTarget(Event, frozen=True, kw_only=True):
         "calibrated":false,"tier":"initial","reason":{"why":"evidence","songs":["s-2"]},
         "space":"bcl-0a1b2c3d4e5f","policy_version":1,"preferences_offset":17}"""
 
-    push_id: Annotated[Id, Meta(description="hash of user_id and recording_id (or song_id): equal ids are one push")]
+    push_id: Annotated[
+        Id,
+        Meta(
+            description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
+            "ids are one push. A recording is never pushed twice to a user who was not erased in between"
+        ),
+    ]
     campaign_id: Id
     user_id: Id
     song_id: Id

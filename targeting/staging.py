@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +62,10 @@ _OF_HELD_OUT = {
     Mark.COMPLETED: "held_out_completed",
     Mark.COLLECTED: "held_out_collected",
 }
+
+
+# What is asked to be forgotten from before 1970 is asked from then on: a time of 0 says that nobody asked.
+_EARLIEST = 1.0
 
 
 class Known:
@@ -201,7 +206,7 @@ class Staging:
         asked: dict[str, float] = {}
         for user, wish in preferences:
             if wish and wish.erase_requested_at is not None:
-                asked[user] = max(asked.get(user, 0.0), wish.erase_requested_at)
+                asked[user] = max(asked.get(user, _EARLIEST), wish.erase_requested_at)
         done = self._state.erasures.since(list(asked))
         return {user: time for (user, time), before in zip(asked.items(), done.tolist(), strict=True) if time > before}
 
@@ -420,7 +425,7 @@ class Staging:
             recording = int(hash64([each.match.recording])[0])
             _, artist = song_and_artist(each.match)
             self._batch.added.add(chosen.users, recording, artist, chosen.at, chosen.marks)
-            self._batch.pushes.extend(chosen.pushes)
+            self._batch.pushes.extend(self._of_generation(chosen.pushes))
         out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))
         counts = replace(
             each.counts,
@@ -434,6 +439,16 @@ class Staging:
             self._end(each, End.BUDGET)
         else:
             self._answer(song_id)
+
+    def _of_generation(self, pushes: list[Push]) -> list[Push]:
+        """The pushes, those to users who were erased before with the time of it: what was pushed then is forgotten."""
+        if not len(self._state.erasures) and not self._erasing:
+            return pushes
+        since = self._since([push.user_id for push in pushes]).tolist()
+        return [
+            msgspec.structs.replace(push, erased_at=time) if time > 0 else push
+            for push, time in zip(pushes, since, strict=True)
+        ]
 
     # -- listens and vectors -----------------------------------------------------------------------------
 

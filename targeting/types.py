@@ -212,6 +212,7 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
     chance of a listen where ``calibrated``; otherwise it only orders. Nothing may reach the user before
     ``not_before``, Unix seconds. ``boundary`` is what this user's scores were divided by (:mod:`targeting.interest`).
+    ``erased_at``: when the user was last erased, Unix seconds; None: never.
     """
 
     match: Match
@@ -224,6 +225,7 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     calibrated: bool = False
     tier: Tier = Tier.INITIAL
     boundary: float = 1.0
+    erased_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,21 @@ SOURCE = "coldstart/audience"
 MIN_MEMBERS = 10
 
 
-def push_id(user_id: str, recording: str) -> str:
+def push_id(user_id: str, recording: str, erased_at: float | None = None) -> str:
     """The identity of a push: the same user and recording are the same push, whoever decides it again.
 
-    128 bits of BLAKE2b over the two ids, separated by a byte that UTF-8 never holds.
+    128 bits of BLAKE2b over the two ids, separated by a byte that UTF-8 never holds. Of a user who was erased, what was
+    pushed before is forgotten and may come again: then another such byte and the erasure's time in microseconds,
+    decimal, follow, so that it is another push.
+
+    Args:
+        erased_at: Unix seconds; None: never.
     """
-    return blake2b(user_id.encode() + b"\xff" + recording.encode(), digest_size=16).hexdigest()
+    named = user_id.encode() + b"\xff" + recording.encode()
+    if erased_at is not None:
+        # Rounded, because float64 holds today's seconds to a quarter of a microsecond.
+        named += b"\xff%d" % round(erased_at * 1e6)
+    return blake2b(named, digest_size=16).hexdigest()
 
 
 def push_record(push: Push, now: float, preferences_offset: int, experiment: str | None = None) -> Record:
@@ -36,7 +45,7 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
     """
     match = push.match
     event = PushTarget(
-        push_id=push_id(push.user_id, match.recording),
+        push_id=push_id(push.user_id, match.recording, push.erased_at),
         campaign_id=match.song_id,
         user_id=push.user_id,
         song_id=match.song_id,

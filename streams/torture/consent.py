@@ -54,7 +54,6 @@ class _Told:
     """What a user was told since the last erasure: all that may count."""
 
     erasures: int
-    ids: set[str] = field(default_factory=set)
     recordings: set[str] = field(default_factory=set)
     times: list[float] = field(default_factory=list)
     by_artist: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -73,11 +72,12 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
       the song expires;
     - none after the user's erasure that rests on what was heard before it.
 
-    And: a push_id stands once, and a recording once for a user, between erasures; no (user, song) that the lot holds
+    And: a push_id stands once, and a recording once for a user between two erasures; no (user, song) that the lot holds
     out; of a partition, preferences once obeyed are obeyed from then on.
     """
     wishes, heard, seen = Wishes(evidence.preferences), _Heard(evidence), _seen(evidence.uploads)
     told: dict[User, _Told] = {}
+    ids: set[str] = set()
     obeyed: dict[int, int] = {}
     for said in evidence.pushes:
         push = said.event
@@ -100,7 +100,7 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
         if mine is None or mine.erasures < len(erasures):
             mine = told[user] = _Told(len(erasures))
         wish = wishes.at(user, push.preferences_offset)
-        yield from (f"{what}: {why}" for why in _once(push, song, mine))
+        yield from (f"{what}: {why}" for why in _once(push, song, mine, ids))
         yield from (f"{what}: {why}" for why in _against(wish, song) if wish)
         yield from (f"{what}: {why}" for why in _when(push, song, wish))
         yield from (f"{what}: {why}" for why in _often(push, song, wish, rules, mine))
@@ -174,13 +174,13 @@ def _seen(uploads: Sequence[Said[SongUpload]]) -> dict[tuple[str, int], SongUplo
     return seen
 
 
-def _once(push: PushTarget, song: SongUpload, told: _Told) -> Iterator[str]:
+def _once(push: PushTarget, song: SongUpload, told: _Told, ids: set[str]) -> Iterator[str]:
     recording = song.recording_id or song.song_id
-    if push.push_id in told.ids:
+    if push.push_id in ids:
         yield "stands twice"
     if recording in told.recordings:
         yield "the recording was pushed to this user before"
-    told.ids.add(push.push_id)
+    ids.add(push.push_id)
     told.recordings.add(recording)
 
 

@@ -302,9 +302,11 @@ def test_a_push_that_rests_on_what_was_erased_is_found() -> None:
 
 def test_who_listens_again_may_be_pushed_and_even_the_same_again() -> None:
     again = (changed(LISTEN, listen_id="l2"), NOW + 1)
-    pushes = [changed(PUSH, preferences_offset=offset) for offset in (0, 1)]
+    pushes = [changed(PUSH, preferences_offset=offset, push_id=f"p{offset}") for offset in (0, 1)]
     story = Story(pushes=pushes, wishes=[ERASE], listens=[(LISTEN, NOW - 1), again], state={MARKER: b"1", b"uu": b"1"})
     assert story.judged() == []
+    story.pushes = [changed(push, push_id="p") for push in pushes]
+    assert story.judged() == ["push p of s to u: stands twice"]
 
 
 def test_preferences_that_repeat_an_old_request_erase_nothing_more() -> None:
