@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -46,7 +47,7 @@ def create_topics(
     clock = clock or SystemClock()
     futures = admin.create_topics(
         [
-            NewTopic(naming.name(t), naming.partitions(t), replication, config=t.config())
+            NewTopic(naming.name(t), naming.partitions(t), replication, config=t.config() | durability(replication))
             for t in TOPICS
         ],
         operation_timeout=timeout,
@@ -68,6 +69,12 @@ def create_topics(
     return created
 
 
+def durability(replication: int) -> dict[str, str]:
+    """Every producer here waits for all copies in step (acks=all). That means two at least, where there are three:
+    one broker may die and nothing acknowledged is lost, and nothing waits for its return."""
+    return {"min.insync.replicas": "2"} if replication >= 3 else {}
+
+
 def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: float) -> list[str]:
     """Those of the topics with a partition that no broker serves yet."""
     wanted, latest = naming.by_name(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -80,8 +87,12 @@ def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: 
     return sorted({place.topic for place, future in asked.items() if future.exception(timeout) is not None})
 
 
-def deviations(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> list[Deviation]:
-    """Where the broker differs from the declaration: missing topics, partition counts, settings."""
+def deviations(admin: AdminClient, naming: Naming, replication: int = 1, timeout: float = 10.0) -> list[Deviation]:
+    """Where the broker differs from the declaration: missing topics, partition counts, copies, settings.
+
+    Args:
+        replication: copies of every partition (``topics.replication_factor``).
+    """
     present = admin.list_topics(timeout=timeout).topics
     found = []
     wanted = naming.by_name()
@@ -92,13 +103,19 @@ def deviations(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> lis
             found.append(
                 Deviation(name, "partitions", str(naming.partitions(topic)), str(len(present[name].partitions)))
             )
-    return found + _other_settings(admin, {name: topic for name, topic in wanted.items() if name in present}, timeout)
+        else:
+            copies = {len(each.replicas) for each in present[name].partitions.values()}
+            found += [
+                Deviation(name, "copies of a partition", str(replication), str(each)) for each in copies - {replication}
+            ]
+    there = {name: topic for name, topic in wanted.items() if name in present}
+    return found + _other_settings(admin, there, timeout, durability(replication))
 
 
-def update_topics(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> list[Deviation]:
+def update_topics(admin: AdminClient, naming: Naming, replication: int = 1, timeout: float = 10.0) -> list[Deviation]:
     """Give the topics that exist the settings that are declared; returns what was different.
 
-    Partitions and settings that are not declared stay as they are.
+    Partitions, copies and settings that are not declared stay as they are.
 
     Raises:
         Refused: the broker refuses a setting; the message says which topic and why.
@@ -106,7 +123,7 @@ def update_topics(admin: AdminClient, naming: Naming, timeout: float = 10.0) -> 
     """
     present = admin.list_topics(timeout=timeout).topics
     wanted = {name: topic for name, topic in naming.by_name().items() if name in present}
-    changed = _other_settings(admin, wanted, timeout)
+    changed = _other_settings(admin, wanted, timeout, durability(replication))
     entries: dict[str, list[ConfigEntry]] = {}
     for each in changed:
         entry = ConfigEntry(each.what, each.declared, incremental_operation=AlterConfigOpType.SET)
@@ -130,7 +147,7 @@ def check_times(admin: AdminClient, naming: Naming, topics: Sequence[Topic], tim
         Refused: a topic takes a producer's word; the message names it, the setting, and what mends it.
         Unavailable: a topic is missing, or the broker does not answer.
     """
-    found = _other_settings(admin, {naming.name(topic): topic for topic in topics}, timeout, TIME_SETTINGS)
+    found = _other_settings(admin, {naming.name(topic): topic for topic in topics}, timeout, only=TIME_SETTINGS)
     if found:
         raise Refused(
             f"topic {found[0]}: records would be judged by their producers' clocks; `coldstart topics update` sets it, "
@@ -139,7 +156,11 @@ def check_times(admin: AdminClient, naming: Naming, topics: Sequence[Topic], tim
 
 
 def _other_settings(
-    admin: AdminClient, topics: Mapping[str, Topic], timeout: float, only: Sequence[str] | None = None
+    admin: AdminClient,
+    topics: Mapping[str, Topic],
+    timeout: float,
+    more: Mapping[str, str] = MappingProxyType({}),
+    only: Sequence[str] | None = None,
 ) -> list[Deviation]:
     """The settings of existing topics, by full name, that are not as declared.
 
@@ -157,7 +178,7 @@ def _other_settings(
                 f"topic {resource.name}: its settings cannot be read ({why}); "
                 "`coldstart topics create` creates a missing one"
             ) from None
-        for key, value in topics[resource.name].config().items():
+        for key, value in (topics[resource.name].config() | dict(more)).items():
             # A broker older than a setting does not name it.
             there = actual[key].value if key in actual else None
             if there != value and (only is None or key in only):

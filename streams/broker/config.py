@@ -1,23 +1,20 @@
-"""How is the embedded broker configured, and why so?"""
+"""How is an embedded broker configured, and why so?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# One broker on a machine for development: nothing is replicated, and what fails must show itself soon.
+HOST: Final = "127.0.0.1"
+
+# Brokers on a machine for development: what fails must show itself soon.
 _SETTINGS: Final = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     # A misspelt topic must be an error, not a new topic.
     "auto.create.topics.enable": "false",
-    "default.replication.factor": "1",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
     # 50 each by default, made at first use: seconds of waiting for the first group and the first transaction.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
@@ -53,16 +50,65 @@ logger.server.level = info
 """
 
 
-def write_config(folder: Path, port: int, controller_port: int) -> tuple[Path, Path]:
-    """Write the broker's configuration and its logging's into ``folder``; returns both paths."""
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One broker's place in a cluster.
+
+    Attributes:
+        id: from 1.
+        cluster_id: of a cluster that is formatted together; None makes one.
+        voters: node id -> port of its controller, of all nodes; empty: this one alone.
+        security: further settings, such as listeners that ask for a password (:mod:`streams.broker.security`).
+    """
+
+    id: int = 1
+    cluster_id: str | None = None
+    voters: Mapping[int, int] = field(default_factory=dict)
+    security: Mapping[str, str] = field(default_factory=dict)
+
+
+def replication(nodes: int) -> dict[str, str]:
+    """How a cluster of so many brokers keeps its own topics: three copies, of which two must have a record."""
+    copies, least = str(min(nodes, 3)), str(min(nodes, 2))
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": least,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": least,
+    }
+
+
+def listeners(port: int, controller_port: int) -> dict[str, str]:
+    """Listeners without security: the machine's own loopback alone reaches them."""
+    return {
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+
+
+def write_config(folder: Path, ports: Sequence[int], node: Node) -> tuple[Path, Path]:
+    """Write a broker's configuration and its logging's into ``folder``; returns both paths.
+
+    Args:
+        ports: for clients, and of the controller.
+    """
+    port, controller_port = ports
+    voters = node.voters or {node.id: controller_port}
     lines = {
         **_SETTINGS,
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        **replication(len(voters)),
+        **listeners(port, controller_port),
+        **node.security,
+        "node.id": str(node.id),
+        "controller.quorum.voters": ",".join(f"{id}@{HOST}:{at}" for id, at in voters.items()),
         "log.dirs": str(folder / "data"),
     }
     server = folder / "server.properties"
+    # It may hold the password of a key.
+    server.touch(mode=0o600)
     server.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
     logging = folder / "log4j2.properties"
     logging.write_text(_LOGGING, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How does one broker keep running between commands?"""
+"""How do brokers keep running between commands?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
+from streams.broker.cluster import EmbeddedCluster
+from streams.broker.config import HOST
 from streams.broker.embedded import EmbeddedKafka
 from streams.broker.identity import Identity, end
 from streams.errors import BrokerFailed
@@ -21,41 +24,74 @@ _STOP_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A broker that runs. ``topics`` is None when it does not answer."""
+    """Brokers that run: one, or a cluster.
 
-    pid: int
+    Attributes:
+        pids: by node id, from 1; None for a broker of a cluster that does not run.
+        since: when the first of them started.
+        logs: of each.
+        topics: None when none answers.
+    """
+
+    pids: tuple[int | None, ...]
     bootstrap_servers: str
     since: datetime
-    log: Path
+    logs: tuple[Path, ...]
     topics: tuple[str, ...] | None
 
 
-def folder(cache: Path) -> Path:
-    """Where the broker of this user keeps its data."""
-    return cache / "broker"
+def folder(cache: Path, brokers: int = 1) -> Path:
+    """Where the broker of this user keeps its data, or the cluster its brokers' folders."""
+    return cache / ("broker" if brokers == 1 else f"cluster-{brokers}")
 
 
-def up(cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, console: Console | None = None) -> Status:
-    """Start the broker; the one that runs already is as good.
+def homes(cache: Path) -> list[Path]:
+    """The folders of the brokers that run, or of the single one."""
+    clusters = sorted(path for path in cache.glob("cluster-*") if path.is_dir())
+    for cluster in clusters:
+        found = sorted(path for path in cluster.glob("broker-*") if path.is_dir())
+        if any(_process(home) for home in found):
+            return found
+    return [folder(cache)]
+
+
+def up(
+    cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, brokers: int = 1, console: Console | None = None
+) -> Status:
+    """Start the broker, or a cluster of them; what runs already is as good, and what is missing of it is started.
+
+    Args:
+        port: for clients of a single broker; a cluster takes this one and those after it. 0 takes free ones.
 
     Raises:
-        BrokerFailed: it cannot start, or one runs on another port than asked for.
+        BrokerFailed: it cannot start, or runs on another port or with another number of brokers than asked for.
     """
     running = status(cache)
-    if running is None:
-        EmbeddedKafka(
-            folder(cache),
-            cache=cache,
-            port=port,
-            heap_mb=heap_mb,
-            start_timeout_s=start_timeout_s,
-            leashed=False,
-            console=console,
-        ).start()
+    if running is not None and len(running.pids) != brokers:
+        raise BrokerFailed(
+            f"{len(running.pids)} broker(s) run at {running.bootstrap_servers} already: stop them first "
+            f"(`coldstart kafka down`) to have {brokers}"
+        )
+    if running is None or None in running.pids:
+        if running is not None:
+            # A cluster is started as one: the brokers that are left keep their data.
+            down(cache)
+        home = folder(cache, brokers)
+        ports = tuple(range(port, port + brokers)) if port else ()
+        if brokers == 1:
+            EmbeddedKafka(
+                home, cache=cache, port=port, heap_mb=heap_mb, start_timeout_s=start_timeout_s, leashed=False,
+                console=console,
+            ).start()  # fmt: skip
+        else:
+            EmbeddedCluster(
+                home, brokers, cache=cache, ports=ports, heap_mb=heap_mb, start_timeout_s=start_timeout_s,
+                leashed=False, console=console,
+            ).start()  # fmt: skip
         running = status(cache)
     if running is None:
         raise BrokerFailed("the broker ended just after its start; `coldstart kafka up` again shows why")
-    if port and not running.bootstrap_servers.endswith(f":{port}"):
+    if port and not running.bootstrap_servers.split(",")[0].endswith(f":{port}"):
         raise BrokerFailed(
             f"the broker runs at {running.bootstrap_servers} already: "
             f"stop it first (`coldstart kafka down`) to have it on port {port}"
@@ -64,32 +100,36 @@ def up(cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, console:
 
 
 def down(cache: Path) -> bool:
-    """Stop the broker; its data stays. False when none ran."""
-    home = folder(cache)
-    identity = Identity.load(home)
-    process = identity.process(home) if identity else None
-    if process is None:
-        return False
-    end(process, _STOP_S)
-    return True
+    """Stop the broker, or all of a cluster; their data stay. False when none ran."""
+    processes = [process for home in homes(cache) if (process := _process(home)) is not None]
+    for process in processes:
+        end(process, _STOP_S)
+    return bool(processes)
 
 
 def status(cache: Path) -> Status | None:
     """What runs; None when nothing does."""
-    home = folder(cache)
-    identity = Identity.load(home)
-    if identity is None or identity.process(home) is None:
+    folders = homes(cache)
+    known = [(home, Identity.load(home)) for home in folders]
+    running = [(home, identity) for home, identity in known if identity and identity.process(home)]
+    if not running:
         return None
-    address = f"127.0.0.1:{identity.port}"
-    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    addresses = ",".join(f"{HOST}:{identity.port}" for _, identity in known if identity)
+    admin = AdminClient({"bootstrap.servers": addresses, "log_level": 0})
     try:
         names = admin.list_topics(timeout=_ANSWER_S).topics
     except KafkaException:
         names = None
+    alive = dict(running)
     return Status(
-        pid=identity.pid,
-        bootstrap_servers=address,
-        since=datetime.fromtimestamp(identity.started_at, UTC),
-        log=home / "kafka.log",
+        pids=tuple(alive[home].pid if home in alive else None for home in folders),
+        bootstrap_servers=addresses,
+        since=datetime.fromtimestamp(min(identity.started_at for _, identity in running), UTC),
+        logs=tuple(home / "kafka.log" for home in folders),
         topics=None if names is None else tuple(sorted(names)),
     )
+
+
+def _process(home: Path) -> psutil.Process | None:
+    identity = Identity.load(home)
+    return identity.process(home) if identity else None

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -20,14 +21,14 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from streams.broker import keeper
-from streams.broker.config import write_config
+from streams.broker.config import HOST as _HOST
+from streams.broker.config import Node, write_config
 from streams.broker.identity import Identity, end
 from streams.broker.jars import fetch, java
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed
 from streams.settings import Paths
 
-_HOST: Final = "127.0.0.1"
 # A stopping broker hands over in under a second (measured); one that takes longer is stuck.
 _STOP_S: Final = 20.0
 _FORMAT_S: Final = 60.0
@@ -49,6 +50,8 @@ class EmbeddedKafka:
         data_dir: where its log, topics and configuration live; without one, a temporary folder that goes with it.
         cache: where the jars are kept.
         port: for clients; 0 takes the one that ``data_dir`` had before, if it is free, or any.
+        node: its place in a cluster (:class:`streams.broker.cluster.EmbeddedCluster`); alone, if not given.
+        controller_port: of ``node`` in a cluster, where the others look for it; 0 takes any.
         leashed: it ends with this process, however that ends. Without, it runs until it is stopped by its folder.
         console: where a download shows its progress.
     """
@@ -59,6 +62,8 @@ class EmbeddedKafka:
         *,
         cache: Path | None = None,
         port: int = 0,
+        controller_port: int = 0,
+        node: Node = Node(),  # noqa: B008 - frozen
         heap_mb: int = 256,
         start_timeout_s: float = 60.0,
         leashed: bool = True,
@@ -69,6 +74,8 @@ class EmbeddedKafka:
         self.folder: Final = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-kafka-"))).absolute()
         self._cache = cache or Paths().broker
         self._wanted_port = port
+        self._controller_port = controller_port
+        self._node = node
         self._heap_mb = heap_mb
         self._start_timeout_s = start_timeout_s
         self._leashed = leashed
@@ -83,11 +90,21 @@ class EmbeddedKafka:
         return self.folder / "kafka.log"
 
     @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and _alive(self._process)
+
+    @property
     def bootstrap_servers(self) -> str:
         """Raises BrokerFailed before the first start."""
+        return f"{_HOST}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Of clients. Raises BrokerFailed before the first start."""
         if self._identity is None:
             raise BrokerFailed("the embedded broker was not started")
-        return f"{_HOST}:{self._identity.port}"
+        return self._identity.port
 
     def start(self) -> Self:
         """Start and return when it serves.
@@ -95,27 +112,53 @@ class EmbeddedKafka:
         Raises:
             BrokerFailed: no Java, no jars, no free port, no space, damaged data, another broker in the folder.
         """
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            self.launch()
+            if self.serves(last=attempt == _PORT_ATTEMPTS):
+                break
+        return self
+
+    def launch(self) -> None:
+        """Start without waiting until it serves: brokers of a cluster wait for each other.
+
+        Raises:
+            BrokerFailed: as :meth:`start`.
+        """
         runtime, jars = java(), fetch(self._cache, self._console)
-        try:
+        with self._or_killed():
             self.folder.mkdir(parents=True, exist_ok=True)
-            for attempt in range(1, _PORT_ATTEMPTS + 1):
-                with (self.folder / ".lock").open("w") as lock:
-                    self._take(lock)
-                    ports = self._ports()
-                    config, logging = write_config(self.folder, *ports)
-                    base = [str(runtime), f"-Xmx{self._heap_mb}m", *_JVM]
-                    base += [f"-Dlog4j2.configurationFile={logging}", "-cp", ":".join(map(str, jars))]
-                    self._format([*base, "kafka.tools.StorageTool", "format", "-c", str(config)])
-                    self._launch([*base, "kafka.Kafka", str(config)], ports, lock)
-                if self._serves(last=attempt == _PORT_ATTEMPTS):
-                    break
+            with (self.folder / ".lock").open("w") as lock:
+                self._take(lock)
+                ports = self._ports()
+                config, logging = write_config(self.folder, ports, self._node)
+                base = [str(runtime), f"-Xmx{self._heap_mb}m", *_JVM]
+                base += [f"-Dlog4j2.configurationFile={logging}", "-cp", ":".join(map(str, jars))]
+                self._format([*base, "kafka.tools.StorageTool", "format", "-c", str(config)])
+                self._launch([*base, "kafka.Kafka", str(config)], ports, lock)
+
+    def serves(self, *, last: bool = True) -> bool:
+        """Wait until a launched broker answers; False when it lost its port to another process and is to try again.
+
+        Args:
+            last: a lost port is a failure.
+
+        Raises:
+            BrokerFailed: it ended, or does not answer in time.
+        """
+        with self._or_killed():
+            return self._serves(last=last)
+
+    @contextmanager
+    def _or_killed(self) -> Iterator[None]:
+        """What fails on the way leaves no broker behind."""
+        try:
+            yield
         except OSError as error:
             self.kill()
             raise self._failure(f"the embedded Kafka cannot use {self.folder}: {error}") from error
         except BaseException:
             self.kill()
             raise
-        return self
 
     def stop(self) -> None:
         """Let it close its files, then end; at once when it does not react."""
@@ -168,19 +211,21 @@ class EmbeddedKafka:
             who = f"pid {other.pid}, {_HOST}:{other.port}" if other else "starting or stopping"
             raise BrokerFailed(f"a broker runs in {self.folder} already ({who})") from None
 
-    def _ports(self) -> tuple[int, int]:
+    def _ports(self) -> tuple[int, ...]:
         before = self._identity or Identity.load(self.folder) or Identity(0, 0.0, 0, 0)
         fixed = self._wanted_port or (self._identity.port if self._identity else 0)
         if fixed and not _is_free(fixed):
             raise BrokerFailed(f"port {fixed} of {_HOST} is in use: stop who uses it or choose another")
         port = fixed or (before.port if _is_free(before.port) else 0)
-        controller = before.controller_port if _is_free(before.controller_port) else 0
-        return _free_ports(port, controller)
+        if self._controller_port and not _is_free(self._controller_port):
+            raise BrokerFailed(f"port {self._controller_port} of {_HOST} is in use: stop who uses it")
+        controller = self._controller_port or (before.controller_port if _is_free(before.controller_port) else 0)
+        return free_ports(port, controller)
 
     def _format(self, command: list[str]) -> None:
         if (self.folder / "data" / "meta.properties").exists():
             return
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = self._node.cluster_id or new_cluster_id()
         try:
             done = subprocess.run(
                 [*command, f"--cluster-id={cluster}", "--ignore-formatted"],
@@ -197,7 +242,7 @@ class EmbeddedKafka:
                 log.write(done.stdout + done.stderr)
             raise self._failure(f"formatting {self.folder} failed (Java ended with {done.returncode})")
 
-    def _launch(self, command: list[str], ports: tuple[int, int], lock: IO[str]) -> None:
+    def _launch(self, command: list[str], ports: tuple[int, ...], lock: IO[str]) -> None:
         mode = "leash" if self._leashed else "free"
         remove = str(self.folder) if self._temporary else ""
         with self.log.open("a", encoding="utf-8") as log:
@@ -274,12 +319,18 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _free_ports(*wanted: int) -> tuple[int, int]:
-    """Bound together, so that they differ, then let go."""
-    with socket.socket() as first, socket.socket() as second:
+def new_cluster_id() -> str:
+    """As Kafka's own tool makes one."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def free_ports(*wanted: int) -> tuple[int, ...]:
+    """A port for each wanted one, 0 standing for any; bound together, so that they differ, then let go."""
+    with ExitStack() as stack:
         ports = []
-        for probe, port in zip((first, second), wanted, strict=True):
+        for port in wanted:
+            probe = stack.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((_HOST, port))
             ports.append(int(probe.getsockname()[1]))
-    return ports[0], ports[1]
+    return tuple(ports)

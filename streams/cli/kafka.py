@@ -19,11 +19,17 @@ app = typer.Typer(
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="For clients; 0 takes a free one.")] = 0,
+    brokers: Annotated[
+        int, typer.Option(min=1, max=9, help="3: a cluster that outlives any one of its brokers, some 300 MB each.")
+    ] = 1,
     config: Config = None,
 ) -> None:
     """Start the broker and leave it running. Prints its address.
 
     Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing when it runs already.
+
+    With --brokers 3 every topic can have three copies, of which two must have a record before it is acknowledged:
+    COLDSTART_TOPICS__REPLICATION_FACTOR=3 coldstart topics create
     """
     from streams.broker import daemon
 
@@ -34,16 +40,18 @@ def up(
             port=port,
             heap_mb=settings.broker.heap_mb,
             start_timeout_s=settings.broker.start_timeout_s,
+            brokers=brokers,
             console=Console(stderr=True),
         )
     typer.echo(f"bootstrap servers  {running.bootstrap_servers}")
-    typer.echo(f"log                {running.log}")
+    for log in running.logs:
+        typer.echo(f"log                {log}")
     typer.echo(f"export COLDSTART_KAFKA__BOOTSTRAP_SERVERS={running.bootstrap_servers}")
 
 
 @app.command()
 def down(config: Config = None) -> None:
-    """Stop the broker. Its topics stay for the next `up`."""
+    """Stop the broker, or the cluster. The topics stay for the next `up`."""
     from streams.broker import daemon
 
     with errors_explained():
@@ -61,9 +69,11 @@ def status(config: Config = None) -> None:
     if running is None:
         typer.echo("not running")
         raise typer.Exit(1)
-    typer.echo(f"running            pid {running.pid}, since {running.since:%Y-%m-%d %H:%M:%S} UTC")
+    pids = ", ".join("not running" if pid is None else f"pid {pid}" for pid in running.pids)
+    typer.echo(f"running            {pids}, since {running.since:%Y-%m-%d %H:%M:%S} UTC")
     typer.echo(f"bootstrap servers  {running.bootstrap_servers}")
-    typer.echo(f"log                {running.log}")
+    for log in running.logs:
+        typer.echo(f"log                {log}")
     if running.topics is None:
         typer.echo("topics             no answer: the broker hangs or is starting")
     else:

@@ -52,7 +52,7 @@ def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        changed = update_topics(admin(settings.kafka), naming_of(settings))
+        changed = update_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for each in changed:
         typer.echo(f"{each.topic}: {each.what} was {each.found}, is {each.declared}")
     typer.echo(f"{len(changed)} settings changed")
@@ -66,7 +66,7 @@ def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        found = deviations(admin(settings.kafka), naming_of(settings))
+        found = deviations(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for deviation in found:
         typer.echo(str(deviation))
     if found:

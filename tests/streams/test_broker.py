@@ -122,18 +122,21 @@ def test_verbs_start_show_and_stop_one_broker_that_outlives_them(
         running = daemon.status(cache)
         assert running is not None
         assert running.bootstrap_servers in up.output
-        assert str(running.log) in up.output
+        assert str(running.logs[0]) in up.output
         create(running.bootstrap_servers, "shown")
 
         again = run(app, ["up"])
         assert running.bootstrap_servers in again.output
         status = run(app, ["status"])
         assert status.exit_code == 0
-        assert f"pid {running.pid}" in status.output
+        assert f"pid {running.pids[0]}" in status.output
         assert "shown" in status.output
         elsewhere = run(app, ["up", "--port", "1"])
         assert elsewhere.exit_code == 2
         assert "kafka down" in elsewhere.output
+        three = run(app, ["up", "--brokers", "3"])
+        assert three.exit_code == 2
+        assert "1 broker(s) run at" in three.output
     finally:
         down = run(app, ["down"])
     assert down.output == "stopped\n"
