@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import msgspec
 
 from streams.clock import Clock
-from streams.events import Campaign, CampaignCounts
+from streams.errors import BadRecord, KeyMismatch, Undecodable
+from streams.events import Campaign, CampaignCounts, check_moment
 from streams.settings import Kafka
+from streams.skipped import Skipped
 from streams.snapshot import Snapshot
 from streams.topics import CAMPAIGNS, Naming
 
@@ -16,24 +18,51 @@ _CAMPAIGN = msgspec.json.Decoder(Campaign)
 _COUNTS = tuple(name for name in CampaignCounts.__struct_fields__ if name != "answered")
 
 
-def current(kafka: Kafka, naming: Naming, clock: Clock) -> dict[str, Campaign]:
+def current(kafka: Kafka, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> dict[str, Campaign]:
     """The newest record of every song, by song id; those that are over for long have been deleted.
+
+    Args:
+        skipped: is told of records that cannot be read; what their songs said before stands.
 
     Raises:
         Unavailable: the broker does not answer, or the topic does not exist.
     """
     snapshot = Snapshot(kafka, [naming.name(CAMPAIGNS)], clock)
     found: dict[str, Campaign] = {}
+    skipped = skipped or Skipped()
     try:
         for message in snapshot.read_to_end():
-            key, value = (message.key() or b"").decode(), message.value()
-            if value is None:
-                found.pop(key, None)
+            try:
+                song_id, campaign = read_campaign(message.key(), message.value())
+            except BadRecord as error:
+                skipped.add(message, error)
+                continue
+            if campaign is None:
+                found.pop(song_id, None)
             else:
-                found[key] = _CAMPAIGN.decode(value)
+                found[song_id] = campaign
     finally:
         snapshot.close()
     return found
+
+
+def read_campaign(key: bytes | None, value: bytes | None) -> tuple[str, Campaign | None]:
+    """The song id and the campaign in a record of ``campaigns``; None: it is deleted.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    try:
+        song_id = (key or b"").decode()
+        campaign = None if value is None else _CAMPAIGN.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Undecodable(f"no campaign: {error}") from None
+    if campaign is not None:
+        if campaign.song_id != song_id:
+            raise KeyMismatch(f"key: {key!r} is not song_id {campaign.song_id!r}")
+        check_moment("started_at", campaign.started_at)
+        check_moment("ended_at", campaign.ended_at)
+    return song_id, campaign
 
 
 def total(campaigns: Iterable[Campaign]) -> CampaignCounts:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
+from typing import Final, cast
+
+from confluent_kafka import Message
 
 from streams.envelope import Headers
 from streams.errors import BadRecord
@@ -87,3 +90,28 @@ def _cut(origin: Origin, reason: Headers) -> DeadLetter:
 
 def _headers(texts: dict[str, str]) -> list[tuple[str, bytes | None]]:
     return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]
+
+
+def origin(message: Message) -> Origin:
+    """Where a record was found."""
+    return Origin(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=headers(message),
+    )
+
+
+def headers(message: Message) -> Headers:
+    """A consumed record's headers; confluent-kafka's type also allows what only a producer may give."""
+    try:
+        return cast(Headers, message.headers() or [])
+    except SystemError:
+        return _UNREADABLE
+
+
+# The client cannot tell any header of such a record.
+_UNREADABLE: Final[Headers] = [("headers", b"unreadable: the name of one is not UTF-8")]

@@ -15,12 +15,12 @@ from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from streams.audience.inputs import headers
 from streams.audience.store import Stores, Unfit
 from streams.audience.withdrawals import erasure_asked, user_of
 from streams.clients import admin
 from streams.clock import Clock
-from streams.errors import Unavailable
+from streams.dead_letters import headers
+from streams.errors import Refused, Unavailable
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.topics import (
@@ -236,7 +236,11 @@ def _of_state(
         if said == marker:
             erased_at = None
             if value is not None:
-                erasures.load(said[1:], value)
+                try:
+                    erasures.load(said[1:], value)
+                except ValueError as error:
+                    where = f"{name}[{message.partition()}] at offset {message.offset()}"
+                    raise Refused(f"{where}: {error}; a worker of this partition says the way out") from None
                 erased_at = float(erasures.since([traces.user_id])[0])
         elif said[:1] in _KINDS and said[1:] == user:
             standing[said[:1]] = value is not None

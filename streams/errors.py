@@ -21,6 +21,7 @@ Callers look at the class attributes ``dead_letter`` and ``retriable``, never at
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 
@@ -91,3 +92,29 @@ class MustRestart(ColdstartError):
     """The process must end: a fenced or half-done transaction, a lost send. A fresh one continues safely."""
 
     retriable: ClassVar[bool] = True
+
+
+def broken_state(
+    topic: str,
+    places: Sequence[tuple[int, int, str]],
+    setting: str,
+    already: Mapping[int, Collection[int]],
+    lost: str,
+) -> str:
+    """Why a state is refused whose topic holds records that cannot be read, and the way out.
+
+    Args:
+        places: partition, offset and reason of each record.
+        setting: the one that leaves records out; ``already``: what it leaves out now, offsets by partition.
+        lost: what happens to whoever leaves the records out.
+    """
+    shown = "; ".join(f"{topic}[{partition}] at offset {at}: {why[:200]}" for partition, at, why in places[:5])
+    more = f"; and {len(places) - 5:,} more" if len(places) > 5 else ""
+    out = [(partition, at) for partition, offsets in already.items() for at in sorted(offsets)]
+    out += [(partition, at) for partition, at, _ in places[:100]]
+    listed = ",".join(f"{partition}:{at}" for partition, at in out)
+    return (
+        f"the state in {topic} cannot be used: {shown}{more}. If a newer version wrote this, run that one. To go on "
+        f'without these records ({lost}), set {setting} = "{listed}" (in the environment COLDSTART_'
+        f"{setting.replace('.', '__').upper()}) and start again"
+    )

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta, Struct
 
+from streams import vectors
 from streams.errors import InvalidField
 from streams.topics import (
     CAMPAIGN_REPORTS,
@@ -76,6 +77,16 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
         Raises:
             InvalidField: naming the field.
         """
+
+
+def check_moment(name: str, moment: datetime | None) -> None:
+    """Whether a time can be told in seconds and back.
+
+    Raises:
+        InvalidField: it lies at the very edge of the calendar, where another time zone has no date for it.
+    """
+    if moment is not None and not 2 <= moment.year <= 9998:
+        raise InvalidField(f"{name}: {moment.isoformat()}, years from 2 to 9998 are allowed")
 
 
 class DenseFeature(Struct, frozen=True):
@@ -304,7 +315,7 @@ class PartitionPrototype(Struct, frozen=True):
     """A vector that stands for at least ten listeners."""
 
     weight: Annotated[float, Meta(ge=0, le=1, description="share of the sampled audience")]
-    members: Annotated[int, Meta(ge=10)]
+    members: Annotated[int, Meta(ge=10, le=2**53)]
     vector: VectorBytes
 
 
@@ -385,7 +396,7 @@ class MatchRequest(Event, frozen=True, kw_only=True):
         "budget":500,"uploaded_at":"2026-03-01T10:00:00Z","expires_at":"2026-03-31T10:00:00Z"}"""
 
     song_id: Id
-    revision: int
+    revision: Count
     recording: Id = ""
     title: str = ""
     artist_ids: list[str] = []
@@ -401,6 +412,14 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     explicit: bool = False
     territories: list[str] = []
 
+    def check(self, _: str) -> None:
+        for neighbour in self.neighbours:
+            # As a cosine comes out of a sum of rounded products.
+            if not abs(neighbour.similarity) <= 1.001:
+                raise InvalidField(f"neighbours: {neighbour.song_id!r} has similarity {neighbour.similarity:g}")
+        for name in ("uploaded_at", "expires_at", "available_from"):
+            check_moment(name, getattr(self, name))
+
 
 class CampaignReport(Event, frozen=True, kw_only=True):
     """One partition's cumulative account of a song."""
@@ -412,16 +431,24 @@ class CampaignReport(Event, frozen=True, kw_only=True):
         "started_at":"2026-03-01T10:00:00Z","counts":{"candidates":203,"pushed":88,"listened":1}}"""
 
     song_id: Id
-    revision: int
+    revision: Count
     partition: Count
     partitions: Annotated[int, Meta(gt=0, description="how many audience partitions there are")]
-    version: Annotated[int, Meta(description="changelog offset of the account; the highest wins")]
+    version: Annotated[Count, Meta(description="changelog offset of the account; the highest wins")]
     space: str
     started_at: Time
     counts: Counts
     ended: EndReason | None = None
     ended_at: Time | None = None
     prototypes: list[PartitionPrototype] = []
+
+    def check(self, _: str) -> None:
+        if self.partition >= self.partitions:
+            raise InvalidField(f"partition: {self.partition}, there are {self.partitions}")
+        for name in ("started_at", "ended_at"):
+            check_moment(name, getattr(self, name))
+        for prototype in self.prototypes:
+            vectors.unpack(prototype.vector)
 
 
 class WarmSong(Event, frozen=True, kw_only=True):
@@ -466,7 +493,7 @@ class LiveModel(Event, frozen=True, kw_only=True):
     uri: str
     manifest_sha256: str
     space: str
-    dim: Annotated[int, Meta(gt=0)]
+    dim: Annotated[int, Meta(gt=0, le=65_535)]
     warm_songs: Count
     published_at: Time
     chances: Annotated[Chances | None, Meta(description="without it scores order users and are no chances")] = None

@@ -66,6 +66,8 @@ def lift(counts: Counts) -> list[Lift]:
 
 def compared(measure: str, treated: int, treated_of: int, held_out: int, held_out_of: int) -> Lift:
     """Treated against held out."""
+    # A record may say anything; more than all of them did not listen.
+    treated, held_out = min(treated, treated_of), min(held_out, held_out_of)
     if not treated_of or not held_out_of:
         return Lift(measure, treated, treated_of, held_out, held_out_of, None, None, None)
     one, other = treated / treated_of, held_out / held_out_of

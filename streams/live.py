@@ -5,17 +5,22 @@ A cache of the topics ``models`` and ``warm-songs``, rebuilt by reading them aga
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams import vectors
+from streams.calibrating import calibration_of
 from streams.clock import Clock
+from streams.dead_letters import headers
+from streams.envelope import Headers, unpack
+from streams.errors import BadRecord, InvalidField
 from streams.events import LiveModel, WarmSong
 from streams.settings import Kafka
+from streams.skipped import Skipped
 from streams.snapshot import Snapshot
 from streams.topics import MODELS, WARM_SONGS, Naming
 
@@ -33,6 +38,11 @@ class Space:
     _rows: dict[str, int] = field(default_factory=dict)
     _vectors: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     _changed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, dimension: int) -> Space:
+        """An empty one."""
+        return cls(_vectors=np.empty((0, dimension), np.float32))
 
     def __contains__(self, song_id: str) -> bool:
         return song_id in self._rows
@@ -84,15 +94,21 @@ class Space:
 class LiveView:
     """The live model and the warm songs of its space, kept up to date by :meth:`poll`.
 
+    A record that cannot be read, or that says what cannot be, is skipped: what its key said before stands for as long
+    as the log has it, and everything else is served.
+
     Attributes:
         model: None while nothing is published.
         version: grows whenever the model or a warm song changes.
     """
 
-    def __init__(self, kafka: Kafka, naming: Naming, clock: Clock) -> None:
+    def __init__(self, kafka: Kafka, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> None:
         self.model: LiveModel | None = None
         self.version = 0
-        self._spaces: dict[str, Space] = {}
+        self._skipped = skipped or Skipped()
+        # By dimension, too: which one a space has is known only once a model says so, and songs may be read before it.
+        self._spaces: dict[tuple[str, int], Space] = {}
+        self._dimensions: dict[str, int] = {}
         self._models, self._songs = naming.name(MODELS), naming.name(WARM_SONGS)
         self._flipped = False
         # What must be read of the warm songs before the model is complete: partition -> offset.
@@ -115,33 +131,61 @@ class LiveView:
 
         ``publish`` writes the songs before it flips the model, but Kafka keeps no order between topics. So the ends
         of the songs' topic are asked for when the model was seen: all that was published lies before them. A count
-        would not do: songs are taken down, and others become warm.
+        would not do: songs are taken down, and others become warm. But a model with warm songs of which not one has
+        its dimension is not the model of these songs.
         """
         if self.model is None or self._wanted is not None:
             return None
-        return self._spaces.setdefault(self.model.space, Space())
+        space = self._spaces.setdefault((self.model.space, self.model.dim), Space.of(self.model.dim))
+        return None if self.model.warm_songs and not space.ids else space
 
     def spaces_of(self, song_id: str) -> list[str]:
         """The spaces in which a song is warm."""
-        return [name for name, space in list(self._spaces.items()) if song_id in space]
+        return list(dict.fromkeys(name for (name, _), space in list(self._spaces.items()) if song_id in space))
 
     def close(self) -> None:
         self._snapshot.close()
 
     def _take(self, message: Message) -> None:
-        key, value = (message.key() or b"").decode(), message.value()
-        if message.topic() == self._models:
-            if key == ENCODER:
-                self.model = None if value is None else msgspec.json.decode(value, type=LiveModel)
-                self._flipped = True
+        try:
+            (self._take_model if message.topic() == self._models else self._take_song)(message)
+        except BadRecord as error:
+            self._skipped.add(message, error)
         else:
-            name, _, song_id = key.partition(" ")
-            space = self._spaces.setdefault(name, Space())
-            if value is None:
-                space.drop(song_id)
-            else:
-                space.put(song_id, vectors.unpack(msgspec.json.decode(value, type=WarmSong).vector)[1])
-        self.version += 1
+            self.version += 1
+
+    def _take_model(self, message: Message) -> None:
+        if message.value() is None:
+            if message.key() == ENCODER.encode():
+                self.model, self._flipped = None, True
+            return
+        model = read_model(message.key(), message.value(), headers(message))
+        if model.name != ENCODER:
+            return
+        known = self._dimensions.get(model.space, model.dim)
+        if known != model.dim:
+            raise InvalidField(f"dim: {model.dim}, a model with space {model.space!r} and dimension {known} was live")
+        self.model, self._flipped = model, True
+
+    def _take_song(self, message: Message) -> None:
+        if message.value() is None:
+            try:
+                name, _, song_id = (message.key() or b"").decode().partition(" ")
+            except UnicodeDecodeError:
+                raise InvalidField(f"key: {message.key()!r} is not UTF-8") from None
+            for (of, _), space in self._spaces.items():
+                if of == name:
+                    space.drop(song_id)
+            return
+        song, vector = read_song(message.key(), message.value(), headers(message))
+        dimension = self._dimensions.get(song.space, len(vector))
+        if len(vector) != dimension:
+            raise InvalidField(f"vector: dimension {len(vector)}, space {song.space!r} has {dimension}")
+        place = song.space, dimension
+        if place not in self._spaces:
+            # Another thread may be asking for a song's spaces.
+            self._spaces[place] = Space.of(dimension)
+        self._spaces[place].put(song.song_id, vector)
 
     def _follow_model(self) -> None:
         if self._flipped:
@@ -150,3 +194,41 @@ class LiveView:
         if self._wanted is not None and self._snapshot.reached(self._songs, self._wanted):
             self._wanted = None
             self.version += 1
+        if self.model is not None and self.model.space not in self._dimensions and self.warm() is not None:
+            self._settle(self.model.space, self.model.dim)
+
+    def _settle(self, space: str, dimension: int) -> None:
+        """A model of this space is complete: from now on the space has this dimension."""
+        self._dimensions[space] = dimension
+        for place in [place for place in self._spaces if place[0] == space and place[1] != dimension]:
+            misfits = self._spaces.pop(place).ids
+            why = f"{len(misfits)} songs of space {space!r} have dimension {place[1]}, not {dimension}: {misfits[:3]}"
+            self._skipped.add_misfits(self._songs, len(misfits), why)
+
+
+def read_model(key: bytes | None, value: bytes | None, headers: Headers) -> LiveModel:
+    """The model in a record of ``models``.
+
+    Raises:
+        BadRecord: it holds none, or its chances are no monotone map.
+    """
+    # A cache is no place to judge a date: what is skipped now would be missing for good.
+    model = unpack(LiveModel, key, value, headers, math.inf).event
+    try:
+        calibration_of(model.chances)
+    except ValueError as error:
+        raise InvalidField(f"chances: {error}") from None
+    return model
+
+
+def read_song(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[WarmSong, F32]:
+    """The warm song in a record of ``warm-songs``, and its vector, float32 (d,).
+
+    Raises:
+        BadRecord: it holds none, or a vector without a direction or of another space than the song's.
+    """
+    song = unpack(WarmSong, key, value, headers, math.inf).event
+    space, vector = vectors.unpack_direction(song.vector)
+    if space != song.space:
+        raise InvalidField(f"vector: lies in space {space!r}, the song's is {song.space!r}")
+    return song, vector

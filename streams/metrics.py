@@ -95,6 +95,9 @@ class Catalogue:
         "stage",
         "error",
     )
+    skipped_records = _counter(
+        "records", "Records of cached topics (warm-songs, models, ...) that could not be read", "topic", "error"
+    )
     model_space = _gauge("0 or 1", "1 for the embedding space in use, 0 for one that was", "space")
     batch_records = _many("records", "Records taken in one batch")
     batch_seconds = _seconds("From the first record of a batch to its commit")

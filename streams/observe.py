@@ -48,6 +48,17 @@ class Readiness:
 
     def __init__(self) -> None:
         self._conditions: dict[str, Condition] = {}
+        self._notes: dict[str, str] = {}
+
+    def note(self, name: str, text: str | None) -> None:
+        """Say something in ``/readyz`` that does not keep the role from being ready; None takes it back."""
+        if text is None:
+            self._notes.pop(name, None)
+        else:
+            self._notes[name] = text
+
+    def notes(self) -> dict[str, str]:
+        return dict(self._notes)
 
     def condition(self, name: str, reason: str) -> Condition:
         """Add a condition that fails for ``reason`` so far. Raises ValueError when the name is taken."""
@@ -169,13 +180,15 @@ class _Handler(BaseHTTPRequestHandler):
             case "/readyz":
                 readiness = self.server.readiness
                 failing = readiness.reasons()
-                self._health({name: failing.get(name) for name in readiness.names()})
+                self._health({name: failing.get(name) for name in readiness.names()}, readiness.notes())
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /livez or /readyz\n")
 
-    def _health(self, reasons: dict[str, str | None]) -> None:
+    def _health(self, reasons: dict[str, str | None], notes: dict[str, str] | None = None) -> None:
         ok = not any(reasons.values())
-        body = {"ok": ok, "conditions": {name: reason or "ok" for name, reason in reasons.items()}}
+        body: dict[str, object] = {"ok": ok, "conditions": {name: reason or "ok" for name, reason in reasons.items()}}
+        if notes:
+            body["notes"] = notes
         status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, "application/json", json.dumps(body).encode() + b"\n")
 

@@ -171,6 +171,18 @@ class Topics(_Section):
         return Naming(self.prefix, self.audience_partitions, self.songs_partitions)
 
 
+_PLACES = r"^(\d{1,6}:\d{1,18}(,\d{1,6}:\d{1,18})*)?$"
+
+
+def _places(text: str) -> dict[int, frozenset[int]]:
+    """Partition -> offsets, of ``partition:offset[,partition:offset...]``."""
+    found: dict[int, set[int]] = {}
+    for place in filter(None, text.split(",")):
+        partition, _, offset = place.partition(":")
+        found.setdefault(int(partition), set()).add(int(offset))
+    return {partition: frozenset(offsets) for partition, offsets in found.items()}
+
+
 class Songs(_Section):
     """The songs role."""
 
@@ -196,6 +208,13 @@ class Songs(_Section):
     commit_interval_s: float = Field(0.5, gt=0, le=10)
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
+    skip_ledger_records: str = Field("", pattern=_PLACES)
+    """Records of ``songs-ledger`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot be
+    read names them. Empty again once they are compacted away."""
+
+    def left_out(self) -> dict[int, frozenset[int]]:
+        """``skip_ledger_records`` by partition."""
+        return _places(self.skip_ledger_records)
 
 
 class Audience(_Section):
@@ -240,10 +259,17 @@ class Audience(_Section):
     all workers. With another key, who was erased before is not recognised in inputs from before the erasure."""
     half_vectors: bool = False
     """User vectors in 16-bit floats: half the memory of them."""
+    skip_state_records: str = Field("", pattern=_PLACES)
+    """Records of ``audience-state`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot
+    be read names them. Empty again once they are compacted away."""
     digest_at_stop: bool = False
     """A clean stop logs each partition's digest and input offsets; some 2 s for 250,000 users."""
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
+
+    def left_out(self) -> dict[int, frozenset[int]]:
+        """``skip_state_records`` by partition."""
+        return _places(self.skip_state_records)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

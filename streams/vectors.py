@@ -80,6 +80,25 @@ def unpack(data: bytes) -> tuple[str, F32]:
     return space, vector
 
 
+def unpack_direction(data: bytes) -> tuple[str, F32]:
+    """:func:`unpack` for a vector that only its direction counts of.
+
+    Raises:
+        Undecodable, InvalidField: as there, and a vector of zeros alone, or one far from unit length.
+    """
+    space, vector = unpack(data)
+    _check_length(vector)
+    return space, vector
+
+
+def _check_length(vector: F32) -> None:
+    if not vector.any():
+        raise InvalidField("vector: holds nothing but zeros")
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not _SQUARES[0] <= length**2 <= _SQUARES[1]:
+        raise InvalidField(f"vector: its length is {length:g}, from 1e-12 to 1e+12 is allowed")
+
+
 @dataclass(frozen=True, slots=True)
 class OfSpace:
     """What a batch of vectors holds of one space.
@@ -123,11 +142,7 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
                 continue
             if len(vector) != dim:
                 raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {dim}")
-            if not vector.any():
-                raise InvalidField("vector: holds nothing but zeros")
-            length = float(np.linalg.norm(vector.astype(np.float64)))
-            if not _SQUARES[0] <= length**2 <= _SQUARES[1]:
-                raise InvalidField(f"vector: its length is {length:g}, from 1e-12 to 1e+12 is allowed")
+            _check_length(vector)
         except BadRecord as error:
             bad.append((place, error))
         else:

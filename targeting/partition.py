@@ -72,6 +72,10 @@ class Partition:
         """Works on the coming space of the songs, ``entries`` of histories at most; True when nothing is left to do."""
         return self._state.audience.prepare(entries)
 
+    def check(self, key: bytes, value: bytes | None) -> None:
+        """Whether one changelog record can be read; see :meth:`State.check`."""
+        self._state.check(key, value)
+
     def restore(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Rebuilds the state from changelog records in their order; of a key, the last record counts.
 

@@ -179,6 +179,8 @@ class State:
         accounts: dict[str, bytes] = {}
         while chunk := dict(islice(source, _CHUNK)):
             self._restore(chunk, requests, accounts)
+        if alone := requests.keys() ^ accounts.keys():
+            raise ValueError(f"campaign {min(alone)!r} has a request or an account, not both")
         for song_id, record in requests.items():
             counts, ended, ended_at = campaign.decode_account(accounts[song_id])
             self._remember(song_id, Campaign(campaign.decode_request(record), counts, ended, ended_at))
@@ -193,6 +195,26 @@ class State:
         left = {each: self.left(self.campaigns[each]) for each in sorted(self.live)}
         self.living.restored(self.songs.space, left, np.flatnonzero(self._since > 0))
         self.step += 1
+
+    def check(self, key: bytes, value: bytes | None) -> None:
+        """Whether one changelog record can be read. For a state of its own, which is of no other use afterwards.
+
+        Raises:
+            ForeignStateError, ValueError: as :meth:`restore`; and whatever bytes that were never written make of it.
+        """
+        requests: dict[str, bytes] = {}
+        accounts: dict[str, bytes] = {}
+        self._restore({key: value}, requests, accounts)
+        for record in requests.values():
+            campaign.decode_request(record)
+        for record in accounts.values():
+            campaign.decode_account(record)
+        for song_id in list(self.living.records):
+            try:
+                self.living.restored(self.songs.space, {song_id: 1}, np.zeros(0, np.int64))
+            finally:
+                self.living.records.clear()
+                self.living.cat = None
 
     def left(self, each: Campaign) -> int:
         """How many pushes of a campaign's budget are this partition's still."""

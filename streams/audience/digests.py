@@ -6,15 +6,18 @@ to its end as it is when the reading begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 
-from streams.audience.restore import Beside, read_changelog, state_records
-from streams.audience.store import Stores
+from streams.audience.recovery import refusal, restore
+from streams.audience.restore import Beside, read_changelog
+from streams.audience.store import Entry, Stores
 from streams.clock import Clock
+from streams.errors import Refused
 from streams.settings import Kafka
-from streams.topics import Naming
+from streams.topics import AUDIENCE_STATE, Naming
 from targeting.partition import Partition
 
 
@@ -41,22 +44,33 @@ def digest(
     clock: Clock,
     new_partition: Callable[[int], Partition],
     stores: Stores | None = None,
+    without: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> Digest | None:
     """The state of a partition as the changelog alone tells it; with ``stores`` as the disk and the tail do.
 
-    Nothing is written, to the disk neither. None: there is no usable database of the partition, or a worker holds it.
+    Nothing is written, to the disk neither. ``without`` holds offsets by partition to
+    leave out, as the workers do. None: there is no usable database of the partition, or a worker holds it.
 
     Raises:
         Unavailable: the broker does not answer.
         Unfit: the database is torn, or not of this changelog.
+        Refused: the changelog holds what cannot be read.
     """
     state, beside = new_partition(partition), Beside()
     store = stores.open_existing(partition) if stores else None
     if stores and store is None:
         return None
+    start = store.offset if store else 0
+
+    def changelog(since: int) -> Iterator[Entry]:
+        return read_changelog(kafka, naming, partition, clock, lambda *_: None, since, without.get(partition, ()))
+
+    def refused(error: Exception) -> Refused:
+        return refusal(naming.name(AUDIENCE_STATE), partition, changelog(0), new_partition, without, error)
+
     try:
-        tail = read_changelog(kafka, naming, partition, clock, lambda *_: None, store.offset if store else 0)
-        state.restore(state_records(chain(store.entries(), tail) if store else tail, beside))
+        entries = chain(store.entries(), changelog(start)) if store else changelog(0)
+        restore(state, entries, beside, start > 0, refused)
     finally:
         if store:
             store.close()

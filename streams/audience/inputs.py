@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from confluent_kafka import Message
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streams import vectors
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
-from streams.dead_letters import DeadLetter, Origin, dead_letter
+from streams.dead_letters import DeadLetter, dead_letter, headers, origin
 from streams.envelope import MAX_AHEAD_SECONDS, Headers, Many, Received, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
 from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
@@ -116,7 +116,7 @@ class Decoder:
         inputs = Inputs(
             now=self._now,
             preferences=self._preferences(records.preferences),
-            commands=self._commands(records.commands),
+            commands=self._commands(records.commands, space),
             listens=listens,
             vectors=self._vectors(records.vectors, space) if records.vectors and space else None,
             outcomes=self._outcomes(records.outcomes),
@@ -155,11 +155,12 @@ class Decoder:
                 out.append((user, None))
         return out
 
-    def _commands(self, messages: list[Message]) -> list[Command]:
+    def _commands(self, messages: list[Message], space: Space | None) -> list[Command]:
         out: list[Command] = []
         for message in messages:
             try:
-                out.append(_command(unpack(MatchRequest, message.key(), message.value(), headers(message), self._now)))
+                received = unpack(MatchRequest, message.key(), message.value(), headers(message), self._now)
+                out.append(_command(received, space))
             except BadRecord as error:
                 self._bury(message, "audience.commands", error)
         return out
@@ -265,31 +266,6 @@ def counted(messages: Sequence[Message], now: float, repeats: Repeats) -> Seen:
     return repeats.look(*_ids(found, messages))
 
 
-def origin(message: Message) -> Origin:
-    """Where a record was found."""
-    return Origin(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp_ms=message.timestamp()[1],
-        key=message.key(),
-        value=message.value(),
-        headers=headers(message),
-    )
-
-
-def headers(message: Message) -> Headers:
-    """A consumed record's headers; confluent-kafka's type also allows what only a producer may give."""
-    try:
-        return cast(Headers, message.headers() or [])
-    except SystemError:
-        return _UNREADABLE
-
-
-# The client cannot tell any header of such a record.
-_UNREADABLE: Final[Headers] = [("headers", b"unreadable: the name of one is not UTF-8")]
-
-
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
     try:
         given: list[Any] = list(map(Message.headers, messages))
@@ -332,11 +308,11 @@ def _minutes(clock: str) -> int:
     return 60 * int(clock[:2]) + int(clock[3:])
 
 
-def _command(received: Received[MatchRequest]) -> Command:
+def _command(received: Received[MatchRequest], in_use: Space | None) -> Command:
     event = received.event
     if received.type in _ENDS:
         return Takedown(event.song_id, event.revision, _ENDS[received.type])
-    space, vector = vectors.unpack(event.vector)
+    space, vector = _direction(event.vector, in_use)
     neighbours = tuple(neighbour.song_id for neighbour in event.neighbours)
     similarities = np.array([neighbour.similarity for neighbour in event.neighbours], np.float32)
     if received.type == _REANCHORED:
@@ -357,5 +333,12 @@ def _command(received: Received[MatchRequest]) -> Command:
         explicit=event.explicit,
         territories=tuple(event.territories),
         available_from=event.available_from.timestamp() if event.available_from else 0.0,
-        others=tuple(vectors.unpack(other) for other in event.other_vectors),
+        others=tuple(_direction(other, in_use) for other in event.other_vectors),
     )
+
+
+def _direction(data: bytes, in_use: Space | None) -> tuple[str, NDArray[np.float32]]:
+    space, vector = vectors.unpack_direction(data)
+    if in_use is not None and space == in_use.name and len(vector) != in_use.dimension:
+        raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {in_use.dimension}")
+    return space, vector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,6 +51,7 @@ def read_changelog(
     clock: Clock,
     keep_alive: Callable[[int, int], None],
     start: int = 0,
+    without: Collection[int] = (),
 ) -> Iterator[Entry]:
     """Every record of a partition's changelog from ``start``, in order, to its end.
 
@@ -59,12 +60,15 @@ def read_changelog(
 
     Args:
         keep_alive: called about once a second with (offsets read, offsets in all).
+        without: offsets of records to leave out, because an operator said so.
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for a minute.
         Unfit: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
     for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
+        if without and message.offset() in without:
+            continue
         yield Entry(message.offset() or 0, message.key() or b"", message.value())
 
 

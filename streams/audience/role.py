@@ -22,6 +22,7 @@ from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.provision import check_times
 from streams.settings import Audience, Kafka, Settings
+from streams.skipped import Skipped
 from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from targeting.config import Config
 from targeting.partition import Partition
@@ -62,7 +63,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat}
     ) as server:
         _log.info("observe", url=server.url)
-        view = LiveView(settings.kafka, naming, clock)
+        view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
         songs, config = Songs(), how(settings.audience, obey)
         worker = Worker(
             settings.kafka, naming, settings.audience, clock, metrics, view, songs,

@@ -87,7 +87,7 @@ class Store:
         if stored is not None:
             try:
                 meta = msgspec.json.decode(stored, type=_Meta)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, ValueError) as error:
                 raise self._closing(f"its description is not readable ({error})") from None
         if (meta.format, meta.changelog, meta.partition) != (_FORMAT, changelog, partition):
             raise self._closing(f"it belongs to {meta}")
@@ -106,8 +106,10 @@ class Store:
             items: Any = self._db.items()
             for key, value in items:
                 if key != _META:
+                    if len(value) < 8:
+                        raise Unfit(f"{self._folder}: a record of {len(value)} bytes, without its offset")
                     yield Entry(int.from_bytes(value[:8], "big"), key, value[8:])
-        except GeneratorExit:
+        except (GeneratorExit, Unfit):
             raise
         except Exception as error:  # rocksdict raises bare Exception
             raise Unfit(f"{self._folder}: {error}") from error

@@ -16,6 +16,7 @@ from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
 from streams.audience.memory import give_back
 from streams.audience.outputs import push_record, report_record
+from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
 from streams.audience.restore import (
     ACCOUNT_PREFIX,
@@ -24,7 +25,6 @@ from streams.audience.restore import (
     offsets_value,
     read_changelog,
     reconcile,
-    state_records,
 )
 from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.transaction import Aborted, Transactions
@@ -33,6 +33,7 @@ from streams.calibrating import calibration_of
 from streams.clients import producer
 from streams.clock import Clock
 from streams.envelope import Record
+from streams.errors import Refused
 from streams.events import LiveModel
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -427,12 +428,23 @@ class Worker:
 
         Raises:
             Unfit: what is on disk cannot be used.
+            Refused: the changelog holds what cannot be read; the message names it and the way out.
         """
         state, beside = self._new_partition(partition), Beside()
         start = store.offset if store else 0
-        tail = read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, start)
+
+        def changelog(since: int) -> Iterator[Entry]:
+            without = self._settings.left_out().get(partition, frozenset())
+            return read_changelog(self._kafka, self._naming, partition, self._clock, keep_alive, since, without)
+
+        def refused(error: Exception) -> Refused:
+            topic = self._naming.name(AUDIENCE_STATE)
+            without = self._settings.left_out()
+            return refusal(topic, partition, changelog(0), self._new_partition, without, error)
+
+        tail = changelog(start)
         entries = chain(self._alive(store.entries()), store.filling(tail)) if store else tail
-        state.restore(state_records(entries, beside))
+        restore(state, entries, beside, start > 0, refused)
         return state, beside
 
     def _alive(self, entries: Iterator[Entry]) -> Iterator[Entry]:

@@ -41,11 +41,15 @@ def campaigns(
     Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
     """
     from streams.campaigns import current, total
+    from streams.skipped import Skipped
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
         clock = SystemClock()
-        found = current(settings.kafka, naming_of(settings), clock)
+        skipped = Skipped()
+        found = current(settings.kafka, naming_of(settings), clock, skipped)
+    if skipped.count:
+        typer.echo(f"{skipped.count} records of campaigns could not be read and are not counted", err=True)
     if song_id is not None:
         if song_id not in found:
             typer.echo(f"{song_id}: no campaign; it was never uploaded, or it is over for long", err=True)

@@ -50,6 +50,7 @@ def digest(
                     found = compute(
                         settings.kafka, naming, number, clock,
                         lambda n: Partition(n, naming.audience_partitions, Songs(), decides), where,
+                        settings.audience.left_out(),
                     )  # fmt: skip
                 except Unfit as why:
                     typer.echo(f"partition {number}: {why}", err=True)

@@ -14,9 +14,11 @@ from typing import Any
 
 import structlog
 
-from streams.exits import RESTART, leave
+from streams.errors import Refused
+from streams.exits import REFUSED, RESTART, leave
 from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
+from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
 from streams.songs.parts import Parts
 from streams.songs.upkeep import Upkeep
@@ -81,7 +83,9 @@ def add_agents(app: Any, parts: Parts) -> None:
     async def keep_up() -> None:
         name = parts.naming.name(SONG_UPLOADS)
         assigned = app.assignor.assigned_actives()
-        await _or_leave(upkeep.run(sorted(each.partition for each in assigned if each.topic == name)))
+        partitions = sorted(each.partition for each in assigned if each.topic == name)
+        await _or_leave(upkeep.run(partitions))
+        await _or_leave(bury_skipped(parts, partitions))
 
     async def forget(*_: object, **__: object) -> None:
         parts.ledger.forget()
@@ -99,6 +103,8 @@ async def _or_leave(work: Awaitable[None]) -> None:
         await work
     except asyncio.CancelledError:
         raise
+    except Refused as error:
+        leave(REFUSED, str(error))
     except Exception:  # noqa: BLE001 - the process ends, whatever it was
         # Whatever it was, the batch is not done, and returning to Faust would acknowledge or skip it.
         _log.exception("batch failed")

@@ -8,13 +8,21 @@ unacknowledged there is no current event.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+
+from confluent_kafka import Message
 
 from streams.clock import Clock
+from streams.errors import BadRecord, Refused, broken_state
 from streams.settings import Kafka
+from streams.skipped import Skipped
 from streams.snapshot import Snapshot
 
 Entries = dict[bytes, bytes]
 """Record key -> newest value, of one partition."""
+
+_LOST = "a song is then one that was never uploaded, until its next upload"
 
 
 class Kept:
@@ -24,12 +32,26 @@ class Kept:
 
     Args:
         topic: full name of the compacted topic.
+        check: raises BadRecord for an entry (key, value) that cannot be used.
+        skipped: is told of such entries, which are then missing; None: nothing may be missing, so they are refused.
+        without: partition -> offsets of records that are left out, because an operator said so.
     """
 
-    def __init__(self, kafka: Kafka, topic: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        topic: str,
+        clock: Clock,
+        check: Callable[[bytes, bytes], None],
+        skipped: Skipped | None = None,
+        without: Mapping[int, Collection[int]] = MappingProxyType({}),
+    ) -> None:
         self.topic = topic
         self._kafka = kafka
         self._clock = clock
+        self._check = check
+        self._skipped = skipped
+        self._without = without
         self._partitions: dict[int, asyncio.Future[Entries]] = {}
 
     async def partition(self, number: int) -> Entries:
@@ -37,6 +59,7 @@ class Kept:
 
         Raises:
             Unavailable: the broker does not answer.
+            Refused: an entry cannot be used and must not be missing; the message names its place and the way out.
         """
         if number not in self._partitions:
             # On a thread: heartbeats of the group must go on while a long topic is read. Who asks meanwhile waits for
@@ -49,15 +72,33 @@ class Kept:
         self._partitions.clear()
 
     def _read(self, number: int) -> Entries:
+        without = self._without.get(number, ())
         snapshot = Snapshot(self._kafka, [self.topic], self._clock, number)
-        entries: Entries = {}
+        standing: dict[bytes, Message] = {}
         try:
             for message in snapshot.read_to_end():
-                key, value = message.key() or b"", message.value()
-                if value is None:
-                    entries.pop(key, None)
+                if message.offset() in without:
+                    continue
+                if message.value() is None:
+                    standing.pop(message.key() or b"", None)
                 else:
-                    entries[key] = value
+                    standing[message.key() or b""] = message
         finally:
             snapshot.close()
+        entries: Entries = {}
+        bad: list[tuple[Message, BadRecord]] = []
+        for key, message in standing.items():
+            value = message.value() or b""
+            try:
+                self._check(key, value)
+            except BadRecord as error:
+                bad.append((message, error))
+            else:
+                entries[key] = value
+        if bad and self._skipped is None:
+            places = [(number, message.offset() or 0, str(why)) for message, why in bad]
+            raise Refused(broken_state(self.topic, places, "songs.skip_ledger_records", self._without, _LOST))
+        for message, why in bad:
+            if self._skipped is not None:
+                self._skipped.add(message, why)
         return entries

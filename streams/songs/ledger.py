@@ -13,6 +13,7 @@ from hashlib import blake2b
 import msgspec
 
 from streams.envelope import Received
+from streams.errors import KeyMismatch, Undecodable
 from streams.events import EndReason, SongUpload
 from streams.topics import SONG_UPLOADS
 
@@ -85,6 +86,23 @@ _encoder = msgspec.json.Encoder()
 def read(value: bytes | None) -> Song | None:
     """The entry in a record of the ledger."""
     return None if value is None else _songs.decode(value)
+
+
+def check(key: bytes, value: bytes) -> None:
+    """Whether a record of the ledger can be used for all that is ever made of it.
+
+    Raises:
+        Undecodable: it cannot.
+        KeyMismatch: it is another song's.
+    """
+    try:
+        song = _songs.decode(value)
+        upload = song.event()
+        _ = song.expires, song.uploaded, datetime.fromtimestamp(song.ended_at, UTC)
+    except (msgspec.MsgspecError, ValueError, OverflowError, OSError, RecursionError) as error:
+        raise Undecodable(f"no song's entry: {error}") from None
+    if upload.song_id.encode() != key:
+        raise KeyMismatch(f"key: {key!r} is not song_id {upload.song_id!r}")
 
 
 def write(song: Song) -> bytes:

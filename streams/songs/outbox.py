@@ -70,20 +70,21 @@ class Outbox:
                 here[key] = value
 
     async def bury(self, message: Any, stage: str, error: BadRecord) -> Sent:
-        """Hand over the dead letter of a bad record."""
-        letter = dead_letter(
-            Origin(
-                topic=message.topic,
-                partition=message.partition,
-                offset=message.offset,
-                timestamp_ms=round(message.timestamp * 1000),
-                key=message.key,
-                value=message.value,
-                headers=list(message.headers or ()),
-            ),
-            stage,
-            error,
+        """Hand over the dead letter of a bad record that Faust read."""
+        found = Origin(
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            timestamp_ms=round(message.timestamp * 1000),
+            key=message.key,
+            value=message.value,
+            headers=list(message.headers or ()),
         )
+        return await self.bury_found(found, stage, error)
+
+    async def bury_found(self, found: Origin, stage: str, error: BadRecord) -> Sent:
+        """Hand over the dead letter of a bad record."""
+        letter = dead_letter(found, stage, error)
         _log.warning("dead letter", stage=stage, error=type(error).__name__, reason=str(error))
         return await self._hand_over(DEAD_LETTERS, letter.key, letter.value, letter.headers, None)
 

@@ -10,9 +10,11 @@ import msgspec
 
 from streams.clock import Clock
 from streams.envelope import pack
+from streams.errors import KeyMismatch, Undecodable
 from streams.events import Campaign, CampaignReport
 from streams.metrics import SongsMetrics
 from streams.settings import Songs
+from streams.skipped import Skipped
 from streams.songs import ledger
 from streams.songs.commands import SOURCE
 from streams.songs.kept import Kept
@@ -33,6 +35,7 @@ class Parts:
     Attributes:
         live: gives the model in use at the time of the call.
         ledger, reports: what is remembered of songs and of partitions' accounts.
+        skipped: records of cached topics that wait for their dead letters.
         turn: who decides by the ledger and changes it holds this until the change is acknowledged. Without it an end
             could be decided by reports of a revision that is being replaced.
     """
@@ -45,6 +48,7 @@ class Parts:
     outbox: Outbox
     ledger: Kept
     reports: Kept
+    skipped: Skipped
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def song(self, partition: int, song_id: str) -> Song | None:
@@ -85,6 +89,21 @@ class Parts:
             campaign(song_id, song, reports), ce_type=Campaign.TYPES[0], id=id, source=SOURCE, time=self.clock.now()
         )
         return await self.outbox.send(CAMPAIGNS, record)
+
+
+def check_report(key: bytes, value: bytes) -> None:
+    """Whether an entry of ``songs-reports`` can be used.
+
+    Raises:
+        BadRecord: it cannot.
+    """
+    try:
+        report = _reports.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Undecodable(f"no report: {error}") from None
+    report.check("")
+    if report_key(report.song_id, report.partition) != key:
+        raise KeyMismatch(f"key: {key!r} is not that of {report.song_id!r} in partition {report.partition}")
 
 
 def report_key(song_id: str, partition: int) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from streams.envelope import unpack
-from streams.errors import BadRecord
+from streams.errors import BadRecord, InvalidField
 from streams.events import CampaignReport
 from streams.songs import commands
 from streams.songs.intake import content_of
@@ -59,6 +59,8 @@ async def _read(parts: Parts, events: Sequence[Any]) -> tuple[dict[bytes, tuple[
         message = event.message
         try:
             report = unpack(CampaignReport, message.key, message.value, message.headers, now).event
+            if report.partitions != parts.naming.audience_partitions:
+                raise InvalidField(f"partitions: {report.partitions}, there are {parts.naming.audience_partitions}")
         except BadRecord as error:
             buried.append(await parts.outbox.bury(message, _STAGE, error))
             parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()

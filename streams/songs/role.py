@@ -17,10 +17,13 @@ from streams.metrics import SongsMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.provision import check_times
 from streams.settings import Settings
+from streams.skipped import Skipped
 from streams.songs.app import add_agents, faust_app
+from streams.songs.burials import is_note
 from streams.songs.kept import Kept
+from streams.songs.ledger import check
 from streams.songs.outbox import Outbox
-from streams.songs.parts import Parts
+from streams.songs.parts import Parts, check_report
 from streams.songs.serving import LiveMatcher
 from streams.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 
@@ -48,7 +51,8 @@ def run(settings: Settings) -> None:
         settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}
     ) as server:
         _log.info("observe", url=server.url)
-        live = LiveMatcher(LiveView(settings.kafka, naming, clock), metrics, clock, settings.songs.swap_both_s)
+        skipped = Skipped(metrics.skipped_records, readiness, bury=True)
+        live = LiveMatcher(LiveView(settings.kafka, naming, clock, skipped), metrics, clock, settings.songs.swap_both_s)
         live.wait()
         model_live.holds()
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
@@ -56,8 +60,9 @@ def run(settings: Settings) -> None:
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
         add_agents(app, Parts(
             naming, settings.songs, metrics, clock, live, Outbox(app, naming),
-            Kept(settings.kafka, naming.name(SONGS_LEDGER), clock),
-            Kept(settings.kafka, naming.name(SONGS_REPORTS), clock),
+            Kept(settings.kafka, naming.name(SONGS_LEDGER), clock, check, without=settings.songs.left_out()),
+            Kept(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
+            skipped,
         ))  # fmt: skip
 
         async def beat() -> None:
@@ -78,6 +83,11 @@ def run(settings: Settings) -> None:
         worker.spinner = None
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
+
+
+def _check_report(key: bytes, value: bytes) -> None:
+    if not is_note(key, value):
+        check_report(key, value)
 
 
 def _deadline(seconds: float) -> None:

@@ -13,7 +13,7 @@ from streams.topics import SONGS_LEDGER
 
 
 def kept(here: Installation) -> Kept:
-    return Kept(here.kafka, here.naming.name(SONGS_LEDGER), SystemClock())
+    return Kept(here.kafka, here.naming.name(SONGS_LEDGER), SystemClock(), lambda *_: None)
 
 
 def write(here: Installation, partition: int, *entries: tuple[bytes, bytes | None]) -> None:

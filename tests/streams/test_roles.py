@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -19,7 +22,17 @@ from streams.envelope import Record, pack
 from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
-from streams.topics import CAMPAIGNS, LISTENS, PREFERENCES, PUSH_TARGETS, SONG_UPLOADS, Topic
+from streams.supervisor import RoleProcess
+from streams.topics import (
+    CAMPAIGNS,
+    LISTENS,
+    MODELS,
+    PREFERENCES,
+    PUSH_TARGETS,
+    SONG_UPLOADS,
+    WARM_SONGS,
+    Topic,
+)
 from streams.torture.stage import Stage, set_stage
 
 
@@ -190,3 +203,39 @@ def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
     assert error == "InvalidField"
     assert reason.startswith("features.audio.vector: 2 values")
     assert running.workers[0].pid == process
+
+
+def test_what_cannot_be_read_on_warm_songs_and_models_stops_no_role_and_is_buried_once(
+    running: Stage, follower: Follower
+) -> None:
+    bad = [Record(b"\xff bad", b"a warm song?", []), Record(b"encoder", b"a model?", [])]
+    processes = [worker.pid for worker in running.workers]
+    running.send(WARM_SONGS, [bad[0]])
+    running.send(MODELS, [bad[1]])
+    sent = {record.value for record in bad}
+
+    def buried() -> list[bytes]:
+        return sorted(letter[0] for letter in follower.dead if letter[0] in sent)
+
+    running.wait_until(lambda: buried() == sorted(sent), lambda: f"buried are {buried()}")
+    assert [worker.pid for worker in running.workers] == processes
+    # Both roles read both topics again at every start; whoever buried them has said so.
+    for worker in running.workers:
+        worker.kill()
+    marker = Record(b"u-y", b"after the restart", [])
+    running.send(LISTENS, [marker])
+    song = named(running, "after-bad-cached-records")
+    running.upload([song])
+    running.wait_until_answered(follower.answered, [song.song_id])
+    running.wait_until(lambda: all("2 records" in notes(worker) for worker in running.workers), lambda: "no notes")
+    running.wait_until(lambda: marker.value in {letter[0] for letter in follower.dead}, lambda: "no marker")
+    assert buried() == sorted(sent)
+
+
+def notes(worker: RoleProcess) -> str:
+    """What ``/readyz`` of a worker says of skipped records."""
+    try:
+        with urlopen(f"{worker.url}/readyz", timeout=5) as answer:
+            return str(json.loads(answer.read()).get("notes", {}).get("skipped", ""))
+    except (URLError, OSError):
+        return ""

@@ -280,7 +280,7 @@ def test_another_partitions_changelog_is_refused(driver: Driver) -> None:
 
 def test_a_deleted_record_is_gone(driver: Driver) -> None:
     driver.do(asking())
-    gone = [(b"uu1", None), (b"pu2", None), (b"cnew", None)]
+    gone = [(b"uu1", None), (b"pu2", None), (b"cnew", None), (b"nnew", None)]
     restored = Partition(0, 1, catalogue())
     restored.restore([*driver.log, *gone])
     kept = Partition(0, 1, catalogue())

@@ -1,0 +1,102 @@
+"""What if a record of a partition's state cannot be read?
+
+Nothing is guessed: a history, a push or an erasure that is left out would break a promise to a user. The disk's copy is
+made anew from the changelog; where the changelog itself holds such a record, the partition is refused, once, with the
+place of every such record and the setting that goes on without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from streams.audience.restore import Beside, state_records
+from streams.audience.store import Entry, Unfit
+from streams.errors import PartitionMismatch, Refused, broken_state
+from targeting.partition import Partition
+from targeting.state import ACCOUNT, REQUEST, ForeignStateError
+
+_LOST = "what they say of a user or campaign is lost: who was pushed what, who was erased"
+
+
+def restore(
+    state: Partition, entries: Iterable[Entry], beside: Beside, disk: bool, refusal: Callable[[Exception], Refused]
+) -> None:
+    """Fill a new state from its records.
+
+    Args:
+        disk: some of the records come from the disk's copy.
+        refusal: tells what to raise where records cannot be read that come from the changelog alone.
+
+    Raises:
+        Unfit: a record cannot be read, and it may be the disk that is wrong.
+        Refused: a record cannot be read.
+        Exception: whatever reading the entries raises.
+    """
+    failures: list[BaseException] = []
+    try:
+        state.restore(state_records(_watched(entries, failures), beside))
+    except ForeignStateError as error:
+        raise PartitionMismatch(str(error)) from None
+    except Exception as error:
+        if failures:
+            raise
+        if disk:
+            raise Unfit(f"a record of the state cannot be read: {error}") from error
+        raise refusal(error) from error
+
+
+def refusal(
+    topic: str,
+    partition: int,
+    entries: Iterable[Entry],
+    new_partition: Callable[[int], Partition],
+    already: Mapping[int, Collection[int]],
+    error: Exception,
+) -> Refused:
+    """Why the changelog of a partition is refused: all its records are looked at, one by one.
+
+    Args:
+        already: offsets by partition that are left out now.
+
+    Raises:
+        Exception: ``error``, where every record can be read: then it is the code that is wrong.
+    """
+    places = [(partition, offset, why) for offset, why in broken(entries, partition, new_partition)]
+    if not places:
+        raise error
+    return Refused(broken_state(topic, places, "audience.skip_state_records", already, _LOST))
+
+
+def broken(
+    entries: Iterable[Entry], partition: int, new_partition: Callable[[int], Partition]
+) -> Iterator[tuple[int, str]]:
+    """Offset and reason of each record that cannot be read, or that misses the record which belongs to it."""
+    scratch = new_partition(partition)
+    halves: dict[bytes, dict[bytes, int]] = {REQUEST: {}, ACCOUNT: {}}
+    for entry in entries:
+        try:
+            for key, value in state_records([entry], Beside()):
+                scratch.check(key, value)
+        except Exception as error:  # noqa: BLE001 - whatever a decoder makes of bytes that it never wrote
+            yield entry.offset, f"key {entry.key[:64]!r}: {error}"
+            continue
+        if (half := halves.get(entry.key[:1])) is not None:
+            if entry.value is None:
+                half.pop(entry.key[1:], None)
+            else:
+                half[entry.key[1:]] = entry.offset
+    for kind, other in ((REQUEST, ACCOUNT), (ACCOUNT, REQUEST)):
+        for song, offset in halves[kind].items():
+            if song not in halves[other]:
+                yield offset, f"key {(kind + song)[:64]!r}: of a campaign's request and account the other is missing"
+
+
+def _watched(entries: Iterable[Entry], failures: list[BaseException]) -> Iterator[Entry]:
+    """The same; notes what reading them raises."""
+    try:
+        yield from entries
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        failures.append(error)
+        raise

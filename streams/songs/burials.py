@@ -1,0 +1,45 @@
+"""Who writes the dead letter of a skipped record, once, although every start meets the record again?
+
+The worker that has the partition. How far the records of a cached topic's partition have their dead letters stands in
+``songs-reports``, under a key that no report can have, so that the next worker of the partition knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from streams.errors import Undecodable
+from streams.songs.parts import Parts
+from streams.topics import SONGS_REPORTS
+
+STAGE = "songs.cache"
+# The keys of reports begin with a number.
+_PREFIX = b"buried "
+
+
+async def bury_skipped(parts: Parts, partitions: Collection[int]) -> None:
+    """Bury what was skipped in these partitions and has no dead letter yet.
+
+    A process that ends between the dead letter and the note of it leaves a second one to be written.
+    """
+    for found, error in parts.skipped.take(partitions):
+        key = _PREFIX + f"{found.topic} {found.partition}".encode()
+        store = await parts.reports.partition(found.partition)
+        if found.offset < int(store.get(key, b"0")):
+            continue
+        await (await parts.outbox.bury_found(found, STAGE, error))
+        parts.metrics.dead_letters.labels(STAGE, type(error).__name__).inc()
+        await parts.outbox.keep(SONGS_REPORTS, parts.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
+
+
+def is_note(key: bytes, value: bytes) -> bool:
+    """Whether an entry of ``songs-reports`` is such a note.
+
+    Raises:
+        Undecodable: it should be one and is broken.
+    """
+    if not key.startswith(_PREFIX):
+        return False
+    if not value.isdigit():
+        raise Undecodable(f"value: {value[:50]!r} is no offset")
+    return True
