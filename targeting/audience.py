@@ -138,11 +138,33 @@ class Audience:
         self._arena = Arena(0, self._space.dimension, half)
         self._outside = np.zeros(0, bool)
         self._next: _Next | None = None
+        self._loading = False
+        songs.held_by(self)
+
+    def songs_held(self) -> I64:
+        """The slots of all songs that anybody heard."""
+        if not self._loading:
+            return self._listeners.filled()
+        heard = [np.unique(self._heard.gather(block)[1][0]).astype(np.int64) for block in self._blocks(8)]
+        return np.concatenate([np.zeros(0, np.int64), *heard])
+
+    def songs_gone(self, slots: I64) -> None:
+        """Nobody heard these: their slots go to other songs."""
+        self._listeners.erase(slots)
 
     @property
     def nbytes(self) -> int:
         coming = self._next.arena.nbytes if self._next else 0
         return self._heard.nbytes + self._listeners.nbytes + self._arena.nbytes + coming
+
+    @property
+    def space(self) -> Space:
+        """That of the vectors."""
+        return self._space
+
+    def holds(self, users: I64) -> NDArray[np.bool_]:
+        """Which rows have a history or a vector from outside, bool (n,)."""
+        return (self._heard.lengths(users) > 0) | self._is_outside(users)
 
     def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> Heard:
         """What a batch of listens changes, computed without changing it.
@@ -322,12 +344,14 @@ class Audience:
 
     def load(self, users: I64, lengths: I64, songs: I64, weights: F32, times: NDArray[np.uint32]) -> None:
         """Writes whole histories, read back from records; :meth:`loaded` must follow before anything else."""
+        self._loading = True
         self._heard.replace(users, lengths, [songs.astype(np.int32), weights, times])
         if len(users):
             self._grow(int(users.max()) + 1)
 
     def loaded(self) -> None:
         """Derives all that histories imply."""
+        self._loading = False
         self.follow_songs()
         self._next = None
         counts = np.zeros(len(self._songs), np.int64)

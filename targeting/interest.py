@@ -53,6 +53,10 @@ class Interest:
         """What scores of these rows are divided by, float32 (n,), in [1/2, 2]."""
         return np.exp2(self._levels(users, np.full(len(users), now))).astype(np.float32)
 
+    def holds(self, users: I64) -> NDArray[np.bool_]:
+        """Which rows have a level, bool (n,)."""
+        return self._ats(users) > 0
+
     def plan(self, users: I64, marks: NDArray[np.uint16], times: F64) -> Moved | None:
         """What marks that were set (n,) move, computed without moving it; None where they move nothing."""
         steps = np.zeros(len(users), np.float64)

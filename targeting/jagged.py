@@ -78,6 +78,10 @@ class Jagged:
         lengths[written] = self._length[rows[written]]
         return lengths
 
+    def filled(self) -> I64:
+        """The rows that have entries, int64, ascending."""
+        return np.flatnonzero(self._length)
+
     def gather(self, rows: I64) -> tuple[I64, list[Column]]:
         """The entries of rows, one row after the other.
 

@@ -135,6 +135,10 @@ class Ledger:
         """The rows of the users who were pushed a song of this artist, int64 (n,), and each push's time."""
         return self._of_artist.of(artist)
 
+    def holds(self, users: I64) -> NDArray[np.bool_]:
+        """Which rows were pushed anything, or held out from it, bool (n,)."""
+        return self._pushed.lengths(users) > 0
+
     def within(self, users: I64, at: F64, seconds: F64) -> I64:
         """How many pushes of each user lie less than ``seconds`` before or after a moment, int64 (n,).
 

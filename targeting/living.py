@@ -165,6 +165,8 @@ class Living:
 
     def forget(self, users: I64) -> None:
         """Takes the shares of erased users out, with all that they left behind as their vectors changed."""
+        # Their vectors may be among those.
+        self._asked, self._asked_of = np.zeros((0, 0), np.float32), 0
         if self.cat:
             for song_id in self.cat.forget(users):
                 self.cat.recluster(song_id)

@@ -21,7 +21,7 @@ class Partition:
     """A hash-share of the users: their histories, who was pushed what, and the songs' campaigns.
 
     Not thread-safe. ``stage`` leaves the state as it is; of a song id that it meets for the first time, the
-    shared :class:`Songs` keeps the slot whether or not the batch is applied.
+    shared :class:`Songs` keeps the slot, whether or not the batch is applied, until it looks for those nobody needs.
     """
 
     def __init__(self, number: int, partitions: int, songs: Songs, config: Config | None = None) -> None:
@@ -56,6 +56,7 @@ class Partition:
         Raises:
             ValueError: columns of different lengths.
         """
+        self._state.songs.plans(self._state)
         self._state.audience.follow_songs()
         return Staging(self._state, inputs).run()
 
@@ -66,6 +67,7 @@ class Partition:
             ValueError: it was staged on another state.
         """
         self._state.apply(staged)
+        self._state.songs.planned(self._state)
         self._unreported.update(staged.campaigns)
 
     def prepare(self, entries: int) -> bool:

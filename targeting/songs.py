@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress, repeat
+from typing import Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -12,6 +14,21 @@ from targeting.calibration import Calibration
 from targeting.slots import I64, U64, Numbers, grow, hash64
 from targeting.space import Space
 from targeting.types import F32, Match
+
+# Songs below which looking for those that nobody needs is not worth it: a megabyte or two.
+_FEW = 1 << 14
+
+
+class Holder(Protocol):
+    """Who refers to songs by their slots."""
+
+    def songs_held(self) -> I64:
+        """The slots that must stay, int64, in any order, some perhaps more than once."""
+        ...
+
+    def songs_gone(self, slots: I64) -> None:
+        """None of these, int64, ascending, is held; other songs will get them."""
+        ...
 
 
 class Songs:
@@ -26,6 +43,9 @@ class Songs:
     (:mod:`targeting.axes`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.
     ``calibration`` turns scores in the space in use into chances; a new space starts without one.
+
+    A song that has no vector and that no holder refers to is forgotten by the next :meth:`sweep`, and its slot used
+    again. Sweeping costs what the table costs and is due when twice as many songs are known as were left by the last.
     """
 
     def __init__(self) -> None:
@@ -36,8 +56,20 @@ class Songs:
         self._slot_of_id: dict[str, int] = {}
         self._slot_of_hash = Numbers()
         self._hashes = np.zeros(0, np.uint64)
+        self._slots = 0
+        self._free = np.zeros(0, np.int64)
+        self._holders: WeakSet[Holder] = WeakSet()
+        self._planning: WeakSet[Holder] = WeakSet()
+        self._sweep_at = _FEW
+        self.sweeps = 0
 
     def __len__(self) -> int:
+        """One more than the highest slot ever given."""
+        return self._slots
+
+    @property
+    def used(self) -> int:
+        """The number of songs that are known."""
         return len(self._slot_of_hash)
 
     @property
@@ -88,13 +120,13 @@ class Songs:
             new, first = np.unique(hashes[unknown], return_index=True)
             # In order of appearance: what is heard together lies together.
             new = new[np.argsort(first)]
-            known = len(self)
-            self._slot_of_hash.add(new, np.arange(known, known + len(new)))
+            given = self._next(len(new))
+            self._slot_of_hash.add(new, given)
             grow(self._hashes, len(self))
             self.in_use.grow(len(self))
             if self.to_come:
                 self.to_come.grow(len(self))
-            self._hashes[known : len(self)] = new
+            self._hashes[given] = new
             slots[unknown] = self._slot_of_hash.find(hashes[unknown])
         return slots
 
@@ -106,6 +138,58 @@ class Songs:
             # A song restored from a history is known by its hash before anybody names it.
             found[unnamed] = self._slot_of_hash.find(hash64([ids[at] for at in unnamed.tolist()]))
         return found
+
+    def held_by(self, holder: Holder) -> None:
+        """From now on, until it is gone, a holder is asked before a song is forgotten."""
+        self._holders.add(holder)
+
+    def plans(self, holder: Holder) -> None:
+        """A holder begins to plan with slots that it does not hold yet. What it planned before is dropped.
+
+        This is the moment at which songs are forgotten, if that is due and no other holder is planning.
+        """
+        self._planning.discard(holder)
+        if self.used >= self._sweep_at and not self._planning:
+            self.sweep()
+        self._planning.add(holder)
+
+    def planned(self, holder: Holder) -> None:
+        """It holds what it planned with."""
+        self._planning.discard(holder)
+
+    def sweep(self) -> None:
+        """Forgets the songs that nobody needs. Slots that were looked up before, and are not held, mean nothing now."""
+        needed = self.in_use.has_vector(len(self))
+        if self.to_come:
+            needed |= self.to_come.has_vector(len(self))
+        holders = list(self._holders)
+        for holder in holders:
+            needed[holder.songs_held()] = True
+        known = np.ones(len(self), np.bool_)
+        known[self._free] = False
+        gone = np.flatnonzero(known & ~needed)
+        if len(gone):
+            self._forget(gone, np.flatnonzero(known & needed))
+            for holder in holders:
+                holder.songs_gone(gone)
+        self.sweeps += 1
+        self._sweep_at = max(_FEW, 2 * self.used)
+
+    def _forget(self, gone: I64, kept: I64) -> None:
+        self._free = np.union1d(self._free, gone)
+        self._hashes[gone] = 0
+        self._slot_of_hash = Numbers()
+        self._slot_of_hash.add(self._hashes[kept], kept)
+        stays = np.zeros(len(self), np.bool_)
+        stays[kept] = True
+        named = np.fromiter(self._slot_of_id.values(), np.int64, len(self._slot_of_id))
+        self._slot_of_id = dict(compress(self._slot_of_id.items(), stays[named].tolist()))
+
+    def _next(self, count: int) -> I64:
+        """Slots for so many new songs: free ones first."""
+        free, self._free = self._free[:count], self._free[count:]
+        first, self._slots = self._slots, self._slots + count - len(free)
+        return np.concatenate([free, np.arange(first, self._slots)])
 
     def hashes(self, slots: I64) -> U64:
         return self._hashes[slots]

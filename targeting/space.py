@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from targeting.arena import bring_to_unit
@@ -28,6 +29,7 @@ class Space:
         self._axes = axes(units if some.all() else units[some])
         self._vectors = np.zeros((songs, units.shape[1]), np.float32)
         self._changed_in = np.zeros(songs, np.int64)
+        self._known = np.zeros(songs, np.bool_)
         self._any = False
 
     @property
@@ -38,6 +40,11 @@ class Space:
         """Makes room for as many songs; new ones have no vector."""
         grow(self._vectors, songs)
         grow(self._changed_in, songs)
+        grow(self._known, songs)
+
+    def has_vector(self, songs: int) -> NDArray[np.bool_]:
+        """Which of the first so many songs have a vector that is not zero, bool (songs,); a copy."""
+        return self._known[:songs].copy()
 
     def put(self, slots: I64, units: F32, version: int) -> None:
         """Gives songs their vectors, float32 (n, d), unit or zero; those that differ count as changed in ``version``.
@@ -46,6 +53,7 @@ class Space:
         """
         # A product may round a row differently when it has other rows beside it.
         stretched = units @ self._axes
+        self._known[slots] = units.any(axis=1)
         if not self._any:
             # All of them are new: a catalogue is large, and there is nothing to compare it with.
             self._vectors[slots], self._changed_in[slots], self._any = stretched, version, True

@@ -114,19 +114,14 @@ class Staging:
         self._listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
         self._vectors = self._taken(inputs.vectors) if inputs.vectors else None
         self._outside: Outside | None = None
-        wishes = [(user, wish) for user, wish in inputs.preferences if wish or state.users.find([user])[0] >= 0]
-        ids = [user for user, _ in wishes]
-        ids.extend(self._listens.user_ids if self._listens else ())
+        ids = list(self._listens.user_ids if self._listens else ())
         first_vector = len(ids)
         ids.extend(self._vectors.user_ids if self._vectors else ())
         rows, self._fresh = state.users.plan(ids)
-        self._listen_rows = rows[len(wishes) : first_vector]
-        self._vector_rows = rows[first_vector:]
-        self._preferences: dict[int, Preferences | None] = {
-            row: wish for row, (_, wish) in zip(rows[: len(wishes)].tolist(), wishes, strict=True)
-        }
+        self._listen_rows, self._vector_rows = rows[:first_vector], rows[first_vector:]
         fresh_rows, _ = state.users.plan(self._fresh)
         self._known = Known(state.users, fresh_rows, self._fresh)
+        self._preferences, self._waiting = self._wishes(fresh_rows)
         since = state.erasures.since(self._fresh)
         self._fresh_since = {
             row: self._erasing.get(user, time)
@@ -185,9 +180,11 @@ class Staging:
         return Staged(
             Outputs(self._records(heard, entries, moved, shift), batch.pushes, batch.accounts),
             state.step,
+            state.songs.sweeps,
             self._fresh,
             self._fresh_since,
             self._preferences,
+            self._waiting,
             self._erased,
             {state.erasures.marker(user): time for user, time in self._erasing.items()},
             batch.campaigns,
@@ -200,6 +197,23 @@ class Staging:
         )
 
     # -- users -------------------------------------------------------------------------------------------
+
+    def _wishes(self, fresh_rows: I64) -> tuple[dict[int, Preferences | None], dict[bytes, Preferences | None]]:
+        """What is said in this batch: by row of those who have one, or get one by it; of the others by their key."""
+        consent, said = self._state.consent, dict(self._inputs.preferences)
+        found = self._state.users.find(list(said)).tolist()
+        by_row = {row: wish for row, wish in zip(found, said.values(), strict=True) if row >= 0}
+        by_key = {user: wish for row, (user, wish) in zip(found, said.items(), strict=True) if row < 0}
+        waiting: dict[bytes, Preferences | None] = {}
+        if consent.waiting or by_key:
+            columns = zip(fresh_rows.tolist(), self._fresh, consent.waited(self._fresh), strict=True)
+            for row, user, before in columns:
+                wish = by_key.pop(user, before)
+                if before is not None:
+                    waiting[consent.key(user)] = None
+                if wish is not None:
+                    by_row[row] = wish
+        return by_row, waiting | {consent.key(user): wish for user, wish in by_key.items()}
 
     def _erasures(self, preferences: Sequence[tuple[str, Preferences | None]]) -> dict[str, float]:
         """Who asks to be forgotten, and has not been for this request already: preferences are read at every start."""

@@ -59,8 +59,9 @@ class Staged:
     """What a batch does to the world (``outputs``), and to the state once it is applied.
 
     Attributes:
-        step: of the state that it was staged on.
+        step: of the state that it was staged on; ``sweeps``: of the songs, whose slots it holds.
         fresh: ids that become known, in the order of their rows; ``fresh_since``: when each was last erased.
+        preferences: by row; ``waiting``: of users without a row, by :meth:`targeting.preferences.Consent.key`.
         erased: rows that are forgotten before anything else is applied; ``markers``: by which they are remembered.
         campaigns: new or changed, by song id; None: forgotten.
         outside: vectors from outside; ``withdrawn``: rows that have none any more.
@@ -69,9 +70,11 @@ class Staged:
 
     outputs: Outputs
     step: int
+    sweeps: int
     fresh: list[str]
     fresh_since: dict[int, float]
     preferences: Mapping[int, Preferences | None]
+    waiting: Mapping[bytes, Preferences | None]
     erased: I64
     markers: Mapping[bytes, float]
     campaigns: Mapping[str, Campaign | None]
@@ -108,11 +111,20 @@ class State:
         """When the next campaign expires or is to be forgotten, Unix seconds."""
         self.meta = msgspec.json.encode({"version": 2, "partition": number, "partitions": partitions})
         self.meta_written = False
+        self._released_in = self.audience.space
         self._since = np.zeros(0, np.float64)
         self._slot_of_song: dict[str, int] = {}
         self._song_of_slot: dict[int, str] = {}
         self._campaign_slots = np.zeros(0, np.int64)
         self._slots_stale = False
+        songs.held_by(self)
+
+    def songs_held(self) -> I64:
+        """The slots of all songs that have a campaign; those that anybody heard are the audience's."""
+        return self.campaign_slots()
+
+    def songs_gone(self, slots: I64) -> None:
+        """Nothing is kept by the slot of a song without a campaign."""
 
     def since(self, rows: I64) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """When known users were last erased, float64 (n,), Unix seconds; minus infinity: never."""
@@ -141,6 +153,8 @@ class State:
         """
         if staged.step != self.step:
             raise ValueError(f"staged on step {staged.step}, the state is at step {self.step}")
+        if staged.sweeps != self.songs.sweeps:
+            raise ValueError("songs were forgotten since this was staged, and their slots may be others' now")
         self.users.take(staged.fresh)
         for row, time in staged.fresh_since.items():
             self._note_since(row, time)
@@ -148,6 +162,7 @@ class State:
             self.erasures.set(marker, time)
         if len(staged.erased):
             self._forget(staged)
+        self.consent.wait(staged.waiting)
         self.consent.apply(staged.preferences)
         if staged.heard:
             self.audience.apply(staged.heard)
@@ -164,6 +179,7 @@ class State:
         if staged.campaigns:
             self._note_next_due()
         self.living.apply(staged.shift)
+        self._release(staged)
         self.meta_written = True
         self.step += 1
 
@@ -185,6 +201,9 @@ class State:
             counts, ended, ended_at = campaign.decode_account(accounts[song_id])
             self._remember(song_id, Campaign(campaign.decode_request(record), counts, ended, ended_at))
         self.audience.loaded()
+        self._released_in = self.audience.space
+        # Records that delete name users of whom nothing else may be known.
+        self.release(self.users.rows())
         self.ledger.loaded(np.arange(len(self.users)))
         if len(self.erasures):
             ids = [user for user, _ in self.users.items()]
@@ -258,13 +277,35 @@ class State:
         return f"{total % 2**128:032x}"
 
     def _forget(self, staged: Staged) -> None:
-        rows = staged.erased
+        self._forget_rows(staged.erased)
+        for row in staged.erased.tolist():
+            self._note_since(row, staged.markers[self.erasures.marker(self.users.id_of(row))])
+
+    def _release(self, staged: Staged) -> None:
+        """Gives back the rows of users of whom nothing is left."""
+        if self.audience.space is not self._released_in:
+            # Vectors from outside went with their space.
+            self._released_in = self.audience.space
+            self.release(self.users.rows())
+        elif len(staged.erased) or len(staged.withdrawn):
+            self.release(np.union1d(staged.erased, staged.withdrawn))
+
+    def release(self, rows: I64) -> None:
+        """Gives back those of the rows, all in use, that hold nothing: their ids are nowhere in memory any more."""
+        rows = rows[~(self.audience.holds(rows) | self.ledger.holds(rows) | self.interest.holds(rows))]
+        if not len(rows):
+            return
+        ids = [self.users.id_of(row) for row in rows.tolist()]
+        self.consent.leave(rows, ids)
+        self._forget_rows(rows)
+        self._since[rows[rows < len(self._since)]] = 0
+        self.users.release(ids)
+
+    def _forget_rows(self, rows: I64) -> None:
         self.living.forget(rows)
         self.audience.forget(rows)
         self.ledger.forget(rows)
         self.interest.forget(rows)
-        for row in rows.tolist():
-            self._note_since(row, staged.markers[self.erasures.marker(self.users.id_of(row))])
 
     def _note_since(self, row: int, time: float) -> None:
         grow(self._since, row + 1)

@@ -105,6 +105,7 @@ def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> 
 @settings(deadline=None)
 @given(st.integers(1, 8_760_000), st.integers(-2, 2), st.sampled_from(["applied", "staged", "policy", "artist"]))
 @example(8_192_100, -1, "applied")
+@example(8_759_999, -1, "applied")
 def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, beside: int, whose: str) -> None:
     cap, span = Cap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
     policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
