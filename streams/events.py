@@ -30,7 +30,8 @@ from streams.topics import (
     Topic,
 )
 
-Id = Annotated[str, Meta(min_length=1, max_length=128, description="opaque UTF-8, 1 to 128 bytes")]
+MAX_ID_BYTES = 128
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque UTF-8, 1 to 128 bytes")]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset; not in a leap second")]
 # As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -49,6 +50,9 @@ VectorBytes = Annotated[
     Meta(description="base64 of the binary vector layout: magic, version, dtype, dimension, space, vector"),
 ]
 
+
+MAX_DIMENSION = 4096
+"""Of a dense feature and of a model's vectors: many stand in one record, such as prototypes in a campaign."""
 
 LARGEST = 1e18
 """Of a number in a song's content: squares of it still fit 32-bit floats, in which the encoder computes."""
@@ -93,7 +97,7 @@ class DenseFeature(Struct, frozen=True):
     """A dense embedding of the song, from a model of the uploader."""
 
     space: Annotated[str, Meta(min_length=1, max_length=128, description="which model made it")]
-    vector: Annotated[list[float], Meta(min_length=1, max_length=4096)]
+    vector: Annotated[list[float], Meta(min_length=1, max_length=MAX_DIMENSION)]
 
 
 class SongUpload(Event, frozen=True, kw_only=True):
@@ -131,7 +135,7 @@ class SongUpload(Event, frozen=True, kw_only=True):
         Time | None,
         Meta(description="end of the campaign, at most 365 days after the upload; default: 30 days after it"),
     ] = None
-    features: Annotated[dict[str, DenseFeature], Meta(max_length=32)] = {}
+    features: Annotated[dict[Id, DenseFeature], Meta(max_length=32, description="name -> embedding")] = {}
     tags: Annotated[dict[Id, Positive], Meta(max_length=1024, description="tag -> weight")] = {}
     budget: Annotated[int, Meta(gt=0, le=2**31 - 1, description="pushes, all partitions together")] | None = None
 
@@ -464,7 +468,9 @@ class WarmSong(Event, frozen=True, kw_only=True):
     space: Annotated[str, Meta(min_length=1, max_length=32, description="as in the vector")]
     vector: VectorBytes
     title: str = ""
-    dense: dict[str, list[float]] = {}
+    features: Annotated[
+        dict[str, bytes], Meta(description="dense features by name: base64 of 32-bit floats, little-endian")
+    ] = {}
     bags: dict[str, dict[str, float]] = {}
 
     def record_key(self) -> str:
@@ -493,7 +499,7 @@ class LiveModel(Event, frozen=True, kw_only=True):
     uri: str
     manifest_sha256: str
     space: str
-    dim: Annotated[int, Meta(gt=0, le=65_535)]
+    dim: Annotated[int, Meta(gt=0, le=MAX_DIMENSION)]
     warm_songs: Count
     published_at: Time
     chances: Annotated[Chances | None, Meta(description="without it scores order users and are no chances")] = None

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
 from encoder.artifact import load_encoder, load_warm, read_manifest
@@ -18,9 +19,10 @@ from streams import calibrating, vectors
 from streams.clients import admin, producer
 from streams.clock import Clock
 from streams.envelope import Record, pack
-from streams.errors import Unavailable
-from streams.events import LiveModel, WarmSong
+from streams.errors import Refused, Unavailable
+from streams.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, WarmSong
 from streams.live import ENCODER
+from streams.record_size import record_size
 from streams.settings import Kafka
 from streams.topics import MODELS, WARM_SONGS, Naming
 
@@ -45,6 +47,10 @@ def publish(
     # Proves the checksum of every file before anything is said about it.
     load_encoder(artifact)
     warm, chances = load_warm(artifact), calibrating.load(artifact)
+    if manifest.dim > MAX_DIMENSION:
+        raise Refused(
+            f"{artifact}: vectors of {manifest.dim} dimensions, {MAX_DIMENSION} allowed; train with a smaller dim"
+        )
     # Known to be reachable before anything is queued.
     reachable = admin(kafka)
     missing = {naming.name(t) for t in (WARM_SONGS, MODELS)} - set(reachable.list_topics(timeout=10).topics)
@@ -58,11 +64,13 @@ def publish(
             song_id=song_id,
             space=manifest.space,
             vector=vectors.pack(manifest.space, warm.vectors[row]),
-            dense={name: list(values) for name, values in content.dense.items()},
+            features={name: np.asarray(values, "<f4").tobytes() for name, values in content.dense.items()},
             bags={name: dict(bag) for name, bag in content.bags.items()},
         )
         id = f"{manifest.space}/{song_id}"
-        sender.send(naming.name(WARM_SONGS), pack(song, ce_type=WarmSong.TYPES[0], id=id, source=SOURCE, time=now))
+        sender.send(
+            naming.name(WARM_SONGS), _fitting(pack(song, ce_type=WarmSong.TYPES[0], id=id, source=SOURCE, time=now))
+        )
         if progress and (row % 1000 == 999 or row == total - 1):
             progress(row + 1, total)
     sender.flush(kafka.request_timeout_s * 6)
@@ -80,6 +88,23 @@ def publish(
     sender.send(naming.name(MODELS), pack(model, ce_type=LiveModel.TYPES[0], id=id, source=SOURCE, time=now))
     sender.flush(kafka.request_timeout_s)
     return model
+
+
+def _fitting(record: Record) -> Record:
+    """The record of a warm song, if every record that names the song can hold what it says.
+
+    Raises:
+        Refused: it cannot.
+    """
+    song_id = record.key.partition(b" ")[2]
+    if not 1 <= len(song_id) <= MAX_ID_BYTES:
+        raise Refused(f"song {song_id!r}: an id of {len(song_id)} bytes, 1 to {MAX_ID_BYTES} allowed")
+    size = record_size(record.key, record.value, record.headers)
+    if size > WARM_SONGS.largest:
+        raise Refused(
+            f"song {song_id!r}: its content takes {size:,} bytes, {WARM_SONGS.largest:,} allowed; leave some of it out"
+        )
+    return record
 
 
 class _Sender:

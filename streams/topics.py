@@ -79,7 +79,8 @@ class Topic:
         return config
 
 
-# A dead letter is the record as it was, however large, and headers with the reason.
+# A dead letter is a record as it was, and headers with the reason; a song's entries hold an upload, whose numbers can
+# take more bytes than they came in.
 MAX_RECORD_BYTES = 2 * 1_048_576
 
 
@@ -127,18 +128,24 @@ CAMPAIGN_REPORTS = _events(
     "campaign-reports", "song_id", Plane.SONGS, 1, "audience role",
     "a partition's cumulative account of a song; the highest version wins", public=False,
 )  # fmt: skip
-WARM_SONGS = _state(
-    "warm-songs", "song_id and space", Plane.SONGS, "publish, songs role",
-    "retrievable songs: embedding, space and content", public=False,
+WARM_SONGS = replace(
+    _state(
+        "warm-songs", "song_id and space", Plane.SONGS, "publish, songs role",
+        "retrievable songs: embedding, space and content", public=False,
+    ),
+    largest=MAX_RECORD_BYTES,
 )  # fmt: skip
 MODELS = _state("models", "name", Plane.SINGLE, "publish", "the live artifact: URI, sha256, space", public=False)
 AUDIENCE_STATE = _state(
     "audience-state", "type and id", Plane.AUDIENCE, "audience role",
     "changelog of a partition's state and of its input offsets", public=False,
 )  # fmt: skip
-SONGS_LEDGER = _state(
-    "songs-ledger", "song_id", Plane.SONGS, "songs role",
-    "the revision served last of every song", public=False,
+SONGS_LEDGER = replace(
+    _state(
+        "songs-ledger", "song_id", Plane.SONGS, "songs role",
+        "the revision served last of every song", public=False,
+    ),
+    largest=MAX_RECORD_BYTES,
 )  # fmt: skip
 SONGS_REPORTS = _state(
     "songs-reports", "song_id and partition", Plane.SONGS, "songs role",

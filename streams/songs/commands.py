@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from encoder.content import SongContent
 from streams.envelope import Record, pack
@@ -70,7 +71,7 @@ def warm(song_id: str, title: str, content: SongContent, space: str, vector: byt
         space=space,
         vector=vector,
         title=title,
-        dense={name: list(values) for name, values in content.dense.items()},
+        features={name: np.asarray(values, "<f4").tobytes() for name, values in content.dense.items()},
         bags={name: dict(bag) for name, bag in content.bags.items()},
     )
     return pack(event, ce_type=WarmSong.TYPES[0], id=f"{space}/{song_id}", source=SOURCE, time=at)

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from streams.envelope import Received
-from streams.events import SongUpload
+from streams.events import DenseFeature, SongUpload
 from streams.songs.ledger import KEPT_S, Song, entry, read, recording, write
 from streams.songs.upkeep import Due, due
 
@@ -30,6 +31,22 @@ def test_an_entry_holds_its_upload_through_its_record() -> None:
     assert found.event() == UPLOAD
     assert recording(found.event()) == "r"
     assert read(None) is None
+
+
+def test_dense_features_come_back_as_32_bit_floats() -> None:
+    dense = {"audio": DenseFeature("m", [0.1, -1e17]), "text": DenseFeature("default", [1.0])}
+    made = entry(Received(msgspec.structs.replace(UPLOAD, features=dense), "test", "i", SongUpload.TYPES[0], 0), 0, 28)
+    found = read(write(made))
+    assert found is not None
+    rounded = {name: DenseFeature(each.space, np.float32(each.vector).tolist()) for name, each in dense.items()}
+    assert found.event() == msgspec.structs.replace(UPLOAD, features=rounded)
+
+
+def test_an_entry_from_before_features_stood_by_themselves_is_read() -> None:
+    upload = b'{"song_id":"s","revision":1,"title":"t","features":{"audio":{"space":"m","vector":[0.5]}}}'
+    found = read(b'{"revision":1,"id":"7","asked":1,"at":0.0,"expires_at":1.0,"upload":%s}' % upload)
+    assert found is not None
+    assert found.event().features == {"audio": DenseFeature("m", [0.5])}
 
 
 def test_a_life_is_as_long_as_the_upload_says_or_else_the_settings() -> None:

@@ -22,11 +22,12 @@ from encoder.data.dataset import Dataset
 from streams import calibrating
 from streams.broker import EmbeddedKafka
 from streams.clock import ManualClock, SystemClock
+from streams.envelope import Record
 from streams.errors import InvalidField, Refused, Unavailable
 from streams.events import LARGEST, LiveModel, WarmSong
 from streams.live import ENCODER, LiveView, Space
 from streams.metrics import SongsMetrics
-from streams.publishing import publish
+from streams.publishing import _fitting, publish
 from streams.settings import Kafka
 from streams.songs.matcher import Matcher
 from streams.songs.serving import load_encoder
@@ -92,7 +93,8 @@ def test_what_is_published_is_what_is_live(here: Installation, model: Path) -> N
     for message in here.read(WARM_SONGS):
         song = msgspec.json.decode(message.value() or b"", type=WarmSong)
         assert message.key() == f"{manifest.space} {song.song_id}".encode()
-        assert SongContent(song.dense, song.bags) == warm.content.song(warm.content.song_ids.index(song.song_id))
+        dense = {name: np.frombuffer(vector, "<f4").tolist() for name, vector in song.features.items()}
+        assert SongContent(dense, song.bags) == warm.content.song(warm.content.song_ids.index(song.song_id))
     np.testing.assert_array_equal(
         load_encoder(live).encode(warm.content), artifact.load_encoder(model).encode(warm.content)
     )
@@ -171,3 +173,16 @@ def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
     base = small.plays.nnz / np.prod(small.plays.shape)
     # Listens are drawn without regard to content, so that every score stands for about the same chance.
     assert found.chance(np.array([0.5], np.float32))[0] == pytest.approx(base, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (Record(b"space " + b"s" * 129, b"{}", []), "an id of 129 bytes, 1 to 128 allowed"),
+        (Record(b"space s", b"x" * WARM_SONGS.largest, []), "2,097,152 allowed"),
+    ],
+)
+def test_a_warm_song_that_is_too_long_for_a_record_is_refused_by_name(record: Record, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        _fitting(record)
+    assert _fitting(Record(b"space s", b"{}", []))

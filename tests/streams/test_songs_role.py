@@ -23,8 +23,9 @@ from streams.clients import producer
 from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.envelope import Record, pack
-from streams.events import Campaign, CampaignReport, Counts, LiveModel, MatchRequest, SongUpload, WarmSong
+from streams.events import Campaign, CampaignReport, Counts, DenseFeature, LiveModel, MatchRequest, SongUpload, WarmSong
 from streams.publishing import publish
+from streams.record_size import MAX_VALUE_BYTES
 from streams.settings import Kafka
 from streams.songs.intake import content_of
 from streams.songs.matcher import encoded
@@ -289,6 +290,20 @@ def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_l
     assert header(letter, "dl_value_sha256") == sha256(huge.value).hexdigest()
     assert huge.value.startswith(letter.value() or b"-")
     assert role.stage.workers[0].pid == process
+
+
+def test_an_upload_at_the_bounds_of_the_contract_is_served_and_grows_warm(role: Role) -> None:
+    features = {f"model-{n}": DenseFeature("nobody", [1e15] * 4096) for n in range(32)}
+    # As short as they can be written: in the role's own records they take more.
+    value = msgspec.json.encode(role.song("largest", features=features)).replace(b"1000000000000000.0", b"1e15")
+    assert 650_000 < len(value) <= MAX_VALUE_BYTES
+    headers = upload_record(role.song("largest"), time.time()).headers
+    role.send(SONG_UPLOADS, Record(b"largest", value, headers), compression="gzip")
+    role.wait(lambda: role.told("largest") == [REQUESTED], "the largest upload is not served")
+    role.report("largest", counts=Counts(pushed=9, distinct_listeners=5))
+    role.wait_for_end("largest", "promoted")
+    warm = role.warm("largest")[role.first.space]
+    assert len(warm.features["model-31:nobody"]) == 4 * 4096
 
 
 def test_a_report_of_an_aborted_transaction_is_not_counted(role: Role) -> None:

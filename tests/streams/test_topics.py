@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from streams.topics import AUDIENCE_VECTORS, DEAD_LETTERS, MAX_RECORD_BYTES, TOPICS, Cleanup, Naming, Plane, Topic
+from streams.topics import (
+    AUDIENCE_VECTORS,
+    DEAD_LETTERS,
+    MAX_RECORD_BYTES,
+    SONGS_LEDGER,
+    TOPICS,
+    WARM_SONGS,
+    Cleanup,
+    Naming,
+    Plane,
+    Topic,
+)
 
 NAMING = Naming("mine.", 8, 3)
 WEEK_MS = 7 * 86_400_000
@@ -25,7 +36,8 @@ def test_partitions_follow_the_plane(topic: Topic) -> None:
 def test_a_topic_is_either_deleted_after_a_time_or_compacted(topic: Topic) -> None:
     config = topic.config()
     assert config["cleanup.policy"] == topic.cleanup.value
-    assert config["max.message.bytes"] == str(MAX_RECORD_BYTES if topic is DEAD_LETTERS else MAX_RECORD_BYTES // 2)
+    larger = topic in (DEAD_LETTERS, SONGS_LEDGER, WARM_SONGS)
+    assert config["max.message.bytes"] == str(MAX_RECORD_BYTES if larger else MAX_RECORD_BYTES // 2)
     if topic.cleanup is Cleanup.DELETE:
         assert topic.retention_ms is not None
         assert config["retention.ms"] == str(topic.retention_ms)
