@@ -83,6 +83,26 @@ class WarmSongs:
     vectors: F32
 
 
+def vacant(path: Path, name: str = "bcl") -> None:
+    """Know before hours of training that the artifact will have a place and a name.
+
+    Raises:
+        ArtifactError: something is there already.
+        ValueError: the name has more than 19 characters or others than a-z, 0-9, - and _.
+        OSError: nothing can be written there.
+    """
+    if not 1 <= len(name) <= 19 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, 0-9, - and _ are allowed")
+    if path.exists() or path.is_symlink():
+        raise ArtifactError(f"{path}: expected nothing there, found something. Choose another place, or delete it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryDirectory(dir=path.parent).cleanup()
+    except OSError as error:
+        # The user named the artifact, not the probe.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def save(trained: Trained, path: Path, name: str = "bcl") -> Manifest:
     """Writes the artifact to the new folder ``path``; ``name`` begins the name of its space.
 
@@ -90,10 +110,7 @@ def save(trained: Trained, path: Path, name: str = "bcl") -> Manifest:
         ArtifactError: something is already there.
         ValueError: the name has more than 19 characters or others than a-z, 0-9, - and _.
     """
-    if not 1 <= len(name) <= 19 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
-        raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, 0-9, - and _ are allowed")
-    if path.exists():
-        raise ArtifactError(f"{path}: expected nothing there, found something. Choose another place, or delete it")
+    vacant(path, name)
     content = trained.warm_content
     ids = {"song_ids": content.song_ids, "bags": {name: bag.terms for name, bag in content.bags.items()}}
     files = {

@@ -11,7 +11,6 @@ from typing import Final, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 
 from streams.broker import quorum
 from streams.broker.config import Node
@@ -19,6 +18,7 @@ from streams.broker.embedded import EmbeddedKafka, free_ports, new_cluster_id
 from streams.broker.identity import Identity
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed, Unavailable
+from streams.terminal import Terminal
 
 _ANSWER_S: Final = 5.0
 # Which broker coordinates a group or a transactional id: the leader of the partition that keeps its news.
@@ -49,7 +49,7 @@ class EmbeddedCluster:
         heap_mb: int = 256,
         start_timeout_s: float = 60.0,
         leashed: bool = True,
-        console: Console | None = None,
+        console: Terminal | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._temporary = data_dir is None

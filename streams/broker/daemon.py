@@ -9,13 +9,13 @@ from pathlib import Path
 import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 
 from streams.broker.cluster import EmbeddedCluster
 from streams.broker.config import HOST
 from streams.broker.embedded import EmbeddedKafka
 from streams.broker.identity import Identity, end
 from streams.errors import BrokerFailed
+from streams.terminal import Terminal
 
 # A loaded machine still answers a question about topics within this; a hung broker never does.
 _ANSWER_S = 5.0
@@ -56,7 +56,7 @@ def homes(cache: Path) -> list[Path]:
 
 
 def up(
-    cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, brokers: int = 1, console: Console | None = None
+    cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, brokers: int = 1, console: Terminal | None = None
 ) -> Status:
     """Start the broker, or a cluster of them; what runs already is as good, and what is missing of it is started.
 

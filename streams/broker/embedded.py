@@ -18,7 +18,6 @@ from typing import IO, Any, Final, Self
 import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 
 from streams.broker import keeper
 from streams.broker.config import HOST as _HOST
@@ -28,6 +27,7 @@ from streams.broker.jars import fetch, java
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed
 from streams.settings import Paths
+from streams.terminal import Terminal
 
 # A stopping broker hands over in under a second (measured); one that takes longer is stuck.
 _STOP_S: Final = 20.0
@@ -67,7 +67,7 @@ class EmbeddedKafka:
         heap_mb: int = 256,
         start_timeout_s: float = 60.0,
         leashed: bool = True,
-        console: Console | None = None,
+        console: Terminal | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._temporary = data_dir is None

@@ -10,10 +10,10 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import DownloadColumn
 
 from streams.errors import BrokerFailed
+from streams.terminal import Bars, Terminal
 
 KAFKA_VERSION: Final = "4.3.1"
 
@@ -46,7 +46,7 @@ def java() -> Path:
     return Path(JAVA)
 
 
-def fetch(cache: Path, console: Console | None = None) -> list[Path]:
+def fetch(cache: Path, console: Terminal | None = None) -> list[Path]:
     """Kafka's jars, downloaded when they are not there yet (44 MB).
 
     Args:
@@ -61,7 +61,7 @@ def fetch(cache: Path, console: Console | None = None) -> list[Path]:
         try:
             with _alone(cache / "jars"):
                 if not home.is_dir():
-                    _download(home, console or Console(stderr=True))
+                    _download(home, console or Terminal(stderr=True))
         except OSError as error:
             raise BrokerFailed(f"cannot keep Kafka's jars in {home}: {error}") from error
     return sorted(home.glob("*.jar"))
@@ -76,7 +76,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download(home: Path, console: Console) -> None:
+def _download(home: Path, console: Terminal) -> None:
     """Into a folder beside ``home`` that takes its name last: what is there is whole."""
     import requests
     from jgo.constants import MAVEN_CENTRAL_URL
@@ -85,8 +85,7 @@ def _download(home: Path, console: Console) -> None:
 
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Progress(*columns, console=console) as progress:
+    with Bars(console, DownloadColumn()) as progress:
         total = 0
         task = progress.add_task(f"Apache Kafka {KAFKA_VERSION}", total=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from streams import terminal
 from streams.cli import kafka, topics, worker
 from streams.cli.campaigns import campaigns
 from streams.cli.demo import demo
@@ -43,4 +44,5 @@ app.add_typer(kafka.app, name="kafka")
 
 def main() -> None:
     """The entry point of the command ``coldstart``."""
+    terminal.prepare()
     app()

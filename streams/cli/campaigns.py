@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
-from streams.events import Campaign
 from streams.exits import REFUSED
-from streams.lift import Lift, lift
+from streams.terminal import Table, say, say_json
+
+if TYPE_CHECKING:
+    from streams.events import Campaign
+    from streams.lift import Lift
 
 _SHOWN = (
     ("candidates",), ("pushed", "held_out"), ("delivered", "opened"), ("listened", "collected"),
@@ -41,6 +42,7 @@ def campaigns(
     Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
     """
     from streams.campaigns import current, total
+    from streams.lift import lift
     from streams.skipped import Skipped
 
     with errors_explained():
@@ -49,10 +51,10 @@ def campaigns(
         skipped = Skipped()
         found = current(settings.kafka, naming_of(settings), clock, skipped)
     if skipped.count:
-        typer.echo(f"{skipped.count} records of campaigns could not be read and are not counted", err=True)
+        say(f"{skipped.count} records of campaigns could not be read and are not counted", err=True)
     if song_id is not None:
         if song_id not in found:
-            typer.echo(f"{song_id}: no campaign; it was never uploaded, or it is over for long", err=True)
+            say(f"{song_id}: no campaign; it was never uploaded, or it is over for long", err=True)
             raise typer.Exit(REFUSED)
         found = {song_id: found[song_id]}
     newest = sorted(found.values(), key=lambda each: each.started_at, reverse=True)
@@ -60,7 +62,7 @@ def campaigns(
         _show_lift(lift(total(newest)), json_)
     elif json_:
         plain = [msgspec.to_builtins(each) for each in newest]
-        typer.echo(json.dumps(plain[0] if song_id is not None else plain, indent=2))
+        say_json(plain[0] if song_id is not None else plain, indent=2)
     elif song_id is not None:
         tables.show(_one(newest[0], datetime.fromtimestamp(clock.now(), UTC)))
     else:
@@ -96,7 +98,7 @@ def _one(campaign: Campaign, now: datetime) -> Table:
 
 def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([_plain(each) for each in found], indent=2))
+        say_json([_plain(each) for each in found], indent=2)
         return
     table = Table(
         "of them", "pushed", "held out", "difference", "ratio", "", title="What pushes do, with 95 % intervals"

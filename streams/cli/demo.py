@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import RenderableType
 
 from streams.cli import tables
-from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
 from streams.cli.worker import PolicySwitch
+from streams.terminal import Table, Terminal, bold, say
 
 
 def demo(
@@ -60,7 +60,7 @@ def demo(
     from streams.demo.report import write_report
     from streams.demo.run import Plan, run
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
         where = folder or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
@@ -70,22 +70,20 @@ def demo(
             folder=where.resolve(), config=config, bootstrap=bootstrap,
             swap_s=swap_seconds if swap else None,
         )  # fmt: skip
+        page = report or plan.folder / "report.html"
+        writable(json_file, page)
         outcome = run(plan, settings, console)
         figures = outcome.as_json()
         if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        page = report or plan.folder / "report.html"
         write_report(outcome, page, shlex.join(["coldstart", *sys.argv[1:]]))
     for table in _tables(figures):
         tables.show(table)
-    typer.echo(f"report: {page}")
+    say(f"report: {page}")
     if outcome.swapped and outcome.swapped.verdict:
-        typer.echo(f"swap: {outcome.swapped.verdict}", err=True)
+        say(f"swap: {outcome.swapped.verdict}", err=True)
     if not outcome.complete:
-        typer.echo(
-            "NOT every upload was answered as it must be, and as soon; see the figures above and the logs", err=True
-        )
+        say("NOT every upload was answered as it must be, and as soon; see the figures above and the logs", err=True)
         raise typer.Exit(1)
 
 
@@ -110,23 +108,23 @@ def _tables(figures: dict[str, object]) -> list[Table]:
         "who was pushed", "right of 50", "of 100", "of 200", "found in 200",
         title=f"Of the people pushed, how many really listen? ({flat['judged_songs']} songs with 20+ listeners)",
     )  # fmt: skip
-    words_of = {
-        "coldstart": "[bold]coldstart[/bold]",
+    words_of: dict[str, RenderableType] = {
+        "coldstart": bold("coldstart"),
         "evidence": "heard similar songs, ranked",
         "i2i2u": "heard similar songs, unranked",
         "random": "anybody",
     }
-    for arm, words in words_of.items():
+    for arm, who in words_of.items():
         cuts = flat["precision"][arm]
-        right.add_row(words, *(_share(cuts[cut]) for cut in ("50", "100", "200")), _share(flat["recall_200"][arm]))
+        right.add_row(who, *(_share(cuts[cut]) for cut in ("50", "100", "200")), _share(flat["recall_200"][arm]))
     tables = [happened, right]
     if flat["liking"] is not None:
         would = Table(
             "who was pushed", "of 50", "of 100", "of 200",
             title="How likely is a pushed person to like the song? (known, because the data are made)",
         )  # fmt: skip
-        for arm, words in words_of.items():
-            would.add_row(words, *(_share(flat["liking"][arm][cut]) for cut in ("50", "100", "200")))
+        for arm, who in words_of.items():
+            would.add_row(who, *(_share(flat["liking"][arm][cut]) for cut in ("50", "100", "200")))
         tables.append(would)
     sizes = Table("listeners of the song", "songs", "coldstart", "evidence", title="R-precision by audience size")
     for bucket, arms in flat["r_precision"].items():

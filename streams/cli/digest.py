@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.clock import SystemClock
+from streams.terminal import Table, say, say_json
 
 
 def digest(
@@ -53,12 +53,12 @@ def digest(
                         settings.audience.left_out(),
                     )  # fmt: skip
                 except Unfit as why:
-                    typer.echo(f"partition {number}: {why}", err=True)
+                    say(f"partition {number}: {why}", err=True)
                     continue
                 if found is not None:
                     rows.append({"source": source, **asdict(found)})
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        say_json(rows)
     else:
         table = Table("partition", "source", "digest", "inputs", "records")
         for row in rows:

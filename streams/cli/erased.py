@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
+from streams.terminal import Table, Terminal, say, say_json
 
 if TYPE_CHECKING:
     from streams.erasure import Request
@@ -43,7 +42,7 @@ def erased(
 
     Example: coldstart erased u-5 --json
     """
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
         from streams.audience.role import stores
@@ -54,10 +53,10 @@ def erased(
         with console.status("reading") as status:
             traces = trace(
                 settings.kafka, naming, clock, user_id, key, stores(settings, clock),
-                settings.paths.state / naming.prefix, status.update,
+                settings.paths.state / naming.prefix, lambda words: status.update(Text(words)),
             )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps({"forgotten": traces.forgotten, **asdict(traces)}, indent=1))
+        say_json({"forgotten": traces.forgotten, **asdict(traces)})
         raise typer.Exit(0 if traces.forgotten else 1)
     table = Table(title=f"{user_id}, partition {traces.partition}")
     table.add_column("place", no_wrap=True)
@@ -71,18 +70,18 @@ def erased(
     if with_records:
         tables.show(table)
     without = [each.place for each in traces.found if each not in with_records]
-    typer.echo(f"nothing of {user_id} in {', '.join(without)}")
+    say(f"nothing of {user_id} in {', '.join(without)}")
     if traces.erased_at is None:
-        typer.echo("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
+        say("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
     else:
-        typer.echo(f"erased at {_day(traces.erased_at)}")
+        say(f"erased at {_day(traces.erased_at)}")
     for request in traces.requests:
-        typer.echo(_told(request))
+        say(_told(request))
     if traces.forgotten:
-        typer.echo("the state holds nothing of this user")
+        say("the state holds nothing of this user")
         return
     held = [f"{each.place} ({each.words})" for each in traces.found if each.state]
-    typer.echo(f"the state still holds: {'; '.join(held)}")
+    say(f"the state still holds: {'; '.join(held)}")
     raise typer.Exit(1)
 
 

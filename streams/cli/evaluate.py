@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from streams.cli import tables
-from streams.cli.options import errors_explained
-from streams.exits import REFUSED
+from streams.cli.options import errors_explained, refuse, writable
+from streams.terminal import Bars, Table, Terminal, bold, say
 
 if TYPE_CHECKING:
     from encoder.evaluation.compare import Served
@@ -47,7 +45,7 @@ def evaluate(
 
     Example: coldstart evaluate --data data/lastfm --seeds 5 --json lastfm.json --report lastfm.html
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     # Read when torch is loaded, here and in the other processes: together they use each core once.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
@@ -57,8 +55,7 @@ def evaluate(
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "matplotlib"):
             raise
-        console.print(f"[red]Evaluation needs {error.name}.[/red] Install it: pip install 'coldstart\\[train]'")
-        raise typer.Exit(REFUSED) from None
+        refuse(f"evaluation needs {error.name}: pip install 'coldstart[train]'")
     from encoder.data.layout import read_dataset
 
     chosen = dict(table.ARMS)
@@ -66,30 +63,22 @@ def evaluate(
         names = [name.strip() for name in arms.split(",") if name.strip()]
         unknown = [name for name in names if name not in chosen]
         if unknown:
-            console.print(f"[red]--arms {', '.join(unknown)}: no such arm.[/red] There are: {', '.join(chosen)}")
-            raise typer.Exit(REFUSED)
+            refuse(f"--arms {', '.join(unknown)}: no such arm; there are {', '.join(chosen)}")
         chosen = {name: arm for name, arm in chosen.items() if name in (*names, table.DEFAULT)}
     for path in filter(None, (json_path, report)):
         if not path.parent.is_dir():
-            console.print(f"[red]{path}: there is no folder {path.parent}.[/red] Make it, or write elsewhere.")
-            raise typer.Exit(REFUSED)
+            refuse(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
     with errors_explained(), console.status(f"reading {data}"):
+        writable(json_path, report)
         dataset = read_dataset(data)
     if dataset.citation:
-        console.print(f"[dim]{dataset.citation}[/dim]")
+        console.print(dataset.citation, style="dim")
     cases: dict[int | None, Case] = {}
 
     def serve(served: Served) -> None:
         cases[served.seed] = case_of(served)
 
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bars:
+    with Bars(console, MofNCompleteColumn(), TimeElapsedColumn()) as bars, errors_explained(ValueError):
         bar = bars.add_task("encoder", total=None)
 
         def tell(stage: compare.Stage) -> None:
@@ -97,20 +86,16 @@ def evaluate(
             if not console.is_terminal:
                 console.print(f"{stage.done}/{stage.total} {stage.what}")
 
-        try:
-            result = compare.evaluate(
-                dataset,
-                seeds,
-                trials=trials if search else 0,
-                arms=chosen,
-                paper_seeds=paper_seeds,
-                tell=tell,
-                processes=processes,
-                serve=serve if targeting else None,
-            )
-        except ValueError as error:
-            console.print(f"[red]{error}[/red]", highlight=False)
-            raise typer.Exit(REFUSED) from None
+        result = compare.evaluate(
+            dataset,
+            seeds,
+            trials=trials if search else 0,
+            arms=chosen,
+            paper_seeds=paper_seeds,
+            tell=tell,
+            processes=processes,
+            serve=serve if targeting else None,
+        )
         if targeting:
             from targeting.evaluation import evaluate as judge_targeting
 
@@ -121,9 +106,10 @@ def evaluate(
                 tell=lambda words: bars.update(bar, description=f"targeting: {words}", completed=0, total=None),
             )
             result = joined(result, judged)
-    write(json_path, json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
-    if report:
-        write(report, page.html(result))
+    with errors_explained():
+        write(json_path, json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
+        if report:
+            write(report, page.html(result))
     show(result)
 
 
@@ -173,7 +159,7 @@ def show(result: dict[str, Any]) -> None:
     for name, arm in sorted(result["arms"].items(), key=lambda item: item[1]["recall_50"]["mean"]):
         recall, ndcg = arm["recall_50"], arm["ndcg_50"]
         table.add_row(
-            f"[bold]{name}[/bold]" if name == result["default_arm"] else name,
+            bold(name) if name == result["default_arm"] else name,
             f"{recall['mean']:.4f} ± {recall['std']:.4f}",
             f"{ndcg['mean']:.4f} ± {ndcg['std']:.4f}",
             " ".join(f"{value:.3f}" for value in recall["quartiles"]),
@@ -182,12 +168,12 @@ def show(result: dict[str, Any]) -> None:
     table.columns[0].no_wrap = True
     tables.show(table)
     for name, why in result["skipped"].items():
-        typer.echo(f"{name} left out: {why}")
+        say(f"{name} left out: {why}")
     if "targeting" in result:
         table = Table("targeting", "precision@50", "@100", "@200", "recall@200", "AUC", title="listeners found")
         for name, arm in result["targeting"].items():
             table.add_row(
-                f"[bold]{name}[/bold]" if name == result["targeting_default"] else name,
+                bold(name) if name == result["targeting_default"] else name,
                 *(f"{arm['precision'][n]:.4f}" for n in ("50", "100", "200")),
                 f"{arm['recall_200']:.4f}",
                 f"{arm['auc']:.4f}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from streams.cli.options import Config, errors_explained, settings_from
+from streams.terminal import Terminal, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,12 +41,12 @@ def up(
             heap_mb=settings.broker.heap_mb,
             start_timeout_s=settings.broker.start_timeout_s,
             brokers=brokers,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
-    typer.echo(f"bootstrap servers  {running.bootstrap_servers}")
+    say(f"bootstrap servers  {running.bootstrap_servers}")
     for log in running.logs:
-        typer.echo(f"log                {log}")
-    typer.echo(f"export COLDSTART_KAFKA__BOOTSTRAP_SERVERS={running.bootstrap_servers}")
+        say(f"log                {log}")
+    say(f"export COLDSTART_KAFKA__BOOTSTRAP_SERVERS={running.bootstrap_servers}")
 
 
 @app.command()
@@ -56,7 +56,7 @@ def down(config: Config = None) -> None:
 
     with errors_explained():
         stopped = daemon.down(settings_from(config).paths.broker)
-    typer.echo("stopped" if stopped else "was not running")
+    say("stopped" if stopped else "was not running")
 
 
 @app.command()
@@ -67,16 +67,16 @@ def status(config: Config = None) -> None:
     with errors_explained():
         running = daemon.status(settings_from(config).paths.broker)
     if running is None:
-        typer.echo("not running")
+        say("not running")
         raise typer.Exit(1)
     pids = ", ".join("not running" if pid is None else f"pid {pid}" for pid in running.pids)
-    typer.echo(f"running            {pids}, since {running.since:%Y-%m-%d %H:%M:%S} UTC")
-    typer.echo(f"bootstrap servers  {running.bootstrap_servers}")
+    say(f"running            {pids}, since {running.since:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"bootstrap servers  {running.bootstrap_servers}")
     for log in running.logs:
-        typer.echo(f"log                {log}")
+        say(f"log                {log}")
     if running.topics is None:
-        typer.echo("topics             no answer: the broker hangs or is starting")
+        say("topics             no answer: the broker hangs or is starting")
     else:
-        typer.echo(f"topics             {len(running.topics)}")
+        say(f"topics             {len(running.topics)}")
         for name in running.topics:
-            typer.echo(f"  {name}")
+            say(f"  {name}")

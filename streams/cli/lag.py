@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
+from streams.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
     from streams.lag import Lag
@@ -42,10 +41,10 @@ def lag(
         settings = settings_from(config, bootstrap)
         lags = measure(settings.kafka, naming_of(settings), SystemClock())
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in lags], indent=1))
+        say_json([asdict(each) for each in lags])
         return
     if not lags:
-        typer.echo(f"no group has read a topic of {settings.topics.prefix!r} yet")
+        say(f"no group has read a topic of {settings.topics.prefix!r} yet")
         return
     # In a table names are easier to read, and find room, without what all of them begin with.
     prefix = settings.topics.prefix

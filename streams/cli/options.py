@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from streams.errors import ColdstartError
 from streams.exits import REFUSED, RESTART
 from streams.settings import Settings, load_settings
+from streams.terminal import Terminal
 from streams.topics import Naming
 
 Config = Annotated[
@@ -25,17 +28,65 @@ Bootstrap = Annotated[
 ]
 
 
+# What a path can be, and what to do about it.
+_WAYS_OUT = {
+    errno.ENOENT: "there is no such file or folder; make it, or name another",
+    errno.ENOTDIR: "a folder is needed, and a file is there; name another",
+    errno.EISDIR: "a file is needed, and a folder is there; name another",
+    errno.EEXIST: "something else is already there; name another, or move it away",
+    errno.ENOTEMPTY: "the folder is not empty; name another, or empty it",
+    errno.EACCES: "this user may not use it; change its rights, or name another",
+    errno.EPERM: "this user may not use it; change its rights, or name another",
+    errno.EROFS: "nothing can be written there; name another",
+    errno.ENOSPC: "the disk is full; make room, or name another place",
+    errno.EDQUOT: "the quota of this user is used up; make room, or name another place",
+    errno.ENAMETOOLONG: "the name is too long; name another",
+    errno.ELOOP: "it is a link to itself; name another",
+    errno.EINVAL: "this is no name for a file; name another",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+}
+
+
 @contextmanager
-def errors_explained() -> Iterator[None]:
-    """End the process with the message of an expected error, and with the exit code that supervisors know."""
+def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[None]:
+    """End the process with the message of an expected error, and with the exit code that supervisors know.
+
+    Args:
+        more: further errors whose message says what to change.
+        files: a file or folder that cannot be used is such an error. Not in a worker, for which a full disk passes.
+    """
     try:
         yield
     except Exception as error:
-        if not isinstance(error, _expected()):
-            raise
-        Console(stderr=True, style="red", highlight=False).print(str(error), markup=False, soft_wrap=True)
-        retriable = isinstance(error, ColdstartError) and error.retriable
-        raise typer.Exit(RESTART if retriable else REFUSED) from None
+        if isinstance(error, (*_expected(), *more)):
+            retriable = isinstance(error, ColdstartError) and error.retriable
+            refuse(str(error), RESTART if retriable else REFUSED)
+        if files and isinstance(error, OSError) and error.errno in _WAYS_OUT:
+            place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            refuse(f"{place}{_WAYS_OUT[error.errno]}")
+        raise
+
+
+def writable(*files: Path | None) -> None:
+    """Know before the work that its results can be written; makes the folders that are missing.
+
+    Raises:
+        OSError: naming the file that cannot be written.
+    """
+    for file in filter(None, files):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists():
+                file.open("ab").close()
+            tempfile.TemporaryFile(dir=file.parent).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(file)) from None
+
+
+def refuse(message: str, code: int = REFUSED) -> NoReturn:
+    """Say what is wrong, and end the process."""
+    Terminal(stderr=True, style="red").print(message, soft_wrap=True)
+    raise typer.Exit(code) from None
 
 
 def _expected() -> tuple[type[Exception], ...]:

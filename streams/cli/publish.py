@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.clock import SystemClock
+from streams.terminal import Bars, Terminal, say
 
 
 def publish(
@@ -28,10 +27,10 @@ def publish(
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        with Progress(console=Console(stderr=True)) as bars:
+        with Bars(Terminal(stderr=True)) as bars:
             task = bars.add_task("warm songs", total=None)
             model = go_live(
                 artifact, settings.kafka, naming_of(settings), SystemClock(),
                 lambda done, total: bars.update(task, completed=done, total=total),
             )  # fmt: skip
-    typer.echo(f"live: space {model.space}, {model.warm_songs:,} warm songs, from {model.uri}")
+    say(f"live: space {model.space}, {model.warm_songs:,} warm songs, from {model.uri}")

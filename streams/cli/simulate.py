@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from streams.cli import tables
-from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
 from streams.errors import Refused
+from streams.terminal import Table, Terminal, say
 
 if TYPE_CHECKING:
     from streams.simulate.figures import Compared
@@ -60,7 +59,7 @@ def simulate(
     from streams.simulate.run import simulate as run
     from streams.simulate.scenario import Scenario
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
         names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
@@ -72,20 +71,21 @@ def simulate(
         )  # fmt: skip
         where = folder or Path("runs") / f"simulate-{datetime.now():%Y%m%d-%H%M%S}"
         plan = Plan(scenario, seeds, list(dict.fromkeys(names)), day_s, warm_at, where.resolve(), bootstrap)
+        page = report or plan.folder / "report.html"
+        writable(json_file, page)
         worlds = Worlds(plan, {name: {} for name in plan.arms}) if json_file is None else read(plan, json_file)
         run(worlds, settings, console, lambda done: None if json_file is None else write(done, json_file))
-        page = report or plan.folder / "report.html"
         write_report(worlds, page, shlex.join(["coldstart", *sys.argv[1:]]))
     for table in _tables(worlds):
         tables.show(table)
     late = max((each.behind_s for runs in worlds.runs.values() for each in runs.values()), default=0.0)
-    typer.echo(
+    say(
         "Budgets are limits: an arm that finds too few users spends less, and reach holds that; see pushes a user.\n"
         f"Simulated days were late by {late:.2f} s at most, of {worlds.plan.day_s:g} s a day."
     )
     theirs = ", ".join(f"+{100 * value:g} % {name}" for name, value in NETEASE.items())
-    typer.echo(f"NetEase's paper reports of its own, online, on its users: {theirs}")
-    typer.echo(f"report: {page}")
+    say(f"NetEase's paper reports of its own, online, on its users: {theirs}")
+    say(f"report: {page}")
 
 
 def _tables(worlds: Worlds) -> list[Table]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
+
+from streams.terminal import Table, Terminal, shown
 
 # In a file or a pipe a table may be this wide: names stay whole, and prose does not make lines without end.
 _WIDEST = 160
@@ -17,8 +17,12 @@ def show(table: Table) -> None:
     table.box, table.show_edge, table.padding = box.SIMPLE_HEAD, False, (0, 1, 0, 0)
     for column in table.columns:
         column.overflow = "fold"
-    console = Console()
+        # Of a name that no line can hold nothing would be seen but its beginning.
+        column.no_wrap &= all(len(str(cell)) < _WIDEST for cell in column.cells)
+    if isinstance(table.title, str):
+        table.title = shown(table.title)
+    console = Terminal()
     if not console.is_terminal:
         wanted = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
-        console = Console(width=max(console.width, wanted))
+        console = Terminal(width=max(console.width, wanted))
     console.print(table)

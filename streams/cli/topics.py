@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typer
-from rich.table import Table
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.terminal import Table, say
 from streams.topics import TOPICS
 
 app = typer.Typer(
@@ -40,8 +40,8 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
         settings = settings_from(config, bootstrap)
         created = create_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for name in created:
-        typer.echo(f"created {name}")
-    typer.echo(f"{len(created)} created, {len(TOPICS) - len(created)} were there")
+        say(f"created {name}")
+    say(f"{len(created)} created, {len(TOPICS) - len(created)} were there")
 
 
 @app.command()
@@ -54,8 +54,8 @@ def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
         settings = settings_from(config, bootstrap)
         changed = update_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for each in changed:
-        typer.echo(f"{each.topic}: {each.what} was {each.found}, is {each.declared}")
-    typer.echo(f"{len(changed)} settings changed")
+        say(f"{each.topic}: {each.what} was {each.found}, is {each.declared}")
+    say(f"{len(changed)} settings changed")
 
 
 @app.command()
@@ -68,10 +68,10 @@ def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
         settings = settings_from(config, bootstrap)
         found = deviations(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for deviation in found:
-        typer.echo(str(deviation))
+        say(str(deviation))
     if found:
         raise typer.Exit(1)
-    typer.echo(f"{len(TOPICS)} topics are as declared")
+    say(f"{len(TOPICS)} topics are as declared")
 
 
 @app.command()
@@ -79,4 +79,4 @@ def contract() -> None:
     """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
     from streams.contract import asyncapi_yaml
 
-    typer.echo(asyncapi_yaml(), nl=False)
+    say(asyncapi_yaml().removesuffix("\n"))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from streams.cli.options import Config, errors_explained, settings_from
+from streams.terminal import Terminal, say
 
 
 def torture(
@@ -40,14 +40,14 @@ def torture(
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(FAULTS)}", param_hint="--fault")
 
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config)
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
         ordeal = run(settings, seed, minutes * 60, console.print, only or tuple(FAULTS), keep)
     verdict = ordeal.verdict
-    typer.echo(
+    say(
         f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} dead letters "
         f"of {ordeal.poisoned:,} bad records, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
@@ -56,7 +56,7 @@ def torture(
         f"promoted, {verdict.ended:,} campaigns ended"
     )
     for violation in verdict.violations:
-        typer.echo(f"BROKEN  {violation}")
+        say(f"BROKEN  {violation}")
     if verdict.violations:
         raise typer.Exit(1)
-    typer.echo("every promise was kept")
+    say("every promise was kept")

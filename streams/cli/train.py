@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
 from streams.cli import tables
+from streams.cli.options import errors_explained, refuse, writable
+from streams.terminal import Bars, Table, Terminal
 
 # The stages of encoder.train in their order, with what they do in words.
 _STAGES = {
@@ -55,21 +55,20 @@ def train(
     import numpy as np
 
     from encoder import artifact
-    from encoder.data.layout import LayoutError, read_dataset
+    from encoder.data.layout import read_dataset
     from encoder.data.split import MIN_LISTENERS, split
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     try:
         from encoder import train as training
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        console.print("[red]Training needs torch.[/red] Install it: pip install 'coldstart\\[train]'")
-        raise typer.Exit(2) from None
-    if out.exists():
-        console.print(f"[red]--out {out}: something is already there.[/red] Choose a new folder, or delete it.")
-        raise typer.Exit(2)
-    try:
+        refuse("training needs torch: pip install 'coldstart[train]'")
+    with errors_explained(ValueError):
+        # Before the work, not after it.
+        artifact.vacant(out, name)
+        writable(checkpoint)
         with console.status(f"reading {data}"):
             dataset = read_dataset(data)
         if all_songs:
@@ -77,7 +76,7 @@ def train(
         else:
             warm = split(dataset, seed).warm
         if dataset.citation:
-            console.print(f"[dim]{dataset.citation}[/dim]")
+            console.print(dataset.citation, style="dim")
         with _Bars(console) as (bars, tasks):
 
             def show(progress: training.Progress) -> None:
@@ -96,9 +95,6 @@ def train(
 
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
                 calibrating.save(calibrating.fit(dataset, warm, config), out)
-    except (LayoutError, artifact.ArtifactError, ValueError) as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(2) from None
     table = Table("what", "value", title=f"{out}")
     table.add_row("embedding space", manifest.space)
     table.add_row("dimension", str(manifest.dim))
@@ -111,17 +107,11 @@ def train(
 class _Bars:
     """Progress bars, one a stage; as a context gives them and their ids by stage."""
 
-    def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[figures]}"),
-            console=console,
-        )
+    def __init__(self, console: Terminal) -> None:
+        figures = TextColumn("{task.fields[figures]}", style="dim", markup=False)
+        self._bars = Bars(console, TimeElapsedColumn(), figures)
 
-    def __enter__(self) -> tuple[Progress, dict[str, TaskID]]:
+    def __enter__(self) -> tuple[Bars, dict[str, TaskID]]:
         self._bars.start()
         tasks = {stage: self._bars.add_task(words, total=None, figures="") for stage, words in _STAGES.items()}
         return self._bars, tasks

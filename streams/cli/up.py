@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch
 from streams.supervisor import RoleProcess
+from streams.terminal import Terminal, bold
 
 _LOOK_EVERY_S = 0.5
 
@@ -34,7 +33,7 @@ def up(
 
     Example: coldstart kafka up; coldstart topics create; coldstart publish runs/model; coldstart up
     """
-    console, stop = Console(stderr=True), threading.Event()
+    console, stop = Terminal(stderr=True), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with errors_explained(), ExitStack() as stack:
@@ -65,14 +64,10 @@ def up(
             for worker in workers:
                 ended = worker.watch()
                 if ended is not None:
-                    console.print(
-                        f"[bold]{worker.name}[/bold]  [yellow]{escape(ended)}[/yellow]; started again", highlight=False
-                    )
+                    console.print(bold(worker.name), f" {ended}; started again")
                 reasons = worker.readiness()
                 state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
                 if said.get(worker.name) != state:
                     said[worker.name] = state
-                    console.print(
-                        f"[bold]{worker.name}[/bold]  pid {worker.pid}  {worker.url}  {state}", highlight=False
-                    )
+                    console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")
         console.print("stopping")

@@ -29,7 +29,7 @@ class PolicySwitch(StrEnum):
 @app.command()
 def songs(config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None) -> None:
     """Uploads → match requests. Start as many as there are songs partitions, at most."""
-    with errors_explained():
+    with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, songs=port)
         set_up_logs("songs", settings.log.level)
@@ -51,7 +51,7 @@ def audience(
     http_port: Port = None,
 ) -> None:
     """Listens and match requests → push targets. Start as many as you like, each with a slot of its own."""
-    with errors_explained():
+    with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, audience=port)
         set_up_logs("audience", settings.log.level)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from html import escape
+from html import escape as _escape
+
+from streams.terminal import shown
 
 DASH = "–"
 _VOID = frozenset({"meta"})
@@ -26,6 +28,11 @@ def tag(element: str, *children: str, **attributes: object) -> Html:
     )
     inside = "".join(child if isinstance(child, Html) else escape(child) for child in children)
     return Html(f"<{element}{written}>" if element in _VOID else f"<{element}{written}>{inside}</{element}>")
+
+
+def escape(text: str) -> str:
+    """No markup, and no character that turns a line around."""
+    return _escape(shown(text, lines=True))
 
 
 def _attribute(value: object) -> str:

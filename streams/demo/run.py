@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+from rich.text import Text
 
 from encoder import artifact
 from encoder.data.dataset import Dataset
@@ -39,6 +39,7 @@ from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
 from streams.supervisor import RoleProcess
+from streams.terminal import Bars, Terminal
 from streams.topics import TOPICS, Naming
 
 
@@ -75,7 +76,7 @@ class Plan:
     swap_s: float | None = None
 
 
-def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
+def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
     """Do it all; progress goes to the console.
 
     Raises:
@@ -94,7 +95,7 @@ def run(plan: Plan, settings: Settings, console: Console) -> Outcome:
             dataset = _dataset(plan, tick)
         parts = split(dataset, plan.seed)
         if dataset.citation:
-            console.print(f"[dim]{dataset.citation}[/dim]", highlight=False)
+            console.print(dataset.citation, style="dim")
 
         with _phase("broker", seconds, bars, "Apache Kafka"):
             kafka = settings.kafka if plan.bootstrap else stack.enter_context(_broker(settings, console))
@@ -200,7 +201,7 @@ def _liking(plan: Plan, dataset: Dataset) -> Liking:
 
 
 @contextmanager
-def _broker(settings: Settings, console: Console) -> Iterator[Kafka]:
+def _broker(settings: Settings, console: Terminal) -> Iterator[Kafka]:
     broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
     with broker as running:
         yield Kafka(bootstrap_servers=running.bootstrap_servers)
@@ -294,19 +295,13 @@ def _example(dataset: Dataset, uploads: dict[str, SongUpload], follower: Followe
     }
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="[green]✓[/green]"),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
+def _bars(console: Terminal) -> Bars:
+    done = Text("✓", style="green")
+    return Bars(console, MofNCompleteColumn(), TimeElapsedColumn(), finished=done)
 
 
 @contextmanager
-def _phase(name: str, seconds: dict[str, float], bars: Progress, words: str) -> Iterator[Tick]:
+def _phase(name: str, seconds: dict[str, float], bars: Bars, words: str) -> Iterator[Tick]:
     task = bars.add_task(words, total=None)
     started = time.monotonic()
     total = 1

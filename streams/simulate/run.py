@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from encoder import artifact
 from encoder.data.split import MIN_LISTENERS
@@ -26,6 +25,7 @@ from streams.simulate.drive import Prepared, organic, pushed
 from streams.simulate.figures import MEASURES, Compared, Figures, Pushes, compare
 from streams.simulate.life import Life
 from streams.simulate.scenario import Scenario
+from streams.terminal import Bars, Terminal
 
 NETEASE = {"potential target users": 0.38, "collects": 0.0195, "full plays": 0.0142}
 """What its paper reports of its system online, against the one before it: to stand beside, not ours."""
@@ -134,7 +134,7 @@ def write(worlds: Worlds, path: Path) -> None:
     os.replace(new, path)
 
 
-def simulate(worlds: Worlds, settings: Settings, console: Console, keep: Callable[[Worlds], None]) -> None:
+def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callable[[Worlds], None]) -> None:
     """Run every arm of the plan in every world that it has not seen; progress goes to the console.
 
     Args:
@@ -181,7 +181,7 @@ def simulate(worlds: Worlds, settings: Settings, console: Console, keep: Callabl
                 bars.advance(whole)
 
 
-def _one(arm: Arm, scenario: Scenario, prepared: Prepared | None, plan: Plan, kafka: Kafka, bars: Progress) -> Figures:
+def _one(arm: Arm, scenario: Scenario, prepared: Prepared | None, plan: Plan, kafka: Kafka, bars: Bars) -> Figures:
     seed = scenario.seed
     task = bars.add_task(f"seed {seed}: {arm.name}", total=None)
 
@@ -198,11 +198,8 @@ def _one(arm: Arm, scenario: Scenario, prepared: Prepared | None, plan: Plan, ka
         bars.remove_task(task)
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console,
-    )  # fmt: skip
+def _bars(console: Terminal) -> Bars:
+    return Bars(console, MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _figures(plain: dict[str, Any]) -> Figures:
