@@ -8,7 +8,8 @@ import msgspec
 
 from streams.clock import Clock
 from streams.errors import BadRecord, KeyMismatch, Undecodable
-from streams.events import Campaign, CampaignCounts, check_moment
+from streams.event_time import check_times
+from streams.events import Campaign, CampaignCounts
 from streams.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot
@@ -60,8 +61,7 @@ def read_campaign(key: bytes | None, value: bytes | None) -> tuple[str, Campaign
     if campaign is not None:
         if campaign.song_id != song_id:
             raise KeyMismatch(f"key: {key!r} is not song_id {campaign.song_id!r}")
-        check_moment("started_at", campaign.started_at)
-        check_moment("ended_at", campaign.ended_at)
+        check_times(campaign)
     return song_id, campaign
 
 

@@ -6,7 +6,7 @@ The value is the event's JSON; the attributes travel as headers ``ce_id``, ``ce_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
+from streams.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
+from streams.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
 from streams.events import Event
 from streams.record_size import MAX_VALUE_BYTES
 
@@ -23,8 +24,8 @@ E = TypeVar("E", bound=Event)
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-# Clocks of producers differ; an event further ahead than this would outlive every decay and cap.
-MAX_AHEAD_SECONDS = 300.0
+Timestamp = tuple[int, int]
+"""A record's, as confluent-kafka tells it: its kind, and milliseconds."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -90,8 +91,20 @@ def pack(event: Event, *, ce_type: str, id: str, source: str, time: float) -> Re
     return Record(event.record_key().encode(), _ENCODER.encode(event), headers)
 
 
-def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Headers | None, now: float) -> Received[E]:
+def append_time(timestamp: Timestamp, now: float) -> float:
+    """When the broker appended a record, Unix seconds; or ``now`` for one from before its topic was stamped by the
+    broker, which carries a producer's word: it was appended by now, and what it says is judged by that."""
+    kind, milliseconds = timestamp
+    return milliseconds / 1000 if kind == LOG_APPEND_TIME else now
+
+
+def unpack(
+    cls: type[E], key: bytes | None, value: bytes | None, headers: Headers | None, appended: float
+) -> Received[E]:
     """The event in a record.
+
+    Args:
+        appended: when the broker appended the record, Unix seconds: what the event says of time is judged by it.
 
     Raises:
         InvalidField: a header or field is missing or malformed; the message names it.
@@ -107,8 +120,7 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
     source = _header(attributes, "ce_source")
     id = _header(attributes, "ce_id")
     time = _timestamp(_header(attributes, "ce_time"))
-    if time > now + MAX_AHEAD_SECONDS:
-        raise FromTheFuture(f"ce_time: {time - now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed")
+    check_not_ahead("ce_time", time, appended)
     if value is None:
         raise Undecodable("value: empty; this topic knows no deletion")
     if len(value) > MAX_VALUE_BYTES:
@@ -120,7 +132,7 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"value: {error}") from None
     _check_id_bytes(event)
-    event.check(ce_type)
+    event.check(ce_type, appended)
     expected = event.record_key()
     if key != expected.encode():
         raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
@@ -128,21 +140,21 @@ def unpack(cls: type[E], key: bytes | None, value: bytes | None, headers: Header
 
 
 def unpack_many(
-    cls: type[E], records: Iterable[tuple[bytes | None, bytes | None, Headers | None]], now: float
+    cls: type[E], records: Iterable[tuple[bytes | None, bytes | None, Headers | None, Timestamp]], now: float
 ) -> Many[E]:
-    """What :func:`unpack` makes of each (key, value, headers), at half its cost.
+    """What :func:`unpack` makes of each (key, value, headers, timestamp), at half its cost.
 
     A record takes the short way only where it can be seen cheaply that every rule holds: attributes that repeat
     were found good in this batch, the rest is plain ASCII. Any other goes through :func:`unpack`, which decides.
     """
     found: Many[E] = Many()
-    decode, key_of, check = _decoder(cls).decode, attrgetter(cls.KEY), cls.check is not Event.check
+    decode, key_of, year_of = _decoder(cls).decode, attrgetter(cls.KEY), _year_of(cls)
     if cls.record_key is not Event.record_key:
         raise ValueError(f"the key of {cls.__name__} is made of several fields")
-    parse, limit = datetime.fromisoformat, now + MAX_AHEAD_SECONDS
+    parse, ahead = datetime.fromisoformat, MAX_AHEAD_SECONDS
     good: set[tuple[bytes | None, bytes | None, bytes | None]] = set()
     events, times, places = found.events.append, found.times.append, found.at.append
-    for at, (key, value, headers) in enumerate(records):
+    for at, (key, value, headers, (kind, milliseconds)) in enumerate(records):
         repeated = None
         try:
             attributes = dict(headers or ())
@@ -155,9 +167,15 @@ def unpack_many(
             ):  # fmt: skip
                 when = parse(stamp.decode())
                 event = decode(value)
-                if key_of(event).encode() == key and when.tzinfo is not None and (time := when.timestamp()) <= limit:
-                    if check:
-                        event.check((repeated[0] or b"").decode())
+                appended = milliseconds / 1000 if kind == LOG_APPEND_TIME else now
+                if (
+                    key_of(event).encode() == key
+                    and when.tzinfo is not None
+                    and EARLIEST_S <= (time := when.timestamp()) <= appended + ahead
+                ):
+                    # Where a year that no offset leaves the calendar from is all that a check asks for.
+                    if year_of is None or not 1 < year_of(event) < 9998:
+                        event.check((repeated[0] or b"").decode(), appended)
                     events(event)
                     times(time)
                     places(at)
@@ -165,7 +183,7 @@ def unpack_many(
         except (BadRecord, KeyError, ValueError, RecursionError, msgspec.DecodeError):
             pass  # said by the long way
         try:
-            received = unpack(cls, key, value, headers, now)
+            received = unpack(cls, key, value, headers, append_time((kind, milliseconds), now))
         except BadRecord as error:
             found.bad.append((at, error))
             continue
@@ -175,6 +193,15 @@ def unpack_many(
         times(received.time)
         places(at)
     return found
+
+
+@cache
+def _year_of(cls: type[Event]) -> Callable[[Event], int] | None:
+    """The year of an event's only time, where nothing else of it is checked after decoding."""
+    times = times_of(cls)
+    required = not any(each.name in times and not each.required for each in msgspec.structs.fields(cls))
+    plain = cls.check is Event.check and len(times) == 1 and required
+    return attrgetter(f"{times[0]}.year") if plain else None
 
 
 def _header(attributes: dict[str, bytes | None], name: str) -> str:
@@ -195,7 +222,9 @@ def _timestamp(text: str) -> float:
         raise InvalidField(f"ce_time: {text!r} is not an RFC 3339 time") from None
     if time.tzinfo is None:
         raise InvalidField(f"ce_time: {text!r} has no offset (append Z for UTC)")
-    return time.timestamp()
+    if (seconds := time.timestamp()) < EARLIEST_S:
+        raise InvalidField(f"ce_time: {text!r} is before the year 1 in UTC")
+    return seconds
 
 
 def _located(message: str) -> str:

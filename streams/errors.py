@@ -7,7 +7,7 @@
     │   ├── UnknownEventType      the ce_type is not one that this topic carries
     │   ├── InvalidField          a known field or header is missing or malformed
     │   ├── KeyMismatch           the record key is not the id in the event
-    │   └── FromTheFuture         the event's time lies too far ahead of the clock
+    │   └── FromTheFuture         a time in the event lies too far ahead of its record's append time
     ├── Unavailable               retriable: Kafka or a file is out of reach for now
     ├── Refused                   the operator must change something; a restart will not help
     │   ├── SettingsError         a setting is wrong: key, value and what is allowed
@@ -59,7 +59,7 @@ class KeyMismatch(BadRecord):
 
 
 class FromTheFuture(BadRecord):
-    """The event's time lies more than five minutes ahead of the clock."""
+    """A time in the event lies more than five minutes after the moment at which the broker appended its record."""
 
 
 class Unavailable(ColdstartError):

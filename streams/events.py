@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from streams import vectors
 from streams.errors import InvalidField
+from streams.event_time import check_not_ahead, check_times
 from streams.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
@@ -32,7 +33,10 @@ from streams.topics import (
 
 MAX_ID_BYTES = 128
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque UTF-8, 1 to 128 bytes")]
-Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset; not in a leap second")]
+Time = Annotated[
+    datetime,
+    Meta(tz=True, description="RFC 3339, with an offset; not in a leap second; in UTC within the years 1 to 9998"),
+]
 # As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -75,22 +79,17 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     def record_key(self) -> str:
         return str(getattr(self, self.KEY))
 
-    def check(self, ce_type: str) -> None:
-        """Rules that no single field can state.
+    def check(self, _ce_type: str, _appended: float) -> None:
+        """Rules that msgspec cannot state of a field, or that no single field can.
+
+        Args:
+            _ce_type: under which the event came.
+            _appended: when the broker appended the record, Unix seconds.
 
         Raises:
-            InvalidField: naming the field.
+            InvalidField, FromTheFuture: naming the field.
         """
-
-
-def check_moment(name: str, moment: datetime | None) -> None:
-    """Whether a time can be told in seconds and back.
-
-    Raises:
-        InvalidField: it lies at the very edge of the calendar, where another time zone has no date for it.
-    """
-    if moment is not None and not 2 <= moment.year <= 9998:
-        raise InvalidField(f"{name}: {moment.isoformat()}, years from 2 to 9998 are allowed")
+        check_times(self)
 
 
 class DenseFeature(Struct, frozen=True):
@@ -130,18 +129,24 @@ class SongUpload(Event, frozen=True, kw_only=True):
     explicit: bool = False
     territories: Annotated[list[Territory], Meta(max_length=300, description="empty = everywhere")] = []
     duration_ms: Annotated[int, Meta(gt=0, le=2**31 - 1)] | None = None
-    available_from: Time | None = None
+    available_from: Annotated[
+        Time | None, Meta(description="nobody is pushed before; at most 365 days after the upload")
+    ] = None
     expires_at: Annotated[
         Time | None,
-        Meta(description="end of the campaign, at most 365 days after the upload; default: 30 days after it"),
+        Meta(
+            description="end of the campaign: after the upload and after available_from, at most 365 days after the "
+            "upload; default: songs.campaign_days (28) after the later of the two"
+        ),
     ] = None
     features: Annotated[dict[Id, DenseFeature], Meta(max_length=32, description="name -> embedding")] = {}
     tags: Annotated[dict[Id, Positive], Meta(max_length=1024, description="tag -> weight")] = {}
     budget: Annotated[int, Meta(gt=0, le=2**31 - 1, description="pushes, all partitions together")] | None = None
 
-    def check(self, ce_type: str) -> None:
+    def check(self, ce_type: str, _appended: float) -> None:
         if self.taken_down(ce_type):
             return
+        check_times(self)
         if not (self.features or self.tags or self.genres or self.artist_ids):
             raise InvalidField("features, tags, genres, artist_ids: at least one of them is needed, all are empty")
         for name, feature in self.features.items():
@@ -234,12 +239,16 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     erase_requested_at: Annotated[
         Time | None,
         Meta(
-            description="forget everything from before this. In a record that is refused anything but null, false, 0 "
-            "or empty asks for it, and what is no time, or one too far ahead, means the record's own time"
+            description="forget everything from before this; at most 5 minutes ahead of the broker's clock. In a "
+            "record that is refused anything but null, false, 0 or empty asks for it, and what is no time, or one too "
+            "far ahead, means the record's own time"
         ),
     ] = None
 
-    def check(self, _: str) -> None:
+    def check(self, _ce_type: str, appended: float) -> None:
+        check_times(self)
+        if self.erase_requested_at is not None:
+            check_not_ahead("erase_requested_at", self.erase_requested_at.timestamp(), appended)
         try:
             ZoneInfo(self.timezone)
         except (ValueError, OSError, KeyError):
@@ -416,13 +425,12 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     explicit: bool = False
     territories: list[str] = []
 
-    def check(self, _: str) -> None:
+    def check(self, _ce_type: str, _appended: float) -> None:
+        check_times(self)
         for neighbour in self.neighbours:
             # As a cosine comes out of a sum of rounded products.
             if not abs(neighbour.similarity) <= 1.001:
                 raise InvalidField(f"neighbours: {neighbour.song_id!r} has similarity {neighbour.similarity:g}")
-        for name in ("uploaded_at", "expires_at", "available_from"):
-            check_moment(name, getattr(self, name))
 
 
 class CampaignReport(Event, frozen=True, kw_only=True):
@@ -446,11 +454,10 @@ class CampaignReport(Event, frozen=True, kw_only=True):
     ended_at: Time | None = None
     prototypes: list[PartitionPrototype] = []
 
-    def check(self, _: str) -> None:
+    def check(self, _ce_type: str, _appended: float) -> None:
+        check_times(self)
         if self.partition >= self.partitions:
             raise InvalidField(f"partition: {self.partition}, there are {self.partitions}")
-        for name in ("started_at", "ended_at"):
-            check_moment(name, getattr(self, name))
         for prototype in self.prototypes:
             vectors.unpack(prototype.vector)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -15,8 +16,9 @@ from streams import vectors
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
 from streams.dead_letters import DeadLetter, dead_letter, headers, origin
-from streams.envelope import MAX_AHEAD_SECONDS, Headers, Many, Received, unpack, unpack_many
+from streams.envelope import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
+from streams.event_time import MAX_AHEAD_SECONDS
 from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
 from targeting.types import (
     Cap,
@@ -45,6 +47,9 @@ _OUTCOMES: Final = {
     "dismissed": Mark.DISMISSED,
     "expired": Mark.EXPIRED,
 }
+
+# A timestamp in seconds, or none at all, would have every erasure outweigh the vector.
+_EARLIEST_MADE: Final = datetime(2001, 1, 1, tzinfo=UTC).timestamp()
 
 
 @dataclass(slots=True)
@@ -95,7 +100,7 @@ class Decoder:
     """Reads one batch of one partition.
 
     Args:
-        now: Unix seconds; events further ahead are bad.
+        now: Unix seconds; what is decided is decided at that moment.
         answered: whether a record was consumed in an earlier life: preferences and outside vectors are read again
             at every start, but a bad one gets one dead letter only.
     """
@@ -144,7 +149,7 @@ class Decoder:
         }
         for at, _ in found.bad:
             refused = full[at]
-            appended_at = refused.timestamp()[1] / 1000
+            appended_at = append_time(refused.timestamp(), self._now)
             said[refused.offset()] = withheld(refused.key(), refused.value() or b"", appended_at)
         out: list[tuple[str, Preferences | None]] = []
         for message in messages:
@@ -159,7 +164,8 @@ class Decoder:
         out: list[Command] = []
         for message in messages:
             try:
-                received = unpack(MatchRequest, message.key(), message.value(), headers(message), self._now)
+                appended = append_time(message.timestamp(), self._now)
+                received = unpack(MatchRequest, message.key(), message.value(), headers(message), appended)
                 out.append(_command(received, space))
             except BadRecord as error:
                 self._bury(message, "audience.commands", error)
@@ -200,12 +206,12 @@ class Decoder:
     def _vectors(self, messages: list[Message], space: Space) -> OutsideVectors | None:
         users = self._users(messages)
         stamps = np.array([message.timestamp()[1] for message in messages], np.float64) / 1000
-        for at in np.flatnonzero(stamps > self._now + MAX_AHEAD_SECONDS).tolist():
-            ahead = f"timestamp: {stamps[at] - self._now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed"
-            if users[at] is not None:
-                self._bury(messages[at], "audience.vectors", FromTheFuture(ahead))
-                users[at] = None
         values = list(map(Message.value, messages))
+        for at in np.flatnonzero((stamps < _EARLIEST_MADE) | (stamps > self._now + MAX_AHEAD_SECONDS)).tolist():
+            # A deletion needs no time.
+            if users[at] is not None and values[at] is not None:
+                self._bury(messages[at], "audience.vectors", _bad_time(stamps[at], self._now))
+                users[at] = None
         full = [at for at, value in enumerate(values) if value is not None and users[at]]
         row_of = np.full(len(messages), -1, np.int64)
         matrix = np.zeros((0, space.dimension), np.float32)
@@ -260,18 +266,28 @@ class Decoder:
 def counted(messages: Sequence[Message], now: float, repeats: Repeats) -> Seen:
     """The listens of an earlier life, which were committed then: to be remembered, not to be counted again.
 
-    Whatever was bad then has its dead letter. One that was bad only because its time had not come counts as seen.
+    Whatever was bad then has its dead letter, and is bad again.
     """
     found = unpack_many(Listen, _parts(messages), now)
     return repeats.look(*_ids(found, messages))
 
 
-def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None]]:
+def _bad_time(stamp: float, now: float) -> BadRecord:
+    if stamp > now:
+        return FromTheFuture(
+            f"timestamp: {stamp - now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed; it says when the "
+            "vector was made"
+        )
+    return InvalidField(f"timestamp: {stamp * 1000:.0f} ms is no time at which a vector was made; is it in seconds?")
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None, Timestamp]]:
     try:
         given: list[Any] = list(map(Message.headers, messages))
     except SystemError:
         given = list(map(headers, messages))
-    return zip(map(Message.key, messages), map(Message.value, messages), given, strict=True)
+    stamps = map(Message.timestamp, messages)
+    return zip(map(Message.key, messages), map(Message.value, messages), given, stamps, strict=True)
 
 
 def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from typing import Any
 
 from encoder.content import SongContent
-from streams.envelope import Received
-from streams.errors import InvalidField
+from streams.envelope import Received, append_time
 from streams.events import SongUpload
 from streams.songs.ledger import Song
 
@@ -15,8 +15,10 @@ DEFAULT_SPACE = "default"
 """The space of a dense feature whose name alone says what it is."""
 
 
-LONGEST_LIFE_DAYS = 365
-"""Of a campaign. Who was pushed a recording is remembered a little longer than that, and caps look no further."""
+def appended(message: Any, now: float) -> float:
+    """When the broker appended a record that Faust brought, Unix seconds; see :func:`streams.envelope.append_time`."""
+    # aiokafka numbers the kinds from 0.
+    return append_time((message.timestamp_type + 1, round(message.timestamp * 1000)), now)
 
 
 class Novelty(StrEnum):
@@ -32,18 +34,6 @@ def novelty(upload: Received[SongUpload], known: Song | None) -> Novelty:
     if known is None or upload.event.revision > known.revision:
         return Novelty.REPEATED if known is not None and known.holds(upload) else Novelty.NEW
     return Novelty.OUTDATED if upload.event.revision < known.revision else Novelty.REPEATED
-
-
-def check_life(upload: SongUpload, at: float) -> None:
-    """Whether the campaign of a song uploaded at a moment, Unix seconds, lies in the time that may be looked ahead.
-
-    Raises:
-        InvalidField: it does not.
-    """
-    for name in ("available_from", "expires_at"):
-        when = getattr(upload, name)
-        if when is not None and when.timestamp() > at + LONGEST_LIFE_DAYS * 86_400:
-            raise InvalidField(f"{name}: {when.isoformat()}, at most {LONGEST_LIFE_DAYS} days after the upload allowed")
 
 
 def dense_name(name: str, space: str) -> str:

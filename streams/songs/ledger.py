@@ -133,12 +133,12 @@ def write(song: Song) -> bytes:
     return _encoder.encode(song)
 
 
-def entry(upload: Received[SongUpload], at: float, days: float) -> Song:
+def entry(upload: Received[SongUpload], at: float, expires_at: float) -> Song:
     """A song as an upload leaves it: taken down, or on its way.
 
     Args:
         at: time of the upload's record, Unix seconds.
-        days: a campaign's life where the upload does not say.
+        expires_at: the end of its campaign, Unix seconds.
     """
     song = upload.event
     taken_down = SongUpload.taken_down(upload.type)
@@ -147,7 +147,7 @@ def entry(upload: Received[SongUpload], at: float, days: float) -> Song:
         id=event_id(upload),
         asked=song.revision,
         at=at,
-        expires_at=song.expires_at.timestamp() if song.expires_at else at + days * _DAY_S,
+        expires_at=expires_at,
         upload=msgspec.Raw(_encoder.encode(msgspec.structs.replace(song, features={}))),
         features={name: Packed.of(feature) for name, feature in song.features.items()},
         ended="taken-down" if taken_down else None,

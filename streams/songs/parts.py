@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -101,7 +102,8 @@ def check_report(key: bytes, value: bytes) -> None:
         report = _reports.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Undecodable(f"no report: {error}") from None
-    report.check("")
+    # When it was appended it was judged already.
+    report.check("", math.inf)
     if report_key(report.song_id, report.partition) != key:
         raise KeyMismatch(f"key: {key!r} is not that of {report.song_id!r} in partition {report.partition}")
 

@@ -14,7 +14,7 @@ from streams.envelope import unpack
 from streams.errors import BadRecord, InvalidField
 from streams.events import CampaignReport
 from streams.songs import commands
-from streams.songs.intake import content_of
+from streams.songs.intake import appended, content_of
 from streams.songs.ledger import KEPT_S, Song
 from streams.songs.matcher import encoded
 from streams.songs.merging import kept, listeners, newer, reported_end
@@ -58,7 +58,7 @@ async def _read(parts: Parts, events: Sequence[Any]) -> tuple[dict[bytes, tuple[
     for event in events:
         message = event.message
         try:
-            report = unpack(CampaignReport, message.key, message.value, message.headers, now).event
+            report = unpack(CampaignReport, message.key, message.value, message.headers, appended(message, now)).event
             if report.partitions != parts.naming.audience_partitions:
                 raise InvalidField(f"partitions: {report.partitions}, there are {parts.naming.audience_partitions}")
         except BadRecord as error:

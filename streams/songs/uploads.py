@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +14,8 @@ from streams.envelope import Received, unpack
 from streams.errors import BadRecord
 from streams.events import SongUpload
 from streams.songs import commands
-from streams.songs.intake import Novelty, check_life, content_of, novelty
+from streams.songs.campaign_life import campaign_end
+from streams.songs.intake import Novelty, appended, content_of, novelty
 from streams.songs.ledger import Song, entry, recording
 from streams.songs.matcher import Matched, encoded
 from streams.songs.merging import listeners
@@ -28,16 +29,27 @@ _STAGE = "songs.validate"
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """An upload that is valid. ``timestamp`` is its record's, Unix seconds; a takedown has no content."""
+    """An upload that is valid by itself; a takedown has no content.
+
+    Attributes:
+        timestamp: when the broker appended its record, Unix seconds.
+        message: the record.
+        expires_at: the end of its campaign, Unix seconds; known once it is known what the upload leads to.
+    """
 
     received: Received[SongUpload]
     content: SongContent | None
     timestamp: float
-    partition: int
+    message: Any
+    expires_at: float = 0.0
 
     @property
     def song_id(self) -> str:
         return self.received.event.song_id
+
+    @property
+    def partition(self) -> int:
+        return int(self.message.partition)
 
 
 async def serve(parts: Parts, events: Sequence[Any]) -> None:
@@ -63,40 +75,48 @@ async def _read(parts: Parts, serving: Serving, events: Sequence[Any]) -> tuple[
     now = parts.clock.now()
     for event in events:
         message = event.message
+        at = appended(message, now)
         try:
-            upload = unpack(SongUpload, message.key, message.value, message.headers, now)
+            upload = unpack(SongUpload, message.key, message.value, message.headers, at)
             gone = SongUpload.taken_down(upload.type)
-            if not gone:
-                check_life(upload.event, message.timestamp)
             content = None if gone else serving.matcher.fitting(content_of(upload.event), parts.metrics)
         except BadRecord as error:
-            buried.append(await parts.outbox.bury(message, _STAGE, error))
-            parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+            buried.append(await _buried(parts, message, error))
             continue
         parts.metrics.uploads_received.labels(upload.type).inc()
-        good.append(_Upload(upload, content, message.timestamp, message.partition))
+        good.append(_Upload(upload, content, at, message))
     return good, buried
+
+
+async def _buried(parts: Parts, message: Any, error: BadRecord) -> Sent:
+    parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+    return await parts.outbox.bury(message, _STAGE, error)
 
 
 async def _serve(parts: Parts, serving: Serving, uploads: Sequence[_Upload]) -> None:
     """Serve uploads of different songs."""
     fresh: list[tuple[_Upload, Song | None]] = []
+    sends: list[Sent] = []
     for each in uploads:
         known = await parts.song(each.partition, each.song_id)
         what = novelty(each.received, known)
-        if what is Novelty.NEW:
-            fresh.append((each, known))
-        else:
+        if what is not Novelty.NEW:
             parts.metrics.uploads_ignored.labels(what.value).inc()
+            continue
+        try:
+            fresh.append((replace(each, expires_at=_end(parts, each, known)), known))
+        except BadRecord as error:
+            # Buried before it is remembered: the same revision can come again, corrected.
+            sends.append(await _buried(parts, each.message, error))
     if not fresh:
+        await asyncio.gather(*sends)
         return
     matched, others = _matched(parts, serving, [each for each, _ in fresh])
-    sends: list[Sent] = []
     entries: list[tuple[int, str, Song | None]] = []
     for each, known in fresh:
         if each.content is None:
             song = await _take_down(parts, serving, each, known, sends)
-        elif known is not None and known.warm and recording(each.received.event) == recording(known.event()):
+        elif known is not None and _stays_warm(each, known):
             song = await _update_warm(parts, serving, each, known, matched[each.song_id], sends)
         else:
             song = await _ask(parts, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
@@ -108,6 +128,26 @@ async def _serve(parts: Parts, serving: Serving, uploads: Sequence[_Upload]) -> 
     for each, _ in fresh:
         parts.metrics.uploads_served.inc()
         parts.metrics.upload_to_request_seconds.observe(max(0.0, parts.clock.now() - each.timestamp))
+
+
+def _stays_warm(each: _Upload, known: Song) -> bool:
+    """Whether a song keeps its listeners; another recording under its id begins anew."""
+    return known.warm and recording(each.received.event) == recording(known.event())
+
+
+def _end(parts: Parts, each: _Upload, known: Song | None) -> float:
+    """The end of the campaign to which an upload leads, Unix seconds.
+
+    Raises:
+        InvalidField: it leaves a campaign no moment.
+    """
+    if known is not None and each.content is not None and _stays_warm(each, known):
+        # There is no campaign. The full state of a warm song still says when the former one ended.
+        return known.expires_at
+    if each.content is None:
+        # Until then a takedown is remembered, whatever end the song had: it never falls by that.
+        return each.timestamp + parts.settings.campaign_days * 86_400
+    return campaign_end(each.received.event, each.timestamp, parts.settings.campaign_days)
 
 
 def _matched(
@@ -136,7 +176,7 @@ async def _ask(
     sends: list[Sent],
 ) -> Song:
     """A campaign begins, or goes on with another revision."""
-    song = _entry(parts, each, space=serving.space, heard=known.heard if known else 0)
+    song = _entry(each, space=serving.space, heard=known.heard if known else 0)
     if known is not None:
         reports = list((await parts.reports_of(each.partition, each.song_id)).values())
         if known.ended is None:
@@ -158,10 +198,9 @@ async def _update_warm(
     """A warm song needs no audience: what changed is where it stands."""
     upload = each.received.event
     song = msgspec.structs.replace(
-        _entry(parts, each, space=serving.space),
+        _entry(each, space=serving.space),
         asked=known.asked,
         at=known.at,
-        expires_at=known.expires_at,
         ended=known.ended,
         ended_at=known.ended_at,
         warm=True,
@@ -183,7 +222,7 @@ async def _update_warm(
 
 async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
     """The view says so first, because push systems ask it; a warm song can be retrieved no longer."""
-    song = _entry(parts, each, space=serving.space, heard=known.heard if known else 0)
+    song = _entry(each, space=serving.space, heard=known.heard if known else 0)
     if known is not None:
         song = msgspec.structs.replace(song, asked=known.asked, at=known.at)
     reports = list((await parts.reports_of(each.partition, each.song_id)).values())
@@ -217,6 +256,6 @@ async def _shown_late(
     return sends
 
 
-def _entry(parts: Parts, each: _Upload, *, space: str, heard: int = 0) -> Song:
-    song = entry(each.received, each.timestamp, parts.settings.campaign_days)
+def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:
+    song = entry(each.received, each.timestamp, each.expires_at)
     return msgspec.structs.replace(song, space=space, heard=heard)

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -119,7 +119,7 @@ def torture(
             stage.upload(songs[at:], _BETWEEN_S / _UPLOADS_A_ROUND, meanwhile)
             fault.mend(scene)
         say(f"{time.monotonic() - started:6.1f} s  waiting for the last answers")
-        stage.wait_until_answered(follower.answered, ids)
+        stage.wait_until_answered(lambda song: follower.answered(song) or _too_late(stage, follower, song), ids)
         traffic.answer()
         traffic.close()
         stage.wait_until_ready()
@@ -130,6 +130,14 @@ def torture(
         ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
         ordeal.verdict.violations += differences(stage)
     return ordeal
+
+
+def _too_late(stage: Stage, follower: Follower, song_id: str) -> Collection[int]:
+    """All partitions, if the song's end had passed, or came before its beginning, when its upload arrived: it is in
+    dead-letters, and nobody will answer."""
+    named = f'"song_id":"{song_id}"'.encode()
+    buried = any(reason.startswith("expires_at") and named in (value or b"") for value, _, reason in follower.dead)
+    return stage.partitions if buried else ()
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.envelope import MAX_AHEAD_SECONDS, pack, unpack, unpack_many
+from streams.envelope import append_time, pack, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.event_time import MAX_AHEAD_SECONDS
 from streams.events import Listen, SongUpload, WarmSong
 
 NOW = 1_800_000_000.0
@@ -44,9 +45,9 @@ def test_what_is_packed_is_unpacked(
 
 
 def listen(
-    value: bytes | None = GOOD.value, key: bytes | None = GOOD.key, now: float = NOW, **headers: bytes | None
+    value: bytes | None = GOOD.value, key: bytes | None = GOOD.key, appended: float = NOW, **headers: bytes | None
 ) -> Listen:
-    return unpack(Listen, key, value, list((HEADERS | headers).items()), now).event
+    return unpack(Listen, key, value, list((HEADERS | headers).items()), appended).event
 
 
 def test_unknown_fields_and_headers_are_ignored() -> None:
@@ -72,7 +73,8 @@ def test_unknown_fields_and_headers_are_ignored() -> None:
         ("ce_time", None, InvalidField, "ce_time: header missing"),
         ("ce_time", b"yesterday", InvalidField, "ce_time: 'yesterday' is not an RFC 3339 time"),
         ("ce_time", b"2026-03-01T10:00:00", InvalidField, "ce_time: .* has no offset"),
-        ("ce_time", b"9999-01-01T00:00:00Z", FromTheFuture, "ce_time: .* ahead of the clock, 300 allowed"),
+        ("ce_time", b"9999-01-01T00:00:00Z", FromTheFuture, "ce_time: .* ahead of the broker's clock, 300 allowed"),
+        ("ce_time", b"0001-01-01T00:00:00+14:00", InvalidField, "ce_time: .* before the year 1"),
     ],
 )
 def test_a_bad_header_is_named(header: str, value: bytes | None, error: type[BadRecord], part: str) -> None:
@@ -146,18 +148,22 @@ def test_a_key_that_is_not_the_id_is_refused(key: bytes | None) -> None:
         listen(key=key)
 
 
-def test_five_minutes_ahead_are_allowed_and_not_a_moment_more() -> None:
-    assert listen(now=NOW - MAX_AHEAD_SECONDS) == LISTEN
+def test_five_minutes_after_the_broker_appended_it_are_allowed_and_not_a_moment_more() -> None:
+    assert listen(appended=NOW - MAX_AHEAD_SECONDS) == LISTEN
     with pytest.raises(FromTheFuture):
-        listen(now=NOW - MAX_AHEAD_SECONDS - 1)
+        listen(appended=NOW - MAX_AHEAD_SECONDS - 1)
 
 
+# Appended now, five minutes ago and half an hour ago; then what producers stamped before the broker did.
+STAMPS = [(2, int(NOW * 1000)), (2, int(NOW * 1000) - 300_000), (2, int(NOW * 1000) - 1_800_000), (1, 0), (0, -1)]
 TIMES = st.sampled_from(
     [
         b"2027-01-15T08:00:00+00:00",
         b"2027-01-15T08:00:00Z",
         b"2027-01-15T08:00:00",
         b"2030-01-01T00:00:00Z",
+        b"2027-01-15T08:05:00Z",
+        b"0001-01-01T00:00:00+14:00",
         b"\xff",
         b"x",
     ]
@@ -165,6 +171,10 @@ TIMES = st.sampled_from(
 VALUES = st.sampled_from(
     [
         Listen.EXAMPLE.encode(),
+        *(
+            Listen.EXAMPLE.encode().replace(b"2026-03-01T10:00:00Z", time)
+            for time in (b"0001-01-01T00:00:00+14:00", b"0001-01-01T00:00:00Z", b"9999-12-31T23:59:59-14:00")
+        ),
         b'{"listen_id":"l","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z","source":"nobody"}',
         '{"listen_id":"é","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z","source":"other"}'.encode(),
         b'{"listen_id":"' + b"\\u00e9" * 100 + b'","user_id":"u-5","song_id":"s","played_at":"2026-03-01T10:00:00Z",'
@@ -190,28 +200,33 @@ GOOD_HEADERS = {
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([b"u-5", b"u-6", b"\xff", None]), VALUES, ATTRIBUTES, st.booleans()), max_size=6)
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"u-5", b"u-6", b"\xff", None]), VALUES, ATTRIBUTES, st.booleans(), st.sampled_from(STAMPS)
+        ),
+        max_size=6,
+    )
 )
 def test_many_read_as_each_does(
-    drawn: list[tuple[bytes | None, bytes | None, dict[str, bytes | None], bool]],
+    drawn: list[tuple[bytes | None, bytes | None, dict[str, bytes | None], bool, tuple[int, int]]],
 ) -> None:
     now = 1_800_000_000.0
     records = [
-        (key, value, list((GOOD_HEADERS | headers if whole else headers).items()))
-        for key, value, headers, whole in drawn
+        (key, value, list((GOOD_HEADERS | headers if whole else headers).items()), stamp)
+        for key, value, headers, whole, stamp in drawn
     ]
     # Good ones in between: attributes that were found good must not vouch for what differs.
-    good = (b"u-5", Listen.EXAMPLE.encode(), list(GOOD_HEADERS.items()))
+    good = (b"u-5", Listen.EXAMPLE.encode(), list(GOOD_HEADERS.items()), STAMPS[0])
     records = [each for record in records for each in (good, record)]
     found = unpack_many(Listen, records, now)
     told = {
         at: (event, time) for at, event, time in zip(found.at, found.events, found.times, strict=True)
     } | {at: (type(error), str(error)) for at, error in found.bad}  # fmt: skip
     assert len(told) == len(records)
-    for at, (key, value, headers) in enumerate(records):
+    for at, (key, value, headers, stamp) in enumerate(records):
         expected: object
         try:
-            received = unpack(Listen, key, value, headers, now)
+            received = unpack(Listen, key, value, headers, append_time(stamp, now))
             expected = received.event, received.time
         except BadRecord as error:
             expected = type(error), str(error)
@@ -221,7 +236,7 @@ def test_many_read_as_each_does(
 def test_a_value_nested_too_deeply_is_one_bad_record_on_both_ways() -> None:
     deep = Listen.EXAMPLE.encode()[:-1] + b',"x":' + b"[" * 3000 + b"]" * 3000 + b"}"
     headers = list(GOOD_HEADERS.items())
-    records = [(b"u-5", value, headers) for value in (deep, Listen.EXAMPLE.encode(), deep)]
+    records = [(b"u-5", value, headers, STAMPS[0]) for value in (deep, Listen.EXAMPLE.encode(), deep)]
     found = unpack_many(Listen, records, NOW)
     assert [(at, type(error)) for at, error in found.bad] == [(0, Undecodable), (2, Undecodable)]
     assert found.at == [1]

@@ -15,6 +15,9 @@ from streams.topics import TOPICS
 UPLOADED, UPDATED, TAKEN_DOWN = SongUpload.TYPES
 
 
+NOW = 1_800_000_000.0
+
+
 def upload(**more: Any) -> SongUpload:
     return SongUpload(**{"song_id": "s", "revision": 1, "title": "t"} | more)
 
@@ -22,7 +25,7 @@ def upload(**more: Any) -> SongUpload:
 @pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
 def test_example_decodes_passes_its_rules_and_comes_back(cls: type[Event]) -> None:
     event = msgspec.json.decode(cls.EXAMPLE, type=cls)
-    event.check(cls.TYPES[0])
+    event.check(cls.TYPES[0], NOW)
     assert msgspec.json.decode(msgspec.json.encode(event), type=cls) == event
 
 
@@ -52,18 +55,18 @@ def test_examples_hold_real_vectors() -> None:
 @pytest.mark.parametrize("ce_type", [UPLOADED, UPDATED])
 def test_an_upload_without_content_is_refused(ce_type: str) -> None:
     with pytest.raises(InvalidField, match="features, tags, genres, artist_ids"):
-        upload(duration_ms=1000, album_id="a").check(ce_type)
+        upload(duration_ms=1000, album_id="a").check(ce_type, NOW)
 
 
 @pytest.mark.parametrize(
     "content", [{"tags": {"a": 1.0}}, {"genres": ["a"]}, {"artist_ids": ["a"]}], ids=lambda content: next(iter(content))
 )
 def test_one_kind_of_content_is_enough(content: dict[str, Any]) -> None:
-    upload(**content).check(UPLOADED)
+    upload(**content).check(UPLOADED, NOW)
 
 
 def test_a_takedown_needs_no_content() -> None:
-    upload().check(TAKEN_DOWN)
+    upload().check(TAKEN_DOWN, NOW)
     assert SongUpload.taken_down(TAKEN_DOWN)
     assert not SongUpload.taken_down(UPDATED)
 
@@ -71,9 +74,9 @@ def test_a_takedown_needs_no_content() -> None:
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1.1e18])
 def test_numbers_that_the_encoder_cannot_take_are_refused_by_name(number: float) -> None:
     with pytest.raises(InvalidField, match=r"features\.audio\.vector"):
-        upload(features={"audio": DenseFeature("m", [0.0, -number])}).check(UPLOADED)
+        upload(features={"audio": DenseFeature("m", [0.0, -number])}).check(UPLOADED, NOW)
     with pytest.raises(InvalidField, match=r"tags\.pop"):
-        upload(tags={"pop": number}).check(UPLOADED)
+        upload(tags={"pop": number}).check(UPLOADED, NOW)
 
 
 @pytest.mark.parametrize(

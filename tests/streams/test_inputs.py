@@ -24,7 +24,7 @@ THEN = datetime.fromtimestamp(NOW - 100, UTC)
 def message(topic: str, offset: int, record: Record) -> Message:
     return Message(
         topic=topic, partition=1, offset=offset, key=record.key, value=record.value, headers=list(record.headers),
-        timestamp=(1, 1_700_000_000_000 + offset),
+        timestamp=(2, int(NOW * 1000) + offset),
     )  # fmt: skip
 
 
@@ -150,14 +150,27 @@ def test_a_bad_record_is_buried_with_its_bytes_and_place_and_its_neighbours_are_
     assert (letter.key, letter.value) == (b"\xff", b"\x00 no json")
     said = dict(letter.headers)
     assert (said["dl_topic"], said["dl_partition"], said["dl_offset"]) == (b"l", b"1", b"6")
-    assert said["dl_timestamp"] == b"1700000000006"
+    assert said["dl_timestamp"] == b"1800000000006"
     assert (stage, error) == ("audience.listens", "Undecodable")
 
 
-def test_an_event_from_the_future_is_bad_by_the_time_that_is_given() -> None:
-    records = Records(listens=[message("l", 0, listen("u", "s", time=NOW + 301))])
-    assert [error for _, _, error in decode(records).bad] == ["FromTheFuture"]
-    assert decode(records, NOW + 1, never).bad == []
+@pytest.mark.parametrize("clock", [NOW - 400, NOW, NOW + 400], ids=["behind", "right", "ahead"])
+def test_an_event_is_ahead_by_when_the_broker_appended_it_whatever_the_clock_says(clock: float) -> None:
+    records = Records(
+        listens=[message("l", 0, listen("u", "s", time=NOW + 301)), message("l", 1, listen("u", "s2", time=NOW + 299))],
+        commands=[message("c", 0, packed_at(NOW + 301)), message("c", 1, packed_at(NOW + 299))],
+        preferences=[message("p", 0, preferences("u"))],
+    )
+    found = decode(records, clock)
+    assert [error for _, _, error in found.bad] == ["FromTheFuture", "FromTheFuture"]
+    assert found.inputs.listens is not None
+    assert list(found.inputs.listens.song_ids) == ["s2"]
+    assert (len(found.inputs.commands), len(found.inputs.preferences)) == (1, 1)
+
+
+def packed_at(time: float) -> Record:
+    event = MatchRequest(song_id="s", revision=2, uploaded_at=THEN, expires_at=THEN)
+    return packed(event, kind=1, time=time)
 
 
 def test_a_bad_preference_answered_in_an_earlier_life_makes_no_second_dead_letter() -> None:
@@ -290,6 +303,9 @@ def test_a_deletion_and_a_vector_of_another_space_withdraw() -> None:
         (outside(0, b"x" * 129, packed_vector(1, 2)), "InvalidField"),
         (outside(0, b"u", packed_vector(1, 2)[:-1]), "Undecodable"),
         (outside(0, b"u", packed_vector(1, 2), NOW + 301), "FromTheFuture"),
+        # In seconds, which as milliseconds are of 1970; and not set at all.
+        (outside(0, b"u", packed_vector(1, 2), NOW / 1000), "InvalidField"),
+        (Message(topic="v", partition=1, offset=0, key=b"u", value=packed_vector(1, 2)), "InvalidField"),
     ],
 )
 def test_a_bad_vector_is_buried_and_the_next_is_taken(message: Message, error: str) -> None:
@@ -297,6 +313,13 @@ def test_a_bad_vector_is_buried_and_the_next_is_taken(message: Message, error: s
     assert found is not None
     assert (list(found.user_ids), list(found.withdrawn), bad) == (["v"], [], [error])
     assert taken([message])[0] is None
+
+
+@pytest.mark.parametrize("time", [0.0, NOW / 1000, NOW + 1e9])
+def test_a_vector_is_withdrawn_at_any_time(time: float) -> None:
+    found, bad = taken([outside(0, b"u", packed_vector(1, 2)), outside(1, b"u", None, time)])
+    assert found is not None
+    assert (list(found.user_ids), list(found.withdrawn), bad) == ([], ["u"], [])
 
 
 def test_before_there_is_a_model_vectors_from_outside_say_nothing() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from streams.envelope import Received
-from streams.errors import InvalidField
 from streams.events import SongUpload
-from streams.songs.intake import Novelty, check_life, content_of, dense_name, novelty
+from streams.songs.intake import Novelty, content_of, dense_name, novelty
 from streams.songs.ledger import Song, entry, read, write
 
 
@@ -83,14 +81,3 @@ def test_what_is_missing_is_absent_not_empty() -> None:
 
 def test_two_models_embeddings_of_one_name_are_two_features() -> None:
     assert len({dense_name("audio", space) for space in ("default", "acme", "acme-2")}) == 3
-
-
-@pytest.mark.parametrize("name", ["available_from", "expires_at"])
-def test_a_campaign_lies_within_a_year_of_its_upload(name: str) -> None:
-    upload = msgspec.json.decode(SongUpload.EXAMPLE, type=SongUpload)
-    uploaded = datetime(2026, 3, 1, tzinfo=UTC)
-    check_life(upload, uploaded.timestamp())
-    check_life(msgspec.structs.replace(upload, **{name: uploaded + timedelta(days=365)}), uploaded.timestamp())
-    for beyond in (uploaded + timedelta(days=365, seconds=1), datetime.max.replace(tzinfo=UTC)):
-        with pytest.raises(InvalidField, match=f"{name}: .*365 days"):
-            check_life(msgspec.structs.replace(upload, **{name: beyond}), uploaded.timestamp())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,11 +15,12 @@ from streams.songs.upkeep import Due, due
 
 START = 1_800_000_000.0
 DAY = 86_400.0
+END = START + 28 * DAY
 UPLOAD = SongUpload(song_id="s", revision=3, title="t", tags={"a": 1.0}, recording_id="r")
 
 
 def song(**more: Any) -> Song:
-    made = entry(Received(UPLOAD, "test", "id-3", SongUpload.TYPES[0], START), START, 28)
+    made = entry(Received(UPLOAD, "test", "id-3", SongUpload.TYPES[0], START), START, END)
     return msgspec.structs.replace(made, space="x", **more)
 
 
@@ -49,15 +49,9 @@ def test_an_entry_from_before_features_stood_by_themselves_is_read() -> None:
     assert found.event().features == {"audio": DenseFeature("m", [0.5])}
 
 
-def test_a_life_is_as_long_as_the_upload_says_or_else_the_settings() -> None:
-    assert song().expires_at == START + 28 * DAY
-    until = msgspec.structs.replace(UPLOAD, expires_at=datetime.fromtimestamp(START + 5, UTC))
-    assert entry(Received(until, "test", "i", SongUpload.TYPES[1], START), START, 28).expires_at == START + 5
-    gone = entry(Received(UPLOAD, "test", "i", SongUpload.TYPES[2], START), START, 28)
-    assert (gone.ended, gone.ended_at) == ("taken-down", START)
-
-
-END = START + 28 * DAY
+def test_a_takedown_is_an_end() -> None:
+    gone = entry(Received(UPLOAD, "test", "i", SongUpload.TYPES[2], START), START, END)
+    assert (gone.ended, gone.ended_at, gone.expires_at) == ("taken-down", START, END)
 
 
 @pytest.mark.parametrize(
