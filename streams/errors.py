@@ -13,6 +13,7 @@
     │   ├── SettingsError         a setting is wrong: key, value and what is allowed
     │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
+    │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
     │   └── NotPublished          no model is live
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
@@ -82,6 +83,25 @@ class BrokerFailed(Refused):
 
 class PartitionMismatch(Refused):
     """The state was written for another number of audience partitions."""
+
+
+class RecreatedTopic(Refused):
+    """A topic was deleted and created anew since it was read, so that the position kept says nothing of it.
+
+    Args:
+        topic: without the prefix of the installation.
+        position: the next offset of the former topic; None where there is none.
+        former: id of that topic; None where it was not kept.
+        now: id of the topic as it is.
+    """
+
+    def __init__(self, topic: str, partition: int, position: int | None, former: str | None, now: str) -> None:
+        ids = f"id {former}, now {now}" if former else f"id now {now}, formerly not kept"
+        super().__init__(
+            f"topic {topic} was deleted and created anew since partition {partition} was read ({ids}); the position "
+            f"{position} is of the former. `coldstart topics adopt {topic}` accepts the new one, read from its "
+            "beginning; the state stays as it is, and what was not yet read of the former topic is lost"
+        )
 
 
 class NotPublished(Refused):

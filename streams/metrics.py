@@ -102,6 +102,9 @@ class Catalogue:
     batch_records = _many("records", "Records taken in one batch")
     batch_seconds = _seconds("From the first record of a batch to its commit")
     restore_seconds = _seconds("From assignment to restored state")
+    records_lost = _counter(
+        "records", "Records that were gone before they were read, by topic: retention passed", "topic"
+    )
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.live: Final[dict[str, Any]] = {each.attribute: each.make(registry) for each in self.declared()}

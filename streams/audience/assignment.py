@@ -24,20 +24,13 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec
 
 from streams.audience.inputs import INPUTS
+from streams.audience.positions import TOPIC_OF, Positions
 from streams.clients import admin, consumer, taken
 from streams.clock import Clock
 from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
+from streams.kafka.topic_identity import topic_ids
 from streams.settings import Audience, Kafka
-from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Naming
-
-TOPIC_OF: Final = {
-    "listens": LISTENS,
-    "commands": MATCH_REQUESTS,
-    "preferences": PREFERENCES,
-    "vectors": AUDIENCE_VECTORS,
-    "outcomes": PUSH_OUTCOMES,
-}
-"""The topic of every input."""
+from streams.topics import Naming
 
 REREAD: Final = ("preferences", "vectors")
 """Inputs that are their own changelog: compacted, and read from the beginning at every start."""
@@ -50,21 +43,6 @@ _PREFERENCES_AT_ONCE = 10_000
 # next one is always there. The broker keeps the rest: a full queue stops fetching.
 _QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
 _SMALL_QUEUE_KB: Final = 4_096
-
-
-@dataclass(slots=True)
-class Positions:
-    """The next offset to read of each input of one partition, as of the last commit."""
-
-    listens: int = OFFSET_BEGINNING
-    commands: int = OFFSET_BEGINNING
-    preferences: int = OFFSET_BEGINNING
-    vectors: int = OFFSET_BEGINNING
-    outcomes: int = OFFSET_BEGINNING
-
-    def known(self) -> dict[str, int]:
-        """Input -> offset, where there is one."""
-        return {name: offset for name in INPUTS if (offset := getattr(self, name)) >= 0}
 
 
 @dataclass(slots=True)
@@ -116,7 +94,9 @@ class Assignment:
             heartbeat_interval_ms=1000,
             enable_partition_eof=True,
             queued_max_messages_kbytes=_QUEUE_KB["listens"],
+            auto_offset_reset="error",
         )
+        # A position that a log does not have is an error everywhere: a restart finds it, and says what was lost.
         # Groups of these are never joined nor committed to.
         self._others: dict[str, Consumer] = {
             name: consumer(
@@ -124,6 +104,7 @@ class Assignment:
                 f"{group}-{name}",
                 enable_partition_eof=name in REREAD,
                 queued_max_messages_kbytes=_QUEUE_KB.get(name, _SMALL_QUEUE_KB),
+                auto_offset_reset="error",
             )
             for name in INPUTS
             if name != "listens"
@@ -154,6 +135,29 @@ class Assignment:
         offsets = {each.topic: each.offset for each in found if each.offset >= 0}
         return Positions(**{name: offsets.get(topic, OFFSET_BEGINNING) for name, topic in self._names.items()})
 
+    def topic_ids(self) -> dict[str, str]:
+        """Input -> the broker's id of its topic.
+
+        Raises:
+            Unavailable: the broker does not answer, or a topic is missing.
+        """
+        found = topic_ids(self._admin, self._names.values(), self._timeout)
+        return {name: found[topic] for name, topic in self._names.items()}
+
+    def ranges(self, partition: int) -> dict[str, tuple[int, int]]:
+        """Input -> the first offset that is kept and the end, uncommitted records included.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        first, last = (
+            self._offsets(
+                [TopicPartition(t, partition) for t in self._names.values()], spec, IsolationLevel.READ_UNCOMMITTED
+            )
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        )
+        return {name: (first[topic, partition], last[topic, partition]) for name, topic in self._names.items()}
+
     def ends(self, input_name: str, partitions: Iterable[int]) -> dict[int, int]:
         """The committed end of an input now, by partition.
 
@@ -161,15 +165,19 @@ class Assignment:
             Unavailable: the broker does not answer.
         """
         topic = self._names[input_name]
-        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        request = {TopicPartition(topic, p): latest for p in partitions}
+        places = [TopicPartition(topic, p) for p in partitions]
+        found = self._offsets(places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+        return {partition: offset for (_, partition), offset in found.items()}
+
+    def _offsets(
+        self, places: Iterable[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[tuple[str, int], int]:
+        request = dict.fromkeys(places, which)
         try:
-            futures = self._admin.list_offsets(
-                request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout
-            )
-            return {tp.partition: future.result(self._timeout).offset for tp, future in futures.items()}
+            futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout)
+            return {(at.topic, at.partition): future.result(self._timeout).offset for at, future in futures.items()}
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"end offsets of {topic}: {error}") from error
+            raise Unavailable(f"offsets of {', '.join(map(str, request))}: {error}") from error
 
     def known_end(self, input_name: str, partition: int) -> int | None:
         """The end of an input as the broker told it with the last records, without asking; None before any."""
@@ -277,8 +285,10 @@ class Assignment:
             each.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        # Nothing is read before the state is restored, and that says from where.
+        for each in partitions:
+            each.offset = OFFSET_BEGINNING
         self._listens.incremental_assign(partitions)
-        # Nothing is read before the state is restored.
         self._listens.pause(partitions)
         new = [tp.partition for tp in partitions]
         self._held.update(new)

@@ -74,4 +74,4 @@ def digest(
     finally:
         if store:
             store.close()
-    return Digest(partition, state.digest(), beside.positions.known(), beside.records)
+    return Digest(partition, state.digest(), beside.inputs.positions.known(), beside.records)

@@ -7,8 +7,9 @@ from typing import Final
 
 from confluent_kafka import Message
 
-from streams.audience.assignment import Assignment, Positions
+from streams.audience.assignment import Assignment
 from streams.audience.inputs import INPUTS, Records
+from streams.audience.positions import Positions
 from streams.clock import Clock
 from streams.metrics import AudienceMetrics
 

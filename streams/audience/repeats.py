@@ -36,13 +36,14 @@ class Repeats:
 
     Args:
         committed: offset from which listens count; those before it were counted in an earlier life.
+        kept: the first offset that the topic still has.
 
     Attributes:
         start: where reading must begin so that the window before ``committed`` is known.
     """
 
-    def __init__(self, committed: int) -> None:
-        self.start = max(0, committed - WINDOW)
+    def __init__(self, committed: int, kept: int = 0) -> None:
+        self.start = max(kept, committed - WINDOW)
         self._newest: dict[str, int] = {}
 
     def __len__(self) -> int:

@@ -6,27 +6,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.audience.assignment import Positions
+from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
 from streams.clients import consumer, taken
 from streams.clock import Clock
-from streams.errors import Refused, Unavailable
+from streams.errors import Unavailable
 from streams.settings import Kafka
 from streams.topics import AUDIENCE_STATE, Naming
 from targeting.partition import ACCOUNT
 
-OFFSETS_KEY = b"o"
-"""The changelog's own record: the input offsets that its state stands for."""
-
 ACCOUNT_PREFIX: Final = ACCOUNT
 """Of the records whose changelog offset is a report's version."""
-
-
-def offsets_value(positions: Positions) -> bytes:
-    return msgspec.json.encode(positions.known())
 
 
 @dataclass(slots=True)
@@ -35,12 +27,12 @@ class Beside:
 
     Attributes:
         versions: account key -> changelog offset of its record.
-        positions: the input offsets of the state; none known if nothing was ever committed.
+        inputs: where the state stands in its inputs.
         records: how many were read.
     """
 
     versions: dict[bytes, int] = field(default_factory=dict)
-    positions: Positions = field(default_factory=Positions)
+    inputs: Recorded = field(default_factory=Recorded)
     records: int = 0
 
 
@@ -76,30 +68,11 @@ def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[by
     """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
     for offset, key, value in entries:
         beside.records += 1
-        if key == OFFSETS_KEY:
-            beside.positions = Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int]))
+        if key.startswith(OFFSETS_KEY) and beside.inputs.take(key, value):
             continue
         if key.startswith(ACCOUNT_PREFIX):
             beside.versions[key] = offset
         yield key, value
-
-
-def reconcile(partition: int, committed: Positions, stored: Positions) -> Positions:
-    """From where to read on.
-
-    Both are written by the same transactions, so they are equal; or the group's offsets were lost, then the
-    state's own count.
-
-    Raises:
-        Refused: they differ: the state and the offsets come from different histories.
-    """
-    theirs, ours = committed.known(), stored.known()
-    if theirs and theirs != ours:
-        raise Refused(
-            f"partition {partition}: the group's offsets {theirs} are not those of the state {ours}; the topics or "
-            "the group were changed by hand. Reset the group's offsets to the state's, or start under a new prefix"
-        )
-    return stored
 
 
 # Longer than any transaction may stay open: what a dead worker left is aborted by then.

@@ -9,8 +9,9 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
-from streams.audience.assignment import TOPIC_OF, explained
+from streams.audience.assignment import explained
 from streams.audience.memory import spare_collections
+from streams.audience.positions import TOPIC_OF
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Final
 
@@ -11,22 +11,21 @@ import numpy as np
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, Producer
 
-from streams.audience.assignment import REREAD, TOPIC_OF, Assignment, Positions
+from streams.audience.assignment import REREAD, Assignment
 from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
 from streams.audience.memory import give_back
 from streams.audience.outputs import push_record, report_record
+from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, Positions, reconcile, within
 from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
 from streams.audience.restore import (
     ACCOUNT_PREFIX,
-    OFFSETS_KEY,
     Beside,
-    offsets_value,
     read_changelog,
-    reconcile,
 )
 from streams.audience.store import Entry, Store, Stores, Unfit
+from streams.audience.task import Batch, Held
 from streams.audience.transaction import Aborted, Transactions
 from streams.audience.watchdog import Watchdog
 from streams.calibrating import calibration_of
@@ -41,7 +40,7 @@ from streams.observe import Condition, Heartbeat
 from streams.settings import Audience, Kafka
 from streams.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, DEAD_LETTERS, PUSH_TARGETS, Naming
 from targeting.calibration import Calibration
-from targeting.partition import Partition, Staged
+from targeting.partition import Partition
 from targeting.songs import Songs
 from targeting.types import Account, Match, Tier
 
@@ -65,65 +64,6 @@ _ENTRIES_A_BEAT: Final = 20_000
 _PREPARED_AT_ONCE: Final = 200_000
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Held:
-    """A restored partition: its state, and where it stands in every input.
-
-    Attributes:
-        before: where the inputs that are read again from their beginning had been read to: bad records before that
-            have had their dead letters.
-        repeats: which listens came before.
-        tail: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
-        versions: account key -> changelog offset of its newest record.
-        commands_by: None once commands are read; until then, when reading them begins at the latest.
-        store: the disk's copy of the changelog; None where the disk does not serve.
-        staged: what the open transaction does to the state.
-        changelog_end: behind the last changelog record of the last transaction.
-        written_at: monotonic seconds of the last commit.
-    """
-
-    state: Partition
-    at: Positions
-    before: Positions
-    repeats: Repeats
-    tail: int | None
-    versions: dict[bytes, int]
-    commands_by: float | None
-    store: Store | None = None
-    staged: Staged | None = None
-    changelog_end: int = 0
-    written_at: float = 0.0
-
-    def ends_at(self, offset: int) -> None:
-        self.changelog_end = offset + 1
-
-    def stated(self, at: Positions) -> Positions:
-        """What a commit at ``at`` says of the inputs.
-
-        Some are read again from their beginning. Until they are back where they stood, or when compaction left
-        nothing, their offset from before stays: the group keeps it too, and the two must agree.
-        """
-        return replace(at, **{name: max(getattr(at, name), getattr(self.before, name)) for name in REREAD})
-
-    @property
-    def resumption(self) -> Positions:
-        """From where to read on when everything that was not committed is dropped."""
-        return self.at if self.tail is None else replace(self.at, listens=self.tail)
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one round has to do, by partition."""
-
-    records: dict[int, Records] = field(default_factory=dict)
-
-    def of(self, partition: int) -> Records:
-        return self.records.setdefault(partition, Records())
-
-    def __len__(self) -> int:
-        return sum(map(len, self.records.values()))
 
 
 class Worker:
@@ -307,7 +247,7 @@ class Worker:
             if key.startswith(ACCOUNT_PREFIX):
                 produce(changelog, partition, key, value, on_offset=_keep(held.versions, key))
         # The last one, so its offset is where a copy of the changelog stands after this commit.
-        produce(changelog, partition, OFFSETS_KEY, offsets_value(held.stated(after)), on_offset=held.ends_at)
+        produce(changelog, partition, OFFSETS_KEY, held.offsets_value(after), on_offset=held.ends_at)
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences), self._experiment)
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
@@ -327,7 +267,7 @@ class Worker:
             held.repeats.remember(decoded.seen)
         if held.store:
             copied = [Entry(held.versions.get(key, 0), key, value) for key, value in outputs.changelog]
-            copied.append(Entry(0, OFFSETS_KEY, offsets_value(held.stated(at))))
+            copied.append(Entry(0, OFFSETS_KEY, held.offsets_value(at)))
             try:
                 held.store.write(copied, held.changelog_end)
             except Unfit as unfit:
@@ -397,13 +337,20 @@ class Worker:
         except Unfit as unfit:
             store = self._stores.renew(partition, store, str(unfit))
             state, beside = self._read_state(partition, store, keep_alive)
-        at = reconcile(partition, committed, beside.positions)
-        repeats = Repeats(at.listens)
+        topic_ids, ranges = self._assignment.topic_ids(), self._assignment.ranges(partition)
+        ends = {name: end for name, (_, end) in ranges.items()}
+        at, gaps = within(reconcile(partition, committed, beside.inputs, topic_ids, ends), ranges, REREAD)
+        for gap in gaps:
+            topic = self._naming.name(TOPIC_OF[gap.input])
+            self._metrics.records_lost.labels(topic).inc(gap.lost)
+            _log.error("records lost", topic=topic, partition=partition, lost=gap.lost, why=gap.why)
+        repeats = Repeats(at.listens, ranges["listens"][0])
         self._held[partition] = held = Held(
             state=state,
             at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
             before=at,
             repeats=repeats,
+            topic_ids=topic_ids,
             tail=repeats.start if at.listens > repeats.start else None,
             versions=beside.versions,
             store=store,

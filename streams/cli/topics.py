@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from streams.cli import tables
@@ -72,6 +74,29 @@ def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
     if found:
         raise typer.Exit(1)
     say(f"{len(TOPICS)} topics are as declared")
+
+
+@app.command()
+def adopt(
+    topic: Annotated[str, typer.Argument(help="Without the prefix: an input of a role, or audience-state.")],
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Accept an input topic that was deleted and created anew: workers read it from its beginning at their next start.
+
+    The state stays; what was not yet read of the former topic is lost. `audience-state` accepts the positions that
+    the state holds where the group's are others. Workers of the role must be stopped.
+
+    Example: coldstart topics create; coldstart topics adopt listens
+    """
+    from streams.clock import SystemClock
+    from streams.operations.adopt_topic import adopt
+
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        naming = naming_of(settings)
+        patience_s = 5 + max(settings.audience.session_timeout_s, settings.songs.session_timeout_s)
+        typer.echo(adopt(settings.kafka, naming, topic.removeprefix(naming.prefix), SystemClock(), patience_s))
 
 
 @app.command()

@@ -35,6 +35,8 @@ class Kept:
         check: raises BadRecord for an entry (key, value) that cannot be used.
         skipped: is told of such entries, which are then missing; None: nothing may be missing, so they are refused.
         without: partition -> offsets of records that are left out, because an operator said so.
+        opened: called with a partition and its entries once they are read and before anybody has them, on another
+            thread; may take entries out, and refuse.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Kept:
         check: Callable[[bytes, bytes], None],
         skipped: Skipped | None = None,
         without: Mapping[int, Collection[int]] = MappingProxyType({}),
+        opened: Callable[[int, Entries], None] | None = None,
     ) -> None:
         self.topic = topic
         self._kafka = kafka
@@ -52,6 +55,7 @@ class Kept:
         self._check = check
         self._skipped = skipped
         self._without = without
+        self._opened = opened
         self._partitions: dict[int, asyncio.Future[Entries]] = {}
 
     async def partition(self, number: int) -> Entries:
@@ -59,7 +63,8 @@ class Kept:
 
         Raises:
             Unavailable: the broker does not answer.
-            Refused: an entry cannot be used and must not be missing; the message names its place and the way out.
+            Refused: an entry cannot be used and must not be missing; the message names its place and the way out. Or
+                ``opened`` refuses.
         """
         if number not in self._partitions:
             # On a thread: heartbeats of the group must go on while a long topic is read. Who asks meanwhile waits for
@@ -101,4 +106,6 @@ class Kept:
         for message, why in bad:
             if self._skipped is not None:
                 self._skipped.add(message, why)
+        if self._opened:
+            self._opened(number, entries)
         return entries

@@ -20,6 +20,7 @@ from streams.settings import Settings
 from streams.skipped import Skipped
 from streams.songs.app import add_agents, faust_app
 from streams.songs.burials import is_note
+from streams.songs.input_topics import InputTopics, is_id
 from streams.songs.kept import Kept
 from streams.songs.ledger import check
 from streams.songs.outbox import Outbox
@@ -60,7 +61,10 @@ def run(settings: Settings) -> None:
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
         add_agents(app, Parts(
             naming, settings.songs, metrics, clock, live, Outbox(app, naming),
-            Kept(settings.kafka, naming.name(SONGS_LEDGER), clock, check, without=settings.songs.left_out()),
+            Kept(
+                settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
+                opened=InputTopics(settings.kafka, naming, metrics),
+            ),
             Kept(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
             skipped,
         ))  # fmt: skip
@@ -83,6 +87,11 @@ def run(settings: Settings) -> None:
         worker.spinner = None
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
+
+
+def _check_song(key: bytes, value: bytes) -> None:
+    if not is_id(key):
+        check(key, value)
 
 
 def _check_report(key: bytes, value: bytes) -> None:

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Message
 from installation import PATIENCE_S, Installation
 
-from streams.audience.assignment import Assignment, Polled, Positions
+from streams.audience.assignment import Assignment, Polled
+from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
 from streams.clock import SystemClock

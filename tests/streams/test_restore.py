@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from installation import PATIENCE_S, Installation
 
-from streams.audience.assignment import Positions
-from streams.audience.restore import OFFSETS_KEY, Beside, offsets_value, read_changelog, reconcile, state_records
+from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
+from streams.audience.restore import Beside, read_changelog, state_records
 from streams.clients import consumer, producer
 from streams.clock import SystemClock
-from streams.errors import Refused
 from streams.topics import AUDIENCE_STATE
 
 Entries = list[tuple[bytes, bytes | None]]
@@ -53,12 +50,12 @@ def committed_end(here: Installation) -> int:
 def test_nothing_behind_the_open_transaction_of_a_dead_worker_is_missed(here: Installation) -> None:
     commit(here, "first", [(b"u1", b"1")])
     dead = begin(here, "dead", [(b"u1", b"half-done"), (b"u2", b"half-done")])
-    commit(here, "next", [(b"u3", b"1"), (OFFSETS_KEY, offsets_value(Positions(7, 8, 9)))])
+    commit(here, "next", [(b"u3", b"1"), (OFFSETS_KEY, offsets_value(Positions(7, 8, 9), {}))])
     # A reader that trusts the committed end would stop here, before u3.
     assert committed_end(here) == 2
     found, beside, alive = read(here)
     assert found == [(b"u1", b"1"), (b"u3", b"1")]
-    assert beside.positions == Positions(7, 8, 9)
+    assert beside.inputs.positions == Positions(7, 8, 9)
     assert beside.records == 3
     assert all(0 <= done <= total == 7 for done, total in alive)
     del dead
@@ -81,49 +78,16 @@ def test_versions_are_the_offsets_of_the_newest_accounts_of_campaigns(here: Inst
 
 
 def test_the_newest_positions_count_and_partitions_are_apart(here: Installation) -> None:
-    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(1, 1, 1))), (b"u1", b"1")])
-    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(listens=5, preferences=6)))])
+    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(1, 1, 1), {})), (b"u1", b"1")])
+    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(listens=5, preferences=6), {}))])
     commit(here, "w", [(b"other", b"1")], partition=1)
     found, beside, _ = read(here)
     assert found == [(b"u1", b"1")]
-    assert beside.positions == Positions(listens=5, preferences=6)
+    assert beside.inputs.positions == Positions(listens=5, preferences=6)
     found, beside, _ = read(here, partition=1)
     assert found == [(b"other", b"1")]
-    assert beside.positions == Positions()
+    assert beside.inputs.positions == Positions()
 
 
 def test_an_empty_changelog_ends_at_once(here: Installation) -> None:
     assert read(here)[:2] == ([], Beside())
-
-
-@pytest.mark.parametrize(
-    "positions", [Positions(), Positions(3, 4, 5), Positions(preferences=0)], ids=["none", "all", "one"]
-)
-def test_only_known_positions_are_written(positions: Positions) -> None:
-    assert Positions(**msgspec.json.decode(offsets_value(positions))) == positions
-
-
-@pytest.mark.parametrize("stored", [Positions(), Positions(3, 4, 5)])
-def test_lost_offsets_of_the_group_are_taken_from_the_state(stored: Positions) -> None:
-    assert reconcile(0, Positions(), stored) == stored
-
-
-def test_equal_histories_go_on() -> None:
-    assert reconcile(0, Positions(3, 4, 5), Positions(3, 4, 5)) == Positions(3, 4, 5)
-
-
-@pytest.mark.parametrize(
-    ("committed", "stored"),
-    [
-        (Positions(3, 4, 5), Positions(3, 4, 6)),
-        (Positions(3, 4, 5), Positions(3, 4)),
-        (Positions(3), Positions(3, 4)),
-        (Positions(3, 4, 5), Positions()),
-    ],
-)
-def test_different_histories_are_refused_with_both(committed: Positions, stored: Positions) -> None:
-    with pytest.raises(Refused) as caught:
-        reconcile(6, committed, stored)
-    assert "partition 6" in str(caught.value)
-    assert str(committed.known()) in str(caught.value)
-    assert str(stored.known()) in str(caught.value)

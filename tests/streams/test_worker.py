@@ -19,17 +19,20 @@ from prometheus_client import CollectorRegistry
 
 from streams import vectors
 from streams.audience.digests import digest
-from streams.audience.restore import OFFSETS_KEY, Beside, read_changelog, state_records
+from streams.audience.positions import OFFSETS_KEY
+from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
-from streams.clients import admin
+from streams.clients import admin, consumer
 from streams.clock import Clock, ManualClock, SystemClock
 from streams.envelope import Record, pack
+from streams.errors import RecreatedTopic, Refused
 from streams.events import Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
+from streams.operations.adopt_topic import adopt
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
 from streams.topics import (
@@ -42,6 +45,7 @@ from streams.topics import (
     PREFERENCES,
     WARM_SONGS,
     Naming,
+    Topic,
 )
 from targeting.config import Config
 from targeting.partition import Partition
@@ -123,7 +127,7 @@ def stated(here: Installation) -> dict[str, int]:
     """What the changelog says of the inputs."""
     beside = Beside()
     list(state_records(read_changelog(here.kafka, here.naming, 0, CLOCK, lambda *_: None), beside))
-    at = beside.positions
+    at = beside.inputs.positions
     return {"listens": at.listens, "match-requests": at.commands, "preferences": at.preferences}
 
 
@@ -317,3 +321,91 @@ def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_c
     # The bad one had its dead letter in the first life.
     assert len(here.read(DEAD_LETTERS)) == 1
     second.end()
+
+
+def recreate(here: Installation, topic: Topic) -> None:
+    """Delete a topic and create it anew."""
+    client, name = admin(here.kafka), here.naming.name(topic)
+    client.delete_topics([name])[name].result(PATIENCE_S)
+    deadline = CLOCK.monotonic() + PATIENCE_S
+    while name not in create_topics(client, here.naming, 1):
+        assert CLOCK.monotonic() < deadline
+
+
+def applied(life: Life) -> float:
+    return life.registry.get_sample_value("coldstart_listens_applied_total") or 0.0
+
+
+def test_listens_deleted_and_created_anew_are_refused_by_name_and_all_counted_once_adopted(here: Installation) -> None:
+    first = Life(here)
+    for number in range(3):
+        listen(here, number)
+    first.until(lambda: committed(here)["listens"] == 3)
+    first.end()
+    recreate(here, LISTENS)
+    at = datetime.fromtimestamp(CLOCK.now(), UTC)
+    events = [
+        Listen(listen_id=f"m-{n}", user_id="u", song_id=f"t-{n}", played_at=at, source="organic") for n in range(120)
+    ]
+    records = [pack(e, ce_type=Listen.TYPES[0], id=e.listen_id, source="test", time=at.timestamp()) for e in events]
+    here.send_all(LISTENS, records)
+    second = Life(here)
+    with pytest.raises(RecreatedTopic, match="coldstart topics adopt listens"):
+        second.until(lambda: False)
+    second.end()
+    assert adopt(here.kafka, here.naming, "listens", CLOCK, 0).startswith(here.naming.name(LISTENS))
+    third = Life(here)
+    third.until(lambda: committed(here)["listens"] == 120)
+    assert applied(third) == 120
+    assert third.states[-1].users == 1
+    third.end()
+    fourth = Life(here)
+    listen(here, 200)
+    fourth.until(lambda: committed(here)["listens"] == 121)
+    assert applied(fourth) == 1
+    fourth.end()
+
+
+def test_listens_that_retention_took_before_they_were_read_are_told(here: Installation) -> None:
+    first = Life(here)
+    listen(here, 0)
+    first.until(lambda: committed(here)["listens"] == 1)
+    first.end()
+    for number in range(1, 6):
+        listen(here, number)
+    client, name = admin(here.kafka), here.naming.name(LISTENS)
+    for future in client.delete_records([TopicPartition(name, 0, 4)]).values():
+        future.result(PATIENCE_S)
+    second = Life(here)
+    second.until(lambda: committed(here)["listens"] == 6)
+    assert applied(second) == 2
+    assert second.registry.get_sample_value("coldstart_records_lost_total", {"topic": name}) == 3
+    second.end()
+
+
+def test_offsets_that_no_transaction_wrote_are_refused_and_kept_while_a_worker_runs(
+    here: Installation,
+) -> None:
+    by_hand = consumer(here.kafka, f"{here.naming.prefix}audience")
+    by_hand.commit(offsets=[TopicPartition(here.naming.name(LISTENS), 0, 1)], asynchronous=False)
+    by_hand.close()
+    life = Life(here)
+    with pytest.raises(Refused, match="coldstart topics adopt audience-state"):
+        life.until(lambda: False)
+    with pytest.raises(Refused, match="workers are running"):
+        adopt(here.kafka, here.naming, "audience-state", CLOCK, 0)
+    assert committed(here)["listens"] == 1
+    life.end()
+
+
+def test_the_offsets_of_an_empty_group_are_dropped_for_those_of_the_state(here: Installation) -> None:
+    by_hand = consumer(here.kafka, f"{here.naming.prefix}audience")
+    by_hand.commit(offsets=[TopicPartition(here.naming.name(LISTENS), 0, 1)], asynchronous=False)
+    by_hand.close()
+    adopt(here.kafka, here.naming, "audience-state", CLOCK, 0)
+    assert committed(here)["listens"] < 0
+    listen(here, 0)
+    life = Life(here)
+    life.until(lambda: committed(here)["listens"] == 1)
+    assert applied(life) == 1
+    life.end()

@@ -1,0 +1,77 @@
+"""One restored partition of a worker, and what one round has to do for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from streams.audience.assignment import REREAD
+from streams.audience.inputs import Records
+from streams.audience.positions import Positions, offsets_value
+from streams.audience.repeats import Repeats
+from streams.audience.store import Store
+from targeting.partition import Partition, Staged
+
+
+@dataclass(slots=True)
+class Held:
+    """A restored partition: its state, and where it stands in every input.
+
+    Attributes:
+        before: where the inputs that are read again from their beginning had been read to: bad records before that
+            have had their dead letters.
+        repeats: which listens came before.
+        tail: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
+        topic_ids: input -> id of the topic that its position counts in.
+        versions: account key -> changelog offset of its newest record.
+        commands_by: None once commands are read; until then, when reading them begins at the latest.
+        store: the disk's copy of the changelog; None where the disk does not serve.
+        staged: what the open transaction does to the state.
+        changelog_end: behind the last changelog record of the last transaction.
+        written_at: monotonic seconds of the last commit.
+    """
+
+    state: Partition
+    at: Positions
+    before: Positions
+    repeats: Repeats
+    tail: int | None
+    topic_ids: dict[str, str]
+    versions: dict[bytes, int]
+    commands_by: float | None
+    store: Store | None = None
+    staged: Staged | None = None
+    changelog_end: int = 0
+    written_at: float = 0.0
+
+    def ends_at(self, offset: int) -> None:
+        self.changelog_end = offset + 1
+
+    def stated(self, at: Positions) -> Positions:
+        """What a commit at ``at`` says of the inputs.
+
+        Some are read again from their beginning. Until they are back where they stood, or when compaction left
+        nothing, their offset from before stays: the group keeps it too, and the two must agree.
+        """
+        return replace(at, **{name: max(getattr(at, name), getattr(self.before, name)) for name in REREAD})
+
+    def offsets_value(self, at: Positions) -> bytes:
+        """What a commit at ``at`` writes of the inputs in the changelog."""
+        return offsets_value(self.stated(at), self.topic_ids)
+
+    @property
+    def resumption(self) -> Positions:
+        """From where to read on when everything that was not committed is dropped."""
+        return self.at if self.tail is None else replace(self.at, listens=self.tail)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one round has to do, by partition."""
+
+    records: dict[int, Records] = field(default_factory=dict)
+
+    def of(self, partition: int) -> Records:
+        return self.records.setdefault(partition, Records())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.records.values()))

@@ -1,0 +1,1 @@
+"""Client plumbing without domain words."""
