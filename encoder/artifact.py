@@ -145,15 +145,25 @@ def save(trained: Trained, path: Path, name: str = "bcl") -> Manifest:
     return manifest
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     """The manifest of the artifact folder ``path``.
 
+    Args:
+        sha256: of the manifest's bytes, in hex, where it is known; it holds the checksums of all other files.
+
     Raises:
-        ArtifactError: there is none, or it is not one that this version can read.
+        ArtifactError: there is none, it is not one that this version can read, or it has another sum.
     """
     file = path / "manifest.json"
     try:
-        raw = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        summed = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and summed != sha256:
+            raise ArtifactError(
+                f"{file}: expected sha256 {sha256}, found {summed}: the artifact was changed after it was published. "
+                "Copy the published one back, or publish this one"
+            )
+        raw = json.loads(data)
     except FileNotFoundError:
         raise ArtifactError(
             f"{file}: expected an encoder artifact's manifest, found no such file. {_WAY_OUT}"
@@ -175,13 +185,16 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{file}: expected a whole manifest, found a torn one ({error!r}). {_WAY_OUT}") from None
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: Path, manifest_sha256: str | None = None) -> Encoder:
     """The encoder in the artifact folder ``path``, ready to serve.
+
+    Args:
+        manifest_sha256: of its manifest, in hex, where it is known.
 
     Raises:
         ArtifactError: a file is missing, torn, foreign, newer or does not fit the manifest's dimension.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, manifest_sha256)
     words = _read_json(path, "schema.json", manifest)
     tensors = _read_tensors(path, "model.safetensors", manifest)
     try:
@@ -222,13 +235,16 @@ def load_encoder(path: Path) -> Encoder:
     return encoder
 
 
-def load_warm(path: Path) -> WarmSongs:
+def load_warm(path: Path, manifest_sha256: str | None = None) -> WarmSongs:
     """The warm songs in the artifact folder ``path``.
+
+    Args:
+        manifest_sha256: as of :func:`load_encoder`.
 
     Raises:
         ArtifactError: as :func:`load_encoder`.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, manifest_sha256)
     ids = _read_json(path, "warm_songs.json.gz", manifest)
     tensors = _read_tensors(path, "warm.safetensors", manifest)
     try:

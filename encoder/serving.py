@@ -50,15 +50,18 @@ class Encoder:
         object.__setattr__(self, "_position", position)
 
     @classmethod
-    def load(cls, path: Path | str) -> Encoder:
+    def load(cls, path: Path | str, manifest_sha256: str | None = None) -> Encoder:
         """The encoder in the artifact folder at ``path``.
+
+        Args:
+            manifest_sha256: of its manifest, in hex, where it is known; another one is refused.
 
         Raises:
             ArtifactError: the artifact is torn, foreign, newer than this reader or inconsistent.
         """
         from encoder.artifact import load_encoder
 
-        return load_encoder(Path(path))
+        return load_encoder(Path(path), manifest_sha256)
 
     @property
     def dim(self) -> int:

@@ -44,9 +44,11 @@ def publish(
     """
     artifact = artifact.resolve()
     manifest = read_manifest(artifact)
+    # A folder that changes meanwhile is refused, by this or by every worker.
+    summed = sha256((artifact / "manifest.json").read_bytes()).hexdigest()
     # Proves the checksum of every file before anything is said about it.
-    load_encoder(artifact)
-    warm, chances = load_warm(artifact), calibrating.load(artifact)
+    load_encoder(artifact, summed)
+    warm, chances = load_warm(artifact, summed), calibrating.load(artifact)
     if manifest.dim > MAX_DIMENSION:
         raise Refused(
             f"{artifact}: vectors of {manifest.dim} dimensions, {MAX_DIMENSION} allowed; train with a smaller dim"
@@ -77,7 +79,7 @@ def publish(
     model = LiveModel(
         name=ENCODER,
         uri=artifact.as_uri(),
-        manifest_sha256=sha256((artifact / "manifest.json").read_bytes()).hexdigest(),
+        manifest_sha256=summed,
         space=manifest.space,
         dim=manifest.dim,
         warm_songs=total,

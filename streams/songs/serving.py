@@ -131,12 +131,17 @@ def load_encoder(model: LiveModel) -> Encoder:
 
     Raises:
         Refused: the URI is not of a kind this worker reads, or the artifact there is another one.
-        ArtifactError: the artifact is not whole.
+        ArtifactError: the artifact is not whole, or its manifest has another checksum than the published one.
     """
-    parts = urlsplit(model.uri)
-    if parts.scheme != "file":
+    try:
+        parts = urlsplit(model.uri)
+        path = Path(url2pathname(parts.path))
+    except ValueError as error:
+        raise Refused(f"model {model.name}: {model.uri!r} is no address ({error})") from None
+    if parts.scheme != "file" or "\0" in str(path):
         raise Refused(f"model {model.name}: {model.uri!r} is not a file:// address that every worker can read")
-    encoder = Encoder.load(Path(url2pathname(parts.path)))
-    if encoder.space != model.space:
-        raise Refused(f"model {model.name}: {model.uri} holds space {encoder.space!r}, published was {model.space!r}")
+    encoder = Encoder.load(path, model.manifest_sha256)
+    for what, found, published in (("space", encoder.space, model.space), ("dimension", encoder.dim, model.dim)):
+        if found != published:
+            raise Refused(f"model {model.name}: {model.uri} holds {what} {found!r}, published was {published!r}")
     return encoder

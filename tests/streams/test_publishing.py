@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import closing
 from hashlib import sha256
@@ -10,8 +11,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from installation import Installation
+from installation import PATIENCE_S, Installation
 from prometheus_client import CollectorRegistry
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 from scipy import sparse
 
 from encoder import artifact
@@ -30,7 +33,7 @@ from streams.metrics import SongsMetrics
 from streams.publishing import _fitting, publish
 from streams.settings import Kafka
 from streams.songs.matcher import Matcher
-from streams.songs.serving import load_encoder
+from streams.songs.serving import LiveMatcher, load_encoder
 from streams.topics import MODELS, WARM_SONGS, Naming
 from streams.vectors import unpack
 from targeting.calibration import Calibration
@@ -132,6 +135,68 @@ def test_a_worker_refuses_an_artifact_that_is_not_the_published_one(here: Instal
         load_encoder(msgspec.structs.replace(live, space="other-1"))
     with pytest.raises(Refused, match=r"s3://bucket/model.*not a file"):
         load_encoder(msgspec.structs.replace(live, uri="s3://bucket/model"))
+
+
+def tampered(artifact_: Path) -> str:
+    """Give an artifact other weights and a manifest that agrees with them; the manifest's new sum."""
+    file, manifest = artifact_ / "model.safetensors", artifact_ / "manifest.json"
+    tensors = load_tensors(file.read_bytes())
+    tensors["network.context"] = tensors["network.context"] + 1
+    file.write_bytes(save_tensors(tensors))
+    told = json.loads(manifest.read_bytes())
+    told["files"]["model.safetensors"] = [file.stat().st_size, sha256(file.read_bytes()).hexdigest()]
+    manifest.write_text(json.dumps(told))
+    return sha256(manifest.read_bytes()).hexdigest()
+
+
+def test_an_artifact_with_other_weights_a_consistent_manifest_and_the_same_space_is_refused_with_both_sums(
+    here: Installation, model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    live = publish(copy, here.kafka, here.naming, SystemClock())
+    found = tampered(copy)
+    # By itself it is whole.
+    assert artifact.load_encoder(copy).space == live.space
+    with pytest.raises(ArtifactError) as caught:
+        load_encoder(live)
+    assert f"expected sha256 {live.manifest_sha256}, found {found}" in str(caught.value)
+    assert str(copy / "manifest.json") in str(caught.value)
+
+
+def test_a_worker_keeps_its_model_when_the_next_one_was_tampered_with_until_it_is_published_anew(
+    here: Installation, model: Path, tmp_path: Path
+) -> None:
+    first = publish(model, here.kafka, here.naming, SystemClock())
+    with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
+        serving = LiveMatcher(view, SongsMetrics(CollectorRegistry()), SystemClock(), 60.0)
+        serving.wait()
+        other = Path(shutil.copytree(model, tmp_path / "other"))
+        manifest = json.loads((other / "manifest.json").read_bytes())
+        (other / "manifest.json").write_text(json.dumps(manifest | {"space": "bcl-other"}))
+        second = publish(other, here.kafka, here.naming, SystemClock())
+        tampered(other)
+        follow(view, second)
+        serving.wait()
+        assert (serving().space, serving().other) == (first.space, None)
+        third = publish(other, here.kafka, here.naming, SystemClock())
+        follow(view, third)
+        serving.wait()
+        assert serving().space == "bcl-other"
+
+
+def follow(view: LiveView, model: LiveModel) -> None:
+    """Until the view has the model and its songs."""
+    deadline = SystemClock().monotonic() + PATIENCE_S
+    while view.model != model or view.warm() is None:
+        assert SystemClock().monotonic() < deadline
+        view.poll(0.1)
+
+
+@pytest.mark.parametrize("uri", ["file://[::1", "file:///%00", "models/m1", ""])
+def test_an_address_of_a_model_that_is_none_is_refused_by_name(uri: str) -> None:
+    live = msgspec.json.decode(LiveModel.EXAMPLE.encode(), type=LiveModel)
+    with pytest.raises(Refused, match="model encoder"):
+        load_encoder(msgspec.structs.replace(live, uri=uri))
 
 
 def test_content_that_the_model_cannot_take_is_refused_by_name_or_left_out(model: Path) -> None:

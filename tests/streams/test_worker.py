@@ -60,7 +60,9 @@ NO_DISK = Path(os.devnull)
 class Life:
     """One worker in this process, from start to close."""
 
-    def __init__(self, here: Installation, folder: Path = NO_DISK, clock: Clock = CLOCK) -> None:
+    def __init__(
+        self, here: Installation, folder: Path = NO_DISK, clock: Clock = CLOCK, settings: Audience | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
@@ -71,7 +73,7 @@ class Life:
             return self.states[-1]
 
         self.worker = Worker(
-            here.kafka, here.naming, Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
+            here.kafka, here.naming, settings or Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
             new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
             Readiness().condition("restored", "not yet"),
         )  # fmt: skip
@@ -178,6 +180,27 @@ def test_a_worker_comes_back_from_the_changelog_and_from_its_disk_to_the_same_st
 
 def repeated(life: Life) -> float:
     return life.registry.get_sample_value("coldstart_listens_repeated_total") or 0.0
+
+
+def test_a_changelog_with_a_record_that_nobody_wrote_is_refused_by_place_and_served_without_it_once_told(
+    here: Installation,
+) -> None:
+    listen(here, 0)
+    first = Life(here)
+    first.until(lambda: committed(here)["listens"] == 1)
+    told = first.digest()
+    first.end()
+    here.send(AUDIENCE_STATE, Record(b"zebra", b"?", []), 0)
+    offset = here.read(AUDIENCE_STATE)[-1].offset()
+    refused = Life(here)
+    with pytest.raises(Refused) as caught:
+        refused.until(lambda: False)
+    refused.end()
+    assert f"{here.naming.name(AUDIENCE_STATE)}[0] at offset {offset}: key b'zebra'" in str(caught.value)
+    without = Life(here, settings=Audience(skip_state_records=f"0:{offset}"))
+    without.until(lambda: bool(without.worker.partitions))
+    assert without.digest() == told
+    without.end()
 
 
 def test_a_listen_sent_again_is_counted_once_before_and_after_a_restart(here: Installation) -> None:
