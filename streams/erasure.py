@@ -94,6 +94,8 @@ class Traces:
         erased_at: the latest erasure that the state remembers, Unix seconds; None: none was consumed.
         found: a line a place; a place without anything has one, too.
         requests: what asks for an erasure, as far as it still stands in preferences or dead-letters.
+        unknown_keys: how many erased users of the partition, this one or others, are remembered with a key that is not
+            known here, by its fingerprint.
     """
 
     user_id: str
@@ -101,6 +103,7 @@ class Traces:
     erased_at: float | None = None
     found: list[Trace] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    unknown_keys: dict[str, int] = field(default_factory=dict)
 
     @property
     def forgotten(self) -> bool:
@@ -118,7 +121,7 @@ def trace(
     naming: Naming,
     clock: Clock,
     user_id: str,
-    key: bytes,
+    keys: Sequence[bytes],
     stores: Stores,
     state: Path,
     progress: Callable[[str], None] = lambda _: None,
@@ -126,7 +129,7 @@ def trace(
     """Search every topic and this machine's databases for a user. Workers may run meanwhile.
 
     Args:
-        key: of the keyed hash that remembers erased users (``audience.erasure_key``).
+        keys: of the keyed hash that remembers erased users, the current one first (``audience.erasure_keys``).
         stores: this machine's state databases, which lie in ``state``, a folder a partition.
         progress: called with the name of each topic before it is read.
 
@@ -144,7 +147,7 @@ def trace(
         try:
             messages = snapshot.read_to_end()
             if topic is AUDIENCE_STATE:
-                traces.erased_at = _of_state(traces, name, messages, key, settings[name])
+                _of_state(traces, name, messages, Erasures(keys[0], keys[1:]), settings[name])
             elif topic in (PREFERENCES, DEAD_LETTERS):
                 noted = requests.noting(topic, messages)
                 traces.found.append(_of_topic(topic, name, noted, user_id, settings[name]))
@@ -223,33 +226,31 @@ def _of_topic(topic: Topic, name: str, messages: Iterable[Message], user_id: str
 
 
 def _of_state(
-    traces: Traces, name: str, messages: Iterable[Message], key: bytes, settings: dict[str, int]
-) -> float | None:
-    """What the changelog says of the user; returns when it remembers an erasure."""
-    user, erasures = traces.user_id.encode(), Erasures(key)
-    marker = ERASED + erasures.marker(traces.user_id)
-    erased_at: float | None = None
+    traces: Traces, name: str, messages: Iterable[Message], erasures: Erasures, settings: dict[str, int]
+) -> None:
+    """What the changelog says of the user, and whether it remembers an erasure."""
+    user = traces.user_id.encode()
     standing: dict[bytes, bool] = {}
     former: list[float] = []
     for message in messages:
         said, value = message.key() or b"", message.value()
-        if said == marker:
-            erased_at = None
-            if value is not None:
-                try:
-                    erasures.load(said[1:], value)
-                except ValueError as error:
-                    where = f"{name}[{message.partition()}] at offset {message.offset()}"
-                    raise Refused(f"{where}: {error}; a worker of this partition says the way out") from None
-                erased_at = float(erasures.since([traces.user_id])[0])
+        if said[:1] == ERASED:
+            try:
+                erasures.load(said[1:], value)
+            except ValueError as error:
+                where = f"{name}[{message.partition()}] at offset {message.offset()}"
+                raise Refused(f"{where}: {error}; a worker of this partition says the way out") from None
         elif said[:1] in _KINDS and said[1:] == user:
             standing[said[:1]] = value is not None
             if value is not None:
                 former.append(message.timestamp()[1] / 1000)
+    since = float(erasures.since([traces.user_id])[0])
+    erased_at = traces.erased_at = since if since > 0 else None
+    traces.unknown_keys = {of.hex(): count for of, count in erasures.unknown().items()}
     held = [what for kind, what in _KINDS.items() if standing.get(kind)]
     if held:
-        since = "" if erased_at is None else "; if it was written since the erasure, the user came back"
-        traces.found.append(Trace(name, len(held), state=True, words=f"{', '.join(held)}{since}"))
+        back = "" if erased_at is None else "; if it was written since the erasure, the user came back"
+        traces.found.append(Trace(name, len(held), state=True, words=f"{', '.join(held)}{back}"))
     elif former:
         until = max(former) + settings["segment.ms"] / 1000
         traces.found.append(
@@ -257,7 +258,6 @@ def _of_state(
         )
     else:
         traces.found.append(Trace(name, 0, words="none"))
-    return erased_at
 
 
 def _of_disk(stores: Stores, folder: Path, partition: int, user_id: str) -> list[Trace]:

@@ -14,6 +14,7 @@
     │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
     │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
+    │   ├── ErasureKeyMismatch    erased users are remembered with a key that is not configured
     │   └── NotPublished          no model is live
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
@@ -102,6 +103,10 @@ class RecreatedTopic(Refused):
             f"{position} is of the former. `coldstart topics adopt {topic}` accepts the new one, read from its "
             "beginning; the state stays as it is, and what was not yet read of the former topic is lost"
         )
+
+
+class ErasureKeyMismatch(Refused):
+    """Erased users are remembered with a key that is not configured, so that they would be erased again."""
 
 
 class NotPublished(Refused):

@@ -256,7 +256,10 @@ class Audience(_Section):
     """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
     erasure_key: SecretStr = SecretStr("coldstart")
     """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
-    all workers. With another key, who was erased before is not recognised in inputs from before the erasure."""
+    all workers. A start with a key that does not find them again is refused."""
+    former_erasure_keys: tuple[SecretStr, ...] = ()
+    """Keys in use before this one, such as ["old"]. Whoever is remembered with one of them is remembered with the
+    present key as soon as their preferences are read. Leave one out when a start without it is not refused."""
     half_vectors: bool = False
     """User vectors in 16-bit floats: half the memory of them."""
     skip_state_records: str = Field("", pattern=_PLACES)
@@ -278,9 +281,14 @@ class Audience(_Section):
                 f"watchdog_s ({self.watchdog_s}) must be above transaction_timeout_s "
                 f"({self.transaction_timeout_s}): else a slow commit is taken for a hung one"
             )
-        if not 1 <= len(self.erasure_key.get_secret_value().encode()) <= 64:
-            raise ValueError("erasure_key must have 1 to 64 bytes")
+        if not all(1 <= len(key) <= 64 for key in self.erasure_keys):
+            raise ValueError("erasure_key and former_erasure_keys must have 1 to 64 bytes each")
         return self
+
+    @property
+    def erasure_keys(self) -> tuple[bytes, ...]:
+        """The keys of erased users, the current one first."""
+        return tuple(key.get_secret_value().encode() for key in (self.erasure_key, *self.former_erasure_keys))
 
 
 class Broker(_Section):
@@ -348,7 +356,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[st
     except ValidationError as error:
         raise SettingsError("\n".join(explain(Settings, each) for each in error.errors())) from None
     except UnreadableSettings as error:
-        raise SettingsError(f"environment: {error}") from None
+        raise SettingsError(f"environment: {error}; lists and sections are JSON there") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Config:
             (:attr:`targeting.songs.Songs.calibration`).
         ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
         erasure_key: of the keyed hash by which erased users are remembered, up to 64 bytes.
+        former_erasure_keys: that may have been used before it.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -37,4 +38,5 @@ class Config:
     half: bool = False
     least_chance: float = 0.0
     ended_days: float = 14.0
-    erasure_key: bytes = b"coldstart"
+    erasure_key: bytes = field(default=b"coldstart", repr=False)
+    former_erasure_keys: tuple[bytes, ...] = field(default=(), repr=False)

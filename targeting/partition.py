@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from targeting.config import Config
+from targeting.erasure import ForeignKeyError
 from targeting.songs import Songs
 from targeting.staging import Staging
 from targeting.state import ACCOUNT, ForeignStateError, Staged, State
 from targeting.types import Account, Inputs
 
-__all__ = ["ACCOUNT", "Config", "ForeignStateError", "Partition", "Staged"]
+__all__ = ["ACCOUNT", "Config", "ForeignKeyError", "ForeignStateError", "Partition", "Staged"]
 
 
 class Partition:
@@ -83,6 +84,7 @@ class Partition:
 
         Raises:
             ForeignStateError: the records are another partition's, or of another number of partitions.
+            ForeignKeyError: erased users are remembered with a key that is not known here.
             ValueError: a record of an unknown kind or version, or broken.
         """
         self._state.restore(records)

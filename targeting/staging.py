@@ -18,7 +18,6 @@ from targeting.audience import Heard, Outside
 from targeting.campaign import Campaign
 from targeting.caps import Room
 from targeting.decision import Chosen, Deciding, choose, song_and_artist
-from targeting.erasure import Erasures
 from targeting.interest import Interest, Moved
 from targeting.ledger import Added, Entries, Marked
 from targeting.living import Arrivals, Shift
@@ -110,6 +109,8 @@ class Staging:
         self._now = inputs.now
         self._batch = _Batch()
         self._erasing = self._erasures(inputs.preferences)
+        self._unmarked, self._markers = state.erasures.renewed(user for user, _ in inputs.preferences)
+        self._markers |= {state.erasures.marker(user): time for user, time in self._erasing.items()}
         listens = inputs.listens
         self._listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
         self._vectors = self._taken(inputs.vectors) if inputs.vectors else None
@@ -186,7 +187,8 @@ class Staging:
             self._preferences,
             self._waiting,
             self._erased,
-            {state.erasures.marker(user): time for user, time in self._erasing.items()},
+            self._markers,
+            self._unmarked,
             batch.campaigns,
             heard,
             self._outside,
@@ -622,8 +624,9 @@ class Staging:
     ) -> list[tuple[bytes, bytes | None]]:
         state, batch = self._state, self._batch
         changelog: dict[bytes, bytes | None] = {} if state.meta_written else {META: state.meta}
-        for user, time in self._erasing.items():
-            changelog[ERASED + state.erasures.marker(user)] = Erasures.encode(time)
+        changelog |= dict.fromkeys((ERASED + marker for marker in self._unmarked), None)
+        for marker, time in self._markers.items():
+            changelog[ERASED + marker] = state.erasures.encode(time)
         for row in self._erased.tolist():
             gone = self._known.id_of(row).encode()
             changelog |= {USER + gone: None, PUSHED + gone: None, INTEREST + gone: None}

@@ -20,7 +20,7 @@ topics are their own changelogs: they come back through ``Inputs``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -62,7 +62,8 @@ class Staged:
         step: of the state that it was staged on; ``sweeps``: of the songs, whose slots it holds.
         fresh: ids that become known, in the order of their rows; ``fresh_since``: when each was last erased.
         preferences: by row; ``waiting``: of users without a row, by :meth:`targeting.preferences.Consent.key`.
-        erased: rows that are forgotten before anything else is applied; ``markers``: by which they are remembered.
+        erased: rows that are forgotten before anything else is applied; ``markers``: by which they are remembered, and
+            those that are made anew with the current key; ``unmarked``: those whose place these take.
         campaigns: new or changed, by song id; None: forgotten.
         outside: vectors from outside; ``withdrawn``: rows that have none any more.
         shift: what becomes of the living campaigns.
@@ -77,6 +78,7 @@ class Staged:
     waiting: Mapping[bytes, Preferences | None]
     erased: I64
     markers: Mapping[bytes, float]
+    unmarked: Sequence[bytes]
     campaigns: Mapping[str, Campaign | None]
     heard: Heard | None
     outside: Outside | None
@@ -100,7 +102,7 @@ class State:
         self.audience = Audience(songs, config.history, config.half_life, config.half)
         self.ledger = Ledger()
         self.interest = Interest()
-        self.erasures = Erasures(config.erasure_key)
+        self.erasures = Erasures(config.erasure_key, config.former_erasure_keys)
         self.consent = Consent(config.policy)
         self.campaigns: dict[str, Campaign] = {}
         self.living = Living(config, People(self.users, self.audience))
@@ -158,6 +160,8 @@ class State:
         self.users.take(staged.fresh)
         for row, time in staged.fresh_since.items():
             self._note_since(row, time)
+        for marker in staged.unmarked:
+            self.erasures.drop(marker)
         for marker, time in staged.markers.items():
             self.erasures.set(marker, time)
         if len(staged.erased):
@@ -188,6 +192,7 @@ class State:
 
         Raises:
             ForeignStateError: the records are another partition's, or of another number of partitions.
+            ForeignKeyError: erased users are remembered with a key that is not known here.
             ValueError: a record of an unknown kind or version, or broken.
         """
         source = iter(records)
@@ -197,6 +202,7 @@ class State:
             self._restore(chunk, requests, accounts)
         if alone := requests.keys() ^ accounts.keys():
             raise ValueError(f"campaign {min(alone)!r} has a request or an account, not both")
+        self.erasures.loaded()
         for song_id, record in requests.items():
             counts, ended, ended_at = campaign.decode_account(accounts[song_id])
             self._remember(song_id, Campaign(campaign.decode_request(record), counts, ended, ended_at))
@@ -348,7 +354,7 @@ class State:
                 else:
                     songs[kind][key[1:].decode()] = value
             elif kind == ERASED:
-                self.erasures.load(key[1:], value or b"")
+                self.erasures.load(key[1:], value)
             elif kind == META:
                 if value != self.meta:
                     raise ForeignStateError(

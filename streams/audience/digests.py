@@ -53,6 +53,7 @@ def digest(
 
     Raises:
         Unavailable: the broker does not answer.
+        PartitionMismatch, ErasureKeyMismatch: the state is another installation's, or of another key.
         Unfit: the database is torn, or not of this changelog.
         Refused: the changelog holds what cannot be read.
     """

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from streams.audience.restore import Beside, state_records
 from streams.audience.store import Entry, Unfit
-from streams.errors import PartitionMismatch, Refused, broken_state
+from streams.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
+from targeting.erasure import ForeignKeyError
 from targeting.partition import Partition
 from targeting.state import ACCOUNT, REQUEST, ForeignStateError
 
@@ -28,6 +29,8 @@ def restore(
         refusal: tells what to raise where records cannot be read that come from the changelog alone.
 
     Raises:
+        PartitionMismatch: the state is another partition's, or of another number of partitions.
+        ErasureKeyMismatch: erased users are remembered with a key that is not configured.
         Unfit: a record cannot be read, and it may be the disk that is wrong.
         Refused: a record cannot be read.
         Exception: whatever reading the entries raises.
@@ -37,6 +40,8 @@ def restore(
         state.restore(state_records(_watched(entries, failures), beside))
     except ForeignStateError as error:
         raise PartitionMismatch(str(error)) from None
+    except ForeignKeyError as error:
+        raise _key_mismatch(state.number, error) from None
     except Exception as error:
         if failures:
             raise
@@ -89,6 +94,15 @@ def broken(
         for song, offset in halves[kind].items():
             if song not in halves[other]:
                 yield offset, f"key {(kind + song)[:64]!r}: of a campaign's request and account the other is missing"
+
+
+def _key_mismatch(partition: int, error: ForeignKeyError) -> ErasureKeyMismatch:
+    found = ", ".join(f"{count} with the key of fingerprint {of.hex()}" for of, count in error.found.items())
+    return ErasureKeyMismatch(
+        f"audience.erasure_key: its fingerprint is {error.known[0].hex()}, and partition {partition} remembers erased "
+        f"users otherwise: {found}. They would be erased again. Start with that key, or, to replace it, name it in "
+        "audience.former_erasure_keys, too"
+    )
 
 
 def _watched(entries: Iterable[Entry], failures: list[BaseException]) -> Iterator[Entry]:

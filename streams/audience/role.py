@@ -107,7 +107,8 @@ def how(settings: Audience, obey: bool) -> Config:
         relevance=Relevance(ranking=Ranking(settings.ranking)),
         at_once=settings.at_once,
         half=settings.half_vectors,
-        erasure_key=settings.erasure_key.get_secret_value().encode(),
+        erasure_key=settings.erasure_keys[0],
+        former_erasure_keys=settings.erasure_keys[1:],
     )
 
 

@@ -49,10 +49,9 @@ def erased(
         from streams.erasure import trace
 
         clock, naming = SystemClock(), naming_of(settings)
-        key = settings.audience.erasure_key.get_secret_value().encode()
         with console.status("reading") as status:
             traces = trace(
-                settings.kafka, naming, clock, user_id, key, stores(settings, clock),
+                settings.kafka, naming, clock, user_id, settings.audience.erasure_keys, stores(settings, clock),
                 settings.paths.state / naming.prefix, lambda words: status.update(Text(words)),
             )  # fmt: skip
     if as_json:
@@ -72,7 +71,12 @@ def erased(
     without = [each.place for each in traces.found if each not in with_records]
     say(f"nothing of {user_id} in {', '.join(without)}")
     if traces.erased_at is None:
-        say("no erasure of this user was consumed, or it was remembered with another audience.erasure_key")
+        say("no erasure of this user was consumed")
+        for of, count in traces.unknown_keys.items():
+            say(
+                f"or it is one of {count} that are remembered with another key, of fingerprint {of}: name it in "
+                "audience.former_erasure_keys"
+            )
     else:
         say(f"erased at {_day(traces.erased_at)}")
     for request in traces.requests:

@@ -26,8 +26,8 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
     for said in evidence.listens:
         back[said.key] = max(back[said.key], said.time)
     for (partition, user), asked in Wishes(evidence.preferences).erased().items():
-        marker = b"e" + blake2b(user.encode(), digest_size=16, key=rules.erasure_key).digest()
-        if evidence.state.get((partition, marker)) is None:
+        markers = [b"e" + blake2b(user.encode(), digest_size=16, key=key).digest() for key in rules.erasure_keys]
+        if all(evidence.state.get((partition, marker)) is None for marker in markers):
             yield f"{user} asked to be forgotten: partition {partition} has no marker of it"
         if back[user] > asked:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from streams.settings import Settings
@@ -30,7 +30,7 @@ class Rules:
     artist_cap: AtMost | None = None
     holdout: float = 0.0
     salt: str = "1"
-    erasure_key: bytes = b"coldstart"
+    erasure_keys: tuple[bytes, ...] = field(default=(b"coldstart",), repr=False)
     budget: int = 1000
     at_once: float = 0.7
     warm_listeners: int = 20
@@ -43,7 +43,7 @@ class Rules:
             artist_cap=AtMost(audience.artist_cap_pushes, audience.artist_cap_hours * 3600),
             holdout=audience.holdout,
             salt=audience.holdout_salt,
-            erasure_key=audience.erasure_key.get_secret_value().encode(),
+            erasure_keys=audience.erasure_keys,
             budget=settings.songs.budget,
             at_once=audience.at_once,
             warm_listeners=settings.songs.warm_listeners,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +22,14 @@ from streams.cli import app
 from streams.clock import SystemClock
 from streams.envelope import Record, pack
 from streams.erasure import Traces, partition_of, trace
+from streams.errors import ErasureKeyMismatch
 from streams.events import Listen, UserPreferences
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.settings import Audience, Settings, load_settings
 from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
+from targeting.erasure import fingerprint
 from targeting.partition import Config, Partition
 from targeting.songs import Songs
 
@@ -55,25 +57,27 @@ class Scene:
             },
         )
 
-    def traces(self) -> Traces:
+    def traces(self, keys: Sequence[bytes] = (b"coldstart",)) -> Traces:
         state = self.settings.paths.state / self.here.naming.prefix
-        return trace(self.here.kafka, self.here.naming, CLOCK, USER, b"coldstart", stores(self.settings, CLOCK), state)
+        return trace(self.here.kafka, self.here.naming, CLOCK, USER, keys, stores(self.settings, CLOCK), state)
 
-    def work(self, done: Callable[[], bool]) -> None:
+    def work(self, done: Callable[[], bool], config: Config | None = None) -> None:
         """A worker serves until something is so, and stops."""
         songs, naming = Songs(), self.here.naming
         view = LiveView(self.here.kafka, naming, CLOCK)
         worker = Worker(
             self.here.kafka, naming, Audience(), CLOCK, AudienceMetrics(CollectorRegistry()), view, songs,
-            lambda number: Partition(number, 2, songs, Config()), stores(self.settings, CLOCK), 0, Heartbeat(CLOCK, 60),
-            Readiness().condition("restored", "not yet"),
+            lambda number: Partition(number, 2, songs, config or Config()), stores(self.settings, CLOCK), 0,
+            Heartbeat(CLOCK, 60), Readiness().condition("restored", "not yet"),
         )  # fmt: skip
         deadline = CLOCK.monotonic() + PATIENCE_S
-        while not done():
-            assert CLOCK.monotonic() < deadline
-            worker.round()
-        worker.close()
-        view.close()
+        try:
+            while not done():
+                assert CLOCK.monotonic() < deadline
+                worker.round()
+        finally:
+            worker.close()
+            view.close()
 
     def consumed(self, topic: object, count: int) -> Callable[[], bool]:
         partition = partition_of(USER, 2)
@@ -96,16 +100,22 @@ class Scene:
             PREFERENCES, pack(event, ce_type=UserPreferences.TYPES[0], id="p", source="test", time=now.timestamp())
         )
 
-    def run(self, *options: str) -> tuple[int, str]:
-        environment = {
+    @property
+    def options(self) -> tuple[str, str]:
+        return "--bootstrap-servers", self.here.kafka.bootstrap_servers
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
             "COLDSTART_TOPICS__PREFIX": self.here.naming.prefix,
             "COLDSTART_TOPICS__AUDIENCE_PARTITIONS": "2",
             "COLDSTART_TOPICS__SONGS_PARTITIONS": "2",
             "COLDSTART_PATHS__CACHE": str(self.folder),
             "COLUMNS": "250",
         }
-        bootstrap = ("--bootstrap-servers", self.here.kafka.bootstrap_servers)
-        result = CliRunner().invoke(app, ["erased", USER, *options, *bootstrap], env=environment)
+
+    def run(self, *options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["erased", USER, *options, *self.options], env=self.environment)
         return result.exit_code, result.stdout
 
 
@@ -204,6 +214,22 @@ def test_a_request_in_a_record_that_is_refused_is_obeyed_and_named(scene: Scene)
     assert "has the key 'x', and is not obeyed: send it again" in said
     (dead,) = (each for each in traces.found if each.place == scene.here.naming.name(DEAD_LETTERS))
     assert dead.records == 2
+
+
+def test_a_start_with_another_erasure_key_is_refused_with_the_way_out(scene: Scene) -> None:
+    scene.ask()
+    scene.work(scene.consumed(PREFERENCES, 1))
+    own, new = (fingerprint(key).hex() for key in (b"coldstart", b"new"))
+    assert scene.traces([b"new"]).unknown_keys == {own: 1}
+    said = f"its fingerprint is {new}, and .* 1 with the key of fingerprint {own}"
+    with pytest.raises(ErasureKeyMismatch, match=said):
+        scene.work(lambda: False, Config(erasure_key=b"new"))
+    environment = scene.environment | {"COLDSTART_AUDIENCE__ERASURE_KEY": "new"}
+    result = CliRunner().invoke(app, ["digest", *scene.options], env=environment)
+    assert result.exit_code == 2
+    assert "audience.former_erasure_keys" in result.stderr
+    environment["COLDSTART_AUDIENCE__FORMER_ERASURE_KEYS"] = '["coldstart"]'
+    assert CliRunner().invoke(app, ["digest", *scene.options], env=environment).exit_code == 0
 
 
 def test_who_comes_back_is_known_again(scene: Scene) -> None:

@@ -209,7 +209,7 @@ def test_no_secret_is_in_any_message_about_settings(monkeypatch: pytest.MonkeyPa
     """Whatever is wrong about it or beside it: its place, its type, its name, another key."""
     file = tmp_path / "c.toml"
     hidden = secrets(Settings)
-    assert {("kafka", "sasl_password"), ("audience", "erasure_key")} <= set(hidden)
+    assert {("kafka", "sasl_password"), ("audience", "erasure_key"), ("audience", "former_erasure_keys")} <= {*hidden}
     for section, key in hidden:
         for variable, value in {
             f"COLDSTART_{section}_{key}": "planted",
@@ -236,6 +236,8 @@ def test_no_secret_is_in_any_message_about_settings(monkeypatch: pytest.MonkeyPa
             f'[{section}]\n{key} = "planted" x\n',
         ):
             file.write_text(text)
-            with pytest.raises(SettingsError) as caught:
-                load_settings(file)
-            assert "planted" not in str(caught.value), (text, caught.value)
+            try:
+                found = repr(load_settings(file))
+            except SettingsError as error:
+                found = str(error)
+            assert "planted" not in found, (text, found)

@@ -112,6 +112,13 @@ def test_a_user_whose_preferences_are_refused_is_not_pushed_and_the_other_is(val
     assert driver.pushes() == ["ben"]
 
 
+def test_a_user_who_listens_for_the_first_time_after_a_refused_record_is_not_pushed() -> None:
+    driver = Driver()
+    driver.obeys(record(said(user_id="carla", timezone="Etc/Unknown", erase_requested_at=None), key=b"carla"))
+    driver.does(listens=Listens(["carla"], ["w"], np.ones(1, np.float32), np.full(1, NOW)))
+    assert driver.pushes() == ["anna", "ben"]
+
+
 def test_pushes_go_on_with_the_next_record_that_can_be_read_or_with_a_deletion() -> None:
     good = said(without="erase_requested_at", opted_in=True, quiet_hours=[], allow_explicit=True)
     for after in (record(good, offset=1), record(None, offset=1)):
@@ -204,5 +211,5 @@ def test_no_push_follows_an_opt_out_or_an_erasure_whatever_the_rest_of_the_recor
     driver.obeys(record(value if cut is None else value[:cut], sent))
     assert driver.pushes() == ["ben"]
     if erases and cut is None:
-        assert driver.partition.users == 2
+        assert driver.partition.users == 1
         assert len(driver.partition._state.erasures) == 1

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from targeting.erasure import Erasures
+from targeting.config import Config
+from targeting.erasure import Erasures, ForeignKeyError, fingerprint
 from targeting.partition import Partition
 from targeting.slots import hash64
 from targeting.songs import Songs
-from targeting.state import SHAPE
+from targeting.state import ERASED, SHAPE
 from targeting.types import Inputs, Listens, Match, OutsideVectors, Preferences
 
 
@@ -44,9 +45,15 @@ def test_it_comes_back_from_its_records_under_its_own_key_alone() -> None:
     assert again.since(everybody).tolist() == [float(number) for number in range(20)]
     assert again.records() == erasures.records()
     assert set(foreign.since(everybody).tolist()) == {-math.inf}
+    with pytest.raises(ForeignKeyError) as caught:
+        foreign.loaded()
+    assert caught.value.found == {fingerprint(b"key"): 20}
+    assert caught.value.known == [fingerprint(b"other")]
 
 
-@pytest.mark.parametrize("record", [b"", b"\x01", b"\x02" + b"x" * 8, b"\x01" + b"x" * 9])
+@pytest.mark.parametrize(
+    "record", [b"", b"\x01", b"\x02" + b"x" * 8, b"\x01" + b"x" * 9, b"\x01" + b"x" * 16, b"\x03" + b"x" * 16]
+)
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="erasure record"):
         Erasures(b"key").load(b"m" * 16, record)
@@ -131,3 +138,116 @@ def test_what_an_erased_user_leaves_does_not_depend_on_vectors_of_before() -> No
         told.does()
         shapes.append(told.shape)
     assert shapes[0] == shapes[1]
+
+
+# -- keys
+
+
+class Keyed:
+    """A partition over several starts, each with keys of its own. Preferences are read again at every start."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[bytes, bytes | None]] = []
+        self.wishes: list[tuple[str, Preferences]] = []
+
+    def start(self, *keys: bytes) -> Partition:
+        songs = Songs()
+        songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
+        self.state = Partition(0, 1, songs, Config(erasure_key=keys[0], former_erasure_keys=keys[1:]))
+        self.state.restore(self.log)
+        self.does(preferences=self.wishes)
+        return self.state
+
+    def does(self, **inputs: Any) -> int:
+        """How many rows are erased."""
+        staged = self.state.stage(Inputs(NOW + 9, **inputs))
+        self.state.apply(staged)
+        self.log += staged.outputs.changelog
+        return len(staged.erased)
+
+    def wishes_to(self, user: str, erase: bool = True) -> int:
+        self.wishes.append((user, Preferences(user, erase_requested_at=NOW if erase else None)))
+        return self.does(preferences=self.wishes[-1:])
+
+    def hears(self, *users: str) -> None:
+        count = len(users)
+        self.does(listens=Listens(users, ["w1"] * count, np.ones(count, np.float32), np.full(count, NOW + 1)))
+
+    def markers(self) -> dict[bytes, bytes]:
+        return {key[1:]: value for key, value in dict(self.log).items() if key[:1] == ERASED and value is not None}
+
+    def restored(self, *keys: bytes) -> str:
+        songs = Songs()
+        songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
+        again = Partition(0, 1, songs, Config(erasure_key=keys[0], former_erasure_keys=keys[1:]))
+        again.restore(self.log)
+        return again.digest()
+
+
+def test_another_key_is_refused_as_long_as_somebody_is_remembered_with_the_former() -> None:
+    keyed = Keyed()
+    keyed.start(b"a")
+    keyed.start(b"b")  # nobody is remembered yet
+    keyed.wishes_to("anna")
+    with pytest.raises(ForeignKeyError):
+        keyed.start(b"a")
+    keyed.start(b"b")
+
+
+def test_a_key_is_replaced_without_erasing_anybody_again() -> None:
+    keyed = Keyed()
+    keyed.start(b"a")
+    for user in ("anna", "ben", "carla"):
+        keyed.wishes_to(user)
+    keyed.wishes_to("ben", erase=False)
+    keyed.hears("anna", "ben")
+    # Carla's preferences are deleted: nobody can name her.
+    keyed.wishes = [each for each in keyed.wishes if each[0] != "carla"]
+    state = keyed.start(b"b", b"a")
+    assert state.users == 2
+    signed = [value[-8:] for value in keyed.markers().values()]
+    assert sorted(signed) == sorted([fingerprint(b"b"), fingerprint(b"b"), fingerprint(b"a")])
+    assert state.digest() == keyed.restored(b"b", b"a")
+    # From before the erasure: nobody comes back by it, whatever key remembers them.
+    late = Listens(["anna", "ben", "carla"], ["w2"] * 3, np.ones(3, np.float32), np.full(3, NOW - 1))
+    before = state.digest()
+    assert keyed.does(listens=late) == 0
+    assert state.digest() == before
+    with pytest.raises(ForeignKeyError) as caught:
+        keyed.start(b"b")
+    assert caught.value.found == {fingerprint(b"a"): 1}
+
+
+def test_when_everybody_was_named_the_former_key_can_go() -> None:
+    keyed = Keyed()
+    keyed.start(b"a")
+    keyed.wishes_to("anna")
+    keyed.hears("anna")
+    for keys in ((b"b", b"a"), (b"b",), (b"c", b"b", b"a"), (b"c",)):
+        state = keyed.start(*keys)
+        assert len(keyed.markers()) == 1
+        assert state.users == 1
+        assert state.digest() == keyed.restored(*keys)
+    # A new request, while two keys are valid, is one.
+    keyed.start(b"d", b"c")
+    keyed.wishes_to("anna")
+    assert keyed.does(preferences=[("anna", Preferences("anna", erase_requested_at=NOW + 5))]) == 1
+    assert [value[-8:] for value in keyed.markers().values()] == [fingerprint(b"d")]
+
+
+def test_markers_from_before_there_were_fingerprints_are_taken_for_the_keys_own() -> None:
+    keyed = Keyed()
+    keyed.start(b"a")
+    keyed.wishes_to("anna")
+    keyed.wishes_to("ben")
+    keyed.log = [(key, b"\x01" + value[1:9] if key[:1] == ERASED and value else value) for key, value in keyed.log]
+    written = keyed.log
+    keyed.hears("anna")
+    for keys in ((b"a",), (b"b", b"a")):
+        keyed.log = list(written)
+        state = keyed.start(*keys)
+        assert {value[-8:] for value in keyed.markers().values()} == {fingerprint(keys[0])}
+        assert len(keyed.markers()) == 2
+        assert state.digest() == keyed.restored(*keys)
+    with pytest.raises(ForeignKeyError):
+        keyed.start(b"a")
