@@ -18,11 +18,14 @@ _log = logging.getLogger("librdkafka")
 _log.addHandler(logging.NullHandler())
 
 
-def producer(kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0) -> Producer:
+def producer(
+    kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0, logger: Any = _log
+) -> Producer:
     """An idempotent producer, transactional if it has an id.
 
     Args:
         transactional_id: stable for a worker's slot, so that a restarted worker fences its former self.
+        logger: has ``log`` as a :class:`logging.Logger` has it.
     """
     conf = kafka.confluent() | {
         "enable.idempotence": True,
@@ -41,7 +44,7 @@ def producer(kafka: Kafka, transactional_id: str | None = None, transaction_time
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 10,
         }
-    return Producer(conf, logger=_log)
+    return Producer(conf, logger=logger)
 
 
 def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:

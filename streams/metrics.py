@@ -147,7 +147,9 @@ class AudienceMetrics(Catalogue):
     preferences_applied = _counter("records", "Preferences in the committed state")
     lag_records = _gauge("records", "Records behind the end of an input", "topic", "partition")
     lag_seconds = _gauge("seconds", "Age of the newest record committed, 0 when none waits", "topic", "partition")
-    transactions = _counter("transactions", "Transactions, by outcome", "outcome")
+    transactions = _counter(
+        "transactions", "Transactions, by outcome; uncertain ones count as what they proved to be, too", "outcome"
+    )
     commit_seconds = _seconds("From the first output of a transaction to its commit")
     changelog_records = _counter("records", "Records written to the changelog of the state")
     reports_sent = _counter("reports", "Campaign reports acknowledged by the broker")

@@ -215,10 +215,18 @@ class Assignment:
                     reader.seek(self.topic_partition(name, partition, getattr(at, name)))
             self._preferences_read[partition] = 0
 
+    def halt(self, partitions: list[int]) -> None:
+        """Read nothing of these partitions, which stay ours, until they :meth:`begin` again."""
+        self._listens.pause([TopicPartition(self._names["listens"], partition) for partition in partitions])
+        # Where nothing was ever committed, this is where reading begins again.
+        self.again("listens", partitions)
+        self._unread(partitions)
+
     def again(self, input_name: str, partitions: Iterable[int]) -> None:
         """Read an input of these partitions from its beginning."""
+        reader = self._others.get(input_name, self._listens)
         for partition in partitions:
-            self._others[input_name].seek(self.topic_partition(input_name, partition, OFFSET_BEGINNING))
+            reader.seek(self.topic_partition(input_name, partition, OFFSET_BEGINNING))
 
     def poll_listens(self, limit: int) -> Polled:
         """Listens that are here already; rebalance callbacks run in this call."""
@@ -296,15 +304,18 @@ class Assignment:
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = [tp.partition for tp in partitions]
-        for name, reader in self._others.items():
-            reading = {tp.partition for tp in reader.assignment()}
-            reader.incremental_unassign([TopicPartition(self._names[name], p) for p in gone if p in reading])
+        self._unread(gone)
         self._listens.incremental_unassign(partitions)
         self._held.difference_update(gone)
-        self._at_end.difference_update(gone)
-        for partition in gone:
-            self._vectors_until.pop(partition, None)
         self._on_change([], gone)
+
+    def _unread(self, partitions: list[int]) -> None:
+        for name, reader in self._others.items():
+            reading = {tp.partition for tp in reader.assignment()}
+            reader.incremental_unassign([TopicPartition(self._names[name], p) for p in partitions if p in reading])
+        self._at_end.difference_update(partitions)
+        for partition in partitions:
+            self._vectors_until.pop(partition, None)
 
 
 def explained(error: KafkaException) -> ColdstartError:

@@ -1,10 +1,18 @@
-"""How is a batch committed as one, and when must the process end instead?"""
+"""How is a batch committed as one, what if nobody knows whether it was, and when must the process end instead?
+
+librdkafka speaks the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
+timed out or whose connection was cut may therefore still reach the broker later, and would be taken for one of the
+transaction that is open then: a late EndTxn would commit half of it. A producer that lost sight of a request is
+replaced before the next transaction begins; the new one has a higher epoch, and the broker refuses the former.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.clients import producer
@@ -13,9 +21,21 @@ from streams.settings import Audience, Kafka
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+# Of the process's own producer, and another process's with the same id: who is told so has been replaced.
+_FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+
+# A fault of the network is gone after so many; what is not needs a new process, which the supervisor counts.
+_IN_A_ROW: Final = 3
+
+_log = structlog.get_logger(__name__)
+
 
 class Aborted(Exception):
     """The transaction was aborted because the group moved on: nothing happened, read again."""
+
+
+class Uncertain(Exception):
+    """Only the broker knows whether the transaction is committed: :meth:`Transactions.renew`, then go on from there."""
 
 
 class Transactions:
@@ -31,22 +51,56 @@ class Transactions:
     """
 
     def __init__(self, kafka: Kafka, settings: Audience, transactional_id: str) -> None:
+        self._kafka = kafka
+        self._id = transactional_id
         # A commit that takes longer than the transaction lives cannot succeed any more.
         self._timeout = settings.transaction_timeout_s
-        self._producer: Producer = producer(kafka, transactional_id, settings.transaction_timeout_s)
+        self._failed = 0
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connections = _Connections()
+        self._producer: Producer = producer(self._kafka, self._id, self._timeout, self._connections)
         try:
             # Connected first: a coordinator that cannot be asked yet is asked again half a second later.
-            self._producer.list_topics(timeout=kafka.request_timeout_s)
+            self._producer.list_topics(timeout=self._kafka.request_timeout_s)
             # A fresh broker loads its transaction log first.
-            self._producer.init_transactions(6 * kafka.request_timeout_s)
+            self._producer.init_transactions(6 * self._kafka.request_timeout_s)
         except KafkaException as error:
-            raise MustRestart(f"transactional id {transactional_id}: {error.args[0].str()}") from error
+            raise MustRestart(f"transactional id {self._id}: {error.args[0].str()}") from error
+
+    def renew(self) -> None:
+        """Replace the producer. What the former one left open is committed or aborted when this returns, for good:
+        whatever of its requests is still on its way comes to nothing.
+
+        Raises:
+            MustRestart: the broker does not let the new one begin, or one commit after the other fails.
+        """
+        self._failed += 1
+        if self._failed > _IN_A_ROW:
+            raise MustRestart(f"transactional id {self._id}: {_IN_A_ROW} commits in a row came to nothing")
+        self._replace()
+
+    def _replace(self) -> None:
+        # First the former is gone: it would ask on in the background.
+        del self._producer
+        self._connect()
 
     def begin(self) -> None:
+        """Begin, by another producer if the former one lost a connection: see above.
+
+        Raises:
+            MustRestart, Uncertain: see :meth:`commit`.
+        """
+        # News of connections comes by this; a request that was sent again by itself is no error to the client.
+        self._producer.poll(0)
+        if self._connections.lost:
+            _log.warning("producer replaced", why=self._connections.lost)
+            self._replace()
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
-            raise MustRestart(f"begin: {error.args[0].str()}") from error
+            raise _outcome("begin", error) from error
 
     def produce(
         self,
@@ -62,6 +116,9 @@ class Transactions:
         Args:
             partition: explicit, or -1 to go by the key.
             on_offset: told the record's offset, at the latest when :meth:`commit` returns.
+
+        Raises:
+            MustRestart, Uncertain: see :meth:`commit`.
         """
         more: dict[str, Any] = {"headers": list(headers)} if headers else {}
         if on_offset is not None:
@@ -72,6 +129,8 @@ class Transactions:
             except BufferError:
                 # The local queue is full: let deliveries drain it.
                 self._producer.poll(0.01)
+            except KafkaException as error:
+                raise _outcome(topic, error) from error
             else:
                 return
 
@@ -79,7 +138,7 @@ class Transactions:
         """Add many records of (key, value) to the transaction, a fifth cheaper than one by one.
 
         Raises:
-            MustRestart: the client refuses one.
+            Uncertain: the client refuses one.
         """
         waiting: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in records]
         while waiting:
@@ -89,7 +148,7 @@ class Transactions:
             for message in waiting:
                 error = message.pop("_error")
                 if error.code() != KafkaError._QUEUE_FULL:
-                    raise MustRestart(f"{topic}[{partition}]: {error.str()}")
+                    raise Uncertain(f"{topic}[{partition}]: {error.str()}")
             # The local queue is full: let deliveries drain it.
             self._producer.poll(0.01)
 
@@ -98,8 +157,9 @@ class Transactions:
 
         Raises:
             Aborted: the group has a new generation; the transaction is undone and the next one may begin.
-            MustRestart: anything else. The producer's state is unknown, and after a broker restart the next call
-                may hang or lose its fencing (measured); a new process is safe.
+            MustRestart: another process has this id, or the transaction lived longer than it may.
+            Uncertain: anything else. This producer must not be used again: after a broker restart its next call may
+                hang or lose its fencing (measured).
         """
         try:
             self._producer.send_offsets_to_transaction(list(offsets), group_metadata, self._timeout)
@@ -107,9 +167,10 @@ class Transactions:
         except KafkaException as error:
             cause = error.args[0]
             if cause.code() != KafkaError.ILLEGAL_GENERATION or not cause.txn_requires_abort():
-                raise MustRestart(f"commit: {cause.str()} ({cause.name()})") from error
+                raise _outcome("commit", error) from error
             self.abort()
             raise Aborted from error
+        self._failed = 0
         # Deliveries of the last records may still wait to be told.
         self._producer.poll(0)
 
@@ -117,7 +178,34 @@ class Transactions:
         try:
             self._producer.abort_transaction(self._timeout)
         except KafkaException as error:
-            raise MustRestart(f"abort: {error.args[0].str()}") from error
+            raise _outcome("abort", error) from error
+
+
+class _Connections:
+    """Watches a producer's connections, in the place of its logger: there is no other word of those that were lost.
+
+    Attributes:
+        lost: what the client said of the first one; empty while there is none. A connection that was idle for long
+            and is closed by the broker does not count: nothing was on its way.
+    """
+
+    def __init__(self) -> None:
+        self.lost = ""
+
+    def log(self, level: int, message: str, facility: str, *rest: object) -> None:
+        """What the client calls: ``message`` is a format of the facility, the client's name and the text."""
+        if facility == "FAIL":
+            self.lost = self.lost or str(rest[-1])
+        _librdkafka.log(level, message, facility, *rest)
+
+
+_librdkafka = logging.getLogger("librdkafka")
+
+
+def _outcome(what: str, error: KafkaException) -> MustRestart | Uncertain:
+    cause = error.args[0]
+    kind = MustRestart if cause.code() in _FENCED else Uncertain
+    return kind(f"{what}: {cause.str()} ({cause.name()})")
 
 
 def _telling(on_offset: Callable[[int], None]) -> Callable[[KafkaError | None, Message], None]:

@@ -26,7 +26,7 @@ from streams.audience.restore import (
 )
 from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
-from streams.audience.transaction import Aborted, Transactions
+from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.audience.watchdog import Watchdog
 from streams.calibrating import calibration_of
 from streams.clients import producer
@@ -156,7 +156,10 @@ class Worker:
         for partition in [p for p, held in self._held.items() if held.written_at <= quiet_since]:
             batch.of(partition)
         if batch.records:
-            self._commit(batch, group)
+            try:
+                self._commit(batch, group)
+            except Uncertain as uncertain:
+                self._go_on_from_the_broker(str(uncertain))
         self._lag.show({p: held.at for p, held in self._held.items()})
         self._report_again()
         self._reports.poll(0)
@@ -297,6 +300,18 @@ class Worker:
         metrics.users.labels(str(partition)).set(held.state.users)
         metrics.campaigns.labels(str(partition)).set(held.state.campaigns)
         self._report(partition, outputs.accounts)
+
+    def _go_on_from_the_broker(self, why: str) -> None:
+        """After a commit of which the broker alone knows whether it happened: as at a start, from what it has."""
+        with self._watchdog.guard():
+            self._transactions.renew()
+        held = list(self._held)
+        committed = any(self._assignment.committed(p) != self._held[p].stated(self._held[p].at) for p in held)
+        _log.warning("commit uncertain: producer replaced, partitions restored", why=why, committed=committed)
+        for outcome in ("uncertain", "committed" if committed else "aborted"):
+            self._metrics.transactions.labels(outcome).inc()
+        self._assignment.halt(held)
+        self._change(held, held)
 
     # -- partitions come and go --------------------------------------------------------------------------
 
