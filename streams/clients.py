@@ -68,6 +68,15 @@ def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
     return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()}, logger=_log)
 
 
+def reader_group(topic: str) -> str:
+    """The group of who reads a topic without joining one or committing to it.
+
+    librdkafka wants a name and asks for its coordinator, so there must be a right to it: under the installation's
+    prefix, as the topic is.
+    """
+    return f"{topic}.reader"
+
+
 def taken(reader: Consumer, limit: int, wait_s: float) -> list[Message]:
     """What is here, at most ``limit``; waits for the first message only, where ``consume`` waits for all of them."""
     first = reader.poll(wait_s)

@@ -122,9 +122,11 @@ def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, tim
 def _times(kafka: Kafka, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:
     """Unix seconds of the first record at or after each offset; missing where none came in time."""
     times: dict[tuple[Place, int], float] = {}
+    if not wanted:
+        return times
     reader = clients.consumer(
         kafka,
-        "coldstart-lag",  # never joined nor committed to
+        clients.reader_group(min(topic for (topic, _), _ in wanted)),
         # One record a partition is enough: fetch little.
         fetch_message_max_bytes=16_384,
         queued_min_messages=1,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
+    AclBinding,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -67,6 +68,20 @@ def create_topics(
         if clock.monotonic() > deadline:
             raise Unavailable(f"topic {', '.join(waiting)}: created, but not served after {timeout:g} s")
     return created
+
+
+def grant(admin: AdminClient, rights: Sequence[AclBinding], timeout: float = 10.0) -> int:
+    """Grant rights; those that are there already stay. Returns how many were asked for.
+
+    Raises:
+        Refused: the broker refuses one, for example because it knows no rights at all.
+    """
+    for right, future in admin.create_acls(list(rights), request_timeout=timeout).items():
+        try:
+            future.result(timeout)
+        except KafkaException as error:
+            raise Refused(f"{right}: {error.args[0].str()}") from None
+    return len(rights)
 
 
 def durability(replication: int) -> dict[str, str]:

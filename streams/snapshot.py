@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.clients import consumer, taken
+from streams.clients import consumer, reader_group, taken
 from streams.clients import topics as topics_of
 from streams.clock import Clock
 from streams.errors import Unavailable
@@ -33,8 +33,7 @@ class Snapshot:
     def __init__(self, kafka: Kafka, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
         self._clock = clock
         self._timeout = kafka.request_timeout_s
-        # The group is never joined nor committed to; librdkafka wants a name.
-        self._consumer: Consumer = consumer(kafka, "coldstart-snapshot", enable_partition_eof=True)
+        self._consumer: Consumer = consumer(kafka, reader_group(topics[0]), enable_partition_eof=True)
         known = topics_of(self._consumer, kafka)
         missing = [topic for topic in topics if topic not in known]
         if missing:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
-from streams.clients import consumer, taken
+from streams.clients import consumer, reader_group, taken
 from streams.clock import Clock
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -82,8 +82,7 @@ _PATIENCE_S = 75.0
 def _to_end(
     kafka: Kafka, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
 ) -> Iterator[Message]:
-    # Its group is never joined nor committed to.
-    reader: Consumer = consumer(kafka, "coldstart-restore", enable_partition_eof=True)
+    reader: Consumer = consumer(kafka, reader_group(topic), enable_partition_eof=True)
     try:
         low, end = _uncommitted_range(kafka, topic, partition)
         if start > end:
@@ -114,7 +113,7 @@ def _to_end(
 
 
 def _uncommitted_range(kafka: Kafka, topic: str, partition: int) -> tuple[int, int]:
-    probe: Consumer = consumer(kafka, "coldstart-restore", isolation_level="read_uncommitted")
+    probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
     try:
         found = probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.request_timeout_s)
     except KafkaException as error:

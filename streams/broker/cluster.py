@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -16,6 +16,7 @@ from streams.broker import quorum
 from streams.broker.config import Node
 from streams.broker.embedded import EmbeddedKafka, free_ports, new_cluster_id
 from streams.broker.identity import Identity
+from streams.broker.security import Security
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed, Unavailable
 from streams.terminal import Terminal
@@ -36,6 +37,7 @@ class EmbeddedCluster:
         data_dir: holds a folder a broker; without one, a temporary folder that goes with the cluster.
         count: how many; formatted with another count, a folder is refused.
         cache, heap_mb, start_timeout_s, leashed, console: as of :class:`streams.broker.EmbeddedKafka`.
+        security: what its brokers ask of their clients; None: nothing.
         ports: for clients, one a broker; empty takes free ones.
     """
 
@@ -46,6 +48,7 @@ class EmbeddedCluster:
         *,
         cache: Path | None = None,
         ports: tuple[int, ...] = (),
+        security: Security | None = None,
         heap_mb: int = 256,
         start_timeout_s: float = 60.0,
         leashed: bool = True,
@@ -55,6 +58,7 @@ class EmbeddedCluster:
         self._temporary = data_dir is None
         self.folder: Final = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-cluster-"))).absolute()
         self._clock = clock or SystemClock()
+        self._security = security
         self._start_timeout_s = start_timeout_s
         folders = {id: self.folder / f"broker-{id}" for id in range(1, count + 1)}
         known = {id: Identity.load(folder) for id, folder in folders.items()}
@@ -68,7 +72,7 @@ class EmbeddedCluster:
                 cache=cache,
                 port=port,
                 controller_port=voters[id],
-                node=Node(id, cluster_id, voters),
+                node=Node(id, cluster_id, voters, security),
                 heap_mb=heap_mb,
                 start_timeout_s=start_timeout_s,
                 leashed=leashed,
@@ -176,7 +180,8 @@ class EmbeddedCluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        conf: dict[str, Any] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+        return AdminClient(conf | (self._security.client() if self._security else {}))
 
     def _complete(self) -> None:
         deadline = self._clock.monotonic() + self._start_timeout_s

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from streams.broker.security import Security
 
 HOST: Final = "127.0.0.1"
 
@@ -58,13 +61,13 @@ class Node:
         id: from 1.
         cluster_id: of a cluster that is formatted together; None makes one.
         voters: node id -> port of its controller, of all nodes; empty: this one alone.
-        security: further settings, such as listeners that ask for a password (:mod:`streams.broker.security`).
+        security: what it asks of its clients; None: nothing, and any process of this machine may do anything.
     """
 
     id: int = 1
     cluster_id: str | None = None
     voters: Mapping[int, int] = field(default_factory=dict)
-    security: Mapping[str, str] = field(default_factory=dict)
+    security: Security | None = None
 
 
 def replication(nodes: int) -> dict[str, str]:
@@ -100,14 +103,13 @@ def write_config(folder: Path, ports: Sequence[int], node: Node) -> tuple[Path, 
     lines = {
         **_SETTINGS,
         **replication(len(voters)),
-        **listeners(port, controller_port),
-        **node.security,
+        **(node.security.settings if node.security else listeners)(port, controller_port),
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{id}@{HOST}:{at}" for id, at in voters.items()),
         "log.dirs": str(folder / "data"),
     }
     server = folder / "server.properties"
-    # It may hold the password of a key.
+    # It may hold passwords.
     server.touch(mode=0o600)
     server.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
     logging = folder / "log4j2.properties"

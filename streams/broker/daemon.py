@@ -5,21 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from rich.console import Console
 
 from streams.broker.cluster import EmbeddedCluster
-from streams.broker.config import HOST
+from streams.broker.config import HOST, Node
 from streams.broker.embedded import EmbeddedKafka
 from streams.broker.identity import Identity, end
+from streams.broker.jars import java
+from streams.broker.security import Security
 from streams.errors import BrokerFailed
-from streams.terminal import Terminal
 
 # A loaded machine still answers a question about topics within this; a hung broker never does.
 _ANSWER_S = 5.0
 _STOP_S = 20.0
+# A broker is secure from its first start, or never: who may come is written with its format.
+_SECURE = "-secure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Status:
         pids: by node id, from 1; None for a broker of a cluster that does not run.
         since: when the first of them started.
         logs: of each.
+        security: what clients need; None: nothing.
         topics: None when none answers.
     """
 
@@ -37,31 +43,48 @@ class Status:
     bootstrap_servers: str
     since: datetime
     logs: tuple[Path, ...]
+    security: Security | None
     topics: tuple[str, ...] | None
 
 
-def folder(cache: Path, brokers: int = 1) -> Path:
+def folder(cache: Path, brokers: int = 1, secure: bool = False) -> Path:
     """Where the broker of this user keeps its data, or the cluster its brokers' folders."""
-    return cache / ("broker" if brokers == 1 else f"cluster-{brokers}")
+    return cache / (("broker" if brokers == 1 else f"cluster-{brokers}") + (_SECURE if secure else ""))
 
 
 def homes(cache: Path) -> list[Path]:
     """The folders of the brokers that run, or of the single one."""
-    clusters = sorted(path for path in cache.glob("cluster-*") if path.is_dir())
-    for cluster in clusters:
-        found = sorted(path for path in cluster.glob("broker-*") if path.is_dir())
+    single = [folder(cache), folder(cache, secure=True)]
+    clusters = [sorted(path.glob("broker-*")) for path in sorted(cache.glob("cluster-*"))]
+    for found in (*([home] for home in single), *clusters):
         if any(_process(home) for home in found):
             return found
-    return [folder(cache)]
+    return single[:1]
+
+
+def _security(home: Path) -> Security | None:
+    """What a broker in this folder asks of its clients: made beside the brokers of a cluster, within a single one."""
+    for root in (home, home.parent):
+        if root.name.endswith(_SECURE):
+            return Security(root / "security")
+    return None
 
 
 def up(
-    cache: Path, *, port: int, heap_mb: int, start_timeout_s: float, brokers: int = 1, console: Terminal | None = None
+    cache: Path,
+    *,
+    port: int,
+    heap_mb: int,
+    start_timeout_s: float,
+    brokers: int = 1,
+    secure: bool = False,
+    console: Console | None = None,
 ) -> Status:
     """Start the broker, or a cluster of them; what runs already is as good, and what is missing of it is started.
 
     Args:
         port: for clients of a single broker; a cluster takes this one and those after it. 0 takes free ones.
+        secure: clients need a name, a password and rights; see :mod:`streams.broker.security`.
 
     Raises:
         BrokerFailed: it cannot start, or runs on another port or with another number of brokers than asked for.
@@ -72,22 +95,26 @@ def up(
             f"{len(running.pids)} broker(s) run at {running.bootstrap_servers} already: stop them first "
             f"(`coldstart kafka down`) to have {brokers}"
         )
+    if running is not None and (running.security is not None) != secure:
+        raise BrokerFailed(
+            f"the broker at {running.bootstrap_servers} runs {'without' if secure else 'with'} --secure: "
+            "stop it first (`coldstart kafka down`)"
+        )
     if running is None or None in running.pids:
         if running is not None:
             # A cluster is started as one: the brokers that are left keep their data.
             down(cache)
-        home = folder(cache, brokers)
+        home = folder(cache, brokers, secure)
+        security = Security.prepare(home / "security", java()) if secure else None
         ports = tuple(range(port, port + brokers)) if port else ()
+        common: dict[str, Any] = {
+            "cache": cache, "heap_mb": heap_mb, "start_timeout_s": start_timeout_s, "leashed": False,
+            "console": console,
+        }  # fmt: skip
         if brokers == 1:
-            EmbeddedKafka(
-                home, cache=cache, port=port, heap_mb=heap_mb, start_timeout_s=start_timeout_s, leashed=False,
-                console=console,
-            ).start()  # fmt: skip
+            EmbeddedKafka(home, port=port, node=Node(security=security), **common).start()
         else:
-            EmbeddedCluster(
-                home, brokers, cache=cache, ports=ports, heap_mb=heap_mb, start_timeout_s=start_timeout_s,
-                leashed=False, console=console,
-            ).start()  # fmt: skip
+            EmbeddedCluster(home, brokers, ports=ports, security=security, **common).start()
         running = status(cache)
     if running is None:
         raise BrokerFailed("the broker ended just after its start; `coldstart kafka up` again shows why")
@@ -115,7 +142,9 @@ def status(cache: Path) -> Status | None:
     if not running:
         return None
     addresses = ",".join(f"{HOST}:{identity.port}" for _, identity in known if identity)
-    admin = AdminClient({"bootstrap.servers": addresses, "log_level": 0})
+    security = _security(folders[0])
+    conf: dict[str, Any] = {"bootstrap.servers": addresses, "log_level": 0}
+    admin = AdminClient(conf | (security.client() if security else {}))
     try:
         names = admin.list_topics(timeout=_ANSWER_S).topics
     except KafkaException:
@@ -126,6 +155,7 @@ def status(cache: Path) -> Status | None:
         bootstrap_servers=addresses,
         since=datetime.fromtimestamp(min(identity.started_at for _, identity in running), UTC),
         logs=tuple(home / "kafka.log" for home in folders),
+        security=security,
         topics=None if names is None else tuple(sorted(names)),
     )
 

@@ -226,9 +226,10 @@ class EmbeddedKafka:
         if (self.folder / "data" / "meta.properties").exists():
             return
         cluster = self._node.cluster_id or new_cluster_id()
+        credentials = self._node.security.credentials() if self._node.security else []
         try:
             done = subprocess.run(
-                [*command, f"--cluster-id={cluster}", "--ignore-formatted"],
+                [*command, f"--cluster-id={cluster}", "--ignore-formatted", *credentials],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -275,7 +276,7 @@ class EmbeddedKafka:
             "reconnect.backoff.max.ms": 200,
             # Refused connections are what is expected here.
             "log_level": 0,
-        }
+        } | (self._node.security.client() if self._node.security else {})
         admin = AdminClient(conf)
         deadline = self._clock.monotonic() + self._start_timeout_s
         while self._clock.monotonic() < deadline:

@@ -22,6 +22,9 @@ def up(
     brokers: Annotated[
         int, typer.Option(min=1, max=9, help="3: a cluster that outlives any one of its brokers, some 300 MB each.")
     ] = 1,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="TLS, and a name, a password and rights for every client.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Start the broker and leave it running. Prints its address.
@@ -30,6 +33,9 @@ def up(
 
     With --brokers 3 every topic can have three copies, of which two must have a record before it is acknowledged:
     COLDSTART_TOPICS__REPLICATION_FACTOR=3 coldstart topics create
+
+    With --secure the printed lines make you the administrator; `coldstart topics acls --apply` grants everybody else
+    the least that they need.
     """
     from streams.broker import daemon
 
@@ -41,6 +47,7 @@ def up(
             heap_mb=settings.broker.heap_mb,
             start_timeout_s=settings.broker.start_timeout_s,
             brokers=brokers,
+            secure=secure,
             console=Terminal(stderr=True),
         )
     say(f"bootstrap servers  {running.bootstrap_servers}")

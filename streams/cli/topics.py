@@ -100,6 +100,46 @@ def adopt(
 
 
 @app.command()
+def acls(
+    apply: Annotated[bool, typer.Option("--apply", help="Grant them on the broker instead of printing them.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--actor", help="Only this one, such as push-system; may be given several times."),
+    ] = None,
+    config: Config = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Print the least rights of each role and of each team around them, as commands of Kafka's own kafka-acls.
+
+    Each works with exactly these. The names of the Kafka users are suggestions: replace them by yours.
+
+    Example: coldstart topics acls --actor push-system
+    """
+    from streams.access import ACTORS, commands, grants
+
+    names = [actor.name for actor in ACTORS]
+    if unknown := sorted(set(only or ()) - set(names)):
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(names)}", param_hint="--actor")
+    chosen = [actor for actor in ACTORS if not only or actor.name in only]
+    with errors_explained():
+        settings = settings_from(config, bootstrap)
+        naming = naming_of(settings)
+        if apply:
+            from streams.clients import admin
+            from streams.provision import grant
+
+            granted = grant(
+                admin(settings.kafka), [each for actor in chosen for each in grants(actor, naming, actor.name)]
+            )
+            typer.echo(f"{granted} rights of {len(chosen)} users are granted")
+            return
+        for actor in chosen:
+            typer.echo(f"# {actor.name}: {actor.does}")
+            for command in commands(actor, naming, actor.name, settings.kafka.bootstrap_servers):
+                typer.echo(command)
+
+
+@app.command()
 def contract() -> None:
     """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
     from streams.contract import asyncapi_yaml
