@@ -95,8 +95,8 @@ def vacant(path: Path, name: str = "bcl") -> None:
         raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, 0-9, - and _ are allowed")
     if path.exists() or path.is_symlink():
         raise ArtifactError(f"{path}: expected nothing there, found something. Choose another place, or delete it")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=path.parent).cleanup()
     except OSError as error:
         # The user named the artifact, not the probe.

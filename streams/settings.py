@@ -38,10 +38,31 @@ from targeting.budget import AT_ONCE
 
 
 def user_cache_dir() -> Path:
-    """Where this platform keeps what a program can fetch or compute again."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "coldstart"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coldstart"
+    """Where this platform keeps what a program can fetch or compute again.
+
+    Raises:
+        SettingsError: there is no home, and the place that is used instead is another user's.
+    """
+    xdg, home = Path(os.environ.get("XDG_CACHE_HOME", "")), _home()
+    if sys.platform != "darwin" and xdg.is_absolute():
+        return xdg / "coldstart"
+    if home is not None:
+        return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "coldstart"
+    shared = Path("/var/tmp") / f"coldstart-{os.getuid()}"
+    if shared.is_symlink() or (shared.exists() and shared.stat().st_uid != os.getuid()):
+        raise SettingsError(
+            f"paths.cache: this user has no home, and {shared} is another's; set COLDSTART_PATHS__CACHE to a folder"
+        )
+    return shared
+
+
+def _home() -> Path | None:
+    """None in a container whose user has neither HOME nor an entry in passwd."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_absolute() else None
 
 
 def _upper(value: object) -> object:

@@ -92,15 +92,14 @@ class _Rows:
     path: Path
     first_line: int
     columns: Mapping[str, list[str]]
+    records: list[list[str]]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
     def error(self, row: int, column: str, problem: str) -> LayoutError:
         value = self.columns[column][row]
-        # A quoted name may hold line breaks, so that a record is longer than a line.
-        breaks = sum(text.count("\n") for texts in self.columns.values() for text in texts[:row])
-        line = self.first_line + row + breaks
+        line = self.first_line + _lines(self.records[:row])
         return LayoutError(f"{self.path}, line {line}, column {column}: {value!r} {problem}")
 
     def known(self, column: str, rows: Mapping[str, int], where: str) -> NDArray[np.int32]:
@@ -181,12 +180,17 @@ def _read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> 
             wanted = {name: header.index(name) for name in (*required, *optional) if name in header}
             while True:
                 line = reader.line_num + 1
-                records = list(islice(reader, CHUNK))
+                records: list[list[str]] = []
+                # What was read before an error tells where it is.
+                try:
+                    records.extend(islice(reader, CHUNK))
+                except csv.Error as error:
+                    raise _not_csv(path, line, records, error) from None
                 if not records:
                     return
                 if any(len(record) != len(header) for record in records):
                     raise _ragged(path, line, header, records)
-                yield _Rows(path, line, {name: [r[i] for r in records] for name, i in wanted.items()})
+                yield _Rows(path, line, {name: [r[i] for r in records] for name, i in wanted.items()}, records)
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing; the layout needs it, with columns {','.join(required)}") from None
     except gzip.BadGzipFile:
@@ -194,12 +198,43 @@ def _read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> 
     except (EOFError, zlib.error) as error:
         raise LayoutError(f"{path} is damaged after line {line} ({error}); copy it again") from None
     except UnicodeDecodeError as error:
-        raise LayoutError(f"{path} is not UTF-8 after line {line} ({error}); convert it with `iconv`") from None
+        raise _not_utf8(path, error) from None
     except csv.Error as error:
-        raise LayoutError(
-            f"{path}, after line {line}: not CSV ({error}); quote a value that holds a comma, "
-            'a line break or a quote, and double the quotes in it (")'
-        ) from None
+        raise _not_csv(path, line, [], error) from None
+
+
+def _lines(records: list[list[str]]) -> int:
+    """Of the file. A quoted name may hold line breaks, also in a column that is not read."""
+    return len(records) + sum(cell.count("\n") for record in records for cell in record)
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> LayoutError:
+    """Names the first line that holds what is not UTF-8, and the bytes."""
+    with gzip.open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                raw.decode()
+            except UnicodeDecodeError as here:
+                value = raw[max(0, here.start - 20) : here.end + 20]
+                return LayoutError(f"{path}, line {number}: {value!r} is not UTF-8; convert the file with `iconv`")
+    return LayoutError(f"{path} is not UTF-8 ({error}); convert it with `iconv`")
+
+
+def _not_csv(path: Path, line: int, before: list[list[str]], error: csv.Error) -> LayoutError:
+    """Names the line on which the record begins that cannot be read, and its text.
+
+    Args:
+        line: of the first record of ``before``, the records that were read since.
+    """
+    line += _lines(before)
+    with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
+        # A quote that is never closed makes one record of all the rest: its first line is what a person can mend.
+        text = next(islice(file, line - 1, None), "").rstrip("\r\n")
+    value = repr(text) if len(text) <= 200 else f"{text[:200]!r}…"
+    return LayoutError(
+        f"{path}, line {line}: {value} is not CSV ({error}); quote a value that holds a comma, "
+        'a line break or a quote, and double the quotes in it (")'
+    )
 
 
 def _ragged(path: Path, line: int, header: list[str], records: list[list[str]]) -> LayoutError:

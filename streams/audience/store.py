@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,9 @@ class Store:
         self._clock = clock
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(PermissionError):  # somebody else's, lent to this user
+                # It says who heard what: for this user's eyes alone.
+                folder.parent.chmod(0o700)
             self._db = Rdict(str(folder), _options())
         except Exception as error:  # rocksdict raises bare Exception, told apart by its text alone
             raise (InUse if "/LOCK: " in str(error) else Unfit)(f"{folder}: {error}") from error

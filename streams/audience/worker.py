@@ -351,7 +351,13 @@ class Worker:
             state, beside = self._read_state(partition, store, keep_alive)
         except Unfit as unfit:
             store = self._stores.renew(partition, store, str(unfit))
-            state, beside = self._read_state(partition, store, keep_alive)
+            try:
+                state, beside = self._read_state(partition, store, keep_alive)
+            except Unfit as again:
+                # Nothing was on it: it is the disk that does not take what is written, full or broken.
+                self._stores.give_up(partition, store, str(again))
+                store = None
+                state, beside = self._read_state(partition, store, keep_alive)
         topic_ids, ranges = self._assignment.topic_ids(), self._assignment.ranges(partition)
         ends = {name: end for name, (_, end) in ranges.items()}
         at, gaps = within(reconcile(partition, committed, beside.inputs, topic_ids, ends), ranges, REREAD)

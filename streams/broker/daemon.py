@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 
 from streams.broker.cluster import EmbeddedCluster
 from streams.broker.config import HOST, Node
@@ -19,6 +18,7 @@ from streams.broker.identity import Identity, end
 from streams.broker.jars import java
 from streams.broker.security import Security
 from streams.errors import BrokerFailed
+from streams.terminal import Terminal
 
 # A loaded machine still answers a question about topics within this; a hung broker never does.
 _ANSWER_S = 5.0
@@ -78,7 +78,7 @@ def up(
     start_timeout_s: float,
     brokers: int = 1,
     secure: bool = False,
-    console: Console | None = None,
+    console: Terminal | None = None,
 ) -> Status:
     """Start the broker, or a cluster of them; what runs already is as good, and what is missing of it is started.
 

@@ -47,7 +47,7 @@ def java() -> Path:
 
 
 def fetch(cache: Path, console: Terminal | None = None) -> list[Path]:
-    """Kafka's jars, downloaded when they are not there yet (44 MB).
+    """Kafka's jars, downloaded when they are not there yet (44 MB), each verified at every start.
 
     Args:
         cache: the embedded broker's directory; the jars come to lie in ``jars/<version>``.
@@ -64,7 +64,14 @@ def fetch(cache: Path, console: Terminal | None = None) -> list[Path]:
                     _download(home, console or Terminal(stderr=True))
         except OSError as error:
             raise BrokerFailed(f"cannot keep Kafka's jars in {home}: {error}") from error
-    return sorted(home.glob("*.jar"))
+    jars = sorted(home.glob("*.jar"))
+    wrong = _unlike_the_lock(jars)
+    if wrong:
+        raise BrokerFailed(
+            f"Kafka's jars in {home} are not those that this version was tested with any more: {', '.join(wrong)}. "
+            f"Delete that folder, and they are downloaded again (44 MB)"
+        )
+    return jars
 
 
 @contextmanager
@@ -124,12 +131,17 @@ def _download(home: Path, console: Terminal) -> None:
 
 
 def _verify(jars: list[Path]) -> None:
-    lines = _LOCK.read_text(encoding="ascii").splitlines()
-    expected = {name: digest for digest, name in (line.split() for line in lines)}
-    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
-    wrong = sorted(name for name, _ in expected.items() ^ found.items())
+    wrong = _unlike_the_lock(jars)
     if wrong:
         raise BrokerFailed(
             f"what was downloaded is not the Apache Kafka {KAFKA_VERSION} that this version was tested with: "
-            f"{', '.join(dict.fromkeys(wrong))}. Nothing was kept; try again, or on another network"
+            f"{', '.join(wrong)}. Nothing was kept; try again, or on another network"
         )
+
+
+def _unlike_the_lock(jars: list[Path]) -> list[str]:
+    """Names of jars that are missing, changed or foreign."""
+    lines = _LOCK.read_text(encoding="ascii").splitlines()
+    expected = {name: digest for digest, name in (line.split() for line in lines)}
+    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
+    return list(dict.fromkeys(sorted(name for name, _ in expected.items() ^ found.items())))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import tables
-from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.cli.options import Bootstrap, Config, errors_explained, refuse, settings_from
 from streams.clock import SystemClock
 from streams.terminal import Table, say, say_json
 
@@ -40,6 +40,9 @@ def digest(
         from targeting.songs import Songs
 
         naming, clock = settings.topics.naming(), SystemClock()
+        wrong = [number for number in partition or () if number >= naming.audience_partitions]
+        if wrong:
+            refuse(f"--partition {wrong[0]}: there are 0 to {naming.audience_partitions - 1}")
         check_partitions(settings.kafka, naming)
         decides = how(settings.audience, obey=True)
         sources = {"changelog": None} | ({"disk": stores(settings, clock)} if disk else {})

@@ -64,6 +64,9 @@ def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[Non
         if files and isinstance(error, OSError) and error.errno in _WAYS_OUT:
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             refuse(f"{place}{_WAYS_OUT[error.errno]}")
+        if files and isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
+            # What Path.resolve says, up to Python 3.12.
+            refuse(f"{error}: it is a link to itself; name another")
         raise
 
 
@@ -76,7 +79,8 @@ def writable(*files: Path | None) -> None:
     for file in filter(None, files):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.exists():
+            # A link to itself does not "exist".
+            if file.exists() or file.is_symlink():
                 file.open("ab").close()
             tempfile.TemporaryFile(dir=file.parent).close()
         except OSError as error:

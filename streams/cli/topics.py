@@ -96,7 +96,7 @@ def adopt(
         settings = settings_from(config, bootstrap)
         naming = naming_of(settings)
         patience_s = 5 + max(settings.audience.session_timeout_s, settings.songs.session_timeout_s)
-        typer.echo(adopt(settings.kafka, naming, topic.removeprefix(naming.prefix), SystemClock(), patience_s))
+        say(adopt(settings.kafka, naming, topic.removeprefix(naming.prefix), SystemClock(), patience_s))
 
 
 @app.command()
@@ -131,12 +131,12 @@ def acls(
             granted = grant(
                 admin(settings.kafka), [each for actor in chosen for each in grants(actor, naming, actor.name)]
             )
-            typer.echo(f"{granted} rights of {len(chosen)} users are granted")
+            say(f"{granted} rights of {len(chosen)} users are granted")
             return
         for actor in chosen:
-            typer.echo(f"# {actor.name}: {actor.does}")
+            say(f"# {actor.name}: {actor.does}")
             for command in commands(actor, naming, actor.name, settings.kafka.bootstrap_servers):
-                typer.echo(command)
+                say(command)
 
 
 @app.command()

@@ -37,7 +37,13 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
 
     ``folder`` is Faust's own: it makes one, in the current folder unless it is told another.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"paths.cache: {folder} cannot be made ({error.strerror}); "
+            "set COLDSTART_PATHS__CACHE to a folder that this user may write to"
+        ) from None
     return App(
         f"{naming.prefix}songs",
         datadir=str(folder / f"{naming.prefix}songs"),

@@ -246,6 +246,40 @@ def test_a_bag_without_a_column_is_refused(tmp_path: Path) -> None:
         write_dataset(dataset, tmp_path)
 
 
+BEFORE = "".join(f"s{n},Name\n" for n in range(119)) + 's-quoted,"two\nlines"\n'
+
+
+@pytest.mark.parametrize(
+    ("record", "parts"),
+    [
+        ('bad,"a"b"\n', ['line 123: \'bad,"a"b"\'', "is not CSV"]),
+        ('bad,"one\ntwo"x\n', ["line 123: 'bad,\"one'", "is not CSV"]),
+        ('bad,"never closed\n', ["line 123: 'bad,\"never closed'", "is not CSV"]),
+        ("bad,Name,more\n", ["line 123: 'bad,Name,more' has 3 columns"]),
+        ("s1,Name\n", ["line 123, column song_id: 's1' stands here a second time"]),
+        (",Name\n", ["line 123, column song_id: '' names no song"]),
+        ("bad,\udcff\n", ["line 123: b'bad,\\xff\\n' is not UTF-8"]),
+    ],
+)
+def test_a_record_that_is_refused_is_named_by_its_line_and_its_text(
+    tmp_path: Path, record: str, parts: list[str]
+) -> None:
+    """The record before it holds a line break, so that lines and records differ."""
+    lay(tmp_path)
+    text = f"song_id,name\n{BEFORE}{record}"
+    (tmp_path / "songs.csv.gz").write_bytes(gzip.compress(text.encode(errors="surrogateescape")))
+    with pytest.raises(LayoutError) as caught:
+        read_dataset(tmp_path)
+    for part in ["songs.csv.gz", *parts]:
+        assert part in str(caught.value)
+
+
+def test_line_breaks_in_columns_that_are_not_read_are_counted_too(tmp_path: Path) -> None:
+    lay(tmp_path, songs__csv__gz='song_id,remark\na,"two\nlines"\nb,x\na,y\n')
+    with pytest.raises(LayoutError, match="line 5, column song_id: 'a'"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.data
 def test_the_real_data_are_whole() -> None:
     """The counts that the source's own readme states."""

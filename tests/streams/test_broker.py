@@ -149,6 +149,22 @@ def _jars() -> Path:
     return jars.fetch(Paths().broker)[0].parent
 
 
+def test_a_cached_jar_that_is_changed_missing_or_foreign_is_found_at_the_next_start(tmp_path: Path) -> None:
+    home = tmp_path / "jars" / jars.KAFKA_VERSION
+    home.mkdir(parents=True)
+    for jar in _jars().glob("*.jar"):
+        (home / jar.name).symlink_to(jar)
+    changed, missing, *_ = found = jars.fetch(tmp_path)
+    assert len(found) > 10
+    changed.unlink()
+    changed.write_bytes(b"another")
+    missing.unlink()
+    (home / "foreign.jar").touch()
+    with pytest.raises(BrokerFailed, match="Delete that folder") as caught:
+        jars.fetch(tmp_path)
+    assert all(name in str(caught.value) for name in (changed.name, missing.name, "foreign.jar", str(home)))
+
+
 def test_a_foreign_process_with_the_remembered_pid_is_never_stopped(tmp_path: Path) -> None:
     cache = tmp_path
     home = daemon.folder(cache)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 
 import pytest
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.errors import SettingsError
+from streams.logs import set_up_logs
+from streams.metrics import AudienceMetrics
 from streams.settings import Kafka, Settings, load_settings, user_cache_dir
 from streams.settings_errors import secrets
 
@@ -241,3 +250,33 @@ def test_no_secret_is_in_any_message_about_settings(monkeypatch: pytest.MonkeyPa
             except SettingsError as error:
                 found = str(error)
             assert "planted" not in found, (text, found)
+
+
+def test_no_secret_is_in_what_settings_show_of_themselves_nor_in_any_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    for section, key in secrets(Settings):
+        monkeypatch.setenv(f"COLDSTART_{section}__{key}".upper(), '["planted"]' if key.endswith("s") else "planted")
+    settings = load_settings()
+    held = [getattr(getattr(settings, section), key) for section, key in secrets(Settings)]
+    assert "planted" in str([each.get_secret_value() for each in held if isinstance(each, SecretStr)])
+    shown = [repr(settings), str(settings), f"{settings}", settings.model_dump_json(), str(settings.model_dump())]
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        set_up_logs("audience", "DEBUG", stream)
+        structlog.get_logger("x").info("settings", settings=settings, kafka=settings.kafka, audience=settings.audience)
+        root.info("%s %r", settings, settings.kafka)
+    finally:
+        root.handlers[:], root.level = before
+    shown.append(stream.getvalue())
+    verbs: tuple[list[str], ...] = ([], ["worker", "audience"], ["worker", "songs"], ["up"], ["demo"])
+    shown += [CliRunner().invoke(app, [*words, "--help"]).output for words in verbs]
+    registry = CollectorRegistry()
+    AudienceMetrics(registry)
+    shown.append(generate_latest(registry).decode())
+    assert "planted" not in "".join(shown)
+
+
+def test_metrics_are_served_beyond_this_machine_only_when_asked_for() -> None:
+    settings = load_settings()
+    assert (settings.songs.http_host, settings.audience.http_host) == ("127.0.0.1", "127.0.0.1")

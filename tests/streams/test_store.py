@@ -124,3 +124,10 @@ def test_a_database_that_another_holds_is_left_alone(tmp_path: Path, clock: Manu
 def test_without_a_usable_disk_there_is_no_store_and_no_error(tmp_path: Path, clock: ManualClock) -> None:
     (tmp_path / "file").write_text("in the way")
     assert Stores(tmp_path / "file", NAME, clock).open(3) is None
+
+
+def test_the_state_is_for_the_eyes_of_its_owner(tmp_path: Path, clock: ManualClock) -> None:
+    folder = tmp_path / "prefix"
+    folder.mkdir(mode=0o755)
+    Stores(folder, NAME, clock).open(3)
+    assert folder.stat().st_mode & 0o777 == 0o700

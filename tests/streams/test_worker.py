@@ -21,7 +21,7 @@ from streams import vectors
 from streams.audience.digests import digest
 from streams.audience.positions import OFFSETS_KEY
 from streams.audience.restore import Beside, read_changelog, state_records
-from streams.audience.store import Stores
+from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
 from streams.clients import admin, consumer
@@ -432,3 +432,24 @@ def test_the_offsets_of_an_empty_group_are_dropped_for_those_of_the_state(here: 
     life.until(lambda: committed(here)["listens"] == 1)
     assert applied(life) == 1
     life.end()
+
+
+def test_a_disk_that_takes_nothing_while_a_restore_is_tried_again_is_done_without(
+    here: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Life(here)
+    listen(here, 0)
+    first.until(lambda: committed(here)["listens"] == 1)
+    before = first.digest()
+    first.end()
+
+    def full(*_: object) -> None:
+        raise Unfit("No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+    second = Life(here, tmp_path)
+    try:
+        second.until(lambda: bool(second.states))
+        assert second.digest() == before
+    finally:
+        second.end()
