@@ -50,6 +50,8 @@ WITH_SETTINGS = {
     ("topics", "list"): [],
     ("topics", "create"): [],
     ("topics", "check"): [],
+    ("topics", "adopt"): ["listens"],
+    ("topics", "acls"): [],
     ("topics", "update"): [],
     ("kafka", "up"): [],
     ("kafka", "down"): [],
