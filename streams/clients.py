@@ -62,6 +62,8 @@ def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
         # The default pauses fetching for a second whenever the local queue is full.
         "fetch.queue.backoff.ms": 10,
         "fetch.wait.max.ms": 50,
+        # A connection that is open and says nothing is given up after this; a minute by default.
+        "socket.timeout.ms": max(1_000, int(kafka.request_timeout_s * 1000)),
         # Bounds the memory of a consumer that is behind: the default allows 64 MiB and 100,000 records.
         "queued.max.messages.kbytes": 32_768,
     }

@@ -92,7 +92,8 @@ class Kafka(_Section):
     """PEM file of the client's own certificate, where the cluster asks for one."""
     ssl_key: FilePath | None = None
     request_timeout_s: float = Field(10.0, gt=0, le=300)
-    """How long an administrative question may take before it is an error."""
+    """How long an administrative question may take before it is an error, and a consumer's request before its
+    connection is given up."""
 
     @field_validator("bootstrap_servers")
     @classmethod

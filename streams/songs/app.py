@@ -28,6 +28,9 @@ from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Nam
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _UPKEEP_S = 1.0
+# A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes one
+# answer that the network lost would hold up a partition for as long. Longer than a broker takes to restart.
+_SEND_S = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +64,7 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
         broker_commit_interval=settings.commit_interval_s,
         consumer_auto_offset_reset="earliest",
         producer_max_request_size=MAX_RECORD_BYTES,
+        producer_request_timeout=_SEND_S,
         # Without it a stream's stop waits for its whole buffer.
         stream_wait_empty=False,
         web_enabled=False,

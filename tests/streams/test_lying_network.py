@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from installation import PATIENCE_S, Installation
 from lying_network import KINDS, Api, Kind, LyingNetwork, seeded
+from test_faults import all_answered
 from town import CLOCK, USERS, Service, Town
 
 from streams.broker import EmbeddedKafka
@@ -19,6 +20,7 @@ from streams.clients import admin
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.topics import Naming
+from streams.torture.stage import set_stage
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,16 @@ def lies(
     with LyingNetwork(kafka.bootstrap_servers) as net:
         town = Town(here)
         town.listen(10 * USERS)
-        service = Service(here, net, folder=tmp_path_factory.mktemp("town"))
+        folder = tmp_path_factory.mktemp("town")
+        service = Service(here, net, folder=folder)
         # The first commit ever comes to nothing: there is no offset to go back to.
         first = net.lie("no request", Api.END_TXN)
         service.until(town.everything_read)
         assert first.struck.is_set()
         yield net, town, service
+        digests = service.digests
         service.stop()
+        town.judge_disk(digests, folder)
         town.close()
 
 
@@ -124,9 +129,11 @@ def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
         for thread in threads:
             thread.join(PATIENCE_S)
         assert failed == []
-        pushes = town.judge(services[0].digests | services[1].digests)
+        digests = services[0].digests | services[1].digests
+        pushes = town.judge(digests)
         for service in services:
             service.stop()
+        town.judge_disk(digests, tmp_path)
         town.close()
     struck = one.struck + other.struck
     print(
@@ -138,6 +145,27 @@ def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
         print(f"  transactions {outcome}: {sum(service.transactions(outcome) for service in services)}")
     ends = Counter(end.split(":")[0] for service in services for end in service.ends)
     print(f"  workers ended and started again: {dict(ends)}")
+
+
+@pytest.mark.long
+def test_a_songs_worker_whose_sends_and_commits_meet_faults_answers_every_upload_once(
+    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+) -> None:
+    with LyingNetwork(kafka.bootstrap_servers) as net:
+        running = set_stage(Kafka(bootstrap_servers=net.bootstrap_servers), prefix, tmp_path)
+        running.start("songs", "songs")
+        running.start("audience-0", "audience", "--slot", "0")
+
+        def lie(number: int) -> None:
+            if number == 20:
+                net.take_chances(seeded(1, {Api.PRODUCE: 0.05, Api.OFFSET_COMMIT: 0.2}, 1.0))
+            if number == 140:
+                net.be_honest()
+
+        follower, ids = all_answered(running, 150, lie)
+        assert any(follower.answers[song].pushes for song in ids[20:140])
+        print(f"\n{net.struck.total()} faults: {dict(net.struck)}")
+        assert net.struck.total() > 20
 
 
 def wait_for(done: Callable[[], bool], failed: list[Exception]) -> None:

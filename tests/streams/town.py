@@ -152,6 +152,14 @@ class Town:
         assert plays == dict(self.plays)
         return len(pushes)
 
+    def judge_disk(self, digests: dict[int, str], folder: Path) -> None:
+        """What the disk and the changelog's tail say, once no worker holds the disk."""
+        for partition, digest_of_state in digests.items():
+            made = new_partition(self.here)
+            told = digest(self.here.kafka, self.here.naming, partition, CLOCK, made, Stores(folder, "town", CLOCK))
+            assert told is not None
+            assert told.digest == digest_of_state
+
 
 class Service:
     """One slot's worker behind the network, started again whenever it ends, as a supervisor would."""
