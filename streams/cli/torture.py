@@ -18,6 +18,10 @@ def torture(
         list[str] | None,
         typer.Option("--fault", help="Only this one, such as broker, full or swap; may be given several times."),
     ] = None,
+    brokers: Annotated[
+        int,
+        typer.Option(min=1, max=3, help="3: a cluster, of which leaders, coordinators, controllers and disks go, too."),
+    ] = 1,
     keep: Annotated[
         Path | None, typer.Option(help="An empty folder for logs, state and models; without it they are deleted.")
     ] = None,
@@ -33,19 +37,22 @@ def torture(
 
     Example: coldstart torture --seed 7 --minutes 10
     """
-    from streams.torture.faults import FAULTS
+    from streams.torture.faults import CLUSTER_FAULTS, FAULTS
     from streams.torture.run import torture as run
 
-    unknown = sorted(set(only or ()) - FAULTS.keys())
+    if brokers == 2:
+        raise typer.BadParameter("2: of two brokers none may die; there are 1 and 3", param_hint="--brokers")
+    known = [*FAULTS, *(CLUSTER_FAULTS if brokers > 1 else ())]
+    unknown = sorted(set(only or ()) - {*known})
     if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(FAULTS)}", param_hint="--fault")
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}", param_hint="--fault")
 
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config)
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
-        ordeal = run(settings, seed, minutes * 60, console.print, only or tuple(FAULTS), keep)
+        ordeal = run(settings, seed, minutes * 60, console.print, only or (), keep, brokers)
     verdict = ordeal.verdict
     say(
         f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} dead letters "

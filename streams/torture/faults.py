@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict
 
-from streams.broker import EmbeddedKafka
+from streams.broker import EmbeddedCluster, EmbeddedKafka
 from streams.broker.identity import Identity
 from streams.clients import producer
 from streams.demo.feed import hand_over
 from streams.errors import Unavailable
-from streams.topics import LISTENS
+from streams.topics import AUDIENCE_STATE, LISTENS
 from streams.torture.stage import Stage
 from streams.torture.traffic import listen
 
@@ -36,8 +36,19 @@ class Scene:
     """What a fault may touch. ``choice`` picks its victims."""
 
     stage: Stage
-    broker: EmbeddedKafka
+    broker: EmbeddedKafka | EmbeddedCluster
     choice: random.Random
+
+    def one_broker(self) -> EmbeddedKafka:
+        """The only one, or any of a cluster."""
+        return self.choice.choice(self.broker.nodes) if isinstance(self.broker, EmbeddedCluster) else self.broker
+
+    @property
+    def cluster(self) -> EmbeddedCluster:
+        """Raises Unavailable where there is a single broker."""
+        if not isinstance(self.broker, EmbeddedCluster):
+            raise Unavailable("this fault needs three brokers: coldstart torture --brokers 3")
+        return self.broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +151,9 @@ def _clear_disk(scene: Scene) -> None:
 
 def _freeze_broker(scene: Scene) -> None:
     """Stop the broker in mid-work for longer than a transaction may hang, then let it go on as if nothing was."""
-    identity = Identity.load(scene.broker.folder)
-    process = identity.process(scene.broker.folder) if identity else None
+    folder = scene.one_broker().folder
+    identity = Identity.load(folder)
+    process = identity.process(folder) if identity else None
     if process is None:
         raise Unavailable("the broker to freeze is not there")
     sender, now = producer(scene.stage.kafka), time.time()
@@ -157,6 +169,47 @@ def _freeze_broker(scene: Scene) -> None:
     finally:
         process.resume()
     sender.flush(60)
+
+
+def _kill_leader(scene: Scene) -> None:
+    """Of a partition of the changelog: what a transaction of that partition must write to."""
+    naming = scene.stage.naming
+    partition = scene.choice.randrange(naming.audience_partitions)
+    _kill_node(scene, scene.cluster.leader(naming.name(AUDIENCE_STATE), partition))
+
+
+def _kill_coordinator(scene: Scene) -> None:
+    slot = scene.choice.choice(scene.stage.audience).name
+    _kill_node(scene, scene.cluster.transaction_coordinator(f"{scene.stage.naming.prefix}{slot}"))
+
+
+def _kill_controller(scene: Scene) -> None:
+    _kill_node(scene, scene.cluster.controller())
+
+
+def _wipe_broker(scene: Scene) -> None:
+    node = scene.one_broker()
+    node.kill()
+    shutil.rmtree(node.folder / "data")
+
+
+def _kill_node(scene: Scene, id: int) -> None:
+    # None leads for a moment after the last fault: then any will do.
+    (scene.cluster.node(id) if id > 0 else scene.one_broker()).kill()
+
+
+def _roll(scene: Scene) -> None:
+    """One broker after the other is stopped and started, as for an upgrade; each only when the former is in step."""
+    for node in scene.cluster.nodes:
+        node.stop()
+        scene.cluster.restart()
+        scene.stage.wait_until(scene.cluster.in_sync, lambda: "the brokers are not in step again")
+
+
+def _return(scene: Scene) -> None:
+    """What was killed comes back, and the next fault waits until nothing hangs on two brokers alone."""
+    scene.cluster.restart()
+    scene.stage.wait_until(scene.cluster.in_sync, lambda: "the brokers are not in step again")
 
 
 def _join(scene: Scene) -> None:
@@ -207,3 +260,12 @@ FAULTS = {
     "swap": Fault("another model is published, and the former one again", _swap, _roll_back),
 }
 """By a short name."""
+
+CLUSTER_FAULTS = {
+    "leader": Fault("SIGKILL of the leader of a partition of the changelog", _kill_leader, _return),
+    "coordinator": Fault("SIGKILL of the coordinator of a worker's transactions", _kill_coordinator, _return),
+    "controller": Fault("SIGKILL of the active controller", _kill_controller, _return),
+    "wiped-broker": Fault("SIGKILL of a broker, its disk wiped", _wipe_broker, _return),
+    "roll": Fault("every broker is restarted in turn", _roll),
+}
+"""Of three brokers, beside those above."""

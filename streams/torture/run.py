@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.broker import EmbeddedKafka
+from streams.broker import EmbeddedCluster, EmbeddedKafka
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
 from streams.demo.follow import Follower
@@ -23,7 +23,7 @@ from streams.events import SongUpload
 from streams.settings import Kafka, Settings
 from streams.topics import SONG_UPLOADS
 from streams.torture.checker import Verdict, check
-from streams.torture.faults import FAULTS, Scene
+from streams.torture.faults import CLUSTER_FAULTS, FAULTS, Scene
 from streams.torture.rules import Rules
 from streams.torture.stage import Stage, set_stage
 from streams.torture.states import differences
@@ -72,8 +72,9 @@ def torture(
     seed: int,
     seconds: float,
     say: Callable[[str], None],
-    faults: Sequence[str] = tuple(FAULTS),
+    faults: Sequence[str] = (),
     folder: Path | None = None,
+    brokers: int = 1,
 ) -> Ordeal:
     """Drive, break, mend, wait until nothing is on its way, and check.
 
@@ -81,17 +82,21 @@ def torture(
 
     Args:
         say: told what happens, a line at a time.
-        faults: names in :data:`streams.torture.faults.FAULTS`.
+        faults: names in :data:`streams.torture.faults.FAULTS`, and with three brokers in ``CLUSTER_FAULTS``; all of
+            them, if empty.
         folder: keeps logs, state and models; without one they go.
+        brokers: 1, or 3 that replicate to each other.
 
     Raises:
         Unavailable: an upload was not answered after everything was mended: the first promise is broken.
         Refused: a worker cannot be started again.
     """
     choice, ordeal = random.Random(seed), Ordeal(seed)
+    known = {**FAULTS, **(CLUSTER_FAULTS if brokers > 1 else {})}
+    faults = faults or tuple(known)
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldstart-torture-")))
-        parts = stack.enter_context(_stage(settings, place))
+        parts = stack.enter_context(_stage(settings, place, brokers))
         scene, follower = Scene(parts[0], parts[1], choice), parts[2]
         stage, traffic = scene.stage, Traffic(scene.stage, choice)
         say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")
@@ -106,7 +111,7 @@ def torture(
 
         while time.monotonic() - started < seconds:
             hat = hat or choice.sample(sorted(faults), len(faults))
-            fault, at = FAULTS[hat.pop()], choice.randrange(_UPLOADS_A_ROUND)
+            fault, at = known[hat.pop()], choice.randrange(_UPLOADS_A_ROUND)
             songs = _songs(stage, choice, len(ids))
             ids += [song.song_id for song in songs]
             traffic.speak()
@@ -141,11 +146,19 @@ def _too_late(stage: Stage, follower: Follower, song_id: str) -> Collection[int]
 
 
 @contextmanager
-def _stage(settings: Settings, folder: Path) -> Iterator[tuple[Stage, EmbeddedKafka, Follower]]:
-    broker = EmbeddedKafka(folder / "kafka", cache=settings.paths.broker, heap_mb=settings.broker.heap_mb)
+def _stage(
+    settings: Settings, folder: Path, brokers: int
+) -> Iterator[tuple[Stage, EmbeddedKafka | EmbeddedCluster, Follower]]:
+    cache, heap_mb = settings.paths.broker, settings.broker.heap_mb
+    broker: EmbeddedKafka | EmbeddedCluster = (
+        EmbeddedKafka(folder / "kafka", cache=cache, heap_mb=heap_mb)
+        if brokers == 1
+        else EmbeddedCluster(folder / "kafka", brokers, cache=cache, heap_mb=heap_mb)
+    )
     with broker:
         kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
-        stage = set_stage(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=SETTINGS)
+        told = {**SETTINGS, "topics": {"replication_factor": min(brokers, 3)}}
+        stage = set_stage(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=told)
         follower = Follower(stage.kafka, stage.naming)
         try:
             stage.start("songs", "songs")

@@ -210,7 +210,7 @@ def set_stage(
     """
     naming = Naming(prefix, partitions, 2)
     client = admin(kafka)
-    create_topics(client, naming, 1)
+    create_topics(client, naming, int((settings or {}).get("topics", {}).get("replication_factor", 1)))
     generate(World(users=users, songs=songs, seed=3, history=40.0), folder / "data")
     dataset = read_dataset(folder / "data")
     parts = split(dataset, 0)
