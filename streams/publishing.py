@@ -75,7 +75,7 @@ def publish(
         )
         if progress and (row % 1000 == 999 or row == total - 1):
             progress(row + 1, total)
-    sender.flush(kafka.request_timeout_s * 6)
+    sender.flush(kafka.request_timeout_s)
     model = LiveModel(
         name=ENCODER,
         uri=artifact.as_uri(),
@@ -134,6 +134,9 @@ class _Sender:
 
     def flush(self, timeout: float) -> None:
         left = self._producer.flush(timeout)
+        # The limit is on standing still: a million songs take what they take.
+        while left and (after := self._producer.flush(timeout)) < left:
+            left = after
         if self._failed is not None:
             raise Unavailable(f"a record was not acknowledged: {self._failed.str()}; the model was not flipped")
         if left:

@@ -36,7 +36,7 @@ REREAD: Final = ("preferences", "vectors")
 """Inputs that are their own changelog: compacted, and read from the beginning at every start."""
 
 _COMMANDS_AT_ONCE = 64
-# Within a batch the newest preference of a user counts; a bound keeps a first reading of millions in pieces.
+# Millions are read in pieces, each a batch of its own.
 _PREFERENCES_AT_ONCE = 10_000
 
 # What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
@@ -185,21 +185,23 @@ class Assignment:
         ends = self._others.get(input_name, self._listens).get_watermark_offsets(place, cached=True)
         return None if ends is None or ends[1] < 0 else ends[1]
 
+    def begin_preferences(self, partition: int) -> None:
+        """Read the preferences of a restored partition, all of them; the other inputs wait for :meth:`begin`."""
+        self._others["preferences"].incremental_assign(
+            [self.topic_partition("preferences", partition, OFFSET_BEGINNING)]
+        )
+        self._preferences_read[partition] = 0
+
     def begin(self, partition: int, at: Positions) -> None:
-        """Read a restored partition: preferences and vectors from outside all, the rest on from ``at``.
+        """Read a partition whose preferences are in: vectors from outside all, listens and outcomes on from ``at``.
 
         Commands wait for :meth:`begin_commands`.
         """
         if at.listens >= 0:
             self._listens.seek(self.topic_partition("listens", partition, at.listens))
         self._listens.resume([TopicPartition(self._names["listens"], partition)])
-        for name, offset in (
-            ("preferences", OFFSET_BEGINNING),
-            ("vectors", OFFSET_BEGINNING),
-            ("outcomes", at.outcomes),
-        ):
+        for name, offset in (("vectors", OFFSET_BEGINNING), ("outcomes", at.outcomes)):
             self._others[name].incremental_assign([self.topic_partition(name, partition, offset)])
-        self._preferences_read[partition] = 0
         if end := self.ends("vectors", [partition])[partition]:
             self._vectors_until[partition] = end
 
@@ -223,9 +225,10 @@ class Assignment:
         self._unread(partitions)
 
     def again(self, input_name: str, partitions: Iterable[int]) -> None:
-        """Read an input of these partitions from its beginning."""
+        """Read an input of these partitions from its beginning; of those where it is not begun it will be anyway."""
         reader = self._others.get(input_name, self._listens)
-        for partition in partitions:
+        reading = {tp.partition for tp in reader.assignment()}
+        for partition in reading.intersection(partitions):
             reader.seek(self.topic_partition(input_name, partition, OFFSET_BEGINNING))
 
     def poll_listens(self, limit: int) -> Polled:
@@ -266,26 +269,39 @@ class Assignment:
                     self._vectors_until.pop(partition, None)
         return polled
 
+    def preferences_read(self, partition: int) -> int:
+        """Up to which offset the preferences of a partition have been polled."""
+        return self._preferences_read[partition]
+
+    def preferences_reached(self, until: Mapping[int, int]) -> bool:
+        """Whether the preferences before these ends have been polled."""
+        return all(self._preferences_read[partition] >= end for partition, end in until.items())
+
     def poll_preferences(self, until: Mapping[int, int] | None = None) -> Polled:
-        """Preferences that are here already, or all up to the given ends.
+        """Preferences that are here already; with ``until``, all before these ends, but no more than a piece at once.
 
         Raises:
-            MustRestart: an end is not reached within the request timeout.
+            MustRestart: nothing has come for the request timeout, and an end is not reached.
         """
-        polled = Polled()
+        polled, left, until = Polled(), _PREFERENCES_AT_ONCE, until or {}
         deadline = self._clock.monotonic() + self._timeout
         while True:
-            behind = until is not None and any(self._preferences_read[p] < end for p, end in until.items())
-            messages = self._others["preferences"].consume(_PREFERENCES_AT_ONCE, 0.005 if behind else 0)
+            behind = not self.preferences_reached(until)
+            before = sum(self._preferences_read[partition] for partition in until)
+            messages = self._others["preferences"].consume(left, 0.005 if behind else 0)
             for message in messages:
                 # Control records are never delivered; the end-of-partition event tells that they were passed.
                 at = (message.offset() or 0) + (1 if message.error() is None else 0)
                 self._preferences_read[message.partition() or 0] = at
             polled.add(_told_apart(messages)[0], self._held)
-            if not behind:
+            left -= len(messages)
+            if not behind or left <= 0:
                 return polled
+            if sum(self._preferences_read[partition] for partition in until) > before:
+                deadline = self._clock.monotonic() + self._timeout
             if self._clock.monotonic() > deadline:
-                raise MustRestart(f"{self._names['preferences']}: the end {until} is not reached")
+                ends = ", ".join(f"[{p}] {self._preferences_read[p]:,} of {end:,}" for p, end in until.items())
+                raise MustRestart(f"{self._names['preferences']}: nothing came for {self._timeout:g} s; read: {ends}")
 
     def close(self) -> None:
         # The member first: its last callback still unassigns the others.

@@ -23,6 +23,8 @@ class Held:
         tail: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
         topic_ids: input -> id of the topic that its position counts in.
         versions: account key -> changelog offset of its newest record.
+        preferences_until: the end of its preferences when it was restored: its other inputs are read once all before it
+            are in; None then.
         commands_by: None once commands are read; until then, when reading them begins at the latest.
         store: the disk's copy of the changelog; None where the disk does not serve.
         staged: what the open transaction does to the state.
@@ -37,6 +39,7 @@ class Held:
     tail: int | None
     topic_ids: dict[str, str]
     versions: dict[bytes, int]
+    preferences_until: int | None
     commands_by: float | None
     store: Store | None = None
     staged: Staged | None = None

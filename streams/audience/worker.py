@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Final
@@ -133,6 +133,7 @@ class Worker:
         limit = self._settings.batch_records
         listens = self._assignment.poll_listens(limit)
         self._restore_new()
+        self._open_inputs()
         self._open_commands()
         batch = Batch()
         for partition, messages in listens.records.items():
@@ -148,21 +149,31 @@ class Worker:
             batch.of(partition).commands = messages
         # Whoever opted out before this batch began is not pushed by it.
         pushing = [partition for partition, records in batch.records.items() if self._may_push(partition, records)]
-        until = self._assignment.ends("preferences", pushing) if pushing else None
-        for partition, messages in self._assignment.poll_preferences(until).records.items():
-            if partition in self._held:
-                batch.of(partition).preferences = messages
+        until = self._assignment.ends("preferences", pushing) if pushing else {}
+        preferences = self._preferences(until)
+        while not self._assignment.preferences_reached(until):
+            # More than fits into a batch: they come before the rest in batches of their own.
+            self._heartbeat.beat()
+            if preferences.records and not self._committed(preferences, group):
+                return
+            preferences = self._preferences(until)
+        for partition, records in preferences.records.items():
+            batch.of(partition).preferences = records.preferences
         quiet_since = self._clock.monotonic() - _HEARTBEAT_S
         for partition in [p for p, held in self._held.items() if held.written_at <= quiet_since]:
             batch.of(partition)
         if batch.records:
-            try:
-                self._commit(batch, group)
-            except Uncertain as uncertain:
-                self._go_on_from_the_broker(str(uncertain))
+            self._committed(batch, group)
         self._lag.show({p: held.at for p, held in self._held.items()})
         self._report_again()
         self._reports.poll(0)
+
+    def _preferences(self, until: Mapping[int, int]) -> Batch:
+        batch = Batch()
+        for partition, messages in self._assignment.poll_preferences(until).records.items():
+            if partition in self._held:
+                batch.of(partition).preferences = messages
+        return batch
 
     def _may_push(self, partition: int, records: Records) -> bool:
         """Whether a batch can push: on request, or because users' vectors change while campaigns are alive."""
@@ -184,7 +195,16 @@ class Worker:
 
     # -- the batch ---------------------------------------------------------------------------------------
 
-    def _commit(self, batch: Batch, group: object) -> None:
+    def _committed(self, batch: Batch, group: object) -> bool:
+        """False: what was read comes again, or the partitions are restored first."""
+        try:
+            return self._commit(batch, group)
+        except Uncertain as uncertain:
+            self._go_on_from_the_broker(str(uncertain))
+            return False
+
+    def _commit(self, batch: Batch, group: object) -> bool:
+        """False: nothing happened, and what was read comes again."""
         started, now = self._clock.monotonic(), self._clock.now()
         decoded = {p: self._decode(p, records, now) for p, records in batch.records.items()}
         with self._watchdog.guard():
@@ -201,7 +221,7 @@ class Worker:
             except Aborted:
                 self._metrics.transactions.labels("aborted").inc()
                 self._assignment.go_back({p: held.resumption for p, held in self._held.items()})
-                return
+                return False
         self._metrics.transactions.labels("committed").inc()
         self._metrics.commit_seconds.observe(self._clock.monotonic() - begun)
         self._metrics.batch_records.observe(len(batch))
@@ -209,6 +229,7 @@ class Worker:
             self._apply(p, at, decoded[p])
             self._lag.committed(p, batch.records[p])
         self._metrics.batch_seconds.observe(self._clock.monotonic() - started)
+        return True
 
     def _decode(self, partition: int, records: Records, now: float) -> Decoded:
         held = self._held[partition]
@@ -335,8 +356,6 @@ class Worker:
             while self._to_restore:
                 self._restore(self._to_restore[0])
             give_back()
-        if self._held:
-            self._ready.holds()
 
     def _restore(self, partition: int) -> None:
         started = self._clock.monotonic()
@@ -366,7 +385,7 @@ class Worker:
             self._metrics.records_lost.labels(topic).inc(gap.lost)
             _log.error("records lost", topic=topic, partition=partition, lost=gap.lost, why=gap.why)
         repeats = Repeats(at.listens, ranges["listens"][0])
-        self._held[partition] = held = Held(
+        self._held[partition] = Held(
             state=state,
             at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
             before=at,
@@ -375,11 +394,12 @@ class Worker:
             tail=repeats.start if at.listens > repeats.start else None,
             versions=beside.versions,
             store=store,
-            commands_by=self._clock.monotonic() + self._settings.start_wait_s,
+            preferences_until=self._assignment.ends("preferences", [partition])[partition],
+            commands_by=None,
             written_at=self._clock.monotonic(),
         )
         self._to_restore.remove(partition)
-        self._assignment.begin(partition, held.resumption)
+        self._assignment.begin_preferences(partition)
         seconds = self._clock.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_records.inc(beside.records)
@@ -421,6 +441,24 @@ class Worker:
             if number % _ENTRIES_A_BEAT == 0:
                 self._heartbeat.beat()
             yield entry
+
+    def _open_inputs(self) -> None:
+        """Whoever opted out is known before anything that could push is read; millions of them come in pieces."""
+        waiting = []
+        for partition, held in self._held.items():
+            if held.preferences_until is None:
+                continue
+            read = self._assignment.preferences_read(partition)
+            if read < held.preferences_until:
+                waiting.append(f"preferences of partition {partition}: {read:,} of {held.preferences_until:,}")
+                continue
+            held.preferences_until = None
+            held.commands_by = self._clock.monotonic() + self._settings.start_wait_s
+            self._assignment.begin(partition, held.resumption)
+        if waiting:
+            self._ready.fails("; ".join(waiting))
+        elif self._held:
+            self._ready.holds()
 
     def _open_commands(self) -> None:
         """Commands are read once the listens that were waiting are in, but not put off for ever."""

@@ -13,8 +13,9 @@ from streams.audience.assignment import Assignment, Polled
 from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
-from streams.clock import SystemClock
+from streams.clock import Clock, ManualClock, SystemClock
 from streams.envelope import Record
+from streams.errors import MustRestart
 from streams.settings import Audience
 from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
 
@@ -25,11 +26,11 @@ INPUT_TOPICS = (LISTENS, MATCH_REQUESTS, PREFERENCES, AUDIENCE_VECTORS, PUSH_OUT
 class Worker:
     """An assignment and what its owner was told."""
 
-    def __init__(self, here: Installation, slot: int = 0) -> None:
+    def __init__(self, here: Installation, slot: int = 0, clock: Clock = CLOCK) -> None:
         self.held: set[int] = set()
         self.changes: list[tuple[list[int], list[int]]] = []
         self.assignment = Assignment(
-            here.kafka, here.naming, Audience(session_timeout_s=6), CLOCK, f"{here.naming.prefix}{slot}", self.change
+            here.kafka, here.naming, Audience(session_timeout_s=6), clock, f"{here.naming.prefix}{slot}", self.change
         )
 
     def change(self, new: list[int], gone: list[int]) -> None:
@@ -42,8 +43,13 @@ class Worker:
 
     def begin(self) -> None:
         for partition in self.held:
-            self.assignment.begin(partition, Positions())
+            begin(self.assignment, partition, Positions())
             self.assignment.begin_commands(partition, Positions())
+
+
+def begin(assignment: Assignment, partition: int, at: Positions) -> None:
+    assignment.begin_preferences(partition)
+    assignment.begin(partition, at)
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -97,7 +103,7 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     assert read.known_end("preferences", 0) is None
     # Assigned, but neither restored nor begun.
     assert [read.poll_listens(10).records for _ in range(5)] == [{}] * 5
-    read.begin(1, Positions())
+    begin(read, 1, Positions())
     ends = read.ends("preferences", [1])
     assert ends == {1: 2}
     assert [m.key() for m in read.poll_preferences(ends).records[1]] == [b"p1a", b"p1b"]
@@ -108,7 +114,7 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     read.begin_commands(1, Positions(commands=1))
     assert collect(lambda: read.poll_commands(0.1), 1) == {1: [b"c1b"]}
     # Vectors from outside are their own changelog: read from the beginning whatever was committed.
-    read.begin(0, Positions(listens=1, vectors=2, outcomes=1))
+    begin(read, 0, Positions(listens=1, vectors=2, outcomes=1))
     assert collect(lambda: read.poll_listens(10), 1) == {0: [b"l0b"]}
     assert collect(lambda: read.poll_vectors(10), 2) == {0: [b"v0a", b"v0b"]}
     assert collect(lambda: read.poll_outcomes(10), 1) == {0: [b"o0b"]}
@@ -212,3 +218,27 @@ def test_a_partition_has_caught_up_when_its_listens_and_the_vectors_that_were_th
     assert not read.caught_up(0)
     collect(lambda: read.poll_vectors(2), 3)
     until(lambda: _polled(worker) and read.caught_up(0))
+
+
+class Ticking:
+    """A clock on which every look takes a second."""
+
+    def __init__(self) -> None:
+        self._clock = ManualClock()
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        self._clock.advance(1)
+        return self._clock.monotonic()
+
+
+def test_preferences_that_stand_still_before_their_end_end_the_worker(here: Installation) -> None:
+    send(here, PREFERENCES, 0, "a")
+    with closing(Worker(here, clock=Ticking())) as worker:
+        assigned(worker)
+        worker.assignment.begin_preferences(0)
+        collect(worker.assignment.poll_preferences, 1)
+        with pytest.raises(MustRestart, match=r"nothing came for 10 s; read: \[0\] 1 of 7"):
+            worker.assignment.poll_preferences({0: 7})

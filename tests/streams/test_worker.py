@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from streams import vectors
 from streams.audience.digests import digest
-from streams.audience.positions import OFFSETS_KEY
+from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
@@ -63,7 +64,7 @@ class Life:
     def __init__(
         self, here: Installation, folder: Path = NO_DISK, clock: Clock = CLOCK, settings: Audience | None = None
     ) -> None:
-        self.registry = CollectorRegistry()
+        self.registry, self.readiness = CollectorRegistry(), Readiness()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
         songs, partitions = Songs(), here.naming.audience_partitions
@@ -75,7 +76,7 @@ class Life:
         self.worker = Worker(
             here.kafka, here.naming, settings or Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
             new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
-            Readiness().condition("restored", "not yet"),
+            self.readiness.condition("restored", "not yet"),
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -453,3 +454,39 @@ def test_a_disk_that_takes_nothing_while_a_restore_is_tried_again_is_done_withou
         assert second.digest() == before
     finally:
         second.end()
+
+
+def prefer_all(here: Installation, count: int) -> None:
+    now = CLOCK.now()
+    at = datetime.fromtimestamp(now, UTC)
+    events = [UserPreferences(user_id=f"u-{n}", opted_in=n % 2 == 0, updated_at=at) for n in range(count)]
+    records = [pack(e, ce_type=UserPreferences.TYPES[0], id=e.user_id, source="test", time=now) for e in events]
+    here.send_all(PREFERENCES, records)
+
+
+def test_many_preferences_come_in_pieces_before_anything_that_could_push(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.audience.assignment._PREFERENCES_AT_ONCE", 100)
+    prefer_all(here, 1000)
+    here.send(MATCH_REQUESTS, Record(b"no", b"request", []), 0)
+    listen(here, 0)
+    life, seen = Life(here), set()
+
+    def done() -> bool:
+        seen.add(life.readiness.reasons().get("restored", "ready"))
+        return committed(here)["match-requests"] == 1
+
+    life.until(done)
+    assert "preferences of partition 0: 500 of 1,000" in seen
+    assert "ready" in seen
+    # So do those that come while it serves, before the request that came with them.
+    prefer_all(here, 1000)
+    here.send(MATCH_REQUESTS, Record(b"no", b"request", []), 0)
+    life.until(lambda: committed(here)["match-requests"] == 2)
+    life.end()
+    together = [read_offsets(m.value())[0] for m in here.read(AUDIENCE_STATE) if m.key() == OFFSETS_KEY]
+    for commands, preferences in ((1, 1000), (2, 2000)):
+        assert next(at for at in together if at.commands == commands).preferences == preferences
+    assert next(at for at in together if at.listens == 1).preferences == 1000
+    assert max(b.preferences - a.preferences for a, b in pairwise(together)) == 100
