@@ -18,6 +18,7 @@ from streams.clients import admin
 from streams.clock import Clock, SystemClock
 from streams.errors import PartitionMismatch, Unavailable
 from streams.exits import RESTART, leave
+from streams.kafka.reachability import Reachability
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
@@ -51,12 +52,12 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
     spare_collections()
     clock = SystemClock()
     naming = settings.topics.naming()
-    check_partitions(settings.kafka, naming)
-    check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = AudienceMetrics(registry)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     restored = readiness.condition("restored", "no partitions assigned yet")
+    inputs = [naming.name(topic) for topic in TOPIC_OF.values()]
+    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -64,6 +65,9 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat}
     ) as server:
         _log.info("observe", url=server.url)
+        reachable.start()
+        check_partitions(settings.kafka, naming)
+        check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
         view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
         songs, config = Songs(), how(settings.audience, obey)
         worker = Worker(
@@ -88,6 +92,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         deadline.daemon = True
         deadline.start()
         worker.close()
+        reachable.close()
         view.close()
         deadline.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from streams.supervisor import RoleProcess
 from streams.terminal import Terminal, bold
 
 _LOOK_EVERY_S = 0.5
+_COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)")
 
 
 def up(
@@ -67,7 +69,8 @@ def up(
                     console.print(bold(worker.name), f" {ended}; started again")
                 reasons = worker.readiness()
                 state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
-                if said.get(worker.name) != state:
-                    said[worker.name] = state
+                # What only grows is no news.
+                if said.get(worker.name) != (news := _COUNTS.sub("", state)):
+                    said[worker.name] = news
                     console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")
         console.print("stopping")

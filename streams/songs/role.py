@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from streams.clients import admin
 from streams.clock import SystemClock
 from streams.exits import RESTART, leave
+from streams.kafka.reachability import Reachability
 from streams.live import LiveView
 from streams.metrics import SongsMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
@@ -42,16 +43,19 @@ def run(settings: Settings) -> None:
     """
     clock = SystemClock()
     naming = settings.topics.naming()
-    check_times(admin(settings.kafka), naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
     registry, readiness = CollectorRegistry(), Readiness()
     metrics = SongsMetrics(registry)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     model_live = readiness.condition("model", "no model is live: `coldstart publish` makes one live")
+    inputs = [naming.name(topic) for topic in (SONG_UPLOADS, CAMPAIGN_REPORTS)]
+    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
     assigned = readiness.condition("assigned", "no partitions assigned yet")
     with ObserveServer(
         settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}
     ) as server:
         _log.info("observe", url=server.url)
+        reachable.start()
+        check_times(admin(settings.kafka), naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
         skipped = Skipped(metrics.skipped_records, readiness, bury=True)
         live = LiveMatcher(LiveView(settings.kafka, naming, clock, skipped), metrics, clock, settings.songs.swap_both_s)
         live.wait()

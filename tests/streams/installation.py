@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from streams.clients import consumer
+from streams.clients import admin, consumer
 from streams.clock import SystemClock
 from streams.envelope import Record
 from streams.events import SongUpload
+from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.topics import Naming, Topic
@@ -74,3 +75,12 @@ class Installation:
 def copies(songs: Sequence[SongUpload], count: int) -> list[SongUpload]:
     """As many uploads as asked for, with ids of their own and the contents of ``songs`` in turn."""
     return [msgspec.structs.replace(songs[n % len(songs)], song_id=f"new-{n}") for n in range(count)]
+
+
+def recreate(here: Installation, topic: Topic) -> None:
+    """Delete a topic and create it anew."""
+    clock, client, name = SystemClock(), admin(here.kafka), here.naming.name(topic)
+    client.delete_topics([name])[name].result(PATIENCE_S)
+    deadline = clock.monotonic() + PATIENCE_S
+    while name not in create_topics(client, here.naming, 1):
+        assert clock.monotonic() < deadline

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from confluent_kafka import TopicPartition
-from installation import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
 from streams.clients import admin, consumer
@@ -15,7 +15,6 @@ from streams.envelope import Record
 from streams.errors import RecreatedTopic
 from streams.metrics import SongsMetrics
 from streams.operations.adopt_topic import adopt
-from streams.provision import create_topics
 from streams.songs.input_topics import InputTopics
 from streams.songs.kept import Entries, Kept
 from streams.topics import SONG_UPLOADS, SONGS_LEDGER
@@ -46,11 +45,7 @@ def ledger(here: Installation) -> Ledger:
 def test_uploads_deleted_and_created_anew_are_refused_by_name_until_adopted(here: Installation, ledger: Ledger) -> None:
     assert ledger.open() == ledger.open() == {b"song": b"entry"}
     assert ledger.open(1) == {}
-    client, name = admin(here.kafka), here.naming.name(SONG_UPLOADS)
-    client.delete_topics([name])[name].result(PATIENCE_S)
-    deadline = CLOCK.monotonic() + PATIENCE_S
-    while name not in create_topics(client, here.naming, 1):
-        assert CLOCK.monotonic() < deadline
+    recreate(here, SONG_UPLOADS)
     # Offsets that were set by hand say nothing of it.
     _commit(here, 7)
     for partition in (0, 1):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
-from installation import PATIENCE_S, Installation
+from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
 from streams import vectors
@@ -46,7 +46,6 @@ from streams.topics import (
     PREFERENCES,
     WARM_SONGS,
     Naming,
-    Topic,
 )
 from targeting.config import Config
 from targeting.partition import Partition
@@ -345,15 +344,6 @@ def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_c
     # The bad one had its dead letter in the first life.
     assert len(here.read(DEAD_LETTERS)) == 1
     second.end()
-
-
-def recreate(here: Installation, topic: Topic) -> None:
-    """Delete a topic and create it anew."""
-    client, name = admin(here.kafka), here.naming.name(topic)
-    client.delete_topics([name])[name].result(PATIENCE_S)
-    deadline = CLOCK.monotonic() + PATIENCE_S
-    while name not in create_topics(client, here.naming, 1):
-        assert CLOCK.monotonic() < deadline
 
 
 def applied(life: Life) -> float:

@@ -1,0 +1,107 @@
+"""Whether any broker answers, and whether the inputs are still the topics they were, asked on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streams.clock import Clock
+from streams.errors import Unavailable
+from streams.exits import REFUSED, leave
+from streams.kafka.topic_identity import topic_ids
+from streams.observe import Condition
+from streams.settings import Kafka
+
+_EVERY_S: Final = 1.0
+_ANSWER_S: Final = 2.0
+# Two questions that fail in a row: one alone may be a busy machine.
+_PATIENCE_S: Final = 4.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Reachability:
+    """Holds a condition while brokers answer; says in one log line when they stop, and in one when they are back.
+
+    A client that consumes does not tell: it waits, for as long as the brokers are away. A broker that is frozen keeps
+    its connections and answers nothing.
+
+    Args:
+        condition: of the role's readiness.
+        topics: full names of the inputs. When one of them becomes another topic of the same name, the process ends
+            with exit code 2: positions that it would go on to write say nothing of the new one.
+    """
+
+    def __init__(self, kafka: Kafka, condition: Condition, clock: Clock, topics: Collection[str] = ()) -> None:
+        # The role's own clients log that connections fail; this one would say so again every second.
+        silent = logging.getLogger("librdkafka.reachability")
+        silent.propagate = False
+        silent.addHandler(logging.NullHandler())
+        self._client = AdminClient(kafka.confluent(), logger=silent)
+        self._condition = condition
+        self._clock = clock
+        self._topics = topics
+        self._ids: dict[str, str] = {}
+        self._answered = clock.monotonic()
+        self._since: float | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reachability", daemon=True)
+
+    def start(self) -> Self:
+        """Begin to ask; ends with :meth:`close`."""
+        self._thread.start()
+        return self
+
+    def ask(self) -> None:
+        """Ask once, and set the condition by the answer."""
+        try:
+            self._client.list_topics(timeout=_ANSWER_S)
+        except KafkaException as error:
+            self._silent(error.args[0].str())
+            return
+        self._answered = self._clock.monotonic()
+        self._condition.holds()
+        if self._since is not None:
+            _log.warning("kafka answers again", after_s=round(self._clock.monotonic() - self._since))
+            self._since = None
+        self._compare()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(_ANSWER_S + 1)
+
+    def _silent(self, why: str) -> None:
+        if self._clock.monotonic() - self._answered < _PATIENCE_S:
+            return
+        if self._since is None:
+            self._since = self._answered
+            _log.error("no broker answers", why=why)
+        seconds = self._clock.monotonic() - self._since
+        at = datetime.fromtimestamp(self._clock.now() - seconds, UTC)
+        self._condition.fails(f"no broker answers since {at:%H:%M:%S} UTC ({seconds:.0f} s)")
+
+    def _compare(self) -> None:
+        try:
+            ids = topic_ids(self._client, self._topics, _ANSWER_S) if self._topics else {}
+        except Unavailable:
+            # Missing for now, or no answer: the next one tells.
+            return
+        for name, id in ids.items():
+            former = self._ids.setdefault(name, id)
+            if id != former:
+                leave(
+                    REFUSED,
+                    f"topic {name} was deleted and created anew while it was read (id {former}, now {id}); "
+                    "`coldstart topics adopt` with its name accepts the new one, read from its beginning",
+                )
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_EVERY_S):
+            self.ask()
