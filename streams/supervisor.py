@@ -65,18 +65,19 @@ class RoleProcess:
     def readiness(self) -> dict[str, str]:
         """Why it is not ready, by condition; empty when it is."""
         try:
-            with urlopen(f"{self.url}/readyz", timeout=5) as answer:
-                answer.read()
-        except HTTPError as error:
             try:
-                conditions: dict[str, str] = json.loads(error.read())["conditions"]
-            except (ValueError, KeyError, TypeError):
-                # Somebody else's server; the worker ends by itself when it cannot have the port.
-                return {"process": f"another server answers at {self.url}"}
-            return {name: reason for name, reason in conditions.items() if reason != "ok"}
+                with urlopen(f"{self.url}/readyz", timeout=5) as answer:
+                    body, headers = answer.read(), answer.headers
+            except HTTPError as error:
+                body, headers = error.read(), error.headers
         except (URLError, OSError):
             return {"process": "starting"}
-        return {}
+        pid = headers.get("Process-Id")
+        if pid != str(self.pid):
+            # The worker ends by itself when it cannot have the port.
+            return {"process": f"another server answers at {self.url}" + (f" (pid {pid})" if pid else "")}
+        conditions: dict[str, str] = json.loads(body)["conditions"]
+        return {name: reason for name, reason in conditions.items() if reason != "ok"}
 
     def watch(self) -> str | None:
         """Start it again if it ended, unless it was told to or says that a restart does not help.

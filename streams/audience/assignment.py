@@ -63,6 +63,7 @@ class Assignment:
 
     Args:
         member: stable name of this worker's slot; a second process with it is fenced by the broker.
+        client_id: of the member; its name, if not given.
         on_change: called with (new, gone) partition numbers; gone ones are already unassigned everywhere.
     """
 
@@ -74,6 +75,7 @@ class Assignment:
         clock: Clock,
         member: str,
         on_change: Callable[[list[int], list[int]], None],
+        client_id: str | None = None,
     ) -> None:
         group = f"{naming.prefix}audience"
         self._names = {name: naming.name(TOPIC_OF[name]) for name in INPUTS}
@@ -89,6 +91,7 @@ class Assignment:
             kafka,
             group,
             group_instance_id=member,
+            client_id=client_id or member,
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,

@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from streams.audience.assignment import explained
 from streams.audience.memory import spare_collections
 from streams.audience.positions import TOPIC_OF
+from streams.audience.slot import Slot
 from streams.audience.store import Stores
-from streams.audience.worker import Worker
+from streams.audience.worker import Worker, member_of
 from streams.clients import admin
 from streams.clock import Clock, SystemClock
 from streams.errors import PartitionMismatch, Unavailable
@@ -68,6 +69,12 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         reachable.start()
         check_partitions(settings.kafka, naming)
         check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
+        member = member_of(naming, slot)
+        mine = Slot(settings.paths.cache / "slots" / _cluster(settings.kafka), member)
+        mine.wait_until_free(
+            settings.kafka, f"{naming.prefix}audience", clock, settings.audience.session_timeout_s, restored.fails
+        )
+        restored.fails("no partitions assigned yet")
         view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
         songs, config = Songs(), how(settings.audience, obey)
         worker = Worker(
@@ -75,6 +82,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
             lambda number: Partition(number, naming.audience_partitions, songs, config),
             stores(settings, clock),
             slot, heartbeat, restored, f"holdout-{config.policy.salt}" if config.policy.holdout else None,
+            client_id=mine.client_id,
         )  # fmt: skip
         try:
             while not stop.is_set():
@@ -93,6 +101,7 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         deadline.start()
         worker.close()
         reachable.close()
+        mine.close()
         view.close()
         deadline.cancel()
 
@@ -142,6 +151,11 @@ def changelog_identity(kafka: Kafka, naming: Naming) -> str:
     except (KafkaException, TimeoutError) as error:
         raise Unavailable(f"topic {name}: cannot be described ({error})") from error
     return f"{cluster}/{name}/{topic_id}"
+
+
+def _cluster(kafka: Kafka) -> str:
+    """The cluster's own name."""
+    return str(admin(kafka).list_topics(timeout=kafka.request_timeout_s).cluster_id)
 
 
 def check_partitions(kafka: Kafka, naming: Naming) -> None:

@@ -74,6 +74,7 @@ class Worker:
         stores: the disk's copies of the changelog.
         slot: stable number of this worker; a restarted worker takes over its former self by it.
         experiment: named in every push; None where nobody is held out.
+        client_id: of the group's member.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Worker:
         heartbeat: Heartbeat,
         restored: Condition,
         experiment: str | None = None,
+        client_id: str | None = None,
     ) -> None:
         self._kafka = kafka
         self._naming = naming
@@ -113,11 +115,11 @@ class Worker:
         self._reports_due = clock.monotonic() + _REPORTS_EVERY_S
         self._changes_due = clock.monotonic() + _CHANGES_EVERY_S
         self._watchdog = Watchdog(clock, settings.watchdog_s)
-        name = f"{naming.prefix}audience-{slot}"
+        name = member_of(naming, slot)
         # First the transactions: what a former self left open ends now, so that its changelog can be read.
         self._transactions = Transactions(kafka, settings, name)
         self._reports: Producer = producer(kafka)
-        self._assignment = Assignment(kafka, naming, settings, clock, name, self._change)
+        self._assignment = Assignment(kafka, naming, settings, clock, name, self._change, client_id)
         self._lag = LagGauges(metrics, self._assignment, clock)
 
     @property
@@ -549,6 +551,11 @@ class Worker:
             self._metrics.reports_sent.inc()
         else:
             _log.warning("report not sent, sent again within a minute", error=error.str())
+
+
+def member_of(naming: Naming, slot: int) -> str:
+    """The name of a slot's worker, in the group and in transactions."""
+    return f"{naming.prefix}audience-{slot}"
 
 
 def _next(messages: list[Message], otherwise: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -19,6 +20,7 @@ from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.demo.follow import Follower
 from streams.envelope import Record, pack
+from streams.errors import Refused
 from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
@@ -239,3 +241,20 @@ def notes(worker: RoleProcess) -> str:
             return str(json.loads(answer.read()).get("notes", {}).get("skipped", ""))
     except (URLError, OSError):
         return ""
+
+
+def test_a_second_worker_of_a_slot_ends_with_the_reason_and_the_first_goes_on(running: Stage) -> None:
+    first = running.audience[0]
+    pid = first.pid
+    second = RoleProcess("again", ["audience", "--slot", "0"], running.environment, running.log("again"))
+
+    def refused() -> bool:
+        with suppress(Refused):
+            assert second.watch() is None
+            return False
+        return True
+
+    running.wait_until(refused, lambda: "the second worker goes on")
+    assert f"another process of this machine (pid {pid}) has this slot" in running.log("again").read_text()
+    assert first.pid == pid
+    assert first.readiness() == {}

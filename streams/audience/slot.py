@@ -1,0 +1,118 @@
+"""A worker's claim to its slot: whoever comes while another worker has it is refused, and disturbs nobody.
+
+Kafka lets the newcomer win: the group and the transactions fence the one that was there. So a worker asks first.
+On one machine a lock tells, which dies with its process. On others the group tells: a member that is still there when
+its session would have ended is alive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import IO, Final
+
+import structlog
+from confluent_kafka import KafkaException
+
+from streams.clients import admin
+from streams.clock import Clock
+from streams.errors import Refused, Unavailable
+from streams.settings import Kafka
+
+# Beyond the session: the broker looks for members that are gone a moment later.
+_MARGIN_S: Final = 3.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Slot:
+    """A slot of the audience role, held by this process until :meth:`close`, or its end.
+
+    Args:
+        folder: of the locks of this machine.
+        member: the name that the slot's workers have in the group, one after another.
+
+    Raises:
+        Refused: another process of this machine has it.
+    """
+
+    def __init__(self, folder: Path, member: str) -> None:
+        self._member = member
+        self._lock: IO[str] | None = None
+        token = uuid.uuid4().hex
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / f"{member}.lock").open("a+")
+        except OSError as error:
+            # Without a lock the group alone tells, and a restart waits for the session of its former self.
+            _log.warning("no lock for this slot", error=str(error))
+        else:
+            try:
+                flock(lock, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                pid = _read(lock).get("pid", "unknown")
+                lock.close()
+                raise Refused(
+                    f"{member}: another process of this machine (pid {pid}) has this slot; "
+                    "give every audience worker a --slot of its own"
+                ) from None
+            token = str(_read(lock).get("token", token))
+            lock.truncate(0)
+            lock.write(json.dumps({"token": token, "pid": os.getpid()}))
+            lock.flush()
+            self._lock = lock
+        self.client_id = f"{member}-{token}"
+        """Of the group's member: says by which lock it is held."""
+
+    def wait_until_free(
+        self, kafka: Kafka, group: str, clock: Clock, session_s: float, waiting: Callable[[str], None]
+    ) -> None:
+        """Return when no worker of another machine has the slot.
+
+        A member with our own client id was our former self: we hold its lock, so it is dead.
+
+        Args:
+            waiting: told what is waited for.
+
+        Raises:
+            Refused: a worker elsewhere has it, and is alive.
+            Unavailable: the broker does not answer.
+        """
+        client = admin(kafka)
+        deadline = clock.monotonic() + session_s + _MARGIN_S
+        while True:
+            try:
+                asked = client.describe_consumer_groups([group], request_timeout=kafka.request_timeout_s)
+                members = asked[group].result(kafka.request_timeout_s).members
+            except (KafkaException, TimeoutError) as error:
+                raise Unavailable(f"group {group}: cannot be described ({error})") from error
+            others = [m for m in members if m.group_instance_id == self._member and m.client_id != self.client_id]
+            if not others:
+                return
+            host = others[0].host.lstrip("/")
+            if clock.monotonic() > deadline:
+                raise Refused(
+                    f"{self._member}: a worker at {host} has this slot and is alive; "
+                    "give every audience worker a --slot of its own"
+                )
+            waiting(f"slot taken from {host}: waiting up to {session_s:g} s for that worker's session to end")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _read(lock: IO[str]) -> dict[str, object]:
+    lock.seek(0)
+    with suppress(ValueError):
+        found = json.loads(lock.read())
+        if isinstance(found, dict):
+            return found
+    return {}

@@ -1,0 +1,98 @@
+"""Who has a slot keeps it: on this machine by a lock, on others while its session lives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer
+from installation import PATIENCE_S, Installation
+
+from streams.audience.slot import Slot
+from streams.audience.worker import member_of
+from streams.clients import consumer
+from streams.clock import ManualClock, SystemClock
+from streams.errors import Refused
+from streams.topics import LISTENS
+
+HOLD = """
+import sys
+from pathlib import Path
+from streams.audience.slot import Slot
+slot = Slot(Path(sys.argv[1]), "audience-0")
+print(slot.client_id, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_slot_that_a_process_of_this_machine_has_is_refused_until_that_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        held = holder.stdout.readline().strip()
+        with pytest.raises(Refused, match=rf"audience-0: another process of this machine \(pid {holder.pid}\)"):
+            Slot(tmp_path, "audience-0")
+        Slot(tmp_path, "audience-1").close()
+        holder.kill()
+    with closing(Slot(tmp_path, "audience-0")) as successor:
+        # By this it knows its former self in the group.
+        assert successor.client_id == held
+
+
+def test_without_a_place_for_locks_the_group_alone_tells(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one, other = (Slot(tmp_path / "file" / "slots", "audience-0") for _ in range(2))
+    assert one.client_id != other.client_id
+
+
+class Ticking(ManualClock):
+    """A clock on which every look takes a second."""
+
+    def monotonic(self) -> float:
+        self.advance(1)
+        return self.elapsed
+
+
+def joined(here: Installation, member: str, client_id: str) -> Consumer:
+    reader = consumer(
+        here.kafka,
+        f"{here.naming.prefix}audience",
+        group_instance_id=member,
+        client_id=client_id,
+        session_timeout_ms=6000,
+    )
+    reader.subscribe([here.naming.name(LISTENS)])
+    clock = SystemClock()
+    deadline = clock.monotonic() + PATIENCE_S
+    while not reader.assignment():
+        reader.poll(0.1)
+        assert clock.monotonic() < deadline
+    return reader
+
+
+@pytest.fixture
+def slot(here: Installation, tmp_path: Path) -> Iterator[Slot]:
+    with closing(Slot(tmp_path, member_of(here.naming, 0))) as slot:
+        yield slot
+
+
+def test_a_slot_that_a_worker_elsewhere_has_is_refused_and_that_one_stays(here: Installation, slot: Slot) -> None:
+    member, group, told = member_of(here.naming, 0), f"{here.naming.prefix}audience", set[str]()
+    with closing(joined(here, member, "elsewhere")) as elsewhere:
+        with pytest.raises(Refused, match=r"a worker at 127\.0\.0\.1 has this slot and is alive"):
+            slot.wait_until_free(here.kafka, group, Ticking(), 6, told.add)
+        assert told == {"slot taken from 127.0.0.1: waiting up to 6 s for that worker's session to end"}
+        assert elsewhere.assignment()
+
+
+def test_the_session_of_a_former_self_is_not_waited_for(here: Installation, slot: Slot) -> None:
+    member, group = member_of(here.naming, 0), f"{here.naming.prefix}audience"
+    # Static members stay in the group when they close.
+    joined(here, member, slot.client_id).close()
+    joined(here, member_of(here.naming, 1), "another slot").close()
+    slot.wait_until_free(here.kafka, group, ManualClock(), 6, pytest.fail)
