@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Final
 
 import numpy as np
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, Producer
+from confluent_kafka import OFFSET_BEGINNING, Message
 
 from streams.audience.assignment import REREAD, Assignment
+from streams.audience.campaign_reporter import CampaignReporter
 from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
 from streams.audience.memory import give_back
-from streams.audience.outputs import push_record, report_record
+from streams.audience.outputs import push_record
 from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, Positions, reconcile, within
 from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
@@ -29,26 +30,18 @@ from streams.audience.task import Batch, Held
 from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.audience.watchdog import Watchdog
 from streams.calibrating import calibration_of
-from streams.clients import producer
 from streams.clock import Clock
-from streams.envelope import Record
 from streams.errors import Refused
 from streams.events import LiveModel
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Condition, Heartbeat
 from streams.settings import Audience, Kafka
-from streams.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, DEAD_LETTERS, PUSH_TARGETS, Naming
+from streams.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from targeting.calibration import Calibration
 from targeting.partition import Partition
 from targeting.songs import Songs
-from targeting.types import Account, Match, Tier
-
-# The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
-_REPORTS_EVERY_S: Final = 60.0
-
-# What changed beside the answers to requests, such as who listened: told together, not batch by batch.
-_CHANGES_EVERY_S: Final = 1.0
+from targeting.types import Match, Tier
 
 # A partition without work writes its offsets this often: Kafka closes and compacts a log only as more is written to it,
 # so that without this what was erased would stay in an idle changelog for good (measured). Campaigns expire by it too.
@@ -112,13 +105,11 @@ class Worker:
         self._seen_model: LiveModel | None = None
         self._outside_space: Space | None = None
         self._chances: Calibration | None = None
-        self._reports_due = clock.monotonic() + _REPORTS_EVERY_S
-        self._changes_due = clock.monotonic() + _CHANGES_EVERY_S
         self._watchdog = Watchdog(clock, settings.watchdog_s)
         name = member_of(naming, slot)
         # First the transactions: what a former self left open ends now, so that its changelog can be read.
         self._transactions = Transactions(kafka, settings, name)
-        self._reports: Producer = producer(kafka)
+        self._reporter = CampaignReporter(kafka, naming, clock, metrics, heartbeat)
         self._assignment = Assignment(kafka, naming, settings, clock, name, self._change, client_id)
         self._lag = LagGauges(metrics, self._assignment, clock)
 
@@ -167,8 +158,7 @@ class Worker:
         if batch.records:
             self._committed(batch, group)
         self._lag.show({p: held.at for p, held in self._held.items()})
-        self._report_again()
-        self._reports.poll(0)
+        self._reporter.round(self._held)
 
     def _preferences(self, until: Mapping[int, int]) -> Batch:
         batch = Batch()
@@ -184,7 +174,7 @@ class Worker:
 
     def close(self) -> None:
         """Leave the group and send what is on its way. Nothing is half-done between rounds."""
-        self._reports.flush(self._kafka.request_timeout_s)
+        self._reporter.flush()
         if self._settings.digest_at_stop:
             for partition, held in self._held.items():
                 at = held.stated(held.at).known()
@@ -322,7 +312,7 @@ class Worker:
             metrics.dead_letters.labels(stage, error).inc()
         metrics.users.labels(str(partition)).set(held.state.users)
         metrics.campaigns.labels(str(partition)).set(held.state.campaigns)
-        self._report(partition, outputs.accounts)
+        self._reporter.report(partition, held, outputs.accounts)
 
     def _go_on_from_the_broker(self, why: str) -> None:
         """After a commit of which the broker alone knows whether it happened: as at a start, from what it has."""
@@ -409,7 +399,7 @@ class Worker:
         self._metrics.users.labels(str(partition)).set(state.users)
         self._metrics.campaigns.labels(str(partition)).set(state.campaigns)
         _log.info("restored", partition=partition, records=beside.records, seconds=round(seconds, 3))
-        self._report(partition, state.accounts())
+        self._reporter.report(partition, self._held[partition], state.accounts())
 
     def _read_state(
         self, partition: int, store: Store | None, keep_alive: Callable[[int, int], None]
@@ -504,53 +494,6 @@ class Worker:
                 held.before = held.stated(held.at)
                 held.at = replace(held.at, vectors=OFFSET_BEGINNING)
             self._assignment.again("vectors", self._held)
-
-    # -- reports -----------------------------------------------------------------------------------------
-
-    def _report_again(self) -> None:
-        now = self._clock.monotonic()
-        if now < min(self._reports_due, self._changes_due):
-            return
-        self._changes_due = now + _CHANGES_EVERY_S
-        all_due = now >= self._reports_due
-        if all_due:
-            self._reports_due = now + _REPORTS_EVERY_S
-        for partition, held in self._held.items():
-            changed = held.state.changed_accounts()
-            self._report(partition, [*changed, *(held.state.accounts() if all_due else ())])
-
-    def _report(self, partition: int, accounts: Iterable[Account]) -> None:
-        """After the commit, from committed state, outside the transaction: Faust, which reads the reports, sees
-        uncommitted records too. A report that is lost is sent again within a minute."""
-        versions, now = self._held[partition].versions, self._clock.now()
-        # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.
-        for account in {account.song_id: account for account in accounts}.values():
-            version = versions[ACCOUNT_PREFIX + account.song_id.encode()]
-            record = report_record(account, partition, self._naming.audience_partitions, version, now)
-            self._send_report(record)
-
-    def _send_report(self, record: Record) -> None:
-        while True:
-            try:
-                self._reports.produce(
-                    self._naming.name(CAMPAIGN_REPORTS),
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    on_delivery=self._reported,
-                )
-            except BufferError:
-                # The local queue is full: let deliveries drain it.
-                self._reports.poll(0.01)
-                self._heartbeat.beat()
-            else:
-                return
-
-    def _reported(self, error: KafkaError | None, _: Message) -> None:
-        if error is None:
-            self._metrics.reports_sent.inc()
-        else:
-            _log.warning("report not sent, sent again within a minute", error=error.str())
 
 
 def member_of(naming: Naming, slot: int) -> str:

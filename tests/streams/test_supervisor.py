@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from streams.clock import ManualClock
 from streams.errors import Refused
-from streams.exits import RESTART
+from streams.exits import REFUSED, RESTART
+from streams.observe import ObserveServer, Readiness
 from streams.supervisor import RoleProcess
 
 # Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
@@ -92,3 +94,13 @@ def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start, clock
     process.kill()
     with pytest.raises(Refused, match=r"audience-0 ended 6 times within a minute.*audience-0\.log"):
         process.watch()
+
+
+def test_the_answer_of_another_process_on_the_port_is_not_its_own(tmp_path: Path) -> None:
+    # As a second `coldstart up` meets the first one's workers, ready as they are.
+    with ObserveServer("127.0.0.1", 0, CollectorRegistry(), Readiness()) as others:
+        process = RoleProcess("audience-0", ["audience"], NOWHERE, tmp_path / "audience-0.log", others.port)
+        assert process.readiness() == {"process": f"another server answers at {others.url} (pid {os.getpid()})"}
+        assert ended(process) == REFUSED
+        with pytest.raises(Refused, match=f"cannot serve /metrics on 127.0.0.1:{others.port}"):
+            process.watch()

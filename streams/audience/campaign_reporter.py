@@ -1,0 +1,94 @@
+"""Tells the songs role how campaigns stand, after each commit and again once a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import structlog
+from confluent_kafka import KafkaError, Message, Producer
+
+from streams.audience.outputs import report_record
+from streams.audience.restore import ACCOUNT_PREFIX
+from streams.audience.task import Held
+from streams.clients import producer
+from streams.clock import Clock
+from streams.envelope import Record
+from streams.metrics import AudienceMetrics
+from streams.observe import Heartbeat
+from streams.settings import Kafka
+from streams.topics import CAMPAIGN_REPORTS, Naming
+from targeting.types import Account
+
+# The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
+_ALL_EVERY_S: Final = 60.0
+
+# What changed beside the answers to requests, such as who listened: told together, not batch by batch.
+_CHANGES_EVERY_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class CampaignReporter:
+    """Sends reports from committed state, outside its transaction; one that is lost is sent again within a minute."""
+
+    def __init__(
+        self, kafka: Kafka, naming: Naming, clock: Clock, metrics: AudienceMetrics, heartbeat: Heartbeat
+    ) -> None:
+        self._naming = naming
+        self._clock = clock
+        self._metrics = metrics
+        self._heartbeat = heartbeat
+        self._timeout = kafka.request_timeout_s
+        self._producer: Producer = producer(kafka)
+        self._all_due = clock.monotonic() + _ALL_EVERY_S
+        self._changes_due = clock.monotonic() + _CHANGES_EVERY_S
+
+    def round(self, held: Mapping[int, Held]) -> None:
+        """Report what changed, at most once a second, and everything once a minute."""
+        self._producer.poll(0)
+        now = self._clock.monotonic()
+        if now < min(self._all_due, self._changes_due):
+            return
+        self._changes_due = now + _CHANGES_EVERY_S
+        all_due = now >= self._all_due
+        if all_due:
+            self._all_due = now + _ALL_EVERY_S
+        for partition, each in held.items():
+            changed = each.state.changed_accounts()
+            self.report(partition, each, [*changed, *(each.state.accounts() if all_due else ())])
+
+    def report(self, partition: int, held: Held, accounts: Iterable[Account]) -> None:
+        """Send the accounts of a partition's campaigns."""
+        now = self._clock.now()
+        # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.
+        for account in {account.song_id: account for account in accounts}.values():
+            version = held.versions[ACCOUNT_PREFIX + account.song_id.encode()]
+            self._send(report_record(account, partition, self._naming.audience_partitions, version, now))
+
+    def flush(self) -> None:
+        """Send what is on its way, for as long as a question to the broker may take."""
+        self._producer.flush(self._timeout)
+
+    def _send(self, record: Record) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self._naming.name(CAMPAIGN_REPORTS),
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    on_delivery=self._sent,
+                )
+            except BufferError:
+                # The local queue is full: let deliveries drain it.
+                self._producer.poll(0.01)
+                self._heartbeat.beat()
+            else:
+                return
+
+    def _sent(self, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self._metrics.reports_sent.inc()
+        else:
+            _log.warning("report not sent, sent again within a minute", error=error.str())
