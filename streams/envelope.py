@@ -49,12 +49,14 @@ class Many(Generic[E]):
     Attributes:
         events, times, at: of the good ones, in order: the event, its Unix seconds, its place among the records.
         bad: place and error of each of the others.
+        sources: who sent good ones.
     """
 
     events: list[E] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
+    sources: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ def unpack_many(
         events(received.event)
         times(received.time)
         places(at)
+    found.sources = {source or b"" for _, _, source in good}
     return found
 
 

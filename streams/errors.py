@@ -16,6 +16,7 @@
     │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
     │   ├── ErasureKeyMismatch    erased users are remembered with a key that is not configured
     │   └── NotPublished          no model is live
+    ├── BadBurst                  nobody's records are good: the role does not go on until it is told to
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
 Callers look at the class attributes ``dead_letter`` and ``retriable``, never at a name or a text.
@@ -111,6 +112,10 @@ class ErasureKeyMismatch(Refused):
 
 class NotPublished(Refused):
     """No model is live, so nothing can be matched."""
+
+
+class BadBurst(ColdstartError):
+    """Most records of an input were bad, whoever sent them; the role stops and is not started again until told."""
 
 
 class MustRestart(ColdstartError):

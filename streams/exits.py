@@ -4,6 +4,7 @@
 |---|---|---|
 | 0 | asked to stop, and stopped clean | leave it |
 | 2 | refused: settings or partitions are wrong, or the slot is taken | leave it; a person must change something |
+| 65 | stopped: nobody's records were good any more; all are buried | leave it until a person says `--resume-with-bad` |
 | 75 | must restart: Kafka is out of reach, or what was begun is not committed | start it again |
 """
 
@@ -17,6 +18,8 @@ import structlog
 
 OK = 0
 REFUSED = 2
+BAD_INPUT = 65
+"""EX_DATAERR of sysexits.h."""
 RESTART = 75
 """EX_TEMPFAIL of sysexits.h."""
 

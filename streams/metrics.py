@@ -95,6 +95,12 @@ class Catalogue:
         "stage",
         "error",
     )
+    bad_bursts = _counter(
+        "bursts",
+        "Bursts of bad records on an input, by topic and by what was done: went-on, resumed, stopped; once a minute",
+        "topic",
+        "outcome",
+    )
     skipped_records = _counter(
         "records", "Records of cached topics (warm-songs, models, ...) that could not be read", "topic", "error"
     )

@@ -230,6 +230,11 @@ class Songs(_Section):
     commit_interval_s: float = Field(0.5, gt=0, le=10)
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
+    stop_at_bad_share: float = Field(0.5, ge=0, lt=1)
+    """The role stops once more than this share of an input's records within a minute was bad and no source's records
+    are good; 0: it never does."""
+    stop_at_bad_of: int = Field(1000, ge=1)
+    """So many records of an input must have come within the minute before their share says anything."""
     skip_ledger_records: str = Field("", pattern=_PLACES)
     """Records of ``songs-ledger`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot be
     read names them. Empty again once they are compacted away."""
@@ -284,6 +289,11 @@ class Audience(_Section):
     present key as soon as their preferences are read. Leave one out when a start without it is not refused."""
     half_vectors: bool = False
     """User vectors in 16-bit floats: half the memory of them."""
+    stop_at_bad_share: float = Field(0.5, ge=0, lt=1)
+    """The role stops once more than this share of an input's records within a minute was bad and no source's records
+    are good; 0: it never does."""
+    stop_at_bad_of: int = Field(1000, ge=1)
+    """So many records of an input must have come within the minute before their share says anything."""
     skip_state_records: str = Field("", pattern=_PLACES)
     """Records of ``audience-state`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot
     be read names them. Empty again once they are compacted away."""

@@ -15,8 +15,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from streams.clock import Clock, SystemClock
-from streams.errors import Refused
-from streams.exits import OK, REFUSED
+from streams.errors import BadBurst, Refused
+from streams.exits import BAD_INPUT, OK, REFUSED
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 25.0
@@ -87,10 +87,15 @@ class RoleProcess:
 
         Raises:
             Refused: it ended for a reason that a restart does not mend, or too often; the message names its log.
+            BadBurst: it stopped at a burst of bad records, and is to stay down until a person says otherwise.
         """
         code = self._process.poll()
         if code is None:
             return None
+        if code == BAD_INPUT:
+            raise BadBurst(
+                f"{self.name} stopped at bad records; its log {self._log} ends with:\n{self._last_lines(1)[0]}"
+            )
         if code in (OK, REFUSED):
             tail = "\n".join(self._last_lines(5))
             raise Refused(f"{self.name} ended with code {code}; its log {self._log} ends with:\n{tail}")
@@ -101,11 +106,11 @@ class RoleProcess:
         # The first time at once, then after 1, 2, 4 and 8 seconds: what it needs may be on its way back.
         if recent and now - recent[-1] < 2 ** (len(recent) - 1):
             return None
-        said = self._last_lines(1) if code > 0 else []
+        last = self._last_lines(1) if code > 0 else []
         self._restarts = [*recent, now]
         self._process = self._start()
         how = f"ended with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-        return ": ".join([how, *said])
+        return ": ".join([how, *last])
 
     @property
     def restarts(self) -> int:

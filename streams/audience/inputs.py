@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streams import vectors
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
+from streams.burst import source_of
 from streams.dead_letters import DeadLetter, dead_letter, headers, origin
 from streams.envelope import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
@@ -69,6 +70,9 @@ class Records:
         return {name: getattr(self, name) for name in INPUTS}
 
 
+STAGE: Final = "audience."
+"""Before the name of an input: the stage at which its bad records are met."""
+
 INPUTS: Final = tuple(each.name for each in fields(Records))
 """The inputs of a partition, by name."""
 
@@ -88,12 +92,14 @@ class Decoded:
     Attributes:
         seen: the batch's listens, to be remembered once they are committed.
         repeated: how many listens are left out because they were counted before.
+        sources: who sent good records, by input.
     """
 
     inputs: Inputs
     bad: list[tuple[DeadLetter, str, str]]
     seen: Seen | None = None
     repeated: int = 0
+    sources: dict[str, set[str]] = field(default_factory=dict)
 
 
 class Decoder:
@@ -109,6 +115,7 @@ class Decoder:
         self._now = now
         self._answered = answered
         self._bad: list[tuple[DeadLetter, str, str]] = []
+        self._sources: dict[str, set[str]] = {}
 
     def decode(self, records: Records, space: Space | None, repeats: Repeats) -> Decoded:
         """Read a batch.
@@ -127,7 +134,7 @@ class Decoder:
             outcomes=self._outcomes(records.outcomes),
         )
         repeated = seen.listens - len(seen.keep) if seen else 0
-        return Decoded(inputs, self._bad, seen, repeated)
+        return Decoded(inputs, self._bad, seen, repeated, self._sources)
 
     def _bury(self, message: Message, stage: str, error: BadRecord) -> None:
         if not self._answered(message):
@@ -137,6 +144,9 @@ class Decoder:
         found = unpack_many(cls, _parts(messages), self._now)
         for at, error in found.bad:
             self._bury(messages[at], stage, error)
+        self._sources[stage.removeprefix(STAGE)] = {
+            source.decode("utf-8", "backslashreplace") for source in found.sources
+        }
         return found
 
     def _preferences(self, messages: list[Message]) -> list[tuple[str, Preferences | None]]:
@@ -167,6 +177,7 @@ class Decoder:
                 appended = append_time(message.timestamp(), self._now)
                 received = unpack(MatchRequest, message.key(), message.value(), headers(message), appended)
                 out.append(_command(received, space))
+                self._sources.setdefault("commands", set()).add(source_of(headers(message)))
             except BadRecord as error:
                 self._bury(message, "audience.commands", error)
         return out

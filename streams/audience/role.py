@@ -15,9 +15,10 @@ from streams.audience.positions import TOPIC_OF
 from streams.audience.slot import Slot
 from streams.audience.store import Stores
 from streams.audience.worker import Worker, member_of
+from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import Clock, SystemClock
-from streams.errors import PartitionMismatch, Unavailable
+from streams.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.exits import RESTART, leave
 from streams.kafka.reachability import Reachability
 from streams.live import LiveView
@@ -40,15 +41,17 @@ _LOOP_SILENCE_S = 60.0
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, slot: int, obey: bool) -> None:
+def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         obey: False: no preferences, caps, holdout or exploration (to measure targeting alone).
+        resume: whether a burst of bad records is gone through (:mod:`streams.burst`).
 
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.
         MustRestart: the process cannot go on; a new one can.
+        BadBurst: it stopped, cleanly, because nobody's records are good.
     """
     spare_collections()
     clock = SystemClock()
@@ -83,12 +86,19 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
             stores(settings, clock),
             slot, heartbeat, restored, f"holdout-{config.policy.salt}" if config.policy.holdout else None,
             client_id=mine.client_id,
+            bursts=BadBursts(
+                settings.audience.stop_at_bad_share, settings.audience.stop_at_bad_of, "audience.stop_at_bad_share",
+                clock, resume, metrics.bad_bursts, readiness,
+            ),
         )  # fmt: skip
+        burst: BadBurst | None = None
         try:
             while not stop.is_set():
                 worker.round()
         except KafkaException as error:
             raise explained(error) from error
+        except BadBurst as error:
+            burst = error
         restored.fails("stopping")
         _log.info("stopping")
         # One deadline for the whole way out; everything committed is safe already.
@@ -104,6 +114,8 @@ def run(settings: Settings, slot: int, obey: bool) -> None:
         mine.close()
         view.close()
         deadline.cancel()
+    if burst is not None:
+        raise burst
 
 
 def how(settings: Audience, obey: bool) -> Config:

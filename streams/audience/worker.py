@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Message
 
 from streams.audience.assignment import REREAD, Assignment
 from streams.audience.campaign_reporter import CampaignReporter
-from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
+from streams.audience.inputs import STAGE, Decoded, Decoder, Records, Space, counted
 from streams.audience.lag import LagGauges
 from streams.audience.memory import give_back
 from streams.audience.outputs import push_record
@@ -29,6 +29,7 @@ from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
 from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.audience.watchdog import Watchdog
+from streams.burst import Bad, BadBursts, bad_of
 from streams.calibrating import calibration_of
 from streams.clock import Clock
 from streams.errors import Refused
@@ -86,6 +87,7 @@ class Worker:
         restored: Condition,
         experiment: str | None = None,
         client_id: str | None = None,
+        bursts: BadBursts | None = None,
     ) -> None:
         self._kafka = kafka
         self._naming = naming
@@ -99,6 +101,7 @@ class Worker:
         self._heartbeat = heartbeat
         self._ready = restored
         self._experiment = experiment
+        self._bursts = bursts
         self._held: dict[int, Held] = {}
         self._to_restore: list[int] = []
         self._seen_version = -1
@@ -119,7 +122,11 @@ class Worker:
         return sorted(self._held)
 
     def round(self) -> None:
-        """One round: take what is there, commit it. Waits a few milliseconds when there is nothing."""
+        """One round: take what is there, commit it. Waits a few milliseconds when there is nothing.
+
+        Raises:
+            BadBurst: so many records were bad that this worker stops; all of them are committed.
+        """
         self._heartbeat.beat()
         self._follow_songs()
         group = self._assignment.group_metadata
@@ -221,6 +228,10 @@ class Worker:
             self._apply(p, at, decoded[p])
             self._lag.committed(p, batch.records[p])
         self._metrics.batch_seconds.observe(self._clock.monotonic() - started)
+        if self._bursts is not None:
+            for p, records in batch.records.items():
+                note(self._bursts, self._naming, records, decoded[p])
+            self._bursts.judge()
         return True
 
     def _decode(self, partition: int, records: Records, now: float) -> Decoded:
@@ -499,6 +510,19 @@ class Worker:
 def member_of(naming: Naming, slot: int) -> str:
     """The name of a slot's worker, in the group and in transactions."""
     return f"{naming.prefix}audience-{slot}"
+
+
+def note(bursts: BadBursts, naming: Naming, records: Records, decoded: Decoded) -> None:
+    """Tell what of a committed batch was good and bad. What was buried in an earlier life is not bad again."""
+    bad: dict[str, list[Bad]] = {}
+    for letter, stage, error in decoded.bad:
+        bad.setdefault(stage.removeprefix(STAGE), []).append(bad_of(letter, stage, error))
+    for name, messages in records.by_input().items():
+        if messages:
+            refused = bad.get(name, [])
+            bursts.note(
+                naming.name(TOPIC_OF[name]), len(messages) - len(refused), decoded.sources.get(name, ()), refused
+            )
 
 
 def _next(messages: list[Message], otherwise: int) -> int:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streams.errors import ColdstartError
-from streams.exits import REFUSED, RESTART
+from streams.errors import BadBurst, ColdstartError
+from streams.exits import BAD_INPUT, REFUSED, RESTART
 from streams.settings import Settings, load_settings
 from streams.terminal import Terminal
 from streams.topics import Naming
@@ -60,7 +60,8 @@ def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[Non
     except Exception as error:
         if isinstance(error, (*_expected(), *more)):
             retriable = isinstance(error, ColdstartError) and error.retriable
-            refuse(str(error), RESTART if retriable else REFUSED)
+            code = BAD_INPUT if isinstance(error, BadBurst) else RESTART if retriable else REFUSED
+            refuse(str(error), code)
         if files and isinstance(error, OSError) and error.errno in _WAYS_OUT:
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             refuse(f"{place}{_WAYS_OUT[error.errno]}")

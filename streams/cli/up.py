@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
-from streams.cli.worker import PolicySwitch
+from streams.cli.worker import PolicySwitch, Resume
+from streams.errors import BadBurst
+from streams.exits import BAD_INPUT
 from streams.supervisor import RoleProcess
 from streams.terminal import Terminal, bold
 
@@ -25,6 +27,7 @@ def up(
     audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers, with slots from 0.")] = 1,
     policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are not obeyed.")] = PolicySwitch.ON,
     logs: Annotated[Path, typer.Option(help="Folder for one log a worker.")] = Path("runs/logs"),
+    resume_with_bad: Resume = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -32,6 +35,7 @@ def up(
 
     A worker that ends is started again, at once and then after 1, 2, 4 and 8 seconds; after six ends within a minute,
     or when one says that a restart does not help, everything stops with its reason and exit code 2.
+    One that stops at bad records (code 65) stays down while the others go on; `coldstart up` then ends with 65, too.
 
     Example: coldstart kafka up; coldstart topics create; coldstart publish runs/model; coldstart up
     """
@@ -48,6 +52,7 @@ def up(
             "OPENBLAS_NUM_THREADS": "1",
         }
         common = [] if config is None else ["--config", str(config.resolve())]
+        common += ["--resume-with-bad"] if resume_with_bad else []
         roles = [(f"songs-{n}", ["songs"], settings.songs.http_port + 10 * n) for n in range(songs_workers)]
         roles += [
             (
@@ -62,9 +67,18 @@ def up(
             workers.append(RoleProcess(name, [*args, *common], environment, logs / f"{name}.log", port))
             stack.callback(workers[-1].stop)
         said: dict[str, str] = {}
+        stopped = False
         while not stop.wait(_LOOK_EVERY_S):
-            for worker in workers:
-                ended = worker.watch()
+            for worker in list(workers):
+                try:
+                    ended = worker.watch()
+                except BadBurst as burst:
+                    workers.remove(worker)
+                    if not workers:
+                        raise
+                    stopped = True
+                    console.print(bold(worker.name), f" {burst}\nIt stays down, the others go on")
+                    continue
                 if ended is not None:
                     console.print(bold(worker.name), f" {ended}; started again")
                 reasons = worker.readiness()
@@ -74,3 +88,5 @@ def up(
                     said[worker.name] = news
                     console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")
         console.print("stopping")
+        if stopped:
+            raise typer.Exit(BAD_INPUT)

@@ -13,10 +13,20 @@ from streams.logs import set_up_logs
 app = typer.Typer(
     no_args_is_help=True,
     help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez and /readyz are "
-    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 75 restart me.",
+    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 nobody's records are good "
+    "(--resume-with-bad), 75 restart me.",
 )
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of /metrics, /livez, /readyz; 0 takes a free one.")]
+
+
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume-with-bad",
+        help="Go through a burst of bad records, such as one that ended the last run with code 65: they are buried.",
+    ),
+]
 
 
 class PolicySwitch(StrEnum):
@@ -27,7 +37,9 @@ class PolicySwitch(StrEnum):
 
 
 @app.command()
-def songs(config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None) -> None:
+def songs(
+    resume_with_bad: Resume = False, config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None
+) -> None:
     """Uploads → match requests. Start as many as there are songs partitions, at most."""
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
@@ -35,7 +47,7 @@ def songs(config: Config = None, bootstrap: Bootstrap = None, http_port: Port = 
         set_up_logs("songs", settings.log.level)
         from streams.songs.role import run
 
-        run(settings)
+        run(settings, resume_with_bad)
 
 
 @app.command()
@@ -46,6 +58,7 @@ def audience(
     policy: Annotated[
         PolicySwitch, typer.Option(help="off: no preferences, caps, holdout, exploration; to measure targeting alone.")
     ] = PolicySwitch.ON,
+    resume_with_bad: Resume = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
     http_port: Port = None,
@@ -57,4 +70,4 @@ def audience(
         set_up_logs("audience", settings.log.level)
         from streams.audience.role import run
 
-        run(settings, slot, obey=policy is PolicySwitch.ON)
+        run(settings, slot, obey=policy is PolicySwitch.ON, resume=resume_with_bad)

@@ -8,14 +8,15 @@ send ends the process through :func:`streams.exits.leave`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from streams.errors import Refused
-from streams.exits import REFUSED, RESTART, leave
+from streams.burst import source_of
+from streams.errors import BadBurst, Refused
+from streams.exits import BAD_INPUT, REFUSED, RESTART, leave
 from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
@@ -81,14 +82,18 @@ def add_agents(app: Any, parts: Parts) -> None:
     async def serve_uploads(stream: Any) -> None:
         async for events in stream.noack_take(parts.settings.batch_uploads, parts.settings.batch_wait_ms / 1000):
             await _or_leave(uploads.serve(parts, events))
+            _count(parts, events)
             for event in events:
                 await stream.ack(event)
+            await _stop_at_burst(app, parts)
 
     async def merge_reports(stream: Any) -> None:
         async for events in stream.noack_take(_REPORTS_BATCH, _REPORTS_WAIT_S):
             await _or_leave(reports.merge(parts, events))
+            _count(parts, events)
             for event in events:
                 await stream.ack(event)
+            await _stop_at_burst(app, parts)
 
     async def keep_up() -> None:
         name = parts.naming.name(SONG_UPLOADS)
@@ -106,6 +111,25 @@ def add_agents(app: Any, parts: Parts) -> None:
     app.agent(parts.outbox.topic(CAMPAIGN_REPORTS), name="merge-reports")(merge_reports)
     app.timer(interval=_UPKEEP_S)(keep_up)
     app.on_partitions_revoked.connect(forget, weak=False)
+
+
+def _count(parts: Parts, events: Sequence[Any]) -> None:
+    """Tell what of a batch was good and bad. Nothing else is buried meanwhile: both agents bury in their turn alone."""
+    buried = parts.outbox.buried()
+    messages = [event.message for event in events]
+    good = [each for each in messages if (each.topic, each.partition, each.offset) not in buried]
+    if messages:
+        sources = {source_of(list(message.headers or ())) for message in good}
+        parts.bursts.note(messages[0].topic, len(good), sources, list(buried.values()))
+
+
+async def _stop_at_burst(app: Any, parts: Parts) -> None:
+    try:
+        parts.bursts.judge()
+    except BadBurst as burst:
+        # What was acknowledged is not committed yet, and would have its dead letters once more.
+        await app.consumer.commit()
+        leave(BAD_INPUT, str(burst))
 
 
 async def _or_leave(work: Awaitable[None]) -> None:

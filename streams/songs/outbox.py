@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from streams.burst import Bad, source_of
 from streams.dead_letters import Origin, dead_letter
 from streams.envelope import Record
 from streams.errors import BadRecord
@@ -30,6 +31,7 @@ class Outbox:
         self._app = app
         self._naming = naming
         self._topics: dict[str, Any] = {}
+        self._buried: dict[tuple[str, int, int], Bad] = {}
 
     def topic(self, topic: Topic) -> Any:
         """Faust's topic, for an agent or to send to."""
@@ -80,7 +82,15 @@ class Outbox:
             value=message.value,
             headers=list(message.headers or ()),
         )
+        self._buried[found.topic, found.partition, found.offset] = Bad(
+            source_of(found.headers), stage, type(error).__name__, str(error)
+        )
         return await self.bury_found(found, stage, error)
+
+    def buried(self) -> dict[tuple[str, int, int], Bad]:
+        """What Faust read and was buried since this was last asked, by topic, partition and offset."""
+        buried, self._buried = self._buried, {}
+        return buried
 
     async def bury_found(self, found: Origin, stage: str, error: BadRecord) -> Sent:
         """Hand over the dead letter of a bad record."""

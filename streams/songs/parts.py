@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from streams.burst import BadBursts
 from streams.clock import Clock
 from streams.envelope import pack
 from streams.errors import KeyMismatch, Undecodable
@@ -37,6 +38,7 @@ class Parts:
         live: gives the model in use at the time of the call.
         ledger, reports: what is remembered of songs and of partitions' accounts.
         skipped: records of cached topics that wait for their dead letters.
+        bursts: judges how many records of uploads and reports are bad.
         turn: who decides by the ledger and changes it holds this until the change is acknowledged. Without it an end
             could be decided by reports of a revision that is being replaced.
     """
@@ -50,6 +52,7 @@ class Parts:
     ledger: Kept
     reports: Kept
     skipped: Skipped
+    bursts: BadBursts
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def song(self, partition: int, song_id: str) -> Song | None:

@@ -9,6 +9,7 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import SystemClock
 from streams.exits import RESTART, leave
@@ -35,8 +36,11 @@ _LOOP_SILENCE_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, resume: bool = False) -> None:
     """Serve until SIGTERM. Does not return before.
+
+    Args:
+        resume: whether a burst of bad records is gone through (:mod:`streams.burst`).
 
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.
@@ -71,6 +75,10 @@ def run(settings: Settings) -> None:
             ),
             Kept(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
             skipped,
+            BadBursts(
+                settings.songs.stop_at_bad_share, settings.songs.stop_at_bad_of, "songs.stop_at_bad_share", clock,
+                resume, metrics.bad_bursts, readiness,
+            ),
         ))  # fmt: skip
 
         async def beat() -> None:

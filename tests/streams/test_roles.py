@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,8 +21,9 @@ from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.demo.follow import Follower
 from streams.envelope import Record, pack
-from streams.errors import Refused
+from streams.errors import BadBurst, Refused
 from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
+from streams.exits import BAD_INPUT
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.supervisor import RoleProcess
@@ -232,6 +234,40 @@ def test_what_cannot_be_read_on_warm_songs_and_models_stops_no_role_and_is_burie
     running.wait_until(lambda: all("2 records" in notes(worker) for worker in running.workers), lambda: "no notes")
     running.wait_until(lambda: marker.value in {letter[0] for letter in follower.dead}, lambda: "no marker")
     assert buried() == sorted(sent)
+
+
+def test_a_burst_of_bad_uploads_ends_the_songs_role_for_good_until_it_is_told_to_resume(
+    running: Stage, follower: Follower
+) -> None:
+    running.workers.pop(0).stop()
+    environment = running.environment | {"COLDSTART_SONGS__STOP_AT_BAD_OF": "20"}
+    bad = [Record(b"s", b"burst-%d" % number, [("ce_source", b"acme")]) for number in range(60)]
+    running.send(SONG_UPLOADS, bad)
+
+    def buried() -> list[bytes]:
+        return sorted(value for value, _, _ in follower.dead if value.startswith(b"burst-"))
+
+    def start(*args: str) -> RoleProcess:
+        return RoleProcess("songs-burst", ["songs", *args], environment, running.log("songs-burst"))
+
+    worker = start()
+    assert ended(worker) == BAD_INPUT
+    with pytest.raises(BadBurst, match=r"song-uploads: .* of the last .* records were bad, from 'acme'"):
+        worker.watch()
+    running.workers.insert(0, start("--resume-with-bad"))
+    song = named(running, "behind-the-burst")
+    running.upload([song])
+    running.wait_until_answered(follower.answered, [song.song_id])
+    # Once each: what was acknowledged before the end is not read again.
+    running.wait_until(lambda: len(buried()) >= 60, lambda: f"{len(buried())} of 60 are buried")
+    assert buried() == sorted(record.value for record in bad)
+
+
+def ended(process: RoleProcess) -> int:
+    """Wait for its end and leave it to be found; its exit code, or the signal that killed it."""
+    found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert found is not None
+    return found.si_status
 
 
 def notes(worker: RoleProcess) -> str:

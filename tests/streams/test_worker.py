@@ -25,10 +25,11 @@ from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
+from streams.burst import BadBursts
 from streams.clients import admin, consumer
 from streams.clock import Clock, ManualClock, SystemClock
 from streams.envelope import Record, pack
-from streams.errors import RecreatedTopic, Refused
+from streams.errors import BadBurst, RecreatedTopic, Refused
 from streams.events import Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
@@ -61,7 +62,12 @@ class Life:
     """One worker in this process, from start to close."""
 
     def __init__(
-        self, here: Installation, folder: Path = NO_DISK, clock: Clock = CLOCK, settings: Audience | None = None
+        self,
+        here: Installation,
+        folder: Path = NO_DISK,
+        clock: Clock = CLOCK,
+        settings: Audience | None = None,
+        bursts: BadBursts | None = None,
     ) -> None:
         self.registry, self.readiness = CollectorRegistry(), Readiness()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
@@ -76,6 +82,7 @@ class Life:
             here.kafka, here.naming, settings or Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
             new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
             self.readiness.condition("restored", "not yet"),
+            bursts=bursts,
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -201,6 +208,29 @@ def test_a_changelog_with_a_record_that_nobody_wrote_is_refused_by_place_and_ser
     without.until(lambda: bool(without.worker.partitions))
     assert without.digest() == told
     without.end()
+
+
+def test_a_burst_of_bad_listens_stops_the_worker_with_all_of_them_committed_and_buried_until_it_is_told(
+    here: Installation,
+) -> None:
+    here.send_all(LISTENS, [Record(b"u", b"?", [("ce_source", b"acme")])] * 50, 0)
+
+    def bursts(resume: bool) -> BadBursts:
+        return BadBursts(0.5, 20, "audience.stop_at_bad_share", CLOCK, resume)
+
+    first = Life(here, bursts=bursts(resume=False))
+    with pytest.raises(BadBurst, match=r"listens: .* of the last .* records were bad, from 'acme'"):
+        first.until(lambda: False)
+    first.end()
+    buried = len(here.read(DEAD_LETTERS))
+    assert 20 <= buried == committed(here)["listens"]
+    # Another burst, and good ones behind it.
+    here.send_all(LISTENS, [Record(b"u", b"?", [("ce_source", b"acme")])] * 50, 0)
+    listen(here, 1)
+    again = Life(here, bursts=bursts(resume=True))
+    again.until(lambda: committed(here)["listens"] == 101)
+    again.end()
+    assert len(here.read(DEAD_LETTERS)) == 100
 
 
 def test_a_listen_sent_again_is_counted_once_before_and_after_a_restart(here: Installation) -> None:
