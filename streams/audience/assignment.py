@@ -39,6 +39,9 @@ _COMMANDS_AT_ONCE = 64
 # Millions are read in pieces, each a batch of its own.
 _PREFERENCES_AT_ONCE = 10_000
 
+# A look at a clock that is wrong; rebalances wait for it.
+_IDLE_S = 0.1
+
 # What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
 # next one is always there. The broker keeps the rest: a full queue stops fetching.
 _QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
@@ -226,6 +229,18 @@ class Assignment:
         # Where nothing was ever committed, this is where reading begins again.
         self.again("listens", partitions)
         self._unread(partitions)
+
+    def hold(self) -> None:
+        """Read nothing until :meth:`go_on`."""
+        self._listens.pause(self._listens.assignment())
+
+    def idle(self) -> None:
+        """Take part in the group while nothing is read; waits a moment."""
+        _told_apart(self._listens.consume(1, _IDLE_S))
+
+    def go_on(self, partitions: Iterable[int]) -> None:
+        """Read these partitions again; others wait for :meth:`begin`."""
+        self._listens.resume([TopicPartition(self._names["listens"], p) for p in partitions])
 
     def again(self, input_name: str, partitions: Iterable[int]) -> None:
         """Read an input of these partitions from its beginning; of those where it is not begun it will be anyway."""

@@ -19,7 +19,6 @@ from streams.burst import source_of
 from streams.dead_letters import DeadLetter, dead_letter, headers, origin
 from streams.envelope import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
-from streams.event_time import MAX_AHEAD_SECONDS
 from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
 from targeting.types import (
     Cap,
@@ -51,6 +50,9 @@ _OUTCOMES: Final = {
 
 # A timestamp in seconds, or none at all, would have every erasure outweigh the vector.
 _EARLIEST_MADE: Final = datetime(2001, 1, 1, tzinfo=UTC).timestamp()
+# The broker lets through what lies five minutes ahead of its own clock. This is for vectors from before it looked: they
+# would outweigh every erasure. Wide, so that a worker's clock that is behind buries nothing.
+_MOST_AHEAD: Final = 86_400.0
 
 
 @dataclass(slots=True)
@@ -218,7 +220,7 @@ class Decoder:
         users = self._users(messages)
         stamps = np.array([message.timestamp()[1] for message in messages], np.float64) / 1000
         values = list(map(Message.value, messages))
-        for at in np.flatnonzero((stamps < _EARLIEST_MADE) | (stamps > self._now + MAX_AHEAD_SECONDS)).tolist():
+        for at in np.flatnonzero((stamps < _EARLIEST_MADE) | (stamps > self._now + _MOST_AHEAD)).tolist():
             # A deletion needs no time.
             if users[at] is not None and values[at] is not None:
                 self._bury(messages[at], "audience.vectors", _bad_time(stamps[at], self._now))
@@ -286,8 +288,8 @@ def counted(messages: Sequence[Message], now: float, repeats: Repeats) -> Seen:
 def _bad_time(stamp: float, now: float) -> BadRecord:
     if stamp > now:
         return FromTheFuture(
-            f"timestamp: {stamp - now:.0f} s ahead of the clock, {MAX_AHEAD_SECONDS:.0f} allowed; it says when the "
-            "vector was made"
+            f"timestamp: {stamp - now:.0f} s ahead of the clock, {_MOST_AHEAD:.0f} allowed; it says when the vector "
+            "was made"
         )
     return InvalidField(f"timestamp: {stamp * 1000:.0f} ms is no time at which a vector was made; is it in seconds?")
 

@@ -15,6 +15,7 @@ from streams.audience.positions import TOPIC_OF
 from streams.audience.slot import Slot
 from streams.audience.store import Stores
 from streams.audience.worker import Worker, member_of
+from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import Clock, SystemClock
@@ -62,6 +63,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     restored = readiness.condition("restored", "no partitions assigned yet")
     inputs = [naming.name(topic) for topic in TOPIC_OF.values()]
     reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
+    broker_clock = BrokerClock(clock, readiness.condition("clock", "not known yet"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -90,6 +92,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
                 settings.audience.stop_at_bad_share, settings.audience.stop_at_bad_of, "audience.stop_at_bad_share",
                 clock, resume, metrics.bad_bursts, readiness,
             ),
+            broker_clock=broker_clock,
         )  # fmt: skip
         burst: BadBurst | None = None
         try:

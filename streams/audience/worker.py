@@ -29,6 +29,7 @@ from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
 from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.audience.watchdog import Watchdog
+from streams.broker_clock import BrokerClock
 from streams.burst import Bad, BadBursts, bad_of
 from streams.calibrating import calibration_of
 from streams.clock import Clock
@@ -69,6 +70,7 @@ class Worker:
         slot: stable number of this worker; a restarted worker takes over its former self by it.
         experiment: named in every push; None where nobody is held out.
         client_id: of the group's member.
+        broker_clock: tells whether this machine's clock may decide anything.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Worker:
         experiment: str | None = None,
         client_id: str | None = None,
         bursts: BadBursts | None = None,
+        broker_clock: BrokerClock | None = None,
     ) -> None:
         self._kafka = kafka
         self._naming = naming
@@ -100,6 +103,8 @@ class Worker:
         self._stores = stores
         self._heartbeat = heartbeat
         self._ready = restored
+        self._broker_clock = broker_clock or BrokerClock(clock, Condition("not known yet"))
+        self._waiting_for_clock = False
         self._experiment = experiment
         self._bursts = bursts
         self._held: dict[int, Held] = {}
@@ -128,6 +133,9 @@ class Worker:
             BadBurst: so many records were bad that this worker stops; all of them are committed.
         """
         self._heartbeat.beat()
+        if not self._clock_is_right():
+            self._assignment.idle()
+            return
         self._follow_songs()
         group = self._assignment.group_metadata
         limit = self._settings.batch_records
@@ -174,6 +182,25 @@ class Worker:
                 batch.of(partition).preferences = messages
         return batch
 
+    def _clock_is_right(self, batch: Batch | None = None) -> bool:
+        """Whether a batch may be decided by this machine's clock. If not, it is dropped, and read again once that is
+        right."""
+        for records in batch.records.values() if batch else ():
+            for messages in records.by_input().values():
+                if messages:
+                    self._broker_clock.show(messages[-1].timestamp())
+        right = self._broker_clock.agrees()
+        if not right and not self._waiting_for_clock:
+            self._assignment.hold()
+        if right and self._waiting_for_clock:
+            self._assignment.go_back({p: held.resumption for p, held in self._held.items()})
+            self._assignment.go_on([p for p, held in self._held.items() if held.preferences_until is None])
+            for held in self._held.values():
+                if held.commands_by is not None:
+                    held.commands_by = self._clock.monotonic() + self._settings.start_wait_s
+        self._waiting_for_clock = not right
+        return right
+
     def _may_push(self, partition: int, records: Records) -> bool:
         """Whether a batch can push: on request, or because users' vectors change while campaigns are alive."""
         moving = records.listens or records.vectors
@@ -196,6 +223,8 @@ class Worker:
 
     def _committed(self, batch: Batch, group: object) -> bool:
         """False: what was read comes again, or the partitions are restored first."""
+        if not self._clock_is_right(batch):
+            return False
         try:
             return self._commit(batch, group)
         except Uncertain as uncertain:

@@ -21,6 +21,7 @@ from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
+from streams.songs.intake import timestamp
 from streams.songs.parts import Parts
 from streams.songs.upkeep import Upkeep
 from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
@@ -29,6 +30,7 @@ from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Nam
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _UPKEEP_S = 1.0
+_CLOCK_S = 0.5
 # A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes one
 # answer that the network lost would hold up a partition for as long. Longer than a broker takes to restart.
 _SEND_S = 30.0
@@ -81,6 +83,7 @@ def add_agents(app: Any, parts: Parts) -> None:
 
     async def serve_uploads(stream: Any) -> None:
         async for events in stream.noack_take(parts.settings.batch_uploads, parts.settings.batch_wait_ms / 1000):
+            await _right_clock(parts, events)
             await _or_leave(uploads.serve(parts, events))
             _count(parts, events)
             for event in events:
@@ -89,6 +92,7 @@ def add_agents(app: Any, parts: Parts) -> None:
 
     async def merge_reports(stream: Any) -> None:
         async for events in stream.noack_take(_REPORTS_BATCH, _REPORTS_WAIT_S):
+            await _right_clock(parts, events)
             await _or_leave(reports.merge(parts, events))
             _count(parts, events)
             for event in events:
@@ -96,6 +100,8 @@ def add_agents(app: Any, parts: Parts) -> None:
             await _stop_at_burst(app, parts)
 
     async def keep_up() -> None:
+        if not parts.broker_clock.agrees():
+            return
         name = parts.naming.name(SONG_UPLOADS)
         assigned = app.assignor.assigned_actives()
         partitions = sorted(each.partition for each in assigned if each.topic == name)
@@ -130,6 +136,14 @@ async def _stop_at_burst(app: Any, parts: Parts) -> None:
         # What was acknowledged is not committed yet, and would have its dead letters once more.
         await app.consumer.commit()
         leave(BAD_INPUT, str(burst))
+
+
+async def _right_clock(parts: Parts, events: Sequence[Any]) -> None:
+    """Wait until this machine's clock shows a time at which these events can have been appended."""
+    for event in events:
+        parts.broker_clock.show(timestamp(event.message))
+    while not parts.broker_clock.agrees():
+        await asyncio.sleep(_CLOCK_S)
 
 
 async def _or_leave(work: Awaitable[None]) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from encoder.content import SongContent
-from streams.envelope import Received, append_time
+from streams.envelope import Received, Timestamp, append_time
 from streams.events import SongUpload
 from streams.songs.ledger import Song
 
@@ -15,10 +15,15 @@ DEFAULT_SPACE = "default"
 """The space of a dense feature whose name alone says what it is."""
 
 
+def timestamp(message: Any) -> Timestamp:
+    """A record's that Faust brought, as confluent-kafka would tell it."""
+    # aiokafka numbers the kinds from 0.
+    return message.timestamp_type + 1, round(message.timestamp * 1000)
+
+
 def appended(message: Any, now: float) -> float:
     """When the broker appended a record that Faust brought, Unix seconds; see :func:`streams.envelope.append_time`."""
-    # aiokafka numbers the kinds from 0.
-    return append_time((message.timestamp_type + 1, round(message.timestamp * 1000)), now)
+    return append_time(timestamp(message), now)
 
 
 class Novelty(StrEnum):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clock import Clock
 from streams.envelope import pack
@@ -39,6 +40,7 @@ class Parts:
         ledger, reports: what is remembered of songs and of partitions' accounts.
         skipped: records of cached topics that wait for their dead letters.
         bursts: judges how many records of uploads and reports are bad.
+        broker_clock: tells whether this machine's clock may decide anything.
         turn: who decides by the ledger and changes it holds this until the change is acknowledged. Without it an end
             could be decided by reports of a revision that is being replaced.
     """
@@ -53,6 +55,7 @@ class Parts:
     reports: Kept
     skipped: Skipped
     bursts: BadBursts
+    broker_clock: BrokerClock
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def song(self, partition: int, song_id: str) -> Song | None:

@@ -9,6 +9,7 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import SystemClock
@@ -79,6 +80,7 @@ def run(settings: Settings, resume: bool = False) -> None:
                 settings.songs.stop_at_bad_share, settings.songs.stop_at_bad_of, "songs.stop_at_bad_share", clock,
                 resume, metrics.bad_bursts, readiness,
             ),
+            BrokerClock(clock, readiness.condition("clock", "not known yet")),
         ))  # fmt: skip
 
         async def beat() -> None:

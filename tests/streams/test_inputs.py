@@ -302,7 +302,7 @@ def test_a_deletion_and_a_vector_of_another_space_withdraw() -> None:
         (outside(0, b"", packed_vector(1, 2)), "InvalidField"),
         (outside(0, b"x" * 129, packed_vector(1, 2)), "InvalidField"),
         (outside(0, b"u", packed_vector(1, 2)[:-1]), "Undecodable"),
-        (outside(0, b"u", packed_vector(1, 2), NOW + 301), "FromTheFuture"),
+        (outside(0, b"u", packed_vector(1, 2), NOW + 86_401), "FromTheFuture"),
         # In seconds, which as milliseconds are of 1970; and not set at all.
         (outside(0, b"u", packed_vector(1, 2), NOW / 1000), "InvalidField"),
         (Message(topic="v", partition=1, offset=0, key=b"u", value=packed_vector(1, 2)), "InvalidField"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -48,12 +50,30 @@ def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> I
     )
     # Everybody is told of many songs by one artist here.
     running.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "100", "COLDSTART_AUDIENCE__ARTIST_CAP_PUSHES": "100"}
+    running.environment |= skewable(running.folder)
     running.send(PREFERENCES, [preferences(user, opted_in=False) for user in running.users[::2]])
     running.start("songs", "songs")
     running.start("audience", "audience", "--slot", "0")
     running.wait_until_ready()
     yield running
     running.stop()
+
+
+def skewable(folder: Path) -> dict[str, str]:
+    """The environment of workers whose wall clock lags by what a file says: Python runs this before anything else."""
+    lag = folder / "lag"
+    lag.write_text("0")
+    shim = f"import time\nright = time.time\ntime.time = lambda: right() - float(open({str(lag)!r}).read() or 0)\n"
+    (folder / "shim").mkdir()
+    (folder / "shim" / "sitecustomize.py").write_text(shim)
+    return {"PYTHONPATH": os.pathsep.join([str(folder / "shim"), *sys.path])}
+
+
+def lags(running: Stage, seconds: int) -> None:
+    """Set the workers' clocks; atomically, as they look."""
+    path = running.folder / "lag"
+    path.with_suffix(".new").write_text(str(seconds))
+    path.with_suffix(".new").replace(path)
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +314,30 @@ def test_a_second_worker_of_a_slot_ends_with_the_reason_and_the_first_goes_on(ru
     assert f"another process of this machine (pid {pid}) has this slot" in running.log("again").read_text()
     assert first.pid == pid
     assert first.readiness() == {}
+
+
+def test_what_was_published_while_the_workers_clocks_were_400_s_behind_is_served_once_they_are_right(
+    running: Stage, follower: Follower
+) -> None:
+    dead = len(follower.dead)
+    lost, erased, *_ = (push.user_id for push in pushes(running, "for-the-willing"))
+    lags(running, 400)
+    song = named(running, "by-the-right-clock")
+    running.send(PREFERENCES, [
+        preferences(lost, opted_in=False), preferences(erased, opted_in=False, erase_requested_at=datetime.now(UTC))
+    ])  # fmt: skip
+    running.upload([song])
+
+    def doubts() -> list[str]:
+        return [dict(worker.readiness()).get("clock", "") for worker in running.workers]
+
+    running.wait_until(lambda: all("s behind the broker's" in each for each in doubts()), lambda: f"{doubts()}")
+    assert follower.answered(song.song_id) == set()
+    lags(running, 0)
+    running.wait_until_answered(follower.answered, [song.song_id])
+    running.wait_until_ready()
+    found = {push.user_id for push in pushes(running, song.song_id)}
+    assert found
+    assert found.isdisjoint({lost, erased})
+    assert len(follower.dead) == dead
+    running.send(PREFERENCES, [preferences(lost, opted_in=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -25,6 +26,7 @@ from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
 from streams.broker import EmbeddedKafka
+from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin, consumer
 from streams.clock import Clock, ManualClock, SystemClock
@@ -33,7 +35,7 @@ from streams.errors import BadBurst, RecreatedTopic, Refused
 from streams.events import Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, Readiness
+from streams.observe import Condition, Heartbeat, Readiness
 from streams.operations.adopt_topic import adopt
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
@@ -72,6 +74,7 @@ class Life:
         self.registry, self.readiness = CollectorRegistry(), Readiness()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
+        self.clock_condition = Condition("not known yet")
         songs, partitions = Songs(), here.naming.audience_partitions
 
         def new_partition(number: int) -> Partition:
@@ -83,6 +86,7 @@ class Life:
             new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
             self.readiness.condition("restored", "not yet"),
             bursts=bursts,
+            broker_clock=BrokerClock(clock, self.clock_condition),
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -106,7 +110,9 @@ def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
     reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
     client = admin(reach)
     both = {"cleanup.policy": "compact,delete"}
-    erasable = [NewTopic(naming.name(topic), 1, 1, config=both) for topic in (PREFERENCES, AUDIENCE_STATE)]
+    erasable = [
+        NewTopic(naming.name(topic), 1, 1, config=topic.config() | both) for topic in (PREFERENCES, AUDIENCE_STATE)
+    ]
     for future in client.create_topics(erasable).values():
         future.result(PATIENCE_S)
     create_topics(client, naming, 1)
@@ -264,6 +270,39 @@ def test_an_idle_partition_writes_its_offsets_once_a_minute_so_that_compaction_g
     assert beat.key() == OFFSETS_KEY
     assert stated(here)["listens"] == committed(here)["listens"] == 1
     life.end()
+
+
+@pytest.mark.parametrize("behind_from_the_start", [True, False])
+def test_a_worker_whose_clock_is_400_s_behind_consumes_nothing_until_it_is_right(
+    here: Installation, behind_from_the_start: bool
+) -> None:
+    clock = ManualClock(CLOCK.now() + 10)
+    life = Life(here, clock=clock)
+    consumed = 0
+    if not behind_from_the_start:
+        listen(here, 0)
+        life.until(lambda: committed(here)["listens"] == 1)
+        consumed = 1
+    clock.wall = CLOCK.now() - 400
+    listen(here, 1)
+    listen(here, 2)
+    prefer(here)
+    life.until(lambda: life.clock_condition.reason is not None)
+    reason = life.clock_condition.reason
+    assert reason is not None
+    assert re.match(r"this machine's clock is [34]\d\d s behind the broker's: .*NTP", reason)
+    before = committed(here)
+    for _ in range(5):
+        life.worker.round()
+    assert committed(here) == before
+    assert max(before["listens"], 0) == consumed
+    clock.wall = CLOCK.now()
+    life.until(lambda: committed(here)["listens"] == consumed + 2 and committed(here)["preferences"] == 1)
+    assert life.clock_condition.reason is None
+    assert here.read(DEAD_LETTERS) == []
+    life.end()
+    # What was read twice counts once.
+    assert life.registry.get_sample_value("coldstart_listens_applied_total") == consumed + 2
 
 
 def test_what_changelog_and_disk_say_is_the_state_and_the_disk_stays_as_it_is(

@@ -1,0 +1,55 @@
+"""Is this machine's clock right? Records say what the broker's clock showed when it appended them.
+
+Caps, quiet hours and the ends of campaigns must not be decided by a clock that is wrong. A worker that meets records
+from its own future therefore waits, with nothing consumed, until its clock has been set.
+"""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+
+from streams.clock import Clock
+from streams.envelope import Timestamp
+from streams.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
+from streams.observe import Condition
+
+_log = structlog.get_logger(__name__)
+
+
+class BrokerClock:
+    """The broker's clock, as far as records have shown it.
+
+    Args:
+        condition: holds while this machine's clock does not lag behind.
+    """
+
+    def __init__(self, clock: Clock, condition: Condition) -> None:
+        self._clock = clock
+        self._condition = condition
+        self._shown = -math.inf
+        condition.holds()
+
+    def show(self, timestamp: Timestamp) -> None:
+        """Take notice of a record. A timestamp that a producer set shows nothing."""
+        kind, milliseconds = timestamp
+        if kind == LOG_APPEND_TIME:
+            self._shown = max(self._shown, milliseconds / 1000)
+
+    def agrees(self) -> bool:
+        """Whether no record was appended later than this machine's clock shows, give or take what clocks may differ."""
+        behind = self._shown - self._clock.now()
+        if behind > MAX_AHEAD_SECONDS:
+            reason = (
+                f"this machine's clock is {behind:.0f} s behind the broker's: nothing is consumed until it is set "
+                "right (NTP); if it is right, the broker's is wrong"
+            )
+            if self._condition.reason is None:
+                _log.error("clock", reason=reason)
+            self._condition.fails(reason)
+            return False
+        if self._condition.reason is not None:
+            _log.info("clock", reason="it agrees with the broker's again")
+            self._condition.holds()
+        return True
