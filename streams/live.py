@@ -94,6 +94,9 @@ class Space:
 class LiveView:
     """The live model and the warm songs of its space, kept up to date by :meth:`poll`.
 
+    Of spaces that are neither live nor coming, only the songs' ids are kept. A former model that comes back has the
+    topic read again from its beginning; its songs are complete when that is done.
+
     A record that cannot be read, or that says what cannot be, is skipped: what its key said before stands for as long
     as the log has it, and everything else is served.
 
@@ -109,8 +112,16 @@ class LiveView:
         # By dimension, too: which one a space has is known only once a model says so, and songs may be read before it.
         self._spaces: dict[tuple[str, int], Space] = {}
         self._dimensions: dict[str, int] = {}
+        # Space -> ids of its songs, of former models.
+        self._former: dict[str, set[str]] = {}
+        self._coming_back = ""
+        # Spaces of which songs came since the model flipped: another model may be on its way.
+        self._touched: set[str] = set()
+        self._kafka, self._clock = kafka, clock
         self._models, self._songs = naming.name(MODELS), naming.name(WARM_SONGS)
         self._flipped = False
+        # Topic, partition -> behind the last record that was taken.
+        self._read: dict[tuple[str, int], int] = {}
         # What must be read of the warm songs before the model is complete: partition -> offset.
         self._wanted: dict[int, int] | None = None
         self._snapshot = Snapshot(kafka, [self._songs, self._models], clock)
@@ -141,16 +152,27 @@ class LiveView:
 
     def spaces_of(self, song_id: str) -> list[str]:
         """The spaces in which a song is warm."""
-        return list(dict.fromkeys(name for (name, _), space in list(self._spaces.items()) if song_id in space))
+        former = [name for name, ids in list(self._former.items()) if song_id in ids]
+        return list(
+            dict.fromkeys([*former, *(name for (name, _), space in list(self._spaces.items()) if song_id in space)])
+        )
 
     def close(self) -> None:
         self._snapshot.close()
 
     def _take(self, message: Message) -> None:
+        place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+        again = offset < self._read.get(place, 0)
+        self._read[place] = max(self._read.get(place, 0), offset + 1)
         try:
-            (self._take_model if message.topic() == self._models else self._take_song)(message)
+            if message.topic() == self._songs:
+                self._take_song(message)
+            elif not again:
+                # A former model that is read again must not look live once more.
+                self._take_model(message)
         except BadRecord as error:
-            self._skipped.add(message, error)
+            if not again:
+                self._skipped.add(message, error)
         else:
             self.version += 1
 
@@ -173,6 +195,7 @@ class LiveView:
                 name, _, song_id = (message.key() or b"").decode().partition(" ")
             except UnicodeDecodeError:
                 raise InvalidField(f"key: {message.key()!r} is not UTF-8") from None
+            self._former.get(name, set()).discard(song_id)
             for (of, _), space in self._spaces.items():
                 if of == name:
                     space.drop(song_id)
@@ -181,6 +204,11 @@ class LiveView:
         dimension = self._dimensions.get(song.space, len(vector))
         if len(vector) != dimension:
             raise InvalidField(f"vector: dimension {len(vector)}, space {song.space!r} has {dimension}")
+        self._touched.add(song.space)
+        if song.space in self._former:
+            self._former[song.space].add(song.song_id)
+            if song.space != self._coming_back:
+                return
         place = song.space, dimension
         if place not in self._spaces:
             # Another thread may be asking for a song's spaces.
@@ -190,12 +218,31 @@ class LiveView:
     def _follow_model(self) -> None:
         if self._flipped:
             self._flipped = False
+            self._touched.clear()
+            self._read_again()
             self._wanted = self._snapshot.ends(self._songs) if self.model else None
         if self._wanted is not None and self._snapshot.reached(self._songs, self._wanted):
             self._wanted = None
             self.version += 1
+            self._rest()
         if self.model is not None and self.model.space not in self._dimensions and self.warm() is not None:
             self._settle(self.model.space, self.model.dim)
+
+    def _read_again(self) -> None:
+        """If the live model is a former one, all its songs are wanted once more."""
+        self._coming_back = self.model.space if self.model and self.model.space in self._former else ""
+        if self._coming_back:
+            self._snapshot.close()
+            self._snapshot = Snapshot(self._kafka, [self._songs, self._models], self._clock)
+
+    def _rest(self) -> None:
+        """The live model is complete: of what is neither live nor coming, the ids are enough."""
+        if self.model is None:
+            return
+        for name, dimension in [place for place in self._spaces if place[0] not in {self.model.space, *self._touched}]:
+            self._former[name] = self._former.get(name, set()) | set(self._spaces[name, dimension].ids)
+            del self._spaces[name, dimension]
+        self._former.pop(self.model.space, None)
 
     def _settle(self, space: str, dimension: int) -> None:
         """A model of this space is complete: from now on the space has this dimension."""

@@ -161,7 +161,7 @@ class AudienceMetrics(Catalogue):
     reports_sent = _counter("reports", "Campaign reports acknowledged by the broker")
     restored_records = _counter("records", "Records read from the changelog or the disk to restore state")
     partitions = _gauge("partitions", "Partitions that this worker serves")
-    users = _gauge("users", "Users in the state, by partition", "partition")
+    users = _gauge("users", "Users with a history, an outside vector or pushes, by partition", "partition")
     campaigns = _gauge("campaigns", "Campaigns alive, by partition", "partition")
 
 

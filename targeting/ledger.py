@@ -307,6 +307,11 @@ class _Users:
     def __init__(self) -> None:
         self._rows = Jagged(np.int32, np.uint32)
         self._row_of: dict[int, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        """The number of keys that anybody is found under."""
+        return len(self._row_of)
 
     def of(self, key: int) -> tuple[I64, U32]:
         users, at = self._rows.row(self._row_of.get(key, -1))
@@ -316,12 +321,29 @@ class _Users:
         if not len(keys):
             return
         each, which = np.unique(keys, return_inverse=True)
-        rows = [self._row_of.setdefault(key, len(self._row_of)) for key in each.tolist()]
+        rows = [self._row(key) for key in each.tolist()]
         self._rows.append(np.asarray(rows, np.int64)[which], [users.astype(np.int32), at])
 
     def discard(self, keys: U64, users: I64) -> None:
         rows = np.fromiter((self._row_of.get(key, -1) for key in keys.tolist()), np.int64, len(keys))
         self._rows.discard(rows[rows >= 0], users[rows >= 0].astype(np.int32))
+        # A key that nobody is left under is forgotten, and its row used again.
+        left = self._rows.lengths(rows)
+        gone = {
+            key: row
+            for key, row, users_left in zip(keys.tolist(), rows.tolist(), left.tolist(), strict=True)
+            if row >= 0 and not users_left
+        }
+        for key in gone:
+            del self._row_of[key]
+        self._free.extend(gone.values())
+        self._rows.erase(np.fromiter(gone.values(), np.int64, len(gone)))
+
+    def _row(self, key: int) -> int:
+        row = self._row_of.get(key)
+        if row is None:
+            row = self._row_of[key] = self._free.pop() if self._free else len(self._row_of)
+        return row
 
 
 def _found(of: I64, recordings: U64, users: I64, marked: Marked) -> tuple[I64, U16]:

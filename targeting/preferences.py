@@ -26,6 +26,9 @@ from targeting.types import F64, Match, Preferences, Quiet
 # What is not of the person: equal preferences are equal in these.
 _SAID = tuple(each.name for each in fields(Preferences) if each.name not in ("user_id", "erase_requested_at"))
 _said = attrgetter(*_SAID)
+_MUTED, _ZONE, _QUIET = map(_SAID.index, ("muted_artists", "timezone", "quiet"))
+
+_NOBODY: frozenset[str] = frozenset()
 
 # The number of users without preferences.
 _NONE = 0
@@ -38,9 +41,10 @@ class Consent:
         self._policy = policy
         # Equal preferences have one number; the columns are by number.
         self._number_of: dict[tuple[Any, ...], int] = {}
-        self._wishes: list[Preferences | None] = [None]
+        self._wishes: list[tuple[Any, ...]] = [()]
         self._holders: list[int] = [0]
         self._free: list[int] = []
+        self._room = 1
         self._opted_in = np.zeros(1, np.bool_)
         self._explicit = np.zeros(1, np.bool_)
         self._country = np.zeros(1, np.int32)  # 0: unknown
@@ -89,8 +93,8 @@ class Consent:
         """What is waiting for each user; None: nothing."""
         if not self._waiting:
             return [None for _ in user_ids]
-        waiting, wishes = self._waiting, self._wishes
-        return [wishes[waiting.get(self.key(each), _NONE)] for each in user_ids]
+        numbers = [self._waiting.get(self.key(each), _NONE) for each in user_ids]
+        return [_wish(self._wishes[number]) if number else None for number in numbers]
 
     def leave(self, rows: I64, user_ids: Sequence[str]) -> None:
         """The rows of these users are given back: what they prefer waits from now on."""
@@ -154,22 +158,23 @@ class Consent:
         # Few zones and habits stand for many users.
         opens: dict[tuple[str, tuple[Quiet, ...]], float] = {}
 
-        def opening(wish: Preferences) -> float:
-            habit = wish.timezone, wish.quiet
+        def opening(timezone: str, quiet: tuple[Quiet, ...]) -> float:
+            habit = timezone, quiet
             if habit not in opens:
-                opens[habit] = open_at(time, *habit) if wish.quiet else time
+                opens[habit] = open_at(time, *habit) if quiet else time
             return opens[habit]
 
         numbers = self._numbers(users)
         if self._policy.default.quiet:
-            when[numbers == _NONE] = opening(self._policy.default)
+            when[numbers == _NONE] = opening(self._policy.default.timezone, self._policy.default.quiet)
         quiet = np.flatnonzero(self._has_quiet[numbers])
         if len(quiet):
             each, which = np.unique(numbers[quiet], return_inverse=True)
-            openings = [opening(self._wishes[number] or self._policy.default) for number in each.tolist()]
+            openings = [opening(said[_ZONE], said[_QUIET]) for said in map(self._wishes.__getitem__, each.tolist())]
             when[quiet] = np.asarray(openings, np.float64)[which]
         for found, wish in _at(users, staged):
-            when[found] = opening(wish or self._policy.default)
+            wish = wish or self._policy.default
+            when[found] = opening(wish.timezone, wish.quiet)
         return when
 
     def _numbers(self, users: I64) -> NDArray[np.int32]:
@@ -193,22 +198,32 @@ class Consent:
         return number
 
     def _add(self, said: tuple[Any, ...]) -> int:
-        wish = Preferences("", **dict(zip(_SAID, map(_shared, said), strict=True)))
         number = self._free.pop() if self._free else len(self._wishes)
         if number == len(self._wishes):
-            self._wishes.append(None)
+            self._wishes.append(())
             self._holders.append(0)
-            for column in (self._opted_in, self._explicit, self._country, self._cap, self._has_quiet):
-                grow(column, number + 1)
-        self._number_of[_said(wish)] = number
-        self._wishes[number] = wish
-        self._opted_in[number] = wish.opted_in
-        self._explicit[number] = wish.allow_explicit
-        self._country[number] = 0 if wish.country is None else self._code(wish.country)
-        self._cap[number] = (wish.cap.pushes, wish.cap.seconds) if wish.cap else (0, 0)
-        self._has_quiet[number] = bool(wish.quiet)
-        for artist in wish.muted_artists:
-            self._muting.setdefault(artist, set()).add(number)
+            if number == self._room:
+                columns = self._opted_in, self._explicit, self._country, self._cap, self._has_quiet
+                for column in columns:
+                    grow(column, number + 1)
+                self._room = min(map(len, columns))
+        opted_in, country, muted, explicit, timezone, quiet, cap = said
+        # Strings that come again and again are held once.
+        muted = frozenset(map(sys.intern, muted)) if muted else _NOBODY
+        said = opted_in, country and sys.intern(country), muted, explicit, sys.intern(timezone), quiet, cap
+        self._number_of[said] = number
+        self._wishes[number] = said
+        self._opted_in[number] = opted_in
+        self._explicit[number] = explicit
+        self._country[number] = self._code(country) if country else 0
+        self._cap[number] = (cap.pushes, cap.seconds) if cap else (0, 0)
+        self._has_quiet[number] = bool(quiet)
+        for artist in muted:
+            muting = self._muting.get(artist)
+            if muting is None:
+                self._muting[artist] = {number}
+            else:
+                muting.add(number)
         return number
 
     def _drop(self, number: int) -> None:
@@ -216,27 +231,24 @@ class Consent:
         if number == _NONE:
             return
         self._holders[number] -= 1
-        wish = self._wishes[number]
-        if self._holders[number] or wish is None:
+        if self._holders[number]:
             return
-        del self._number_of[_said(wish)]
-        for artist in wish.muted_artists:
+        said = self._wishes[number]
+        del self._number_of[said]
+        for artist in said[_MUTED]:
             muting = self._muting[artist]
             muting.discard(number)
             if not muting:
                 del self._muting[artist]
-        self._wishes[number] = None
+        self._wishes[number] = ()
         self._free.append(number)
 
     def _code(self, country: str) -> int:
         return self._code_of.setdefault(country, len(self._code_of) + 1)
 
 
-def _shared(value: Any) -> Any:
-    """The same, of strings that are held once however often they are read."""
-    if isinstance(value, str):
-        return sys.intern(value)
-    return frozenset(map(sys.intern, value)) if isinstance(value, frozenset) else value
+def _wish(said: tuple[Any, ...]) -> Preferences:
+    return Preferences("", **dict(zip(_SAID, said, strict=True)))
 
 
 def _at(users: I64, staged: Mapping[int, Preferences | None]) -> list[tuple[int, Preferences | None]]:

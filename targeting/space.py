@@ -27,9 +27,12 @@ class Space:
         self.name = name
         some = units.any(axis=1)
         self._axes = axes(units if some.all() else units[some])
-        self._vectors = np.zeros((songs, units.shape[1]), np.float32)
+        # Row 0 is zero, and that of every song without a vector: songs known by listens alone may be many.
+        self._vectors = np.zeros((1, units.shape[1]), np.float32)
+        self._row = np.zeros(songs, np.int32)
+        self._rows = 1
+        self._free = np.zeros(0, np.int32)
         self._changed_in = np.zeros(songs, np.int64)
-        self._known = np.zeros(songs, np.bool_)
         self._any = False
 
     @property
@@ -38,13 +41,12 @@ class Space:
 
     def grow(self, songs: int) -> None:
         """Makes room for as many songs; new ones have no vector."""
-        grow(self._vectors, songs)
+        grow(self._row, songs)
         grow(self._changed_in, songs)
-        grow(self._known, songs)
 
     def has_vector(self, songs: int) -> NDArray[np.bool_]:
-        """Which of the first so many songs have a vector that is not zero, bool (songs,); a copy."""
-        return self._known[:songs].copy()
+        """Which of the first so many songs have a vector that is not zero, bool (songs,)."""
+        return self._row[:songs] > 0
 
     def put(self, slots: I64, units: F32, version: int) -> None:
         """Gives songs their vectors, float32 (n, d), unit or zero; those that differ count as changed in ``version``.
@@ -53,14 +55,36 @@ class Space:
         """
         # A product may round a row differently when it has other rows beside it.
         stretched = units @ self._axes
-        self._known[slots] = units.any(axis=1)
-        if not self._any:
+        each, last = np.unique(slots[::-1], return_index=True)
+        if len(each) < len(slots):
+            # Of a song that is there twice, the last vector counts.
+            last = len(slots) - 1 - last
+            slots, stretched, units = each, stretched[last], units[last]
+        some = units.any(axis=1)
+        if self._any:
+            moved = np.abs(self._vectors[self._row[slots]] - stretched).max(axis=1, initial=0) > _SAME
+            self._changed_in[slots[moved]] = version
+        else:
             # All of them are new: a catalogue is large, and there is nothing to compare it with.
-            self._vectors[slots], self._changed_in[slots], self._any = stretched, version, True
-            return
-        moved = np.abs(self._vectors[slots] - stretched).max(axis=1, initial=0) > _SAME
-        self._changed_in[slots[moved]] = version
-        self._vectors[slots[moved]] = stretched[moved]
+            moved = np.ones(len(slots), np.bool_)
+            self._changed_in[slots], self._any = version, True
+        had = self._row[slots] > 0
+        self._release(slots[had & ~some])
+        self._allot(slots[~had & some])
+        moved &= some
+        self._vectors[self._row[slots[moved]]] = stretched[moved]
+
+    def _release(self, slots: I64) -> None:
+        rows = self._row[slots]
+        self._vectors[rows] = 0
+        self._row[slots] = 0
+        self._free = np.concatenate([self._free, rows])
+
+    def _allot(self, slots: I64) -> None:
+        reused, self._free = self._free[: len(slots)], self._free[len(slots) :]
+        first, self._rows = self._rows, self._rows + len(slots) - len(reused)
+        grow(self._vectors, self._rows)
+        self._row[slots] = np.concatenate([reused, np.arange(first, self._rows, dtype=np.int32)])
 
     def changed_since(self, version: int) -> I64:
         """Slots whose vector changed after ``version``, int64, ascending."""
@@ -68,11 +92,13 @@ class Space:
 
     def vectors(self, slots: I64) -> F32:
         """Unit vectors stretched along the axes, float32 (n, d); zero where unknown."""
-        return self._vectors[slots]
+        return self._vectors[self._row[slots]]
 
     def sums(self, weights: sparse.csr_matrix) -> F32:
         """Weighted sums of vectors, float32 (n, d), for ``weights`` (n, songs)."""
-        return np.asarray(weights @ self._vectors[: weights.shape[1]], np.float32)
+        shape = weights.shape[0], len(self._vectors)
+        by_row = sparse.csr_matrix((weights.data, self._row[weights.indices], weights.indptr), shape=shape)
+        return np.asarray(by_row @ self._vectors, np.float32)
 
     def directions(self, vectors: F32) -> F32:
         """Vectors (n, d) stretched along the axes and brought to unit length, float32; zero stays zero.

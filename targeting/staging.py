@@ -611,9 +611,11 @@ class Staging:
         return self._state.interest.plan(entries.set_users[told], entries.set_marks[told], times)
 
     def _add(self, recording: int, name: str, count: int) -> None:
-        song_id = self._state.song_of_recording.get(recording)
-        each = self._campaign(song_id) if song_id is not None else None
-        if each is not None:
+        campaigns = (self._campaign(song_id) for song_id in self._state.songs_of(recording))
+        # Of several songs that are one recording, the one that asked last: the same one after a restart.
+        by_request = {(each.match.requested_at, each.match.song_id): each for each in campaigns if each is not None}
+        if by_request:
+            each = by_request[max(by_request)]
             more = replace(each.counts, **{name: getattr(each.counts, name) + count})
             self._put(replace(each, counts=more))
 

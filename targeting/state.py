@@ -20,7 +20,7 @@ topics are their own changelogs: they come back through ``Inputs``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -107,7 +107,7 @@ class State:
         self.campaigns: dict[str, Campaign] = {}
         self.living = Living(config, People(self.users, self.audience))
         self.live: set[str] = set()
-        self.song_of_recording: dict[int, str] = {}
+        self._songs_of: dict[int, set[str]] = {}  # recording -> songs with a campaign
         self.step = 0
         self.next_due = np.inf
         """When the next campaign expires or is to be forgotten, Unix seconds."""
@@ -135,6 +135,10 @@ class State:
         known = self._since[rows[at]]
         found[at] = np.where(known > 0, known, -np.inf)
         return found
+
+    def songs_of(self, recording: int) -> Collection[str]:
+        """The songs with a campaign that are this recording, by its 64-bit hash."""
+        return self._songs_of.get(recording, ())
 
     def campaign_slots(self) -> I64:
         """The song slots of all remembered campaigns, int64, ascending."""
@@ -324,15 +328,16 @@ class State:
         if before:
             self._song_of_slot.pop(self._slot_of_song.pop(song_id), None)
             recording = int(hash64([before.match.recording])[0])
-            if self.song_of_recording.get(recording) == song_id:
-                del self.song_of_recording[recording]
+            self._songs_of[recording].discard(song_id)
+            if not self._songs_of[recording]:
+                del self._songs_of[recording]
         if each is None:
             return
         self.campaigns[song_id] = each
         slot = int(self.songs.slots([song_id])[0])
         self._slot_of_song[song_id] = slot
         self._song_of_slot[slot] = song_id
-        self.song_of_recording[int(hash64([each.match.recording])[0])] = song_id
+        self._songs_of.setdefault(int(hash64([each.match.recording])[0]), set()).add(song_id)
         if each.ended is None:
             self.live.add(song_id)
 

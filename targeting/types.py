@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag, StrEnum
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -146,8 +147,7 @@ class Outcomes:
     times: F64
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(NamedTuple):
     """At most so many pushes in any so many hours."""
 
     pushes: int
@@ -159,8 +159,7 @@ class Cap:
         return round(self.hours * 3_600_000) / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Quiet:
+class Quiet(NamedTuple):
     """A span of the local day without pushes: minutes after midnight, the end exclusive; it may cross midnight."""
 
     start: int

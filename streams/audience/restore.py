@@ -72,6 +72,8 @@ def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[by
             continue
         if key.startswith(ACCOUNT_PREFIX):
             beside.versions[key] = offset
+            if value is None:
+                del beside.versions[key]
         yield key, value
 
 

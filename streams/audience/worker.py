@@ -318,6 +318,9 @@ class Worker:
             raise RuntimeError(f"partition {partition}: committed without being staged")
         outputs = held.staged.outputs
         held.state.apply(held.staged)
+        for song_id, each in held.staged.campaigns.items():
+            if each is None:
+                held.versions.pop(ACCOUNT_PREFIX + song_id.encode(), None)
         held.staged, held.at, held.written_at = None, at, self._clock.monotonic()
         if decoded.seen:
             held.repeats.remember(decoded.seen)

@@ -98,6 +98,31 @@ def test_a_swap_changes_the_space_as_a_whole_and_back(here: Installation, view: 
         assert warm(view) == expected
 
 
+def test_of_former_models_only_the_ids_are_kept_and_they_come_back_whole(here: Installation, view: LiveView) -> None:
+    here.send_all(
+        WARM_SONGS, [song("old", "a", unit(1, 0)), song("old", "b", unit(1, 0)), song("old", "c", unit(1, 0))]
+    )
+    here.send(MODELS, model("old", 3))
+    follow(view, lambda: view.warm() is not None)
+    here.send_all(WARM_SONGS, [song("new", "a", unit(0, 1)), song("next", "a", unit(0, 1))])
+    here.send(MODELS, model("new", 1))
+    follow(view, lambda: view.model is not None and view.model.space == "new" and view.warm() is not None)
+    assert {name for name, _ in view._spaces} <= {"new", "next"}
+    assert view.spaces_of("b") == ["old"]
+    # Meanwhile songs go, come and move in the former space, and in the one in use.
+    here.send_all(WARM_SONGS, [deleted(song("old", "b", unit(1, 0))), song("old", "d", unit(0, 1))])
+    here.send_all(WARM_SONGS, [song("old", "c", unit(0, 1)), song("new", "d", unit(0, 1))])
+    follow(view, lambda: view.spaces_of("d") == ["old", "new"])
+    assert view.spaces_of("b") == []
+    assert sum(space.vectors.size for (name, _), space in view._spaces.items() if name == "old") == 0
+    for space, expected in (("old", {"a": [1, 0], "c": [0, 1], "d": [0, 1]}), ("new", {"a": [0, 1], "d": [0, 1]})):
+        here.send(MODELS, model(space, len(expected)))
+        follow(view, lambda s=space: view.model is not None and view.model.space == s)  # type: ignore[misc]
+        follow(view, lambda: view.warm() is not None)
+        assert warm(view) == expected
+        assert sorted(view.spaces_of("a")) == ["new", "next", "old"]
+
+
 def test_who_starts_later_sees_the_same(here: Installation) -> None:
     here.send_all(
         WARM_SONGS,

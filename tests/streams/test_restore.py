@@ -8,7 +8,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from installation import PATIENCE_S, Installation
 
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.restore import Beside, read_changelog, state_records
+from streams.audience.restore import ACCOUNT_PREFIX, Beside, read_changelog, state_records
+from streams.audience.store import Entry
 from streams.clients import consumer, producer
 from streams.clock import SystemClock
 from streams.topics import AUDIENCE_STATE
@@ -38,6 +39,17 @@ def read(here: Installation, partition: int = 0) -> tuple[Entries, Beside, list[
     )
     found = list(state_records(entries, beside))
     return found, beside, alive
+
+
+def test_of_a_campaign_that_was_forgotten_no_version_is_kept() -> None:
+    beside = Beside()
+    entries = [
+        Entry(4, ACCOUNT_PREFIX + b"a", b"1"),
+        Entry(5, ACCOUNT_PREFIX + b"b", b"1"),
+        Entry(6, ACCOUNT_PREFIX + b"a", None),
+    ]
+    assert len(list(state_records(entries, beside))) == 3
+    assert beside.versions == {ACCOUNT_PREFIX + b"b": 5}
 
 
 def committed_end(here: Installation) -> int:

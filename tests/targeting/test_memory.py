@@ -19,7 +19,7 @@ from test_partition import NOW, VECTORS, WARM, Batch, Driver, asking, batches, c
 from targeting.partition import Config, Partition
 from targeting.slots import hash64
 from targeting.songs import _FEW, Songs
-from targeting.types import Cap, End, Inputs, Listens, Outputs, OutsideVectors, Preferences, Takedown
+from targeting.types import Cap, End, Inputs, Listens, Mark, Outcomes, Outputs, OutsideVectors, Preferences, Takedown
 
 SOME = 2_000
 
@@ -207,6 +207,50 @@ def test_records_that_delete_make_no_user_known() -> None:
     driver.log += [(kind + f"gone{i}".encode(), None) for i in range(100) for kind in (b"u", b"p", b"i")]
     restored = driver.restored()
     assert (restored.users, restored.digest()) == (1, driver.partition.digest())
+
+
+def test_recordings_and_artists_that_nobody_was_pushed_are_forgotten() -> None:
+    driver = Driver(Config(ended_days=0.0))
+    ledger = parts(driver.partition).ledger
+    for number in range(40):
+        now = NOW + 10_000.0 * number
+        users = [f"u{number}-{i}" for i in range(20)]
+        driver.do(listens=hearing([(user, "s0") for user in users], now), now=now)
+        song = asking(f"n{number}", artist_ids=(f"a{number}",), requested_at=now, expires_at=now + 100)
+        assert driver.do(song, now=now).pushes
+        assert len(ledger._of_recording) == len(ledger._of_artist) == 1
+        gone = [(user, Preferences(user, erase_requested_at=now + 1)) for user in users]
+        driver.do(preferences=gone, now=now + 2)
+        assert len(ledger._of_recording) == len(ledger._of_artist) == 0
+        assert len(ledger._of_recording._rows._length) <= 1024
+        # It ends, and is forgotten by the next batch.
+        driver.do(now=now + 200)
+        driver.do(now=now + 201)
+    assert parts(driver.partition)._songs_of == {}
+
+
+def test_a_recording_is_its_other_songs_again_once_the_later_song_is_forgotten() -> None:
+    driver = Driver(Config(ended_days=0.0))
+    driver.do(listens=hearing([(f"u{i}", "s0") for i in range(20)]))
+    # More budget than there are users, so that the first song's campaign goes on.
+    driver.do(asking("first", recording="r", budget=1000))
+    driver.do(asking("later", recording="r", requested_at=NOW + 1, expires_at=NOW + 10), now=NOW + 1)
+
+    def opened(user: str, now: float) -> dict[str, int]:
+        outcomes = Outcomes([user], ["first"], np.asarray([Mark.OPENED], np.uint16), np.asarray([now]))
+        again = driver.restored()
+        driver.do(outcomes=outcomes, now=now)
+        again.apply(again.stage(Inputs(now, outcomes=outcomes)))
+        assert again.digest() == driver.partition.digest()
+        return {account.song_id: account.counts.opened for account in driver.partition.accounts()}
+
+    assert opened("u0", NOW + 2) == {"first": 0, "later": 1}
+    # A change of the first one does not make it the later one.
+    driver.do(listens=hearing([("u9", "first")], NOW + 3), now=NOW + 3)
+    assert opened("u1", NOW + 4) == {"first": 0, "later": 2}
+    driver.do(now=NOW + 30)
+    driver.do(now=NOW + 31)
+    assert opened("u2", NOW + 32) == {"first": 1}
 
 
 # -- the same decisions, whatever was forgotten and whatever rows were given
