@@ -93,8 +93,10 @@ class Traffic:
         users = self._choice.sample(self._stage.users, 40)
         for user in users[:20]:
             self._send(PREFERENCES, self._preference(user))
+        for user in users[18:20]:
+            self._send_refused(self._preference(user))
         for number, user in enumerate(users[20:24]):
-            self._forget(user, now)
+            self._forget(user, now, refused=number > 1)
             if number % 2:
                 self.gone.add(user)
         for user, asked in self._asked.items():
@@ -164,9 +166,19 @@ class Traffic:
         id = uuid.uuid4().hex
         return pack(event, ce_type=UserPreferences.TYPES[0], id=id, source=SOURCE, time=time.time())
 
-    def _forget(self, user: str, now: float) -> None:
+    def _forget(self, user: str, now: float, refused: bool = False) -> None:
         self._asked[user] = datetime.fromtimestamp(now, UTC)
-        self._send(PREFERENCES, self._preference(user))
+        record = self._preference(user)
+        if refused:
+            self._send_refused(record)
+        else:
+            self._send(PREFERENCES, record)
+
+    def _send_refused(self, record: Record) -> None:
+        """The same preferences with a time zone that is none: whatever they say, their user must not be pushed."""
+        self.bad += 1
+        value = record.value[:-1] + b',"timezone":"Etc/Unknown"}'
+        self._send(PREFERENCES, Record(record.key, value, record.headers))
 
     def _vector(self, user: str) -> None:
         """A vector from outside, now and then of a space that is not in use, or none any more."""

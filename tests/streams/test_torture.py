@@ -37,7 +37,15 @@ from streams.events import (
     WarmSong,
 )
 from streams.settings import load_settings
-from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, SONG_UPLOADS, Naming
+from streams.topics import (
+    AUDIENCE_STATE,
+    AUDIENCE_VECTORS,
+    DEAD_LETTERS,
+    LISTENS,
+    PREFERENCES,
+    SONG_UPLOADS,
+    Naming,
+)
 from streams.torture.checker import check, judge
 from streams.torture.consent import fullest, held_out, is_quiet
 from streams.torture.evidence import Evidence, Said, space_of
@@ -174,6 +182,12 @@ def test_everything_is_read_from_its_topic(here: Installation) -> None:
     for _ in range(2):
         here.send(DEAD_LETTERS, Record(b"k", b"{", [(name, value or b"") for name, value in buried.headers]))
     here.send(SONG_UPLOADS, Record(b"bad", b"{", []), 1)
+    # Refused, and it asks to forget its user, at the record's own time.
+    here.send(PREFERENCES, Record(b"w", b'{"erase_requested_at":"soon"}', []), 0)
+    refused = dead_letter(
+        Origin(here.naming.name(PREFERENCES), 0, 1, 0, b"w", b"", []), "audience.preferences", Undecodable("x")
+    )
+    here.send(DEAD_LETTERS, Record(b"w", b"", [(name, value or b"") for name, value in refused.headers]))
     verdict = check(here.kafka, here.naming, SystemClock(), story.rules)
     assert [each.partition(" (")[0] for each in verdict.violations] == [
         "song-uploads[1] at 0: bad, and no dead letter says so",
@@ -185,8 +199,9 @@ def test_everything_is_read_from_its_topic(here: Installation) -> None:
         "push q of s to u: the user was erased, and neither listened nor has a vector since",
         "u asked to be forgotten: partition 0 has no marker of it",
         "u asked to be forgotten and did not come back: the state still has a history",
+        "w asked to be forgotten: partition 0 has no marker of it",
     ]
-    assert (verdict.uploads, verdict.pushes, verdict.listens, verdict.erased, verdict.dead_letters) == (1, 2, 1, 1, 1)
+    assert (verdict.uploads, verdict.pushes, verdict.listens, verdict.erased, verdict.dead_letters) == (1, 2, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
