@@ -7,8 +7,8 @@ its session would have ended is alive.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -27,6 +27,9 @@ from streams.settings import Kafka
 
 # Beyond the session: the broker looks for members that are gone a moment later.
 _MARGIN_S: Final = 3.0
+
+# What a lock file holds.
+_LINE: Final = re.compile(r"(?P<token>[0-9a-f]{32}) (?P<pid>[ 0-9]{10})\n")
 
 _log = structlog.get_logger(__name__)
 
@@ -48,24 +51,25 @@ class Slot:
         token = uuid.uuid4().hex
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / f"{member}.lock").open("a+")
+            lock = os.fdopen(os.open(folder / f"{member}.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")
         except OSError as error:
             # Without a lock the group alone tells, and a restart waits for the session of its former self.
             _log.warning("no lock for this slot", error=str(error))
         else:
+            known = _LINE.match(lock.read(100))
             try:
                 flock(lock, LOCK_EX | LOCK_NB)
             except BlockingIOError:
-                pid = _read(lock).get("pid", "unknown")
                 lock.close()
+                pid = known["pid"].strip() if known else "unknown"
                 raise Refused(
                     f"{member}: another process of this machine (pid {pid}) has this slot; "
                     "give every audience worker a --slot of its own"
                 ) from None
-            token = str(_read(lock).get("token", token))
-            lock.truncate(0)
-            lock.write(json.dumps({"token": token, "pid": os.getpid()}))
-            lock.flush()
+            token = known["token"] if known else token
+            # In place and of one length, so that a full disk takes it too; on one that does not, it stays as it is.
+            with suppress(OSError):
+                os.pwrite(lock.fileno(), f"{token} {os.getpid():10}\n".encode(), 0)
             self._lock = lock
         self.client_id = f"{member}-{token}"
         """Of the group's member: says by which lock it is held."""
@@ -107,12 +111,3 @@ class Slot:
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
-
-
-def _read(lock: IO[str]) -> dict[str, object]:
-    lock.seek(0)
-    with suppress(ValueError):
-        found = json.loads(lock.read())
-        if isinstance(found, dict):
-            return found
-    return {}

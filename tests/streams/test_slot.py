@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,20 @@ def test_without_a_place_for_locks_the_group_alone_tells(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     one, other = (Slot(tmp_path / "file" / "slots", "audience-0") for _ in range(2))
     assert one.client_id != other.client_id
+
+
+def test_a_lock_whose_file_cannot_grow_still_keeps_the_slot_and_its_name(tmp_path: Path) -> None:
+    with closing(Slot(tmp_path, "audience-0")) as first:
+        pass
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with closing(Slot(tmp_path, "audience-0")) as second, closing(Slot(tmp_path, "audience-1")):
+            assert second.client_id == first.client_id
+            with pytest.raises(Refused):
+                Slot(tmp_path, "audience-1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Ticking(ManualClock):
