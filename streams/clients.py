@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, TopicMetadata
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -16,6 +17,10 @@ from streams.topics import MAX_RECORD_BYTES
 _log = logging.getLogger("librdkafka")
 # A verb that sets up no logging stays quiet: what matters comes back as an error.
 _log.addHandler(logging.NullHandler())
+
+# A connection that is lost is made again within a tenth of a second; until then the client knows of no leader.
+_CONNECTION_LOST = (KafkaError._TRANSPORT, KafkaError._NOENT)
+_TRIES, _PAUSE_S = 20, 0.05
 
 
 def producer(
@@ -96,6 +101,40 @@ def admin(kafka: Kafka) -> AdminClient:
     client = AdminClient(kafka.confluent(), logger=_log)
     topics(client, kafka)
     return client
+
+
+def list_offsets(
+    client: AdminClient,
+    places: Iterable[TopicPartition],
+    which: OffsetSpec,
+    isolation: IsolationLevel,
+    timeout_s: float,
+) -> dict[tuple[str, int], int]:
+    """Offsets by topic and partition, all of them.
+
+    Raises:
+        Unavailable: no answer for one of them. The client itself says -1001, and no error, where the connection was
+            lost (seen): taken for an offset, it would be an end before everything.
+    """
+    request = dict.fromkeys(places, which)
+    named = ", ".join(f"{place.topic}[{place.partition}]" for place in request)
+    why = ""
+    for _ in range(_TRIES if request else 0):
+        try:
+            futures = client.list_offsets(request, isolation_level=isolation, request_timeout=timeout_s)
+            found = {(at.topic, at.partition): future.result(timeout_s).offset for at, future in futures.items()}
+        except (KafkaException, TimeoutError) as error:
+            if not isinstance(error, KafkaException) or error.args[0].code() not in _CONNECTION_LOST:
+                raise Unavailable(f"offsets of {named}: {error}") from error
+            why = error.args[0].str()
+        else:
+            if all(offset >= 0 for offset in found.values()):
+                return found
+            why = "the connection was lost before the answer"
+        client.poll(_PAUSE_S)
+    if request:
+        raise Unavailable(f"offsets of {named}: {why}")
+    return {}
 
 
 def topics(client: AdminClient | Consumer, kafka: Kafka) -> dict[str, TopicMetadata]:

@@ -112,11 +112,8 @@ def _committed(
 
 
 def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, timeout: float) -> dict[Place, int]:
-    question = {TopicPartition(*place): which for place in places}
-    if not question:
-        return {}
-    answers = admin.list_offsets(question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout)
-    return {(at.topic, at.partition): answer.result(timeout).offset for at, answer in answers.items()}
+    wanted = [TopicPartition(*place) for place in places]
+    return clients.list_offsets(admin, wanted, which, IsolationLevel.READ_COMMITTED, timeout)
 
 
 def _times(kafka: Kafka, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:

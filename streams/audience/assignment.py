@@ -25,7 +25,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from streams.audience.inputs import INPUTS
 from streams.audience.positions import TOPIC_OF, Positions
-from streams.clients import admin, consumer, taken
+from streams.clients import admin, consumer, list_offsets, taken
 from streams.clock import Clock
 from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
 from streams.kafka.topic_identity import topic_ids
@@ -178,12 +178,7 @@ class Assignment:
     def _offsets(
         self, places: Iterable[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
     ) -> dict[tuple[str, int], int]:
-        request = dict.fromkeys(places, which)
-        try:
-            futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout)
-            return {(at.topic, at.partition): future.result(self._timeout).offset for at, future in futures.items()}
-        except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"offsets of {', '.join(map(str, request))}: {error}") from error
+        return list_offsets(self._admin, places, which, isolation, self._timeout)
 
     def known_end(self, input_name: str, partition: int) -> int | None:
         """The end of an input as the broker told it with the last records, without asking; None before any."""

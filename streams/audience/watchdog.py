@@ -6,6 +6,7 @@ No code on the blocked thread can help, so another thread watches the clock.
 
 from __future__ import annotations
 
+import faulthandler
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,4 +43,6 @@ class Watchdog:
         while not self._closed.wait(self._limit_s / 10):
             since = self._since
             if since is not None and self._clock.monotonic() - since > self._limit_s:
+                # Where it hangs, for whoever reads the log.
+                faulthandler.dump_traceback()
                 leave(RESTART, f"a transaction hangs for more than {self._limit_s:g} s")

@@ -176,6 +176,8 @@ class LyingNetwork:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Sockets close in a later turn of the loop.
+        await asyncio.sleep(0.05)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._spawn(self._serve(reader, writer))
@@ -230,7 +232,10 @@ class LyingNetwork:
                 await self._speaks()
                 line.to_broker.write(frame)
             elif fault.kind == "no request":
-                await asyncio.Event().wait()
+                # Until the client gives it up.
+                while await line.client.read(65_536):
+                    pass
+                return
             elif fault.kind == "cut request":
                 line.to_broker.write(frame[: len(frame) // 2])
                 await line.to_broker.drain()

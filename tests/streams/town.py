@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -174,6 +175,7 @@ class Service:
         self._metrics = AudienceMetrics(self._registry)
         self.states: dict[int, Partition] = {}
         self.ends: list[str] = []
+        self.hung = False
 
     @property
     def restored(self) -> list[int]:
@@ -200,6 +202,10 @@ class Service:
             self.ends.append(f"{type(error).__name__}: {error}")
             self.stop()
 
+    def watched_by(self, thread: threading.Thread) -> bool:
+        """Whether the thread is the watchdog of this worker."""
+        return self._worker is not None and self._worker._watchdog._thread is thread
+
     def until(self, done: Callable[[], bool]) -> None:
         deadline = CLOCK.monotonic() + PATIENCE_S
         while not done():
@@ -219,13 +225,76 @@ class Service:
             self.states[number] = Partition(number, self._here.naming.audience_partitions, songs, CONFIG)
             return self.states[number]
 
-        settings = Audience(transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1)
+        settings = Audience(transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1, watchdog_s=15)
         self._view = LiveView(self._reach, self._here.naming, CLOCK)
         self._worker = Worker(
             self._reach, self._here.naming, settings, CLOCK, self._metrics, self._view, songs, made,
             Stores(self._folder, "town", CLOCK), self._slot, Heartbeat(CLOCK, 60),
             Readiness().condition("restored", "not yet"),
         )  # fmt: skip
+
+
+class Crew:
+    """A worker a slot, each on a thread of its own behind a network of its own."""
+
+    def __init__(self, here: Installation, nets: Sequence[LyingNetwork], folder: Path) -> None:
+        self._here = here
+        self._nets = nets
+        self._folder = folder
+        self._over = threading.Event()
+        self._threads: list[tuple[Service, threading.Thread]] = []
+        self.failed: list[Exception] = []
+        self.hung: list[Service] = []
+        self.services = [Service(here, net, slot, folder) for slot, net in enumerate(nets)]
+        for service in self.services:
+            self._serve(service)
+
+    def leave(self, code: int, why: str) -> None:
+        """In the place of :func:`streams.exits.leave`: a watchdog would end its worker's process; here the next one of
+        the slot begins, and the one that hangs does nothing more."""
+        for slot, service in enumerate(self.services):
+            if service.watched_by(threading.current_thread()):
+                service.ends.append(f"Watchdog: {why} ({code})")
+                service.hung = True
+                self.hung.append(service)
+                self.services[slot] = Service(self._here, self._nets[slot], slot, self._folder)
+                self._serve(self.services[slot])
+        raise SystemExit
+
+    def wait_for(self, done: Callable[[], bool], pause: threading.Event) -> None:
+        deadline = CLOCK.monotonic() + 2 * PATIENCE_S
+        while not done():
+            assert self.failed == []
+            assert CLOCK.monotonic() < deadline
+            pause.wait(0.1)
+
+    def restored(self) -> bool:
+        """Whether every partition is worked on."""
+        return sum(len(each.restored) for each in self.services) == self._here.naming.audience_partitions
+
+    def rest(self) -> dict[int, str]:
+        """Stop after the round; the digests of all states."""
+        self._over.set()
+        for service, thread in self._threads:
+            if not service.hung:
+                thread.join(PATIENCE_S)
+        digests: dict[int, str] = {}
+        for service in self.services:
+            digests |= service.digests
+        return digests
+
+    def _serve(self, service: Service) -> None:
+        def rounds() -> None:
+            try:
+                while not self._over.is_set() and not service.hung:
+                    service.round()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test fails of it
+                if not service.hung:
+                    self.failed.append(error)
+
+        thread = threading.Thread(target=rounds, daemon=True)
+        self._threads.append((service, thread))
+        thread.start()
 
 
 def new_partition(here: Installation) -> Callable[[int], Partition]:
