@@ -104,12 +104,14 @@ class Town:
     def close(self) -> None:
         self._reader.close()
 
-    def prefer(self, user: int) -> None:
-        now = CLOCK.now()
-        event = UserPreferences(
-            user_id=f"u-{user}", opted_in=True, country="PT", updated_at=datetime.fromtimestamp(now, UTC)
-        )
-        self.here.send(PREFERENCES, pack(event, ce_type=event.TYPES[0], id=f"p-{now}", source="t", time=now))
+    def prefer(self, *users: int, opted_in: bool = True) -> None:
+        now, records = CLOCK.now(), []
+        for user in users:
+            event = UserPreferences(
+                user_id=f"u-{user}", opted_in=opted_in, country="PT", updated_at=datetime.fromtimestamp(now, UTC)
+            )
+            records.append(pack(event, ce_type=event.TYPES[0], id=f"p-{user}-{now}", source="t", time=now))
+        self.here.send_all(PREFERENCES, records)
 
     def everything_read(self) -> bool:
         """Whether the group has committed all that was sent."""
@@ -163,9 +165,9 @@ class Town:
 
 
 class Service:
-    """One slot's worker behind the network, started again whenever it ends, as a supervisor would."""
+    """One slot's worker behind a network, started again whenever it ends, as a supervisor would."""
 
-    def __init__(self, here: Installation, net: LyingNetwork, slot: int = 0, folder: Path = NO_DISK) -> None:
+    def __init__(self, here: Installation, net: LyingNetwork | Kafka, slot: int = 0, folder: Path = NO_DISK) -> None:
         self._here = here
         self._reach = Kafka(bootstrap_servers=net.bootstrap_servers, request_timeout_s=3)
         self._slot = slot

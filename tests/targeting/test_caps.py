@@ -128,6 +128,49 @@ def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> Non
     assert driver.consent.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(-5, 5), st.integers(0, 2), st.booleans(), st.booleans()), max_size=25
+    ),
+    st.permutations(range(5)),
+    st.lists(st.integers(-5, 5), min_size=5, max_size=5),
+    st.lists(st.integers(0, 4), min_size=5, max_size=5),
+    st.sets(st.integers(0, 4)),
+)
+def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
+    pushes: list[tuple[int, int, int, bool, bool]],
+    order: list[int],
+    moments: list[int],
+    most: list[int],
+    gone: set[int],
+) -> None:
+    # Spans of two hours and moments on the hour, so that many a push lies exactly at an end, which is outside.
+    driver = Driver(Policy(artist_cap=Cap(2, 2.0)))
+    driver.consent.apply({user: Preferences("", cap=Cap(most[user], 2.0)) for user in range(4)})  # the last has no cap
+    committed = sum(commit for *_, commit in pushes)
+    for part in (pushes[:committed], pushes[committed:]):
+        driver.commit()
+        for user, hour, artist, out, _ in part:
+            driver.tell(user, NOW + hour * HOUR, artist, Mark.HELD_OUT if out else 0)
+    users, asked = np.asarray(order), NOW + HOUR * np.asarray(moments, np.float64)
+    room = driver.room(forgotten=sorted(gone))
+    used, limits = room.used(users, asked)
+    for artist in range(3):
+        fits = room.fits(users, asked, artist).tolist()
+        for place, (user, moment) in enumerate(zip(order, moments, strict=True)):
+            # Of those to be forgotten, what is committed counts no more.
+            counts = [
+                by
+                for at, (who, hour, by, out, _) in enumerate(pushes)
+                if who == user and abs(hour - moment) < 2 and not out and (user not in gone or at >= committed)
+            ]
+            of_artist = 0 if user in gone else counts.count(artist)
+            assert used[place] == (len(counts) if user < 4 else 0)
+            assert limits[place] == (most[user] if user < 4 else math.inf)
+            assert fits[place] is bool(used[place] < limits[place] and of_artist < 2)
+
+
 def test_decisions_of_the_same_batch_count() -> None:
     driver = Driver(Policy(cap=Cap(2, 1.0)))
     driver.tell(0, NOW)
@@ -190,6 +233,6 @@ def test_without_caps_or_switched_off_everybody_fits() -> None:
 
 
 def test_of_nobody_nothing_is_asked() -> None:
-    driver = Driver(Policy(cap=Cap(1, 1.0)))
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
     driver.tell(0, NOW)
     assert driver.room().fits(NOBODY, np.zeros(0), 0).tolist() == []

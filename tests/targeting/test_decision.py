@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from targeting.calibration import Calibration
 from targeting.caps import Room
-from targeting.decision import Chosen, Deciding, choose
+from targeting.decision import Chosen, Deciding, choose, song_and_artist
+from targeting.decision import _top as top
 from targeting.interest import Interest
 from targeting.ledger import Added, Ledger
 from targeting.policy import Policy, fairness, held_out
 from targeting.preferences import Consent
 from targeting.relevance import Scored
-from targeting.slots import Slots
+from targeting.slots import Slots, mixed
 from targeting.types import Cap, Mark, Match, Preferences, Push, Quiet, Tier, Why
 
 NOW = 1_700_000_000.0  # 22:13:20 UTC
@@ -304,3 +305,84 @@ def test_the_songs_named_are_those_heard_the_loudest_first() -> None:
 def test_without_a_budget_nobody_is_chosen(most: int) -> None:
     chosen = Driver(Policy(holdout=1.0, exploration=1.0)).choose(scores_of([0.5] * 9), most)
     assert (chosen.users.tolist(), chosen.at.tolist(), chosen.marks.tolist(), chosen.pushes) == ([], [], [], [])
+
+
+def test_the_chance_is_told_in_the_place_of_the_score_and_exactly_the_least_is_enough() -> None:
+    driver = Driver(users=3, calibration=Calibration((0.0, 1.0), (0.0, 0.5)), least=0.25)
+    pushes = driver.choose(scores_of([0.75, 0.5, 0.25]), 3).pushes
+    assert [(push.user_id, push.score) for push in pushes] == [("u0", 0.375), ("u1", 0.25)]
+
+
+def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest() -> None:
+    driver = Driver(Policy(artist_cap=Cap(1, 24.0), fair=False), users=3)
+    first = driver.choose(scores_of([0.5] * 3), 3)
+    _, artist = song_and_artist(SONG)
+    added = Added()
+    added.add(first.users, 1, artist, first.at, first.marks)
+    entries = driver.ledger.plan(added, None, NOW)
+    assert entries
+    driver.ledger.apply(entries)
+    assert not driver.choose(scores_of([0.5] * 3), 3, replace(SONG, song_id="b")).pushes
+    # The primary artist counts, and a song of no artist is its own.
+    for artists in (("other", "artist"), ()):
+        assert len(driver.choose(scores_of([0.5] * 3), 3, replace(SONG, song_id="b", artist_ids=artists)).pushes) == 3
+
+
+def test_a_cap_counts_around_the_moment_to_which_quiet_hours_defer() -> None:
+    driver = Driver(Policy(cap=Cap(1, 2.0), fair=False), users=4)
+    evening = Preferences("u", quiet=(Quiet(22 * 60, 7 * 60),))
+    # Beyond the song's life: no moment at all to count around.
+    driver.consent.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(Quiet(0, 1440),))})
+    driver.tell([0, 2, 3])
+    added = Added()
+    added.add(np.asarray([1]), 5, 5, np.asarray([NOW + 9 * HOUR]), np.zeros(1, np.uint16))
+    entries = driver.ledger.plan(added, None, NOW)
+    assert entries
+    driver.ledger.apply(entries)
+    # The first is full now and free in the morning, the second is free now and full in the morning.
+    assert told(driver.choose(scores_of([0.5] * 4), 4)) == ["u0"]
+
+
+def test_switched_off_nobody_is_held_out_and_nobody_explores() -> None:
+    off = Driver(Policy(enabled=False, holdout=1.0, exploration=1.0), users=9)
+    chosen = off.choose(scores_of([0.9, *[0.5] * 8]), 3)
+    assert not chosen.marks.any()
+    assert [push.why is Why.EXPLORATION for push in chosen.pushes] == [False] * 3
+
+
+@pytest.mark.parametrize("users", range(72, 79))
+def test_as_many_candidates_as_are_looked_at_first_are_looked_at(users: int) -> None:
+    driver = Driver(Policy(cap=Cap(1, 24.0), fair=False), users=users)
+    driver.tell(list(range(users - 2)))
+    values = (1 - np.arange(users) / 400).tolist()
+    # Five are asked for and two have room: they are the last, whether or not they are among those looked at first.
+    assert told(driver.choose(scores_of(values), 5)) == as_ids([users - 2, users - 1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 30))
+def test_the_top_are_the_most_worth_and_of_equals_those_of_the_smaller_lot(tenths: list[int], most: int) -> None:
+    worth = np.asarray(tenths, np.float32)
+    lots = mixed(np.arange(len(worth), dtype=np.uint64), 7)
+    ranked = sorted(range(len(worth)), key=lambda at: (-tenths[at], int(lots[at])))
+    assert top(worth, lots, most).tolist() == ranked[:most]
+
+
+def test_equal_signs_are_told_as_the_direct_one_and_the_first_prototype_is_one() -> None:
+    driver = Driver(users=2)
+    assert [push.why for push in driver.choose(scores_of([0.5, 0.5], evidence=0.5), 2).pushes] == [Why.DIRECT] * 2
+    late = driver.choose(scores_of([0.5, 0.4]), 2, tier=Tier.LIVE, prototypes=np.asarray([0, 1])).pushes
+    assert [(push.why, push.prototype) for push in late] == [(Why.PROTOTYPE, 0), (Why.PROTOTYPE, 1)]
+    assert [push.prototype for push in driver.choose(scores_of([0.5, 0.5]), 2).pushes] == [None, None]
+
+
+def test_of_songs_that_speak_equally_those_named_are_the_first_heard() -> None:
+    songs = tuple(f"s{n}" for n in range(40))
+    match = replace(SONG, neighbours=songs, similarities=np.ones(40, np.float32))
+    scored = replace(
+        scores_of([0.5]),
+        heard_users=np.zeros(40, np.int32),
+        heard_songs=np.arange(40, dtype=np.int32),
+        speaks=np.where(np.arange(40) % 2, 0.5, 0.25).astype(np.float32),
+    )
+    (push,) = Driver(users=1).choose(scored, 1, match).pushes
+    assert push.songs == ("s1", "s3", "s5", "s7", "s9")

@@ -91,6 +91,18 @@ def test_by_hand(at: str, zone: str, spans: tuple[Quiet, ...], opens: str) -> No
     assert datetime.fromtimestamp(opened, UTC).isoformat() == opens
 
 
+@pytest.mark.parametrize("minute", range(61, 120))
+def test_a_span_whose_end_is_skipped_ends_exactly_where_the_clock_skips_it(minute: int) -> None:
+    skipped = datetime(2025, 3, 30, 1, tzinfo=UTC).timestamp()
+    for before in (60.0, 1800.25, 3600.0):
+        assert open_at(skipped - before, "Europe/Lisbon", (Quiet(0, minute),)) == skipped
+
+
+def test_it_opens_on_the_minute_whatever_part_of_a_second_it_is_asked_at() -> None:
+    night = datetime(2025, 1, 15, 23, 10, 7, 250_000, tzinfo=UTC).timestamp()
+    assert open_at(night, "UTC", (NIGHT,)) == datetime(2025, 1, 16, 7, tzinfo=UTC).timestamp()
+
+
 @pytest.mark.parametrize("spans", [(Quiet(0, 1440),), (Quiet(480, 480),), (Quiet(0, 700), Quiet(600, 0))])
 def test_where_all_day_is_quiet_it_never_opens(spans: tuple[Quiet, ...]) -> None:
     assert open_at(1_700_000_000.0, "Europe/Lisbon", spans) == math.inf
