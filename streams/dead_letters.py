@@ -15,7 +15,7 @@ from confluent_kafka import Message
 
 from streams.envelope import Headers
 from streams.errors import BadRecord
-from streams.record_size import headers_size, record_size
+from streams.record_size import Beginning, full_size, headers_size, record_size
 from streams.topics import DEAD_LETTERS
 
 # Characters of the reason: it may quote a key or a field as long as a record.
@@ -72,10 +72,10 @@ def dead_letter(origin: Origin, stage: str, error: BadRecord) -> DeadLetter:
 def _cut(origin: Origin, reason: Headers) -> DeadLetter:
     """The first bytes of each part of a record, and what it was."""
     said = {
-        "dl_key_size": str(len(origin.key or b"")),
-        "dl_key_sha256": sha256(origin.key or b"").hexdigest(),
-        "dl_value_size": str(len(origin.value or b"")),
-        "dl_value_sha256": sha256(origin.value or b"").hexdigest(),
+        "dl_key_size": str(full_size(origin.key or b"")),
+        "dl_key_sha256": _sha256(origin.key or b""),
+        "dl_value_size": str(full_size(origin.value or b"")),
+        "dl_value_sha256": _sha256(origin.value or b""),
         "dl_headers": str(len(origin.headers)),
     }
     reason = [*reason, *_headers(said)]
@@ -86,6 +86,10 @@ def _cut(origin: Origin, reason: Headers) -> DeadLetter:
     headers = list(origin.headers[: sum(end <= share for end in ends)])
     left = room - len(key or b"") - headers_size(headers)
     return DeadLetter(key, origin.value and origin.value[:left], [*headers, *reason])
+
+
+def _sha256(part: bytes) -> str:
+    return part.sha256 if isinstance(part, Beginning) else sha256(part).hexdigest()
 
 
 def _headers(texts: dict[str, str]) -> list[tuple[str, bytes | None]]:

@@ -18,7 +18,7 @@ import msgspec
 from streams.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
 from streams.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
 from streams.events import Event
-from streams.record_size import MAX_VALUE_BYTES
+from streams.record_size import MAX_VALUE_BYTES, full_size
 
 E = TypeVar("E", bound=Event)
 
@@ -126,7 +126,7 @@ def unpack(
     if value is None:
         raise Undecodable("value: empty; this topic knows no deletion")
     if len(value) > MAX_VALUE_BYTES:
-        raise TooLarge(f"value: {len(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
+        raise TooLarge(f"value: {full_size(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
     try:
         event = _decoder(cls).decode(value)
     except msgspec.ValidationError as error:

@@ -34,6 +34,7 @@ _CLOCK_S = 0.5
 # A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes one
 # answer that the network lost would hold up a partition for as long. Longer than a broker takes to restart.
 _SEND_S = 30.0
+_WAITING = 64
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +69,10 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
         consumer_auto_offset_reset="earliest",
         producer_max_request_size=MAX_RECORD_BYTES,
         producer_request_timeout=_SEND_S,
+        # So many records wait between broker and agents at most, each of 2 MiB at most; the defaults are 4,096 and as
+        # many as a fetch brings, which may be tens of thousands.
+        broker_max_poll_records=_WAITING,
+        stream_buffer_maxsize=_WAITING,
         # Without it a stream's stop waits for its whole buffer.
         stream_wait_empty=False,
         web_enabled=False,

@@ -11,6 +11,12 @@ from typing import Any
 import faust
 from faust.transport.drivers import aiokafka as driver
 
+from streams.record_size import beginning
+
+
+def _kept(part: bytes | None) -> bytes | None:
+    return None if part is None else beginning(part)
+
 
 class _Thread(driver.AIOKafkaConsumerThread):
     """The thread that owns the client."""
@@ -23,6 +29,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
                 f"aiokafka's isolation level is {client._isolation_level!r}: not the version this was made for"
             )
         client._isolation_level = "read_committed"
+        # Every record passes them when it is told, which bounds what waits for its turn.
+        client._key_deserializer = client._value_deserializer = _kept
         return client
 
 

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Message
 from installation import PATIENCE_S, Installation
 
-from streams.audience.assignment import Assignment, Polled
+from streams.audience.assignment import Assignment, Polled, _here
 from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
@@ -242,3 +242,28 @@ def test_preferences_that_stand_still_before_their_end_end_the_worker(here: Inst
         collect(worker.assignment.poll_preferences, 1)
         with pytest.raises(MustRestart, match=r"nothing came for 10 s; read: \[0\] 1 of 7"):
             worker.assignment.poll_preferences({0: 7})
+
+
+class Waiting:
+    """Records that are there already, given out as a consumer does."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._left = [Message(value=bytes(size)) for size in sizes]
+
+    def consume(self, limit: int, _: float) -> list[Message]:
+        given, self._left = self._left[:limit], self._left[limit:]
+        return given
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "taken"),
+    [
+        ([300] * 1000, 10_000, 1000),
+        ([300] * 1000, 100, 100),
+        ([300] * 128, 10_000, 128),
+        ([2_000_000] * 300, 10_000, 128),
+        ([0] * 128 + [2_000_000] * 300, 10_000, 256),
+    ],
+)
+def test_a_batch_is_full_by_bytes_or_by_records(sizes: list[int], limit: int, taken: int) -> None:
+    assert len(_here(Waiting(sizes), limit)) == taken  # type: ignore[arg-type]

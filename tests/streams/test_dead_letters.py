@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streams import errors
 from streams.dead_letters import Origin, dead_letter
 from streams.errors import BadRecord, InvalidField
-from streams.record_size import record_size
+from streams.record_size import beginning, full_size, record_size
 from streams.topics import DEAD_LETTERS
 
 BYTES = b"\x00\xff{not json"
@@ -92,3 +92,13 @@ def test_the_letter_of_a_huge_value_is_full_of_its_first_bytes() -> None:
 def test_a_huge_key_takes_no_room_from_the_value_and_a_huge_value_none_from_the_key(parts: tuple[bytes, bytes]) -> None:
     letter = dead_letter(Origin("t", 1, 2, 3, *parts, []), "s", InvalidField("x"))
     assert {letter.key, letter.value} & set(parts)
+
+
+@pytest.mark.parametrize("size", [10, DEAD_LETTERS.largest, DEAD_LETTERS.largest + 1, 9_000_000])
+def test_what_is_kept_of_a_huge_record_makes_the_letter_that_the_whole_would(size: int) -> None:
+    value = (bytes(range(256)) * (size // 256 + 1))[:size]
+    kept = beginning(value)
+    assert len(kept) <= DEAD_LETTERS.largest
+    assert full_size(kept) == size
+    whole = dead_letter(Origin("t", 1, 2, 3, b"k", value, [("ce_id", b"7")]), "s", InvalidField("x"))
+    assert dead_letter(Origin("t", 1, 2, 3, b"k", kept, [("ce_id", b"7")]), "s", InvalidField("x")) == whole
