@@ -255,3 +255,9 @@ def test_a_number_too_large_to_compute_with_is_refused_by_name(field: dict[str, 
 def test_many_are_refused_of_an_event_whose_key_is_made_of_several_fields() -> None:
     with pytest.raises(ValueError, match="several fields"):
         unpack_many(WarmSong, [], 0.0)
+
+
+def test_errors_of_many_records_hold_no_frames_and_so_no_records() -> None:
+    stamp = (2, round(NOW * 1000))
+    found = unpack_many(Listen, [(b"u", b"{", [], stamp), (b"u", b"x" * 2_000_000, None, stamp)], NOW)
+    assert [(error.__traceback__, error.__context__) for _, error in found.bad] == [(None, None)] * 2
