@@ -64,17 +64,19 @@ class Traffic:
         now: tells Unix seconds.
         space: of vectors, and their dimension.
         wrong: how much of it has something wrong.
+        song: how the ids of songs begin.
     """
 
     def __init__(
         self, seed: int, now: Callable[[], float], space: tuple[str, int] = ("bcl", 4), users: int = 60,
         songs: int = 30, wrong: float = 0.7,
+        song: str = "s",
     ) -> None:  # fmt: skip
         self._random = random.Random(seed)
         self._now = now
         self._space, self._dimension = space
         self._users = [f"u{n}" for n in range(users)]
-        self._songs = [f"s{n}" for n in range(songs)]
+        self._songs = [f"{song}{n}" for n in range(songs)]
         self._wrong = wrong
         self._made: dict[Topic, Callable[[], Record]] = {
             LISTENS: self._listen,

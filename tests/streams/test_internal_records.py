@@ -20,9 +20,10 @@ from prometheus_client import CollectorRegistry
 
 from streams import vectors
 from streams.audience.inputs import Decoder, Records, Space
+from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
 from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
-from streams.audience.restore import OFFSETS_KEY, Beside, offsets_value, read_changelog
+from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Unfit
 from streams.campaigns import current, read_campaign
 from streams.clock import SystemClock
@@ -221,7 +222,7 @@ def test_what_a_partition_wrote_is_restored() -> None:
 
 @pytest.mark.parametrize("entry", [
     (b"z-unknown", b"1"), (b"", b"1"), (b"u\xff", b"\x01"), (b"uA", b"\x09"), (b"uA", b"\x01123"), (b"pA", b"\x01123"),
-    (b"iA", b"\x01"), (b"e0123456789abcdef", None), (b"e0123456789abcdef", b"\x01"), (b"cs", b"\x02\xc1"),
+    (b"iA", b"\x01"), (b"e0123456789abcdef", b"\x01"), (b"cs", b"\x02\xc1"),
     (b"ns", b"\x02"), (b"cs\xff", b"\x02"), (b"ks-81", b"\x03bcl\x01"), (OFFSETS_KEY, b"{"),
     (OFFSETS_KEY, b'{"moon":1}'), (OFFSETS_KEY, b'{"listens":"1"}'), (OFFSETS_KEY, b"\xff"),
 ], ids=repr)  # fmt: skip
@@ -266,7 +267,7 @@ def test_a_changelog_with_a_broken_record_is_read_again_once_it_is_left_out(here
     name = here.naming.name(AUDIENCE_STATE)
     here.send_all(
         AUDIENCE_STATE,
-        [Record(b"z", b"?", []), Record(OFFSETS_KEY, offsets_value(Beside().positions), [])],
+        [Record(b"z", b"?", []), Record(OFFSETS_KEY, offsets_value(Positions(), {}), [])],
         partition=0,
     )
 

@@ -77,7 +77,8 @@ def test_a_million_hostile_records_stop_no_role_and_leave_memory_flat(kafka: Emb
         settings={"songs": never, "audience": {**never, "cap_pushes": 1000, "artist_cap_pushes": 1000}},
     )  # fmt: skip
     model = msgspec.json.decode((stage.models[0] / "manifest.json").read_bytes())
-    traffic = Traffic(17, time.time, (model["space"], model["dim"]), users=2000, songs=300)
+    # Songs of its own: what it says of a song must not outdate the good uploads.
+    traffic = Traffic(17, time.time, (model["space"], model["dim"]), users=2000, songs=300, song="h")
     choice, names = random.Random(17), stage.naming
     topics = list(SHARES)
     sender = Producer(stage.kafka.confluent() | {"partitioner": "murmur2_random", "linger.ms": 20})
