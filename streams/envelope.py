@@ -187,7 +187,7 @@ def unpack_many(
         try:
             received = unpack(cls, key, value, headers, append_time((kind, milliseconds), now))
         except BadRecord as error:
-            found.bad.append((at, _without_frames(error)))
+            found.bad.append((at, error.without_frames()))
             continue
         if repeated is not None:
             good.add(repeated)
@@ -205,13 +205,6 @@ def _year_of(cls: type[Event]) -> Callable[[Event], int] | None:
     required = not any(each.name in times and not each.required for each in msgspec.structs.fields(cls))
     plain = cls.check is Event.check and len(times) == 1 and required
     return attrgetter(f"{times[0]}.year") if plain else None
-
-
-def _without_frames(error: BadRecord) -> BadRecord:
-    # Frames hold the record, and the error that stands in one of them holds the frames: a circle, which would keep
-    # every bad record in memory until the collector comes by.
-    error.__traceback__ = error.__context__ = None
-    return error
 
 
 def _header(attributes: dict[str, bytes | None], name: str) -> str:

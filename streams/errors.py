@@ -25,7 +25,7 @@ Callers look at the class attributes ``dead_letter`` and ``retriable``, never at
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ColdstartError(Exception):
@@ -39,6 +39,15 @@ class BadRecord(ColdstartError):
     """A record that can never be served, whoever tries and however often."""
 
     dead_letter: ClassVar[bool] = True
+
+    def without_frames(self) -> Self:
+        """The error, to be kept beyond the call that raised it.
+
+        Its frames hold the batch, and the error that stands in one of them holds the frames: a circle that would keep
+        every record of the batch in memory until the collector comes.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class Undecodable(BadRecord):

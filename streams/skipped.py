@@ -55,7 +55,7 @@ class Skipped:
             self._note(f"{where}: {error}")
             size = len(found.value or b"") + len(found.key or b"")
             if self._bury and self._bytes + size <= _MOST_BYTES:
-                self._waiting.append((found, error))
+                self._waiting.append((found, error.without_frames()))
                 self._bytes += size
 
     def add_misfits(self, topic: str, count: int, why: str) -> None:

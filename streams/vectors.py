@@ -144,7 +144,7 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
                 raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {dim}")
             _check_length(vector)
         except BadRecord as error:
-            bad.append((place, error))
+            bad.append((place, error.without_frames()))
         else:
             at.append(place)
             rows.append(vector)

@@ -97,7 +97,7 @@ class Kept:
             try:
                 self._check(key, value)
             except BadRecord as error:
-                bad.append((message, error))
+                bad.append((message, error.without_frames()))
             else:
                 entries[key] = value
         if bad and self._skipped is None:

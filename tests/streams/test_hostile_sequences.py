@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,25 @@ class Partitioned(RuleBasedStateMachine):
         self.repeats = repeats
         other.restore(iter(self.log))
         assert other.digest() == songs.digest()
+
+
+def test_no_bad_record_waits_in_a_circle_for_the_collector() -> None:
+    machine = Partitioned()
+    machine.begin(seed=1, wrong=0.9)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            machine.decoded(
+                Records(**{name: [machine.received(topic) for _ in range(40)] for name, topic in TOPICS.items()})
+            )
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, Message)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 TestPartitioned = Partitioned.TestCase
