@@ -5,10 +5,11 @@ TEST_ARGS ?=
 BIN := .venv/bin
 BENCH_ARGS ?=
 LOCK_ARGS ?=
+MUTANTS ?=
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long bench lock force
+.PHONY: help setup demo test check check-long bench mutants lock force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
@@ -17,6 +18,7 @@ help:
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
+	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.caps*": of one module)'
 	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
@@ -48,6 +50,19 @@ bench: setup .venv-bench/.ready
 .venv-bench/.ready: .venv/.ready
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
 	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python quixstreams==3.28.1 numpy
+	@touch $@
+
+# Changes the rules, one line at a time, and asks the tests of each; then the score, and what no test noticed.
+mutants: setup .venv-mutants/.ready
+	.venv-mutants/bin/mutmut run --max-children 2 $(if $(MUTANTS),'$(MUTANTS)')
+	.venv-mutants/bin/python tests/mutants.py
+
+# It runs the project's tests, so it sees the project's environment beside its own.
+.venv-mutants/.ready: .venv/.ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-mutants
+	$(BIN)/uv pip install --quiet --python .venv-mutants/bin/python mutmut==3.8.1
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@touch $@
 
 # Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.

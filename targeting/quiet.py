@@ -51,7 +51,7 @@ def _holds(span: Quiet, minute: int) -> bool:
 
 def _next_shown(minute: int, local: datetime, after: float) -> float:
     """The first moment after ``after`` at which the local clock shows this minute of a day."""
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
     for day in (0, 1, 2):
         wall = midnight + timedelta(days=day, minutes=minute)
         first, second = (wall.replace(fold=fold).timestamp() for fold in (0, 1))

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from streams.broker import EmbeddedKafka
 
 # How long an example takes says more about the machine's other load than about the code.
 settings.register_profile("coldstart", deadline=None)
+# `make mutants` needs no smallest example, and the same score every time.
+settings.register_profile("mutants", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("coldstart")
 
 

@@ -22,7 +22,7 @@ ACCEPTED = Path(__file__).with_name("mutants.toml")
 NOTICED = {"killed", "timeout", "segfault", "caught by type check"}
 
 
-def survivors(path: Path, codes: dict[str, int | None]) -> list[tuple[str, str]]:
+def survivors(path: Path, codes: dict[str, int | None]) -> list[str]:
     """Function and changed lines of each change that no test noticed."""
     found = []
     for name, code in codes.items():
@@ -30,16 +30,13 @@ def survivors(path: Path, codes: dict[str, int | None]) -> list[tuple[str, str]]
             diff = get_diff_for_mutant(name, path=path).splitlines()
             lines = [line[0] + " " + line[1:].strip() for line in diff[2:] if line[:1] in "+-"]
             function = name.rpartition("__mutmut_")[0].replace("x_", "", 1).replace("xǁ", "").replace("ǁ", ".")
-            found.append((function, "\n".join(lines)))
+            found.append("\n".join([function, *lines]))
     return found
 
 
 def main() -> int:
-    known = {
-        (group["function"], change.strip()): 0
-        for group in tomllib.loads(ACCEPTED.read_text(encoding="utf-8")).get("accepted", [])
-        for change in group["changes"]
-    }
+    listed = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))["accepted"]
+    known = {change.strip(): 0 for group in listed for change in group["changes"]}
     total, noticed, unlisted = Counter[str](), Counter[str](), []
     for meta in sorted(Path("mutants").rglob("*.py.meta")):
         path = meta.relative_to("mutants").with_suffix("")
@@ -55,7 +52,7 @@ def main() -> int:
             if change in known:
                 known[change] += 1
             else:
-                unlisted.append((path, *change))
+                unlisted.append(change)
     for name, count in total.items():
         print(f"{noticed[name] / count:7.1%} of {count:5} noticed  {name}")
     if not total:
@@ -64,10 +61,10 @@ def main() -> int:
     score = noticed.total() / total.total()
     accepted = sum(known.values())
     print(f"{score:7.1%} of {total.total():5} noticed; of those left, {accepted} are accepted in {ACCEPTED.name}")
-    for path, function, lines in unlisted:
-        print(f"\n{path}: {function}: no test notices, and it is not accepted\n{lines}")
-    for function, lines in (change for change, times in known.items() if not times):
-        print(f"\naccepted and not met: {function}\n{lines}")
+    for change in unlisted:
+        print(f"\nno test notices, and it is not accepted: {change}")
+    for change in (change for change, times in known.items() if not times):
+        print(f"\naccepted, and not met: {change}")
     return 1 if unlisted or score < LEAST else 0
 
 

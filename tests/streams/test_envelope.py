@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from streams.envelope import append_time, pack, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
 from streams.event_time import MAX_AHEAD_SECONDS
-from streams.events import Listen, SongUpload, WarmSong
+from streams.events import Listen, SongUpload, UserPreferences, WarmSong
+from streams.record_size import MAX_VALUE_BYTES
 
 NOW = 1_800_000_000.0
 LISTEN = Listen(
@@ -261,3 +262,46 @@ def test_errors_of_many_records_hold_no_frames_and_so_no_records() -> None:
     stamp = (2, round(NOW * 1000))
     found = unpack_many(Listen, [(b"u", b"{", [], stamp), (b"u", b"x" * 2_000_000, None, stamp)], NOW)
     assert [(error.__traceback__, error.__context__) for _, error in found.bad] == [(None, None)] * 2
+
+
+def test_the_attributes_of_a_record_are_those_of_cloudevents_in_binary_mode() -> None:
+    assert GOOD.headers == [
+        ("ce_id", b"l"), ("ce_source", b"test"), ("ce_type", Listen.TYPES[0].encode()), ("ce_specversion", b"1.0"),
+        ("ce_time", b"2027-01-15T08:00:00+00:00"), ("content-type", b"application/json"),
+    ]  # fmt: skip
+
+
+def test_of_a_batch_of_good_records_only_the_first_takes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    long_way: list[bytes | None] = []
+
+    def counted(*given: Any) -> Any:
+        long_way.append(given[2])
+        return unpack(*given)
+
+    monkeypatch.setattr("streams.envelope.unpack", counted)
+    value, headers = Listen.EXAMPLE.encode(), dict(GOOD_HEADERS)
+    edges = [
+        (value, {}),
+        (value.ljust(MAX_VALUE_BYTES), {}),
+        (value, {"ce_time": b"2027-01-15T08:05:00Z"}),
+        (value, {"ce_time": b"0001-01-01T00:00:00Z"}),
+        (value, {"ce_id": b"another"}),
+    ]
+    edges += [(value.replace(b"2026-03-01", day), {}) for day in (b"0003-01-01", b"9997-12-31")]
+    records = [(b"u-5", value, list((headers | more).items()), (2, int(NOW * 1000))) for value, more in edges]
+    found = unpack_many(Listen, records, NOW)
+    assert (found.bad, found.at) == ([], list(range(len(edges))))
+    assert long_way == [value]
+
+
+def test_what_an_event_checks_is_checked_on_both_ways() -> None:
+    late = Listen.EXAMPLE.encode().replace(b"2026-03-01T10:00:00Z", b"9998-12-31T23:59:59-14:00")
+    ahead = json.dumps(json.loads(UserPreferences.EXAMPLE) | {"erase_requested_at": "2027-01-15T08:05:01Z"}).encode()
+    for cls, key, bad, error in (
+        (Listen, b"u-5", late, InvalidField),
+        (UserPreferences, json.loads(UserPreferences.EXAMPLE)["user_id"].encode(), ahead, FromTheFuture),
+    ):
+        headers = list((GOOD_HEADERS | {"ce_type": cls.TYPES[0].encode()}).items())
+        records = [(key, value, headers, (2, int(NOW * 1000))) for value in (cls.EXAMPLE.encode(), bad)]
+        found = unpack_many(cls, records, NOW)
+        assert (found.at, [(at, type(each)) for at, each in found.bad]) == ([0], [(1, error)])

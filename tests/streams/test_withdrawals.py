@@ -171,7 +171,14 @@ def test_an_erasure_is_read_as_far_as_it_can_be(value: bytes, expected: float | 
     assert erasure_asked(value, NOW) == expected
 
 
+def test_an_erasure_asked_for_five_minutes_ahead_is_done_as_of_then() -> None:
+    for ahead, expected in ((300, NOW + 300), (301, NOW)):
+        time = datetime.fromtimestamp(NOW + ahead, UTC).isoformat()
+        assert erasure_asked(said(erase_requested_at=time), NOW) == expected
+
+
 def test_a_key_that_is_nobodys_id_withholds_nobody() -> None:
+    assert user_of(b"x" * 128) == "x" * 128
     for key in (None, b"", b"\xff", b"x" * 129):
         assert user_of(key) is None
         assert withheld(key, said(), NOW) is None

@@ -251,3 +251,42 @@ def test_markers_from_before_there_were_fingerprints_are_taken_for_the_keys_own(
         assert state.digest() == keyed.restored(*keys)
     with pytest.raises(ForeignKeyError):
         keyed.start(b"a")
+
+
+def test_a_marker_of_any_key_can_go_and_its_record_stays_as_it_was_written() -> None:
+    erasures = Erasures(b"b", [b"a"])
+    written = {
+        b"1" * 16: Erasures(b"b").encode(1.0),
+        b"2" * 16: Erasures(b"a").encode(2.0),
+        b"3" * 16: Erasures(b"never known").encode(3.0),
+        b"4" * 16: b"\x01" + Erasures(b"b").encode(4.0)[1:9],
+    }
+    for marker, record in written.items():
+        erasures.load(marker, record)
+    assert dict(erasures.records()) == written
+    with pytest.raises(ForeignKeyError, match="1 erased user"):
+        erasures.loaded()
+    for marker in written:
+        erasures.load(marker, None)
+        assert marker not in dict(erasures.records())
+        assert len(erasures) == len(erasures.records())
+    erasures.loaded()
+    assert erasures.renewed(["anna"]) == ([], {})
+
+
+def test_while_a_key_is_replaced_only_markers_of_the_former_are_made_anew() -> None:
+    former, erasures = Erasures(b"a"), Erasures(b"b", [b"a"])
+    erasures.load(former.marker("anna"), former.encode(5.0))
+    erasures.set(erasures.marker("ben"), 6.0)
+    assert erasures.renewed(["carla", "ben", "anna", "anna"]) == (
+        [former.marker("anna")], {erasures.marker("anna"): 5.0},
+    )  # fmt: skip
+
+
+def test_fingerprints_are_those_of_the_markers_that_are_stored_already() -> None:
+    assert fingerprint(b"key").hex() == "cff722bea1ac33d0"
+
+
+def test_a_record_of_another_version_is_told_by_it() -> None:
+    with pytest.raises(ValueError, match=r"of 9 bytes, version b'\\x07'$"):
+        Erasures(b"key").load(b"m" * 16, b"\x07" + b"x" * 8)

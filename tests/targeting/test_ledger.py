@@ -151,6 +151,17 @@ def test_twenty_deferred_pushes_do_not_hide_the_earlier_ones() -> None:
     assert driver.ledger.within(np.asarray([3]), asked, np.asarray([1e6])).tolist() == [23]
 
 
+def test_of_many_users_with_many_pushes_each_counts_its_own() -> None:
+    driver = Driver()
+    # As many as stand in a row of their own, one more, and many; the last user's are all far away.
+    for user, count in ((1, 8), (2, 9), (3, 20), (5, 12)):
+        driver.do([(user, n, 0, 100 * n if user < 5 else 900_000, 0) for n in range(count)])
+    asked, seconds = np.full(6, NOW + 50.0), np.asarray([1e6, 101, 1e4, 1e4, 1e6, 1e4])
+    for ledger in (driver.ledger, driver.restored()):
+        assert ledger.within(USERS, asked, seconds).tolist() == [0, 2, 9, 20, 0, 0]
+        assert ledger.within(USERS, asked, np.full(6, 1e6)).tolist() == [0, 8, 9, 20, 0, 12]
+
+
 def test_whole_seconds_are_rounded_up_so_that_a_span_does_not_end_early() -> None:
     added = Added()
     added.add(np.asarray([0]), 1, 1, np.asarray([NOW + 0.75]), u16([0]))
@@ -185,7 +196,8 @@ def test_forgetting_leaves_nothing_behind(all_pushes: list[Push], gone: set[int]
     without.do([push for push in all_pushes if push[0] not in gone], now=NOW + KEPT_S)
     driver.ledger.forget(np.asarray(sorted(gone), np.int64))
     assert driver.ledger.records(USERS) == without.ledger.records(USERS)
-    everything, at = np.full(6, 1e9), np.full(6, NOW, np.float64)
+    # So long a span that a row's empty places would count, did they stand for the year 1970.
+    everything, at = np.full(6, 2e9), np.full(6, NOW, np.float64)
     assert driver.ledger.within(USERS, at, everything).tolist() == without.ledger.within(USERS, at, everything).tolist()
     for key in [*range(31), 50]:
         assert sorted(driver.ledger.users(key)) == sorted(without.ledger.users(key))
@@ -212,3 +224,58 @@ def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="ledger record"):
         Ledger().load(np.zeros(1, np.int64), [record])
+
+
+def test_a_ledger_record_of_another_version_is_told_by_it() -> None:
+    with pytest.raises(ValueError, match=r"of 23 bytes, version b'\\x07'$"):
+        Ledger().load(np.zeros(1, np.int64), [b"\x07" + b"x" * 22])
+
+
+def test_what_a_batch_adds_is_known_by_its_recording() -> None:
+    added = adding([(0, 1, 1, 0, 0), (1, 2, 1, 0, Mark.HELD_OUT), (2, 1, 2, 0, 0)])
+    added.add(np.zeros(0, np.int64), 3, 1, np.zeros(0), u16([]))
+    assert [added.of_recording(recording).tolist() for recording in (1, 2, 3, 4)] == [[0, 2], [1], [], []]
+
+
+def test_whoever_was_pushed_or_held_out_once_is_held() -> None:
+    driver = Driver()
+    driver.do([(1, 1, 1, 0, 0), (3, 1, 1, 0, Mark.HELD_OUT), (4, 1, 1, 0, 0), (4, 2, 1, 0, 0)])
+    assert driver.ledger.holds(USERS).tolist() == [False, True, False, True, True, False]
+
+
+def test_marks_of_many_pushes_in_one_batch_stay_with_their_pushes() -> None:
+    driver = Driver()
+    driver.do([(user, recording, 1, 0, 0) for user in range(3) for recording in range(4)])
+    bits = {(user, recording): (4, 16, 128)[(user + recording) % 3] for user in range(3) for recording in (3, 1)}
+    # The same one twice, with another bit.
+    entries = driver.do(marks=[(*pair, bit) for pair, bit in bits.items()] + [(1, 3, 4), (5, 3, 4)])
+    assert entries
+    bits[1, 3] |= 4
+    columns = (entries.set_users.tolist(), entries.set_recordings.tolist(), entries.set_marks.tolist())
+    assert {(user, recording): mark for user, recording, mark in zip(*columns, strict=True)} == bits
+
+
+@settings(deadline=None, max_examples=25)
+@given(pushes)
+def test_every_push_takes_its_marks_and_gives_them_to_no_other(all_pushes: list[Push]) -> None:
+    driver = Driver()
+    driver.do(all_pushes)
+    for user, recording, _, _, marks in all_pushes:
+        entries = driver.do(marks=[(user, recording, Mark.OPENED), (user, 99, Mark.OPENED), (77, recording, 4)])
+        assert entries
+        assert (entries.set_users.tolist(), entries.set_recordings.tolist()) == ([user], [recording])
+        assert (entries.set_marks.tolist(), entries.set_before.tolist()) == ([Mark.OPENED], [marks])
+
+
+def test_what_is_dropped_of_an_artist_takes_nothing_else_with_it_and_brings_nothing_twice() -> None:
+    driver = Driver()
+    # The artists 1 and 2 are known of told pushes; 3 of one that was held out and is dropped; 1 has one of each kind.
+    driver.do([(0, 10, 1, 1000, 0), (0, 11, 2, 1000, 0), (0, 12, 3, 0, Mark.HELD_OUT), (0, 13, 1, 0, 0)])
+    driver.do([(0, 14, 1, 1000, Mark.HELD_OUT), (1, 10, 2, 1000, 0)])
+    driver.do([(0, 15, 4, 1000, 0)], now=NOW + KEPT_S)
+    for ledger in (driver.ledger, driver.restored()):
+        for artist, expected in {1: [0], 2: [0, 1], 3: [], 4: [0]}.items():
+            users, times = ledger.artist(artist)
+            assert sorted(users.tolist()) == expected
+            assert set(times.tolist()) <= {NOW + 1000}
+        assert [ledger.users(recording).tolist() for recording in (12, 13, 14)] == [[], [], [0]]
