@@ -19,6 +19,7 @@ from streams.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undec
 from streams.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
 from streams.events import Event
 from streams.record_size import MAX_VALUE_BYTES, full_size
+from streams.unreadable import UNREADABLE
 
 E = TypeVar("E", bound=Event)
 
@@ -113,6 +114,8 @@ def unpack(
         UnknownEventType, TooLarge, Undecodable, KeyMismatch, FromTheFuture: as their names say.
     """
     attributes = dict(headers or ())
+    if UNREADABLE in attributes and "ce_type" not in attributes:
+        raise Undecodable((attributes[UNREADABLE] or b"").decode("utf-8", "backslashreplace"))
     ce_type = _header(attributes, "ce_type")
     if ce_type not in cls.TYPES:
         raise UnknownEventType(f"ce_type: {ce_type!r} is none of {', '.join(cls.TYPES)}")

@@ -11,6 +11,9 @@ from streams.topics import MAX_RECORD_BYTES
 MAX_VALUE_BYTES: Final = 1_048_576
 """Of a value that is read, uncompressed. A topic's limit counts compressed bytes, so that any size can come in."""
 
+MAX_UNPACKED_BYTES: Final = 64 * 1_048_576
+"""Of a batch that is read whole. What lies beyond is one dead letter."""
+
 # A batch's own header, and the lengths, offset and time of its only record at their longest (record format 2).
 _BATCH: Final = 61 + 36
 _HEADER: Final = 10

@@ -1,4 +1,4 @@
-"""Which records does the songs role see? Those of committed transactions, and those outside any.
+"""Which records does the songs role see? Those of committed transactions, and those outside any, readable or not.
 
 Faust reads uncommitted records unless it writes transactions itself, and has no setting for it. Its consumer is changed
 here and nowhere else. Read in faust-streaming 0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
@@ -11,11 +11,7 @@ from typing import Any
 import faust
 from faust.transport.drivers import aiokafka as driver
 
-from streams.record_size import beginning
-
-
-def _kept(part: bytes | None) -> bytes | None:
-    return None if part is None else beginning(part)
+from streams.kafka.batches import kept, read_leniently
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -29,8 +25,9 @@ class _Thread(driver.AIOKafkaConsumerThread):
                 f"aiokafka's isolation level is {client._isolation_level!r}: not the version this was made for"
             )
         client._isolation_level = "read_committed"
+        read_leniently()
         # Every record passes them when it is told, which bounds what waits for its turn.
-        client._key_deserializer = client._value_deserializer = _kept
+        client._key_deserializer = client._value_deserializer = kept
         return client
 
 

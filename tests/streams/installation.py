@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import msgspec
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type: ignore[import-untyped]
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams.clients import admin, consumer
@@ -45,6 +50,27 @@ class Installation:
                 partition=partition,
             )
         assert sender.flush(PATIENCE_S) == 0
+
+    def send_with_bad_header_name(self, topic: Topic, record: Record, partition: int, compression: str) -> None:
+        """One record with one header more, whose name is the byte 0xFF: no client lets its user do it by itself."""
+
+        class Name(str):
+            def encode(self, *_: Any) -> bytes:  # type: ignore[override]
+                return b"\xff"
+
+        async def send() -> None:
+            headers = [*record.headers, (Name("-"), b"")]
+            client = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, compression_type=compression)
+            async with client:
+                name = self.naming.name(topic)
+                await client.send_and_wait(name, record.value, record.key, partition=partition, headers=headers)
+
+        # The other one is C, and takes nothing but a plain str.
+        with (
+            mock.patch("aiokafka.producer.producer.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy),
+            mock.patch("aiokafka.producer.message_accumulator.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy),
+        ):
+            asyncio.run(send())
 
     def read(self, topic: Topic, partition: int | None = None) -> list[Message]:
         """What a read_committed reader sees now."""

@@ -97,6 +97,9 @@ class Role:
     def send(self, topic: Topic, record: Record, partition: int = -1, compression: str = "lz4") -> None:
         self._topics.send(topic, record, partition, compression)
 
+    def send_with_bad_header_name(self, topic: Topic, record: Record, compression: str) -> None:
+        self._topics.send_with_bad_header_name(topic, record, 0, compression)
+
     def letters(self) -> list[Message]:
         return self._topics.read(DEAD_LETTERS)
 
@@ -317,6 +320,22 @@ def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_l
     assert header(letter, "dl_message") == f"value: {len(huge.value)} bytes uncompressed, 1048576 allowed"
     assert header(letter, "dl_value_sha256") == sha256(huge.value).hexdigest()
     assert huge.value.startswith(letter.value() or b"-")
+    assert role.stage.workers[0].pid == process
+
+
+def test_uploads_that_no_client_can_read_are_one_dead_letter_each(role: Role) -> None:
+    first, last = (upload_record(role.song(f"among-unreadable-{n}"), time.time()) for n in (1, 2))
+    huge = Record(b"unpacks", b"{" + bytes(70_000_000), first.headers)
+    process = role.stage.workers[0].pid
+    for good, codec in ((first, "gzip"), (last, "zstd")):
+        role.send_with_bad_header_name(SONG_UPLOADS, good, codec)
+        role.send(SONG_UPLOADS, huge, 0, codec)
+        role.send(SONG_UPLOADS, good, 0)
+    for n in (1, 2):
+        role.wait(lambda n=n: role.told(f"among-unreadable-{n}") == [REQUESTED], "nothing is served after them")  # type: ignore[misc]
+    said = [header(m, "dl_message") for m in role.letters() if header(m, "dl_error") == "Undecodable"]
+    assert said.count("headers: the name of one is not UTF-8") == 2
+    assert len([each for each in said if "unpacks into more than 67,108,864 bytes" in each]) == 2
     assert role.stage.workers[0].pid == process
 
 
