@@ -305,3 +305,15 @@ def test_what_an_event_checks_is_checked_on_both_ways() -> None:
         records = [(key, value, headers, (2, int(NOW * 1000))) for value in (cls.EXAMPLE.encode(), bad)]
         found = unpack_many(cls, records, NOW)
         assert (found.at, [(at, type(each)) for at, each in found.bad]) == ([0], [(1, error)])
+
+
+@pytest.mark.parametrize("field", ["song_id", "user_id", "listen_id"])
+def test_an_id_of_128_bytes_is_taken_and_one_more_is_not(field: str) -> None:
+    for id, good in (("é" * 64, True), ("é" * 64 + "x", False), ("𝄞" * 32, True), ("𝄞" * 32 + "x", False)):
+        value = json.dumps(json.loads(GOOD.value) | {field: id}).encode()
+        key = id.encode() if field == "user_id" else b"u"
+        if good:
+            assert getattr(listen(value, key), field) == id
+        else:
+            with pytest.raises(InvalidField, match=rf"^{field}: 129 bytes, 128 allowed$"):
+                listen(value, key)
