@@ -207,7 +207,7 @@ class QuietHours(Struct, frozen=True):
 
 
 class Cap(Struct, frozen=True):
-    """At most so many pushes in so many hours."""
+    """At most so many pushes in so many hours. Beside it nobody gets more than 40,000 pushes in 400 days."""
 
     pushes: Count
     hours: Annotated[float, Meta(ge=0.001, le=8760)]

@@ -58,7 +58,7 @@ class Room:
     def fits(self, users: I64, at: F64, artist: int) -> NDArray[np.bool_]:
         """Whether another push, of a song by this artist, fits each user at a moment; bool (n,)."""
         used, pushes = self.used(users, at)
-        fits = used < pushes
+        fits = (used < pushes) & ~self._ledger.full(users)
         cap = self._policy.artist_cap
         if self._policy.enabled and cap:
             counts = np.zeros(len(users), np.int64)

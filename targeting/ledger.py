@@ -28,6 +28,10 @@ _LATEST = 8
 # Longer than a campaign may live (365 days, streams/settings.py): what is older can meet no request any more.
 KEPT_S = 400 * 86_400.0
 
+# Of one user. With more, the user's record would outgrow its topic's 1 MiB; whatever caps say, who has as many waits
+# until the oldest are no longer kept. Some room is left for what one batch adds.
+MOST = 40_000
+
 # The last second that a row holds: a later push counts as of then.
 _LAST = 2.0**32 - 1
 
@@ -138,6 +142,10 @@ class Ledger:
     def holds(self, users: I64) -> NDArray[np.bool_]:
         """Which rows were pushed anything, or held out from it, bool (n,)."""
         return self._pushed.lengths(users) > 0
+
+    def full(self, users: I64) -> NDArray[np.bool_]:
+        """Which rows hold as much as a user may have, bool (n,)."""
+        return self._pushed.lengths(users) >= MOST
 
     def within(self, users: I64, at: F64, seconds: F64) -> I64:
         """How many pushes of each user lie less than ``seconds`` before or after a moment, int64 (n,).

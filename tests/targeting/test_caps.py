@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targeting.caps import Room
-from targeting.ledger import Added, Ledger
+from targeting.ledger import MOST, Added, Ledger
 from targeting.policy import Policy
 from targeting.preferences import Consent
 from targeting.types import Cap, Mark, Preferences
@@ -236,3 +236,21 @@ def test_of_nobody_nothing_is_asked() -> None:
     driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
     driver.tell(0, NOW)
     assert driver.room().fits(NOBODY, np.zeros(0), 0).tolist() == []
+
+
+def test_who_has_as_many_pushes_as_a_record_holds_gets_no_more_whatever_the_caps() -> None:
+    driver = Driver(Policy())
+    count = MOST - 1
+    known = np.arange(count, dtype=np.uint64) + 1_000_000
+    driver.added.users, driver.added.recordings, driver.added.artists = [np.zeros(count, np.int64)], [known], [known]
+    driver.added.at, driver.added.marks = [np.full(count, NOW, np.uint32)], [np.zeros(count, np.uint16)]
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW)
+    entries = driver.ledger.plan(driver.added, None, NOW)
+    assert entries is not None
+    (record,) = driver.ledger.encode(entries)
+    assert 800_000 < len(record) < 1_000_000
+    driver.commit()
+    assert not driver.fits(0, NOW)
+    assert driver.fits(1, NOW)
