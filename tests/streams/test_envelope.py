@@ -317,3 +317,7 @@ def test_an_id_of_128_bytes_is_taken_and_one_more_is_not(field: str) -> None:
         else:
             with pytest.raises(InvalidField, match=rf"^{field}: 129 bytes, 128 allowed$"):
                 listen(value, key)
+
+
+def test_the_earliest_time_and_the_largest_value_that_are_allowed_are_taken() -> None:
+    assert listen(GOOD.value.ljust(MAX_VALUE_BYTES), ce_time=b"0001-01-01T00:00:00Z") == LISTEN
