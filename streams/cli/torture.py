@@ -30,14 +30,16 @@ def torture(
     """Run the whole system on a real broker, break it again and again, then check every promise from the topics alone.
 
     Workers, broker, disks and models are broken while songs are uploaded and users listen, answer, opt out, set quiet
-    hours and ask to be forgotten. The checker shares no code with what it checks. At the end the state on disk, the
-    one in the changelog and the one that each worker had are compared.
+    hours and ask to be forgotten, and while somebody sends whatever may be sent: impossible times, records of 5 MB,
+    ids full of markup, aborted uploads. The checker shares no code with what it checks. At the end the state on disk,
+    the one in the changelog and the one that each worker had are compared.
 
-    Exit code 1 when a promise was broken; each is named. The same seed picks the same faults.
+    Exit code 1 when a promise was broken: each line names it first. The same seed picks the same faults.
 
     Example: coldstart torture --seed 7 --minutes 10
     """
     from streams.torture.faults import CLUSTER_FAULTS, FAULTS
+    from streams.torture.lateness import percentile
     from streams.torture.run import torture as run
 
     if brokers == 2:
@@ -55,12 +57,16 @@ def torture(
         ordeal = run(settings, seed, minutes * 60, console.print, only or (), keep, brokers)
     verdict = ordeal.verdict
     say(
-        f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} dead letters "
-        f"of {ordeal.poisoned:,} bad records, {verdict.spaces} models\n"
+        f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records "
+        f"in dead-letters, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
         f"{verdict.held_out:,} held out, {verdict.outcomes:,} outcomes, {verdict.listens:,} listens\n"
         f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.promoted:,} songs "
-        f"promoted, {verdict.ended:,} campaigns ended"
+        f"promoted, {verdict.ended:,} campaigns ended\n"
+        f"hostile: {', '.join(f'{count:,} {kind}' for kind, count in sorted(ordeal.hostile.items()))}\n"
+        f"{len(verdict.late):,} opt-outs and erasures, by the broker's clock obeyed within "
+        f"{percentile(verdict.late, 0.5):.2f} s (p50), {percentile(verdict.late, 0.99):.2f} s (p99), "
+        f"{max(verdict.late, default=0.0):.2f} s (the slowest)"
     )
     for violation in verdict.violations:
         say(f"BROKEN  {violation}")

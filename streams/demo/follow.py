@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -101,7 +102,9 @@ class Follower:
                 now = time.time()
                 for message in (first, *self._consumer.consume(5000, 0)):
                     if message.error() is None:
-                        self._readers[message.topic() or ""](message, now)
+                        # Anybody may send anything: what cannot be read is the roles' to bury.
+                        with suppress(msgspec.DecodeError, KeyError):
+                            self._readers[message.topic() or ""](message, now)
         except BaseException as error:  # noqa: BLE001 - shown by close()
             self.failure = error
 

@@ -8,9 +8,10 @@ from itertools import pairwise
 from math import floor
 
 from streams.events import Campaign, CampaignReport, SongUpload
-from streams.topics import Naming, Plane
+from streams.topics import Naming
 from streams.torture.consent import Wishes
 from streams.torture.evidence import Evidence, Said, space_of
+from streams.torture.promises import broken
 from streams.torture.rules import Rules
 
 Account = tuple[str, int]
@@ -20,21 +21,17 @@ Account = tuple[str, int]
 def judge(evidence: Evidence, rules: Rules, naming: Naming) -> Iterator[str]:
     """Every song whose story does not hold, in words. To be asked when nothing is on its way any more.
 
-    - every upload is answered by every partition, or is in dead-letters; a bad record has one dead letter, except
-      uploads, which are served at least once;
+    - every accepted upload is answered by every partition; what was never uploaded is nowhere;
     - of no song more is pushed than its budget, at the request no more than that share of it;
     - a partition's newest report counts the pushes that stand, and the listeners and deliveries that were sent;
     - after the end of a campaign nothing is decided for it, and it does not come back; nor does an old revision;
     - a song heard by enough is promoted, no other is; what is promoted can be retrieved, what is taken down cannot;
     - every vector is of a space that was published, and stands with others of its space alone.
     """
-    yield from evidence.unburied
-    by_name = naming.by_name()
-    for (topic, partition, offset), letters in evidence.dead.items():
-        if letters > 1 and topic in by_name and by_name[topic].plane is Plane.AUDIENCE:
-            yield f"{by_name[topic].name}[{partition}] at {offset}: {letters} dead letters"
     songs = _Songs(evidence)
     yield from _answers(evidence, songs, naming)
+    for asked in sorted({said.event.song_id for said in evidence.requests if said.event} - set(songs.revisions)):
+        yield broken("never-uploaded", f"{asked}: asked for an audience, and was never uploaded")
     yield from _budgets(evidence, songs, rules)
     yield from _counts(evidence, songs)
     yield from _ends(evidence)
@@ -105,7 +102,7 @@ def _answers(evidence: Evidence, songs: _Songs, naming: Naming) -> Iterator[str]
             continue
         missing = sorted(set(range(naming.audience_partitions)) - answered[song_id, revision])
         if missing:
-            yield f"upload of {song_id}: not answered by partitions {missing}"
+            yield broken("unanswered", f"upload of {song_id}: not answered by partitions {missing}")
 
 
 def _budgets(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[str]:
@@ -119,9 +116,9 @@ def _budgets(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[str]:
         budget = songs.budget(song_id, rules)
         allowed = min(budget, floor(budget * rules.at_once + 0.5))
         if count > budget:
-            yield f"{song_id}: {count} pushes, its budget is {budget}"
+            yield broken("budget", f"{song_id}: {count} pushes, its budget is {budget}")
         if at_once[song_id] > allowed:
-            yield f"{song_id}: {at_once[song_id]} pushes, {allowed} allowed at once"
+            yield broken("budget-at-once", f"{song_id}: {at_once[song_id]} pushes, {allowed} allowed at once")
 
 
 def _counts(evidence: Evidence, songs: _Songs) -> Iterator[str]:
@@ -134,9 +131,11 @@ def _counts(evidence: Evidence, songs: _Songs) -> Iterator[str]:
         told[song_id].append(report)
         count = pushed.pop((song_id, partition), 0)
         if report.counts.pushed != count:
-            yield f"{song_id}: partition {partition} reports {report.counts.pushed} pushes, {count} stand"
+            yield broken(
+                "count-pushes", f"{song_id}: partition {partition} reports {report.counts.pushed} pushes, {count} stand"
+            )
     for song_id, partition in pushed:
-        yield f"{song_id}: pushed by partition {partition}, which never reported on it"
+        yield broken("unreported", f"{song_id}: pushed by partition {partition}, which never reported on it")
     yield from _answered_by_users(evidence, songs, told)
 
 
@@ -150,7 +149,7 @@ def _answered_by_users(evidence: Evidence, songs: _Songs, told: dict[str, list[C
     for song_id, reports in told.items():
         users, counted = heard[song_id], sum(report.counts.distinct_listeners for report in reports)
         if not users & erased and counted != len(users):
-            yield f"{song_id}: {counted} listeners are reported, there were {len(users)}"
+            yield broken("count-listeners", f"{song_id}: {counted} listeners are reported, there were {len(users)}")
     # What became of a push is known by its recording: songs that share one are counted together.
     delivered: defaultdict[str, set[str]] = defaultdict(set)
     for outcome in evidence.outcomes:
@@ -162,7 +161,9 @@ def _answered_by_users(evidence: Evidence, songs: _Songs, told: dict[str, list[C
     for recording, counted in counts.items():
         users = delivered[recording]
         if not users & erased and counted != len(users):
-            yield f"recording {recording}: {counted} deliveries are reported, there were {len(users)}"
+            yield broken(
+                "count-deliveries", f"recording {recording}: {counted} deliveries are reported, there were {len(users)}"
+            )
 
 
 def _ends(evidence: Evidence) -> Iterator[str]:
@@ -175,7 +176,10 @@ def _ends(evidence: Evidence) -> Iterator[str]:
         reports.sort(key=lambda report: report.version)
         for before, after in pairwise(reports):
             if before.ended and not after.ended and after.version > before.version:
-                yield f"{place[0]}: ended in partition {place[1]} ({before.ended}), alive again at {after.version}"
+                yield broken(
+                    "revived",
+                    f"{place[0]}: ended in partition {place[1]} ({before.ended}), alive again at {after.version}",
+                )
         over = [report for report in reports if report.ended and report.ended != "superseded"]
         if over:
             ended[place] = min(over, key=lambda report: report.version)
@@ -186,12 +190,16 @@ def _ends(evidence: Evidence) -> Iterator[str]:
         account = push.event.song_id, push.partition
         end = ended.get((*account, push.event.revision))
         if end and end.ended_at and push.event.decided_at > end.ended_at:
-            yield (
+            yield broken(
+                "push-after-end",
                 f"push {push.event.push_id} of {push.event.song_id} to {push.event.user_id}: decided at "
-                f"{push.event.decided_at}, the campaign ended at {end.ended_at} ({end.ended})"
+                f"{push.event.decided_at}, the campaign ended at {end.ended_at} ({end.ended})",
             )
         if push.event.revision < revision.get(account, push.event.revision):
-            yield f"push {push.event.push_id} of {push.event.song_id}: revision {push.event.revision} after a later one"
+            yield broken(
+                "old-revision",
+                f"push {push.event.push_id} of {push.event.song_id}: revision {push.event.revision} after a later one",
+            )
         revision[account] = push.event.revision
     over_at: dict[str, Campaign] = {}
     for view in evidence.campaigns:
@@ -203,7 +211,7 @@ def _ends(evidence: Evidence) -> Iterator[str]:
             if before_it is None or campaign.revision >= before_it.revision:
                 over_at[campaign.song_id] = campaign
         elif before_it and campaign.revision <= before_it.revision:
-            yield f"{campaign.song_id}: campaign ended ({before_it.end_reason}), and is active again"
+            yield broken("revived", f"{campaign.song_id}: campaign ended ({before_it.end_reason}), and is active again")
 
 
 def _promotions(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[str]:
@@ -212,45 +220,63 @@ def _promotions(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[str
         space, _, song_id = said.key.partition(" ")
         (warm[song_id].discard if said.event is None else warm[song_id].add)(space)
     last = {view.event.song_id: view.event for view in evidence.campaigns if view.event}
+    newest = newest_reports(evidence)
     for song_id, campaign in last.items():
         if song_id not in songs.revisions:
-            yield f"{song_id}: has a campaign, and was never uploaded"
+            yield broken("never-uploaded", f"{song_id}: has a campaign, and was never uploaded")
             continue
         listeners = campaign.counts.distinct_listeners
         down = songs.taken_down(song_id)
         if down and campaign.end_reason != "taken-down":
-            yield f"{song_id}: taken down, its campaign is {campaign.end_reason or campaign.status}"
+            yield broken(
+                "taken-down", f"{song_id}: taken down, its campaign is {campaign.end_reason or campaign.status}"
+            )
         if down and warm[song_id]:
-            yield f"{song_id}: taken down, and warm in {', '.join(sorted(warm[song_id]))}"
+            yield broken("taken-down", f"{song_id}: taken down, and warm in {', '.join(sorted(warm[song_id]))}")
+        if campaign.end_reason in ("promoted", "taken-down"):
+            alive = sorted(of[1] for of, report in newest.items() if of[0] == song_id and not report.ended)
+            if alive:
+                yield broken("goes-on", f"{song_id}: {campaign.end_reason}, and alive in partitions {alive}")
         if down or len(songs.recordings(song_id)) > 1:
             continue
         if campaign.end_reason == "promoted":
             if listeners < rules.warm_listeners:
-                yield f"{song_id}: promoted with {listeners} listeners, {rules.warm_listeners} make a song warm"
+                yield broken(
+                    "promoted-early",
+                    f"{song_id}: promoted with {listeners} listeners, {rules.warm_listeners} make a song warm",
+                )
             if not warm[song_id]:
-                yield f"{song_id}: promoted, and not among the warm songs"
+                yield broken("promoted-cold", f"{song_id}: promoted, and not among the warm songs")
         elif campaign.end_reason in (None, "budget") and listeners >= rules.warm_listeners:
-            yield f"{song_id}: {listeners} listeners, and not promoted"
+            yield broken("unpromoted", f"{song_id}: {listeners} listeners, and not promoted")
 
 
 def _spaces(evidence: Evidence) -> Iterator[str]:
     published = {said.event.space for said in evidence.models if said.event}
     for push in evidence.pushes:
         if push.event and push.event.space not in published:
-            yield f"push {push.event.push_id}: of space {push.event.space!r}, which was never published"
+            yield broken(
+                "spaces", f"push {push.event.push_id}: of space {push.event.space!r}, which was never published"
+            )
     for request in evidence.requests:
         if request.event is None:
             continue
         vectors = [request.event.vector, *request.event.other_vectors]
         spaces = [space_of(vector) for vector in vectors if vector]
         if not set(spaces) <= published or len(set(spaces)) < len(spaces):
-            yield f"request {request.key} ({request.type}): has vectors of {spaces}, published are {sorted(published)}"
+            yield broken(
+                "spaces",
+                f"request {request.key} ({request.type}): has vectors of {spaces}, published are {sorted(published)}",
+            )
     for song in evidence.warm:
         if song.event and not song.key.partition(" ")[0] == song.event.space == space_of(song.event.vector):
-            yield f"warm song {song.key}: says {song.event.space!r}, its vector is of {space_of(song.event.vector)!r}"
+            yield broken(
+                "spaces",
+                f"warm song {song.key}: says {song.event.space!r}, its vector is of {space_of(song.event.vector)!r}",
+            )
     told: list[CampaignReport | Campaign | None] = [each.event for each in evidence.reports]
     told += [each.event for each in evidence.campaigns]
     for event in told:
         others = sorted({space_of(each.vector) for each in event.prototypes} - {event.space}) if event else []
         if event and others:
-            yield f"{event.song_id}: of space {event.space!r}, with prototypes of {', '.join(others)}"
+            yield broken("spaces", f"{event.song_id}: of space {event.space!r}, with prototypes of {', '.join(others)}")

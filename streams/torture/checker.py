@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from streams.clock import Clock
 from streams.settings import Kafka
 from streams.topics import Naming
-from streams.torture import accounts, consent, oblivion
+from streams.torture import accounts, burials, consent, lateness, oblivion
 from streams.torture.consent import Wishes
 from streams.torture.evidence import Evidence, read
+from streams.torture.promises import broken
 from streams.torture.rules import Rules
 
 # Fewer pushes than this are expected to be held out: none at all may be chance (2e-9).
@@ -28,6 +29,7 @@ class Verdict:
         live: pushes decided after the request.
         erased: users who asked to be forgotten.
         spaces: of the models that were published.
+        late: of every opt-out and erasure, seconds to the last push after it, by the broker's clock; 0: none came.
     """
 
     uploads: int = 0
@@ -43,6 +45,7 @@ class Verdict:
     ended: int = 0
     spaces: int = 0
     dead_letters: int = 0
+    late: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
 
@@ -50,7 +53,7 @@ def check(kafka: Kafka, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
     """Read everything and judge it. To be called when nothing is on its way any more.
 
     What is checked stands in the modules: :mod:`streams.torture.accounts`, :mod:`streams.torture.consent`,
-    :mod:`streams.torture.oblivion`.
+    :mod:`streams.torture.oblivion`, :mod:`streams.torture.burials`, :mod:`streams.torture.lateness`.
 
     Args:
         rules: what the system was told to keep.
@@ -64,11 +67,15 @@ def check(kafka: Kafka, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
 def judge(evidence: Evidence, naming: Naming, rules: Rules) -> Verdict:
     """The verdict on what was read; see :func:`check`."""
     verdict = _seen(evidence)
+    verdict.violations += burials.judge(evidence, naming)
     verdict.violations += accounts.judge(evidence, rules, naming)
     verdict.violations += consent.judge(evidence, rules)
     verdict.violations += oblivion.judge(evidence, rules)
+    verdict.violations += lateness.judge(evidence, rules)
     if verdict.pushes * rules.holdout > _EXPECTED and not verdict.held_out:
-        verdict.violations.append(f"nobody is held out of {verdict.pushes:,} pushes, the share is {rules.holdout:g}")
+        verdict.violations.append(
+            broken("holdout-empty", f"nobody is held out of {verdict.pushes:,} pushes, the share is {rules.holdout:g}")
+        )
     return verdict
 
 
@@ -90,4 +97,5 @@ def _seen(evidence: Evidence) -> Verdict:
         ended=sum(view.status == "ended" for view in views.values()),
         spaces=len({said.event.space for said in evidence.models if said.event}),
         dead_letters=len(evidence.dead),
+        late=[each.late for each in lateness.withdrawals(evidence)],
     )

@@ -12,12 +12,16 @@ from zoneinfo import ZoneInfo
 
 from streams.events import PushTarget, QuietHours, SongUpload, UserPreferences
 from streams.torture.evidence import Evidence, Said
+from streams.torture.promises import broken
 from streams.torture.rules import AtMost, Rules
 
 _MASK = 2**64 - 1
 
 User = tuple[int, str]
 """Partition and id."""
+
+Found = tuple[str, str]
+"""A promise's name, and how it was broken."""
 
 
 class Wishes:
@@ -82,33 +86,36 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
     for said in evidence.pushes:
         push = said.event
         if push is None:
-            yield f"push-targets[{said.partition}] at {said.offset}: a deletion"
+            yield broken("push-deleted", f"push-targets[{said.partition}] at {said.offset}")
             continue
         what, user = f"push {push.push_id} of {push.song_id} to {push.user_id}", (said.partition, push.user_id)
         if push.preferences_offset < obeyed.get(said.partition, 0):
-            yield (
+            yield broken(
+                "preferences-back",
                 f"{what}: preferences were obeyed up to {push.preferences_offset}, "
-                f"by an earlier push of the partition up to {obeyed[said.partition]}"
+                f"by an earlier push of the partition up to {obeyed[said.partition]}",
             )
         obeyed[said.partition] = max(push.preferences_offset, obeyed.get(said.partition, 0))
         song = seen.get((push.song_id, push.revision))
         if song is None:
-            yield f"{what}: the song was never uploaded"
+            yield broken("never-uploaded", f"{what}: the song was never uploaded")
             continue
         erasures = wishes.erasures(user, push.preferences_offset)
         mine = told.get(user)
         if mine is None or mine.erasures < len(erasures):
             mine = told[user] = _Told(len(erasures))
         wish = wishes.at(user, push.preferences_offset)
-        yield from (f"{what}: {why}" for why in _once(push, song, mine, ids))
-        yield from (f"{what}: {why}" for why in _against(wish, song) if wish)
-        yield from (f"{what}: {why}" for why in _when(push, song, wish))
-        yield from (f"{what}: {why}" for why in _often(push, song, wish, rules, mine))
-        yield from (f"{what}: {why}" for why in heard.against(push, erasures[-1] if erasures else None))
+        yield from (broken(rule, f"{what}: {why}") for rule, why in _once(push, song, mine, ids))
+        yield from (broken(rule, f"{what}: {why}") for rule, why in _against(wish, song) if wish)
+        yield from (broken(rule, f"{what}: {why}") for rule, why in _when(push, song, wish))
+        yield from (broken(rule, f"{what}: {why}") for rule, why in _often(push, song, wish, rules, mine))
+        yield from (
+            broken(rule, f"{what}: {why}") for rule, why in heard.against(push, erasures[-1] if erasures else None)
+        )
         if held_out(push.user_id, push.song_id, rules):
-            yield f"{what}: the lot holds it out"
+            yield broken("held-out", f"{what}: the lot holds it out")
         if (push.experiment is None) != (rules.holdout == 0):
-            yield f"{what}: experiment is {push.experiment}, the share held out {rules.holdout:g}"
+            yield broken("experiment", f"{what}: experiment is {push.experiment}, the share held out {rules.holdout:g}")
 
 
 def held_out(user_id: str, song_id: str, rules: Rules) -> bool:
@@ -154,15 +161,18 @@ class _Heard:
         for user, time in evidence.vectors:
             self._vectors[user] = max(time, self._vectors.get(user, 0.0))
 
-    def against(self, push: PushTarget, erased: float | None) -> Iterator[str]:
+    def against(self, push: PushTarget, erased: float | None) -> Iterator[Found]:
         """What is wrong with why the user is pushed."""
         since = -1.0 if erased is None else erased
         songs = {song for song, time in self._listens.get(push.user_id, []) if time > since}
         if erased is not None and not songs and self._vectors.get(push.user_id, -1.0) <= since:
-            yield "the user was erased, and neither listened nor has a vector since"
+            yield "erased-pushed", "the user was erased, and neither listened nor has a vector since"
         unheard = sorted(set(push.reason.songs) - songs)
         if unheard:
-            yield f"it says that the user heard {', '.join(unheard)}{' since the erasure' if erased else ''}"
+            yield (
+                "erased-pushed" if erased else "reason",
+                f"it says that the user heard {', '.join(unheard)}{' since the erasure' if erased else ''}",
+            )
 
 
 def _seen(uploads: Sequence[Said[SongUpload]]) -> dict[tuple[str, int], SongUpload]:
@@ -174,56 +184,56 @@ def _seen(uploads: Sequence[Said[SongUpload]]) -> dict[tuple[str, int], SongUplo
     return seen
 
 
-def _once(push: PushTarget, song: SongUpload, told: _Told, ids: set[str]) -> Iterator[str]:
+def _once(push: PushTarget, song: SongUpload, told: _Told, ids: set[str]) -> Iterator[Found]:
     recording = song.recording_id or song.song_id
     if push.push_id in ids:
-        yield "stands twice"
+        yield "push-twice", "stands twice"
     if recording in told.recordings:
-        yield "the recording was pushed to this user before"
+        yield "recording-twice", "the recording was pushed to this user before"
     ids.add(push.push_id)
     told.recordings.add(recording)
 
 
-def _against(wish: UserPreferences | None, song: SongUpload) -> Iterator[str]:
+def _against(wish: UserPreferences | None, song: SongUpload) -> Iterator[Found]:
     """What in a user's preferences speaks against a push of this song."""
     if wish is None:
         return
     muted = sorted(set(wish.muted_artists) & set(song.artist_ids))
     if not wish.opted_in:
-        yield "the user had opted out"
+        yield "opted-out", "the user had opted out"
     if muted:
-        yield f"the user had muted {', '.join(muted)}"
+        yield "muted", f"the user had muted {', '.join(muted)}"
     if song.explicit and not wish.allow_explicit:
-        yield "explicit, which the user does not allow"
+        yield "explicit", "explicit, which the user does not allow"
     if song.territories and wish.country not in song.territories:
-        yield f"not for {wish.country or 'an unknown country'}"
+        yield "territory", f"not for {wish.country or 'an unknown country'}"
 
 
-def _when(push: PushTarget, song: SongUpload, wish: UserPreferences | None) -> Iterator[str]:
+def _when(push: PushTarget, song: SongUpload, wish: UserPreferences | None) -> Iterator[Found]:
     if push.not_before < push.decided_at:
-        yield f"not before {push.not_before}, decided at {push.decided_at}"
+        yield "too-early", f"not before {push.not_before}, decided at {push.decided_at}"
     if push.not_before >= push.expires_at:
-        yield f"not before {push.not_before}, and it expires at {push.expires_at}"
+        yield "expired", f"not before {push.not_before}, and it expires at {push.expires_at}"
     if song.available_from and push.not_before < song.available_from:
-        yield f"not before {push.not_before}, the song is there from {song.available_from}"
+        yield "too-early", f"not before {push.not_before}, the song is there from {song.available_from}"
     if wish and is_quiet(push.not_before, wish.timezone, wish.quiet_hours):
-        yield f"not before {push.not_before}, in the user's quiet hours ({wish.timezone})"
+        yield "quiet-hours", f"not before {push.not_before}, in the user's quiet hours ({wish.timezone})"
 
 
 def _often(
     push: PushTarget, song: SongUpload, wish: UserPreferences | None, rules: Rules, told: _Told
-) -> Iterator[str]:
+) -> Iterator[Found]:
     moment = push.not_before.timestamp()
     cap = AtMost(wish.cap.pushes, wish.cap.hours * 3600) if wish and wish.cap else rules.cap
     insort(told.times, moment)
     artist = song.artist_ids[0] if song.artist_ids else ""
     insort(told.by_artist[artist], moment)
     if cap and (count := fullest(told.times, moment, cap.seconds)) > cap.pushes:
-        yield f"{count} pushes in {cap.seconds:g} s, the cap is {cap.pushes}"
+        yield "cap", f"{count} pushes in {cap.seconds:g} s, the cap is {cap.pushes}"
     if artist and rules.artist_cap:
         count, most = fullest(told.by_artist[artist], moment, rules.artist_cap.seconds), rules.artist_cap
         if count > most.pushes:
-            yield f"{count} pushes of artist {artist} in {most.seconds:g} s, the cap is {most.pushes}"
+            yield "artist-cap", f"{count} pushes of artist {artist} in {most.seconds:g} s, the cap is {most.pushes}"
 
 
 def _hash64(text: str) -> int:

@@ -6,8 +6,9 @@ Read with the declarations of events and topics alone: what is found here, a str
 from __future__ import annotations
 
 import json
+import re
 import struct
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -60,6 +61,12 @@ _READ = (
     CAMPAIGNS, WARM_SONGS, MODELS, AUDIENCE_VECTORS, AUDIENCE_STATE,
 )  # fmt: skip
 
+EXPECTS = "torture_expects"
+"""A header of the traffic: what must become of the record. The roles know nothing of it."""
+
+OF_A_USER = (b"u", b"p", b"i")
+"""How the keys of a changelog's records on a user begin: history, pushes, boundary."""
+
 # Magic, version, dtype, dimension, space: streams/vectors.py says so.
 _VECTOR = struct.Struct("<4sBBH32s")
 
@@ -72,6 +79,7 @@ class Said(Generic[E]):
         type: its ce_type; empty where the record has none.
         time: its ce_time, or else the record's own time; Unix seconds.
         event: None where the record deletes its key.
+        appended: when the broker appended the record, Unix seconds.
     """
 
     partition: int
@@ -80,6 +88,16 @@ class Said(Generic[E]):
     type: str
     time: float
     event: E | None
+    appended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record as it stands in its topic, or in a dead letter; ``headers`` None: the client cannot read them."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,10 @@ class Evidence:
     Attributes:
         vectors: user and Unix seconds of every vector from outside that is not a deletion.
         state: what each changelog says of each key in the end; None: deleted.
-        dead: how many dead letters each bad record has.
+        written: partition, key and append time of each record of a changelog that is of a user and no deletion.
+        dead: the dead letters of each bad record.
+        bad: the bad records themselves, as far as they are there.
+        expected: what a record says that must become of it, "buried" or "kept" (the header ``EXPECTS``).
         unburied: bad records without a dead letter, in words.
     """
 
@@ -105,7 +126,10 @@ class Evidence:
     models: list[Said[LiveModel]] = field(default_factory=list)
     vectors: list[tuple[str, float]] = field(default_factory=list)
     state: dict[tuple[int, bytes], bytes | None] = field(default_factory=dict)
-    dead: Counter[Place] = field(default_factory=Counter)
+    written: list[tuple[int, bytes, float]] = field(default_factory=list)
+    dead: dict[Place, list[Found]] = field(default_factory=dict)
+    bad: dict[Place, Found] = field(default_factory=dict)
+    expected: dict[Place, str] = field(default_factory=dict)
     unburied: list[str] = field(default_factory=list)
 
 
@@ -128,6 +152,7 @@ def space_of(vector: bytes) -> str:
 class _Reader:
     def __init__(self, kafka: Kafka, naming: Naming, clock: Clock) -> None:
         self._naming = naming
+        self._dead_letters = naming.name(DEAD_LETTERS)
         snapshot = Snapshot(kafka, [naming.name(topic) for topic in _READ], clock)
         self._messages: defaultdict[str, list[Message]] = defaultdict(list)
         try:
@@ -135,13 +160,14 @@ class _Reader:
                 self._messages[message.topic() or ""].append(message)
         finally:
             snapshot.close()
-        self._dead: Counter[Place] = Counter()
+        self._dead: defaultdict[Place, list[Found]] = defaultdict(list)
         self._unburied: list[str] = []
 
     def read(self) -> Evidence:
         for letter in self._of(DEAD_LETTERS):
-            said = {name: (value or b"").decode("utf-8", "replace") for name, value in _headers(letter)}
-            self._dead[said["dl_topic"], int(said["dl_partition"]), int(said["dl_offset"])] += 1
+            told = {name: (value or b"").decode("utf-8", "replace") for name, value in _headers(letter)}
+            place = told.get("dl_topic", ""), int(told.get("dl_partition", -1)), int(told.get("dl_offset", -1))
+            self._dead[place].append(_found(letter))
         state = {
             (message.partition() or 0, message.key() or b""): message.value() for message in self._of(AUDIENCE_STATE)
         }
@@ -150,6 +176,12 @@ class _Reader:
             for message in self._of(AUDIENCE_VECTORS)
             if message.value() is not None and not self._is_dead(message)
         ]
+        written = [
+            (message.partition() or 0, key, message.timestamp()[1] / 1000)
+            for message in self._of(AUDIENCE_STATE)
+            if (key := message.key() or b"")[:1] in OF_A_USER and message.value() is not None
+        ]
+        inputs = [message for name in self._messages for message in self._messages[name] if name != self._dead_letters]
         return Evidence(
             uploads=self._events(SONG_UPLOADS, SongUpload),
             listens=self._events(LISTENS, Listen),
@@ -163,7 +195,10 @@ class _Reader:
             models=self._events(MODELS, LiveModel),
             vectors=vectors,
             state=state,
-            dead=self._dead,
+            written=written,
+            dead=dict(self._dead),
+            bad={_place(message): _found(message) for message in inputs if self._is_dead(message)},
+            expected={_place(message): said for message in inputs if (said := _expected(message))},
             unburied=self._unburied,
         )
 
@@ -171,7 +206,7 @@ class _Reader:
         return self._messages[self._naming.name(topic)]
 
     def _is_dead(self, message: Message) -> bool:
-        return (message.topic() or "", message.partition() or 0, message.offset() or 0) in self._dead
+        return _place(message) in self._dead
 
     def _events(self, topic: Topic, cls: type[E]) -> list[Said[E]]:
         decoder, found = msgspec.json.Decoder(cls), []
@@ -196,6 +231,7 @@ class _Reader:
                     (headers.get("ce_type") or b"").decode(),
                     datetime.fromisoformat(stamp).timestamp() if stamp else message.timestamp()[1] / 1000,
                     event,
+                    message.timestamp()[1] / 1000,
                 )
             )
         return found
@@ -208,16 +244,18 @@ def _withheld(message: Message) -> Said[UserPreferences]:
         user_id=(message.key() or b"").decode("utf-8", "replace"), opted_in=False, updated_at=own,
         erase_requested_at=_asked(message.value() or b"", own),
     )  # fmt: skip
-    return Said(message.partition() or 0, message.offset() or 0, event.user_id, "", own.timestamp(), event)
+    at = own.timestamp()
+    return Said(message.partition() or 0, message.offset() or 0, event.user_id, "", at, event, at)
 
 
 def _asked(value: bytes, own: datetime) -> datetime | None:
-    """Of what is no JSON at all nothing is known here; whoever obeys more than is known breaks no promise."""
     try:
         whole = json.loads(value)
+        said = whole.get("erase_requested_at") if isinstance(whole, dict) else None
     except (ValueError, RecursionError):
-        return None
-    said = whole.get("erase_requested_at") if isinstance(whole, dict) else None
+        # Of what is no JSON at all only the plainest wish is known here; whoever obeys more breaks no promise.
+        plain = re.search(rb'"erase_requested_at":"([^"]*)"', value)
+        said = plain and plain[1].decode("utf-8", "replace")
     if not said:
         return None
     try:
@@ -225,6 +263,24 @@ def _asked(value: bytes, own: datetime) -> datetime | None:
     except (TypeError, ValueError):
         return own
     return asked if asked.tzinfo and asked <= own + timedelta(minutes=5) else own
+
+
+def _place(message: Message) -> Place:
+    return message.topic() or "", message.partition() or 0, message.offset() or 0
+
+
+def _found(message: Message) -> Found:
+    try:
+        return Found(message.key(), message.value(), list(_headers(message)))
+    except SystemError:
+        return Found(message.key(), message.value(), None)
+
+
+def _expected(message: Message) -> str:
+    try:
+        return (dict(_headers(message)).get(EXPECTS) or b"").decode("ascii", "replace")
+    except SystemError:
+        return ""
 
 
 def _headers(message: Message) -> Iterator[tuple[str, bytes | None]]:

@@ -59,11 +59,13 @@ class Fault:
         words: what it does, for people.
         strike: breaks it.
         mend: puts back what the supervisor cannot, some seconds later.
+        ends_roles: whether it takes away what a role needs, so that roles may end by themselves.
     """
 
     words: str
     strike: Callable[[Scene], None]
     mend: Callable[[Scene], None] = lambda _: None
+    ends_roles: bool = False
 
 
 def _kill_songs(scene: Scene) -> None:
@@ -248,24 +250,30 @@ FAULTS = {
     "songs": Fault("SIGKILL of the songs worker", _kill_songs),
     "audience": Fault("SIGKILL of an audience worker", _kill_audience),
     "all": Fault("SIGKILL of every worker", _kill_all),
-    "broker": Fault("SIGKILL of the broker, and its restart", _kill_broker),
-    "everything": Fault("SIGKILL of every worker and of the broker, and its restart", _kill_both),
+    "broker": Fault("SIGKILL of the broker, and its restart", _kill_broker, ends_roles=True),
+    "everything": Fault("SIGKILL of every worker and of the broker, and its restart", _kill_both, ends_roles=True),
     "wiped": Fault("SIGKILL of an audience worker, its state on disk deleted", _wipe_state),
     "torn": Fault("SIGKILL of the audience workers, files of their state cut in half", _tear_state),
     "old": Fault("SIGKILL of the audience workers, their state on disk more than a week old", _age_state),
-    "unusable": Fault("SIGKILL of the audience workers, a file in the place of their state", _hide_state, _show_state),
-    "full": Fault("no file of an audience worker can grow", _fill_disk, _clear_disk),
-    "frozen": Fault("SIGSTOP of the broker for longer than a commit may hang, and SIGCONT", _freeze_broker),
+    "unusable": Fault(
+        "SIGKILL of the audience workers, a file in the place of their state", _hide_state, _show_state, ends_roles=True
+    ),
+    "full": Fault("no file of an audience worker can grow", _fill_disk, _clear_disk, ends_roles=True),
+    "frozen": Fault(
+        "SIGSTOP of the broker for longer than a commit may hang, and SIGCONT", _freeze_broker, ends_roles=True
+    ),
     "members": Fault("an audience worker joins, and another leaves", _join, _leave),
     "swap": Fault("another model is published, and the former one again", _swap, _roll_back),
 }
 """By a short name."""
 
 CLUSTER_FAULTS = {
-    "leader": Fault("SIGKILL of the leader of a partition of the changelog", _kill_leader, _return),
-    "coordinator": Fault("SIGKILL of the coordinator of a worker's transactions", _kill_coordinator, _return),
-    "controller": Fault("SIGKILL of the active controller", _kill_controller, _return),
-    "wiped-broker": Fault("SIGKILL of a broker, its disk wiped", _wipe_broker, _return),
-    "roll": Fault("every broker is restarted in turn", _roll),
+    "leader": Fault("SIGKILL of the leader of a partition of the changelog", _kill_leader, _return, ends_roles=True),
+    "coordinator": Fault(
+        "SIGKILL of the coordinator of a worker's transactions", _kill_coordinator, _return, ends_roles=True
+    ),
+    "controller": Fault("SIGKILL of the active controller", _kill_controller, _return, ends_roles=True),
+    "wiped-broker": Fault("SIGKILL of a broker, its disk wiped", _wipe_broker, _return, ends_roles=True),
+    "roll": Fault("every broker is restarted in turn", _roll, ends_roles=True),
 }
 """Of three brokers, beside those above."""

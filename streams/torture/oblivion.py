@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from streams.torture.consent import Wishes
 from streams.torture.evidence import Evidence
+from streams.torture.promises import broken
 from streams.torture.rules import Rules
 
 _OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a boundary"}
@@ -28,9 +29,11 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
     for (partition, user), asked in Wishes(evidence.preferences).erased().items():
         markers = [b"e" + blake2b(user.encode(), digest_size=16, key=key).digest() for key in rules.erasure_keys]
         if all(evidence.state.get((partition, marker)) is None for marker in markers):
-            yield f"{user} asked to be forgotten: partition {partition} has no marker of it"
+            yield broken("erased-marker", f"{user} asked to be forgotten: partition {partition} has no marker of it")
         if back[user] > asked:
             continue
         for kind, what in _OF_A_USER.items():
             if evidence.state.get((partition, kind + user.encode())) is not None:
-                yield f"{user} asked to be forgotten and did not come back: the state still has {what}"
+                yield broken(
+                    "erased-state", f"{user} asked to be forgotten and did not come back: the state still has {what}"
+                )

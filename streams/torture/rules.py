@@ -24,6 +24,8 @@ class Rules:
         cap, artist_cap: None: nothing was promised.
         budget: of a song whose upload does not say.
         at_once: share of a budget that may be spent on the request itself.
+        late_s: how long after 99 of 100 withdrawals pushes may go on, by the broker's clock, seconds.
+        latest_s: how long after any, whatever is broken meanwhile.
     """
 
     cap: AtMost | None = None
@@ -34,6 +36,8 @@ class Rules:
     budget: int = 1000
     at_once: float = 0.7
     warm_listeners: int = 20
+    late_s: float = 1.0
+    latest_s: float = 12.0
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -47,4 +51,7 @@ class Rules:
             budget=settings.songs.budget,
             at_once=audience.at_once,
             warm_listeners=settings.songs.warm_listeners,
+            # The preferences' end is asked for before the batch; from then on it has what the watchdog allows, and two
+            # seconds to be read.
+            latest_s=audience.watchdog_s + 2,
         )

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,14 +19,19 @@ from streams.broker import EmbeddedCluster, EmbeddedKafka
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
 from streams.demo.follow import Follower
+from streams.envelope import Record
+from streams.errors import BadBurst, Refused, Unavailable
 from streams.events import SongUpload
 from streams.settings import Kafka, Settings
 from streams.topics import SONG_UPLOADS
 from streams.torture.checker import Verdict, check
-from streams.torture.faults import CLUSTER_FAULTS, FAULTS, Scene
+from streams.torture.faults import CLUSTER_FAULTS, FAULTS, Fault, Scene
+from streams.torture.hostile import BURIED, KEPT, Hostile, marked
+from streams.torture.promises import broken
 from streams.torture.rules import Rules
 from streams.torture.stage import Stage, set_stage
 from streams.torture.states import differences
+from streams.torture.stops import judge as unexplained
 from streams.torture.traffic import Traffic
 
 # Between two faults work goes on for this long; shorter, and every fault meets the last one's repair, and workers end
@@ -58,12 +63,19 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(slots=True)
 class Ordeal:
-    """What was done, and what the checker found. ``struck``: seconds since the start, and the fault in words."""
+    """What was done, and what the checker found.
+
+    Attributes:
+        struck: seconds since the start, and the fault in words.
+        poisoned: records that had to be refused, at least.
+        hostile: how many records of each hostile kind were sent.
+    """
 
     seed: int
     struck: list[tuple[float, str]] = field(default_factory=list)
     uploaded: int = 0
     poisoned: int = 0
+    hostile: dict[str, int] = field(default_factory=dict)
     verdict: Verdict = field(default_factory=Verdict)
 
 
@@ -88,22 +100,50 @@ def torture(
         brokers: 1, or 3 that replicate to each other.
 
     Raises:
-        Unavailable: an upload was not answered after everything was mended: the first promise is broken.
-        Refused: a worker cannot be started again.
+        Unavailable: the broker does not answer, or what was sent did not arrive.
     """
-    choice, ordeal = random.Random(seed), Ordeal(seed)
     known = {**FAULTS, **(CLUSTER_FAULTS if brokers > 1 else {})}
     faults = faults or tuple(known)
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldstart-torture-")))
-        parts = stack.enter_context(_stage(settings, place, brokers))
-        scene, follower = Scene(parts[0], parts[1], choice), parts[2]
-        stage, traffic = scene.stage, Traffic(scene.stage, choice)
+        stage, broker, follower = stack.enter_context(_stage(settings, place, brokers))
+        scene = Scene(stage, broker, random.Random(seed))
+        return drive(scene, follower, seed, seconds, say, {name: known[name] for name in faults})
+
+
+def drive(
+    scene: Scene,
+    follower: Follower,
+    seed: int,
+    seconds: float,
+    say: Callable[[str], None],
+    faults: Mapping[str, Fault],
+    between_s: float = _BETWEEN_S,
+    crowd: int = 40,
+) -> Ordeal:
+    """The same on a stage whose workers have been started; see :func:`torture`. They are stopped at the end.
+
+    Args:
+        follower: reads what comes back.
+        between_s: how long a round lasts; a fault strikes in each.
+        crowd: how many users speak in a round.
+
+    Raises:
+        Unavailable: the broker does not answer, or what was sent did not arrive.
+    """
+    ordeal, stage, choice = Ordeal(seed), scene.stage, scene.choice
+    traffic = Traffic(stage, choice)
+    hostile = Hostile(stage, choice, traffic.send)
+    excuses: list[float] = []
+    stuck: list[str] = []
+    ids: list[str] = []
+    started = time.monotonic()
+    try:
         say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")
         stage.wait_until_ready()
         started = time.monotonic()
         hat: list[str] = []
-        ids: list[str] = []
+        former: list[SongUpload] = []
 
         def meanwhile(_: int) -> None:
             stage.watch()
@@ -111,30 +151,57 @@ def torture(
 
         while time.monotonic() - started < seconds:
             hat = hat or choice.sample(sorted(faults), len(faults))
-            fault, at = known[hat.pop()], choice.randrange(_UPLOADS_A_ROUND)
+            fault, at = faults[hat.pop()], choice.randrange(_UPLOADS_A_ROUND)
             songs = _songs(stage, choice, len(ids))
             ids += [song.song_id for song in songs]
-            traffic.speak()
-            stage.upload(songs[:at], _BETWEEN_S / _UPLOADS_A_ROUND, meanwhile)
+            traffic.speak(crowd)
+            hostile.transactions()
+            hostile.round(choice.sample(stage.users, 6))
+            _upload(stage, songs[:at], between_s / _UPLOADS_A_ROUND, meanwhile)
             say(f"{time.monotonic() - started:6.1f} s  {fault.words}")
             ordeal.struck.append((time.monotonic() - started, fault.words))
+            excuses += [time.monotonic()] if fault.ends_roles else []
             fault.strike(scene)
-            bad = poisoned(upload_record(songs[0], time.time()), len(ids))
-            stage.send(SONG_UPLOADS, [bad, *traffic.revise(songs[:at] or songs)] if at > 2 else [bad])
-            stage.upload(songs[at:], _BETWEEN_S / _UPLOADS_A_ROUND, meanwhile)
+            bad = marked(poisoned(upload_record(songs[0], time.time()), len(ids)), BURIED)
+            again = [*traffic.revise(songs[:at]), *traffic.revise(former)]
+            stage.send(SONG_UPLOADS, [bad, *again])
+            former = songs[at:]
+            _upload(stage, songs[at:], between_s / _UPLOADS_A_ROUND, meanwhile)
             fault.mend(scene)
+            excuses += [time.monotonic()] if fault.ends_roles else []
         say(f"{time.monotonic() - started:6.1f} s  waiting for the last answers")
-        stage.wait_until_answered(lambda song: follower.answered(song) or _too_late(stage, follower, song), ids)
+        awaited = ids + hostile.songs
+        stage.wait_until_answered(lambda song: follower.answered(song) or _too_late(stage, follower, song), awaited)
         traffic.answer()
-        traffic.close()
         stage.wait_until_ready()
         stage.wait_until_still()
-        stage.stop()
-        say(f"{time.monotonic() - started:6.1f} s  checking")
-        ordeal.uploaded, ordeal.poisoned = len(ids), len(ordeal.struck) + traffic.bad
-        ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
-        ordeal.verdict.violations += differences(stage)
+    except (Refused, BadBurst) as refused:
+        stuck.append(broken("stopped", str(refused)))
+    except Unavailable as missing:
+        # What is missing is judged from the topics, and more besides.
+        stuck.append(broken("unanswered", str(missing)))
+    traffic.close()
+    if hostile.close():
+        raise Unavailable("not everything was acknowledged within 60 s")
+    stage.stop()
+    say(f"{time.monotonic() - started:6.1f} s  checking")
+    ordeal.uploaded, ordeal.poisoned = len(ids) + len(hostile.songs), len(ordeal.struck) + traffic.bad
+    ordeal.hostile = hostile.sent
+    ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
+    ordeal.verdict.violations += [*stuck, *unexplained(stage.ended, excuses), *differences(stage)]
     return ordeal
+
+
+def _upload(stage: Stage, songs: Sequence[SongUpload], pause_s: float, each: Callable[[int], None]) -> None:
+    stage.send(SONG_UPLOADS, [_expecting(song, upload_record(song, time.time())) for song in songs], pause_s, each)
+
+
+def _expecting(song: SongUpload, record: Record) -> Record:
+    """What must become of an upload is known unless its end is near: then it depends on when it arrives."""
+    if song.expires_at is None:
+        return marked(record, KEPT)
+    never = song.available_from is not None and song.expires_at <= song.available_from
+    return marked(record, BURIED) if never else record
 
 
 def _too_late(stage: Stage, follower: Follower, song_id: str) -> Collection[int]:

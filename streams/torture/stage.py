@@ -51,9 +51,12 @@ class Stage:
     Attributes:
         songs: uploads made of a generated world, none without content.
         users: who listens in it.
+        warm: what they listen to: the ids of the songs that the models know.
         environment: of the workers: where Kafka is, and what they are to do.
         folder: logs, state and models.
         models: artifacts of one world, each a space of its own; the first is published.
+        patience_s: for what must come; restoring, re-joining and a broker's return together take less than the default.
+        ended: each worker that was started again: when (monotonic seconds), its name, and how it had ended.
     """
 
     kafka: Kafka
@@ -63,8 +66,11 @@ class Stage:
     environment: dict[str, str]
     folder: Path
     models: Sequence[Path] = ()
+    warm: Sequence[str] = ("warm",)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     workers: list[RoleProcess] = field(default_factory=list)
+    patience_s: float = PATIENCE_S
+    ended: list[tuple[float, str, str]] = field(default_factory=list)
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -101,7 +107,8 @@ class Stage:
     def watch(self) -> None:
         """Start again what ended. Raises Refused when that does not help."""
         for worker in self.workers:
-            worker.watch()
+            if how := worker.watch():
+                self.ended.append((time.monotonic(), worker.name, how))
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -182,7 +189,7 @@ class Stage:
         Raises:
             Unavailable: it did not come; ``what`` says what is missing.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not done():
             if time.monotonic() > deadline:
                 raise Unavailable(what())
@@ -202,23 +209,29 @@ def set_stage(
     songs: int = 600,
     models: int = 1,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    world: Path | None = None,
 ) -> Stage:
     """Topics, models of a generated world, and its listens; no workers yet.
 
     Args:
         settings: {section: {key: value}}, what the workers are to be told besides.
+        world: where the generated world and the models are kept; made if they are not there. Default: ``folder``.
     """
     naming = Naming(prefix, partitions, 2)
     client = admin(kafka)
     create_topics(client, naming, int((settings or {}).get("topics", {}).get("replication_factor", 1)))
-    generate(World(users=users, songs=songs, seed=3, history=40.0), folder / "data")
-    dataset = read_dataset(folder / "data")
+    world = world or folder
+    if not (world / "data").exists():
+        generate(World(users=users, songs=songs, seed=3, history=40.0), world / "data")
+    dataset = read_dataset(world / "data")
     parts = split(dataset, 0)
-    # Torch is loaded only where something is trained.
-    from encoder import train as training
-
-    artifacts = [folder / ("model" if number == 0 else f"model-{number}") for number in range(models)]
+    artifacts = [world / ("model" if number == 0 else f"model-{number}") for number in range(models)]
     for number, path in enumerate(artifacts):
+        if path.exists():
+            continue
+        # Torch is loaded only where something is trained.
+        from encoder import train as training
+
         # One epoch: what is tested here does not depend on who is pushed.
         artifact.save(training.train(dataset, parts.warm, training.Config(seed=number, epochs=1)), path)
     publish(artifacts[0], kafka, naming, SystemClock())
@@ -240,7 +253,15 @@ def set_stage(
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with_content = [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids]
     stage = Stage(
-        kafka, naming, with_content, dataset.user_ids, environment, folder, models=artifacts, overrides=sections
+        kafka,
+        naming,
+        with_content,
+        dataset.user_ids,
+        environment,
+        folder,
+        models=artifacts,
+        overrides=sections,
+        warm=[dataset.song_ids[int(row)] for row in parts.warm],
     )
     stage.send(LISTENS, list(history(dataset, parts, time.time())))
     return stage

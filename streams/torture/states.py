@@ -9,6 +9,7 @@ from streams.audience.digests import digest
 from streams.audience.role import how, stores
 from streams.audience.store import Unfit
 from streams.clock import SystemClock
+from streams.torture.promises import broken
 from streams.torture.stage import Stage
 from targeting.partition import Partition
 from targeting.songs import Songs
@@ -30,7 +31,7 @@ def differences(stage: Stage) -> Iterator[str]:
                     lambda n: Partition(n, stage.naming.audience_partitions, Songs(), decides), where,
                 )  # fmt: skip
             except Unfit as error:
-                yield f"partition {number}: {source} cannot be read ({error})"
+                yield broken("state", f"partition {number}: {source} cannot be read ({error})")
                 continue
             if told is not None:
                 found[source] = told.digest, told.at
@@ -39,12 +40,12 @@ def differences(stage: Stage) -> Iterator[str]:
             continue
         for source, told_state in found.items():
             if told_state != truth:
-                yield f"partition {number}: {source} says {told_state}, the changelog {truth}"
+                yield broken("state", f"partition {number}: {source} says {told_state}, the changelog {truth}")
         own = said.get((number, json.dumps(truth[1], sort_keys=True)))
         if own is None:
-            yield f"partition {number}: no worker said what its state was at {truth[1]}"
+            yield broken("state", f"partition {number}: no worker said what its state was at {truth[1]}")
         elif own != truth[0]:
-            yield f"partition {number}: its worker's state was {own}, the changelog says {truth[0]}"
+            yield broken("state", f"partition {number}: its worker's state was {own}, the changelog says {truth[0]}")
 
 
 def _said(stage: Stage) -> dict[tuple[int, str], str]:

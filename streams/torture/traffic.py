@@ -31,6 +31,7 @@ from streams.topics import (
     PUSH_TARGETS,
     Topic,
 )
+from streams.torture.hostile import BURIED, KEPT, marked
 from streams.torture.stage import PATIENCE_S, Stage
 
 SOURCE = "coldstart/torture"
@@ -87,10 +88,21 @@ class Traffic:
                 self._send(LISTENS, listen(push.user_id, push.push_id, now, push.song_id, push.push_id))
         self._sender.poll(0)
 
-    def speak(self) -> None:
-        """What users and the teams around them say of their own accord, once a round."""
+    def speak(self, crowd: int = 40) -> None:
+        """What users and the teams around them say of their own accord, once a round.
+
+        Args:
+            crowd: how many of them, 40 at least: half of them say what they prefer.
+        """
         now = time.time()
-        users = self._choice.sample(self._stage.users, 40)
+        users = self._choice.sample(self._stage.users, crowd)
+        for user in users[40:]:
+            self._send(PREFERENCES, marked(self._preference(user), KEPT))
+            if user not in self.gone:
+                self._send(LISTENS, listen(user, f"crowd-{now}", now, self._choice.choice(self._stage.warm)))
+        for user in users[40::4]:
+            self._forget(user, now)
+        users = users[:40]
         for user in users[:20]:
             self._send(PREFERENCES, self._preference(user))
         for user in users[18:20]:
@@ -103,24 +115,28 @@ class Traffic:
             # From before the request: late, or read again. It must bring nobody back.
             self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
             if user not in self.gone:
-                self._send(LISTENS, listen(user, f"again-{now}", now))
+                # After the request by less than any clock is wrong: the user is back at once.
+                self._send(LISTENS, listen(user, f"again-{now}", now + 0.01, self._choice.choice(self._stage.warm)))
         for user in users[24:]:
             if user not in self.gone:
-                self._send(LISTENS, listen(user, f"organic-{now}", now))
+                self._send(LISTENS, listen(user, f"organic-{now}", now, self._choice.choice(self._stage.warm)))
         for user in users[30:]:
             if user not in self.gone:
                 self._vector(user)
         for topic in (LISTENS, PREFERENCES, PUSH_OUTCOMES):
             self.bad += 1
-            self._send(topic, Record(f"bad-{self.bad}".encode(), b'{"user_id":1}', listen("x", "bad", now).headers))
+            bad = Record(f"bad-{self.bad}".encode(), b'{"user_id":1}', listen("x", "bad", now).headers)
+            self._send(topic, marked(bad, BURIED))
 
     def revise(self, songs: Sequence[SongUpload]) -> Iterator[Record]:
         """Takes one of the songs down, and updates two of them."""
-        for number, song in enumerate(self._choice.sample(songs, 3)):
+        for number, song in enumerate(self._choice.sample(songs, min(len(songs), 3))):
             event = msgspec.structs.replace(song, revision=song.revision + 1, title=f"{song.title} again")
             kind = SongUpload.TYPES[2 if number == 0 else 1]
             id = f"{event.song_id}/{event.revision}"
-            yield pack(event, ce_type=kind, id=id, source=SOURCE, time=time.time())
+            record = pack(event, ce_type=kind, id=id, source=SOURCE, time=time.time())
+            # A takedown is accepted whatever end the song had.
+            yield marked(record, KEPT) if number == 0 or song.expires_at is None else record
 
     def close(self) -> None:
         """Wait until all of it arrived.
@@ -131,6 +147,10 @@ class Traffic:
         self._pushes.close()
         if self._sender.flush(PATIENCE_S):
             raise Unavailable(f"not everything was acknowledged within {PATIENCE_S:g} s")
+
+    def send(self, topic: Topic, record: Record) -> None:
+        """Hand over a record of anybody else's."""
+        self._send(topic, record)
 
     def _send(self, topic: Topic, record: Record) -> None:
         hand_over(self._sender, self._stage.naming.name(topic), record)
@@ -178,7 +198,7 @@ class Traffic:
         """The same preferences with a time zone that is none: whatever they say, their user must not be pushed."""
         self.bad += 1
         value = record.value[:-1] + b',"timezone":"Etc/Unknown"}'
-        self._send(PREFERENCES, Record(record.key, value, record.headers))
+        self._send(PREFERENCES, marked(Record(record.key, value, record.headers), BURIED))
 
     def _vector(self, user: str) -> None:
         """A vector from outside, now and then of a space that is not in use, or none any more."""
