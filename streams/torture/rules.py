@@ -53,5 +53,6 @@ class Rules:
             warm_listeners=settings.songs.warm_listeners,
             # The preferences' end is asked for before the batch; from then on it has what the watchdog allows, and two
             # seconds to be read.
+            late_s=audience.transaction_timeout_s,
             latest_s=audience.watchdog_s + 2,
         )
