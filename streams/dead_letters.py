@@ -6,10 +6,11 @@ fits, and the size and SHA-256 of what it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from confluent_kafka import Message
 
@@ -17,6 +18,7 @@ from streams.envelope import Headers
 from streams.errors import BadRecord
 from streams.record_size import Beginning, full_size, headers_size, record_size
 from streams.topics import DEAD_LETTERS
+from streams.unreadable import BAD_HEADER_NAME, unreadable
 
 # Characters of the reason: it may quote a key or a field as long as a record.
 _MESSAGE = 2000
@@ -109,13 +111,32 @@ def origin(message: Message) -> Origin:
     )
 
 
+_BAD_NAME: Final[Any] = unreadable(BAD_HEADER_NAME)
+
+
 def headers(message: Message) -> Headers:
-    """A consumed record's headers; confluent-kafka's type also allows what only a producer may give."""
+    """A consumed record's headers; confluent-kafka's type also allows what only a producer may give.
+
+    Every reader of headers that others sent comes here, or to :func:`headers_of`: where the name of one is not UTF-8,
+    the client raises once, and then gives out a list with holes in it, at which the process dies.
+    """
     try:
         return cast(Headers, message.headers() or [])
     except SystemError:
-        return _UNREADABLE
+        message.set_headers(_BAD_NAME)
+        return cast(Headers, message.headers())
 
 
-# The client cannot tell any header of such a record.
-_UNREADABLE: Final[Headers] = [("headers", b"unreadable: the name of one is not UTF-8")]
+def headers_of(messages: Sequence[Message]) -> list[Any]:
+    """The headers of each; None where there are none."""
+    found: list[Any] = []
+    left = iter(messages)
+    while True:
+        try:
+            # Keeps what it has when one raises, and that one is not asked again.
+            found.extend(map(Message.headers, left))
+        except SystemError:
+            messages[len(found)].set_headers(_BAD_NAME)
+            found.append(messages[len(found)].headers())
+        else:
+            return found

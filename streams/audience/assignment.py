@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
@@ -16,18 +17,19 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     IsolationLevel,
-    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 from confluent_kafka.admin import OffsetSpec
 
+from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, told_apart
 from streams.audience.inputs import INPUTS
 from streams.audience.positions import TOPIC_OF, Positions
 from streams.clients import admin, consumer, list_offsets, taken
 from streams.clock import Clock
-from streams.errors import ColdstartError, MustRestart, Refused, Unavailable
+from streams.errors import MustRestart, Unavailable
+from streams.kafka.second_reader import read_batch
 from streams.kafka.topic_identity import topic_ids
 from streams.settings import Audience, Kafka
 from streams.topics import Naming
@@ -41,18 +43,6 @@ _PREFERENCES_AT_ONCE = 10_000
 
 # A look at a clock that is wrong; rebalances wait for it.
 _IDLE_S = 0.1
-
-# What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
-# next one is always there. The broker keeps the rest: a full queue stops fetching.
-_QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
-_SMALL_QUEUE_KB: Final = 4_096
-
-# What one fetch brings, compressed: the client unpacks all of it before it looks at the queue's bound, and zstd makes
-# nine thousand bytes of one. At the client's 1 MiB a partition, 400 listens of 5 MB stood in memory at once, at this a
-# third of them. A whole batch comes all the same, so that reading is hardly slower (64 KiB against 1 MiB: no difference
-# at 600,000 listens a second).
-_FETCH_BYTES: Final = 32_768
-_VECTORS_FETCH_BYTES: Final = 131_072
 
 
 @dataclass(slots=True)
@@ -89,7 +79,9 @@ class Assignment:
     ) -> None:
         group = f"{naming.prefix}audience"
         self._names = {name: naming.name(TOPIC_OF[name]) for name in INPUTS}
+        self._kafka = kafka
         self._timeout = kafka.request_timeout_s
+        self._starts: dict[tuple[str, int], int] = {}
         self._clock = clock
         self._on_change = on_change
         self._held: set[int] = set()
@@ -106,9 +98,8 @@ class Assignment:
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,
             enable_partition_eof=True,
-            queued_max_messages_kbytes=_QUEUE_KB["listens"],
             auto_offset_reset="error",
-            **_fetching("listens"),
+            **fetching("listens"),
         )
         # A position that a log does not have is an error everywhere: a restart finds it, and says what was lost.
         # Groups of these are never joined nor committed to.
@@ -117,9 +108,8 @@ class Assignment:
                 kafka,
                 f"{group}-{name}",
                 enable_partition_eof=name in REREAD,
-                queued_max_messages_kbytes=_QUEUE_KB.get(name, _SMALL_QUEUE_KB),
                 auto_offset_reset="error",
-                **_fetching(name),
+                **fetching(name),
             )
             for name in INPUTS
             if name != "listens"
@@ -135,6 +125,18 @@ class Assignment:
 
     def topic_partition(self, input_name: str, partition: int, offset: int) -> TopicPartition:
         return TopicPartition(self._names[input_name], partition, offset)
+
+    def _start(self, input_name: str, partition: int, offset: int) -> TopicPartition:
+        """Where reading goes on, to be assigned or sought."""
+        place = self.topic_partition(input_name, partition, offset)
+        self._starts[place.topic, partition] = offset
+        return place
+
+    def _readable(self, reader: Consumer, messages: list[Message]) -> list[Message]:
+        return readable(reader, messages, self._starts, partial(read_batch, self._kafka))
+
+    def _read(self, reader: Consumer, messages: list[Message]) -> tuple[list[Message], list[Message]]:
+        return told_apart(self._readable(reader, messages))
 
     def committed(self, partition: int) -> Positions:
         """The group's committed offsets of one partition.
@@ -197,9 +199,7 @@ class Assignment:
 
     def begin_preferences(self, partition: int) -> None:
         """Read the preferences of a restored partition, all of them; the other inputs wait for :meth:`begin`."""
-        self._others["preferences"].incremental_assign(
-            [self.topic_partition("preferences", partition, OFFSET_BEGINNING)]
-        )
+        self._others["preferences"].incremental_assign([self._start("preferences", partition, OFFSET_BEGINNING)])
         self._preferences_read[partition] = 0
 
     def begin(self, partition: int, at: Positions) -> None:
@@ -208,23 +208,23 @@ class Assignment:
         Commands wait for :meth:`begin_commands`.
         """
         if at.listens >= 0:
-            self._listens.seek(self.topic_partition("listens", partition, at.listens))
+            self._listens.seek(self._start("listens", partition, at.listens))
         self._listens.resume([TopicPartition(self._names["listens"], partition)])
         for name, offset in (("vectors", OFFSET_BEGINNING), ("outcomes", at.outcomes)):
-            self._others[name].incremental_assign([self.topic_partition(name, partition, offset)])
+            self._others[name].incremental_assign([self._start(name, partition, offset)])
         if end := self.ends("vectors", [partition])[partition]:
             self._vectors_until[partition] = end
 
     def begin_commands(self, partition: int, at: Positions) -> None:
-        self._others["commands"].incremental_assign([self.topic_partition("commands", partition, at.commands)])
+        self._others["commands"].incremental_assign([self._start("commands", partition, at.commands)])
 
     def go_back(self, positions: Mapping[int, Positions]) -> None:
         """After an abort: read again from the last commit."""
         for partition, at in positions.items():
-            self._listens.seek(self.topic_partition("listens", partition, at.listens))
+            self._listens.seek(self._start("listens", partition, at.listens))
             for name, reader in self._others.items():
                 if partition in {tp.partition for tp in reader.assignment()}:
-                    reader.seek(self.topic_partition(name, partition, getattr(at, name)))
+                    reader.seek(self._start(name, partition, getattr(at, name)))
             self._preferences_read[partition] = 0
 
     def halt(self, partitions: list[int]) -> None:
@@ -240,7 +240,7 @@ class Assignment:
 
     def idle(self) -> None:
         """Take part in the group while nothing is read; waits a moment."""
-        _told_apart(self._listens.consume(1, _IDLE_S))
+        self._read(self._listens, self._listens.consume(1, _IDLE_S))
 
     def go_on(self, partitions: Iterable[int]) -> None:
         """Read these partitions again; others wait for :meth:`begin`."""
@@ -251,12 +251,12 @@ class Assignment:
         reader = self._others.get(input_name, self._listens)
         reading = {tp.partition for tp in reader.assignment()}
         for partition in reading.intersection(partitions):
-            reader.seek(self.topic_partition(input_name, partition, OFFSET_BEGINNING))
+            reader.seek(self._start(input_name, partition, OFFSET_BEGINNING))
 
     def poll_listens(self, limit: int) -> Polled:
         """Listens that are here already; rebalance callbacks run in this call."""
         polled = Polled()
-        records, ends = _told_apart(_here(self._listens, limit))
+        records, ends = self._read(self._listens, here(self._listens, limit))
         self._at_end.update(message.partition() or 0 for message in ends)
         polled.add(records, self._held)
         return polled
@@ -269,19 +269,22 @@ class Assignment:
     def poll_commands(self, wait_s: float) -> Polled:
         """Commands in arrival order; waits for the first, never for more."""
         polled = Polled()
-        polled.add(_told_apart(taken(self._others["commands"], _COMMANDS_AT_ONCE, wait_s))[0], self._held)
+        reader = self._others["commands"]
+        polled.add(self._read(reader, taken(reader, _COMMANDS_AT_ONCE, wait_s))[0], self._held)
         return polled
 
     def poll_outcomes(self, limit: int) -> Polled:
         """Outcomes that are here already."""
         polled = Polled()
-        polled.add(_told_apart(_here(self._others["outcomes"], limit))[0], self._held)
+        reader = self._others["outcomes"]
+        polled.add(self._read(reader, here(reader, limit))[0], self._held)
         return polled
 
     def poll_vectors(self, limit: int) -> Polled:
         """Vectors from outside that are here already."""
         polled = Polled()
-        records, ends = _told_apart(_here(self._others["vectors"], limit))
+        reader = self._others["vectors"]
+        records, ends = self._read(reader, here(reader, limit))
         polled.add(records, self._held)
         if self._vectors_until:
             read = {partition: (messages[-1].offset() or 0) + 1 for partition, messages in polled.records.items()}
@@ -305,19 +308,21 @@ class Assignment:
         Raises:
             MustRestart: nothing has come for the request timeout, and an end is not reached.
         """
-        polled, left, until = Polled(), _PREFERENCES_AT_ONCE, until or {}
+        polled, left, size, until = Polled(), _PREFERENCES_AT_ONCE, 0, until or {}
+        reader = self._others["preferences"]
         deadline = self._clock.monotonic() + self._timeout
         while True:
             behind = not self.preferences_reached(until)
             before = sum(self._preferences_read[partition] for partition in until)
-            messages = self._others["preferences"].consume(left, 0.005 if behind else 0)
+            messages = self._readable(reader, here(reader, left, 0.005 if behind else 0))
             for message in messages:
                 # Control records are never delivered; the end-of-partition event tells that they were passed.
                 at = (message.offset() or 0) + (1 if message.error() is None else 0)
                 self._preferences_read[message.partition() or 0] = at
-            polled.add(_told_apart(messages)[0], self._held)
+            polled.add(told_apart(messages)[0], self._held)
             left -= len(messages)
-            if not behind or left <= 0:
+            size += sum(map(len, messages))
+            if not behind or left <= 0 or size >= BATCH_BYTES:
                 return polled
             if sum(self._preferences_read[partition] for partition in until) > before:
                 deadline = self._clock.monotonic() + self._timeout
@@ -354,55 +359,3 @@ class Assignment:
         self._at_end.difference_update(partitions)
         for partition in partitions:
             self._vectors_until.pop(partition, None)
-
-
-# Bytes of values that make a batch full, whatever their number.
-_BATCH_BYTES: Final = 64 * 1_048_576
-# Taken between two looks at the bytes.
-_PIECE: Final = 128
-
-
-def _here(reader: Consumer, limit: int) -> list[Message]:
-    """What is here already, at most ``limit`` records and about as many bytes as a batch may have."""
-    found: list[Message] = []
-    size = 0
-    while size < _BATCH_BYTES and (left := limit - len(found)) > 0:
-        piece = reader.consume(min(left, _PIECE), 0)
-        found += piece
-        size += sum(map(len, piece))
-        if len(piece) < _PIECE:
-            break
-    return found
-
-
-def _fetching(input_name: str) -> dict[str, int]:
-    size = _VECTORS_FETCH_BYTES if input_name == "vectors" else _FETCH_BYTES
-    # The client raises the second to the third.
-    return {"max_partition_fetch_bytes": size, "fetch_max_bytes": size, "message_max_bytes": size}
-
-
-def explained(error: KafkaException) -> ColdstartError:
-    """What an error that a consumer raised asks for."""
-    cause = error.args[0]
-    # A fatal error has one code of its own; what caused it stands in its text alone.
-    if cause.fatal() and "group.instance.id" in cause.str():
-        return Refused("another process has taken this slot: give every audience worker a --slot of its own")
-    return MustRestart(f"Kafka: {cause.str()}")
-
-
-def _told_apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:
-    """Records, and ends of partitions. Raises what is neither: an error of the client itself."""
-    if not any(map(Message.error, messages)):
-        return messages, []
-    records, ends = [], []
-    for message in messages:
-        error = message.error()
-        if error is None:
-            records.append(message)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ends.append(message)
-        elif error.fatal():
-            raise MustRestart(f"consumer: {error.str()}")
-        elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
-            raise KafkaException(error)
-    return records, ends

@@ -16,7 +16,7 @@ from streams import vectors
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
 from streams.burst import source_of
-from streams.dead_letters import DeadLetter, dead_letter, headers, origin
+from streams.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.envelope import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField
 from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
@@ -295,12 +295,8 @@ def _bad_time(stamp: float, now: float) -> BadRecord:
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None, Timestamp]]:
-    try:
-        given: list[Any] = list(map(Message.headers, messages))
-    except SystemError:
-        given = list(map(headers, messages))
     stamps = map(Message.timestamp, messages)
-    return zip(map(Message.key, messages), map(Message.value, messages), given, stamps, strict=True)
+    return zip(map(Message.key, messages), map(Message.value, messages), headers_of(messages), stamps, strict=True)
 
 
 def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:

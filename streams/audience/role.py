@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
-from streams.audience.assignment import explained
+from streams.audience.fetching import explained
 from streams.audience.memory import spare_collections
 from streams.audience.positions import TOPIC_OF
 from streams.audience.slot import Slot

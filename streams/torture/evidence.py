@@ -18,6 +18,7 @@ import msgspec
 from confluent_kafka import Message
 
 from streams.clock import Clock
+from streams.dead_letters import headers
 from streams.events import (
     Campaign,
     CampaignReport,
@@ -284,5 +285,4 @@ def _expected(message: Message) -> str:
 
 
 def _headers(message: Message) -> Iterator[tuple[str, bytes | None]]:
-    # confluent-kafka's type also allows what only a producer may give.
-    yield from cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    yield from headers(message)

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Message
 from installation import PATIENCE_S, Installation
 
-from streams.audience.assignment import Assignment, Polled, _here
+from streams.audience.assignment import Assignment, Polled
+from streams.audience.fetching import here as records_here
 from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
@@ -266,4 +267,4 @@ class Waiting:
     ],
 )
 def test_a_batch_is_full_by_bytes_or_by_records(sizes: list[int], limit: int, taken: int) -> None:
-    assert len(_here(Waiting(sizes), limit)) == taken  # type: ignore[arg-type]
+    assert len(records_here(Waiting(sizes), limit)) == taken  # type: ignore[arg-type]

@@ -49,6 +49,7 @@ from streams.topics import (
     PREFERENCES,
     WARM_SONGS,
     Naming,
+    Topic,
 )
 from targeting.config import Config
 from targeting.partition import Partition
@@ -367,11 +368,13 @@ def test_a_bad_record_of_any_size_that_a_topic_takes_is_buried_untouched(here: I
     assert sorted(len(letter.value() or b"") for letter in letters) == [1_048_300, 1_500_000]
 
 
+SMALL = {"user_id": "u", "song_id": "s", "played_at": "2026-03-01T10:00:00Z", "source": "organic"}
+
+
 def test_a_listen_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_letter(here: Installation) -> None:
-    small = {"user_id": "u", "song_id": "s", "played_at": "2026-03-01T10:00:00Z", "source": "organic"}
-    huge = msgspec.json.encode({"listen_id": "huge", **small, "note": "x" * 5_000_000})
+    huge = msgspec.json.encode({"listen_id": "huge", **SMALL, "note": "x" * 5_000_000})
     here.send(LISTENS, listen_record(huge), 0, compression="zstd")
-    here.send(LISTENS, listen_record(msgspec.json.encode({"listen_id": "next", **small})), 0)
+    here.send(LISTENS, listen_record(msgspec.json.encode({"listen_id": "next", **SMALL})), 0)
     life = Life(here)
     life.until(lambda: here.committed("audience", LISTENS, 0) == 2)
     assert life.registry.get_sample_value("coldstart_listens_applied_total") == 1
@@ -382,6 +385,31 @@ def test_a_listen_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_le
     assert said["dl_message"] == b"value: %d bytes uncompressed, 1048576 allowed" % len(huge)
     assert said["dl_value_sha256"] == sha256(huge).hexdigest().encode()
     assert huge.startswith(letter.value() or b"-")
+
+
+@pytest.mark.parametrize("topic", [LISTENS, PREFERENCES])
+def test_records_that_no_client_can_read_are_one_dead_letter_each(here: Installation, topic: Topic) -> None:
+    good = listen_record(msgspec.json.encode({"listen_id": "1", **SMALL}))
+    if topic is PREFERENCES:
+        good = pack(
+            UserPreferences(user_id="u"), ce_type=UserPreferences.TYPES[0], id="1", source="t", time=CLOCK.now()
+        )
+    huge = Record(good.key, b"{" + bytes(70_000_000), good.headers)
+    here.send(topic, good, 0)
+    here.send_with_bad_header_name(topic, good, 0, "lz4")
+    for record in (huge, good, huge, good):
+        here.send(topic, record, 0, "zstd")
+    life = Life(here)
+    life.until(lambda: here.committed("audience", topic, 0) == 6)
+    life.end()
+    letters = [dict(letter.headers() or ()) for letter in here.read(DEAD_LETTERS)]
+    found = [((said["dl_offset"] or b"").decode(), (said["dl_message"] or b"").decode()) for said in letters]
+    why = "the batch cannot be read, it unpacks into more than 67,108,864 bytes"
+    assert found == [
+        ("1", "headers: the name of one is not UTF-8"),
+        ("2", f"offset 2: {why}"),
+        ("4", f"offset 4: {why}"),
+    ]
 
 
 def listen_record(value: bytes) -> Record:
