@@ -391,9 +391,8 @@ def test_a_listen_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_le
 def test_records_that_no_client_can_read_are_one_dead_letter_each(here: Installation, topic: Topic) -> None:
     good = listen_record(msgspec.json.encode({"listen_id": "1", **SMALL}))
     if topic is PREFERENCES:
-        good = pack(
-            UserPreferences(user_id="u"), ce_type=UserPreferences.TYPES[0], id="1", source="t", time=CLOCK.now()
-        )
+        event = UserPreferences(user_id="u", opted_in=True, updated_at=datetime.now(UTC))
+        good = pack(event, ce_type=UserPreferences.TYPES[0], id="1", source="t", time=CLOCK.now())
     huge = Record(good.key, b"{" + bytes(70_000_000), good.headers)
     here.send(topic, good, 0)
     here.send_with_bad_header_name(topic, good, 0, "lz4")
