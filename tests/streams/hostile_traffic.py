@@ -192,7 +192,7 @@ class Traffic:
         starts = datetime.fromtimestamp(self._now() + 60, UTC)
         return self._pack(
             SongUpload(
-                song_id=f"new-{pick.randrange(2000)}",
+                song_id=f"new-{pick.randrange(200)}",
                 revision=pick.choice([1, 1, 1, 2, 3, 2**53]),
                 title="t" * pick.choice([0, 1, 40, 1024]),
                 artist_ids=[f"a{n}" for n in range(pick.choice([0, 1, 64]))],
@@ -213,7 +213,7 @@ class Traffic:
         pick = self._random
         return self._pack(
             CampaignReport(
-                song_id=f"new-{pick.randrange(2000)}",
+                song_id=f"new-{pick.randrange(200)}",
                 revision=pick.choice([1, 2, 2**53]),
                 partition=pick.choice([0, 1, 7, 2**53]),
                 partitions=pick.choice([1, 2, 4]),
