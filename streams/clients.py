@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -20,6 +21,15 @@ _log.addHandler(logging.NullHandler())
 
 # A connection that is lost is made again within a tenth of a second; until then the client knows of no leader.
 _CONNECTION_LOST = (KafkaError._TRANSPORT, KafkaError._NOENT)
+# A partition changed its leader, or its leader came back, and the client asked by what it knew before.
+_LEADER_MOVED = (
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+)
 _TRIES, _PAUSE_S = 20, 0.05
 
 
@@ -124,9 +134,14 @@ def list_offsets(
             futures = client.list_offsets(request, isolation_level=isolation, request_timeout=timeout_s)
             found = {(at.topic, at.partition): future.result(timeout_s).offset for at, future in futures.items()}
         except (KafkaException, TimeoutError) as error:
-            if not isinstance(error, KafkaException) or error.args[0].code() not in _CONNECTION_LOST:
+            code = error.args[0].code() if isinstance(error, KafkaException) else None
+            if code not in (*_CONNECTION_LOST, *_LEADER_MOVED):
                 raise Unavailable(f"offsets of {named}: {error}") from error
             why = error.args[0].str()
+            if code in _LEADER_MOVED:
+                # What the client knows of leaders is a minute old at worst; asked for all topics, it learns anew.
+                with suppress(KafkaException):
+                    client.list_topics(timeout=timeout_s)
         else:
             if all(offset >= 0 for offset in found.values()):
                 return found
