@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import uuid
@@ -210,7 +211,7 @@ class Hostile:
         """Larger than any topic takes, until it is compressed."""
         if self._large is None:
             more = {"compression.type": "zstd", "message.max.bytes": 2 * _LARGE, "linger.ms": 0}
-            self._large = Producer(self._stage.kafka.confluent() | more)
+            self._large = Producer(self._stage.kafka.confluent() | more, logger=logging.getLogger("librdkafka"))
         self._note("records of 5 MB")
         hand_over(self._large, self._stage.naming.name(topic), marked(record, BURIED))
 
