@@ -170,7 +170,7 @@ def test_a_songs_worker_whose_sends_and_commits_meet_faults_answers_every_upload
 
         def lie(number: int) -> None:
             if number == 20:
-                net.take_chances(seeded(1, {Api.PRODUCE: 0.05, Api.OFFSET_COMMIT: 0.2}, 1.0))
+                net.take_chances(seeded(1, {Api.PRODUCE: 0.25, Api.OFFSET_COMMIT: 0.4}, 1.0))
             if number == 140:
                 net.be_honest()
 
