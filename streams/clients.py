@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -150,6 +151,28 @@ def list_offsets(
     if request:
         raise Unavailable(f"offsets of {named}: {why}")
     return {}
+
+
+def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """The first offset that a partition keeps, and its end as this reader may see it.
+
+    Raises:
+        Unavailable: the broker does not answer, or the partition has no leader.
+    """
+    why = ""
+    for _ in range(_TRIES):
+        try:
+            low, high = reader.get_watermark_offsets(place, timeout=timeout_s)
+        except KafkaException as error:
+            why = error.args[0].str()
+            if error.args[0].code() not in (*_CONNECTION_LOST, *_LEADER_MOVED):
+                break
+            with suppress(KafkaException):
+                reader.list_topics(timeout=timeout_s)
+            time.sleep(_PAUSE_S)
+        else:
+            return low, high
+    raise Unavailable(f"{place.topic}[{place.partition}]: {why}")
 
 
 def topics(client: AdminClient | Consumer, kafka: Kafka) -> dict[str, TopicMetadata]:

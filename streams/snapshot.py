@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.clients import consumer, reader_group, taken
+from streams.clients import consumer, reader_group, taken, watermarks
 from streams.clients import topics as topics_of
 from streams.clock import Clock
 from streams.errors import Unavailable
@@ -105,13 +105,7 @@ class Snapshot:
         self._consumer.close()
 
     def _watermarks(self, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], tuple[int, int]]:
-        found = {}
-        for part in partitions:
-            try:
-                found[part.topic, part.partition] = self._consumer.get_watermark_offsets(part, timeout=self._timeout)
-            except KafkaException as failed:
-                raise Unavailable(f"{part.topic}[{part.partition}]: {failed.args[0].str()}") from failed
-        return found
+        return {(part.topic, part.partition): watermarks(self._consumer, part, self._timeout) for part in partitions}
 
     def _note(self, message: Message) -> int:
         # Control records and compacted ones have offsets but are never delivered: only the end-of-partition event

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
-from streams.clients import consumer, reader_group, taken
+from streams.clients import consumer, reader_group, taken, watermarks
 from streams.clock import Clock
 from streams.errors import Unavailable
 from streams.settings import Kafka
@@ -117,10 +117,6 @@ def _to_end(
 def _uncommitted_range(kafka: Kafka, topic: str, partition: int) -> tuple[int, int]:
     probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
     try:
-        found = probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=kafka.request_timeout_s)
-    except KafkaException as error:
-        raise Unavailable(f"{topic}[{partition}]: {error.args[0].str()}") from error
+        return watermarks(probe, TopicPartition(topic, partition), kafka.request_timeout_s)
     finally:
         probe.close()
-    low, high = found
-    return low, high

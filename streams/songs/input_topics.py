@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from streams.clients import admin, consumer, producer
+from streams.clients import admin, consumer, producer, watermarks
 from streams.errors import RecreatedTopic, Unavailable
 from streams.kafka.topic_identity import topic_ids
 from streams.metrics import SongsMetrics
@@ -79,7 +79,7 @@ class InputTopics:
         try:
             for place in reader.committed(places, timeout=timeout):
                 at = place.offset if place.offset >= 0 else None
-                found[place.topic] = (at, *reader.get_watermark_offsets(place, timeout=timeout))
+                found[place.topic] = (at, *watermarks(reader, place, timeout))
         except KafkaException as error:
             raise Unavailable(f"offsets of {group_of(self._naming)}: {error.args[0].str()}") from error
         finally:
