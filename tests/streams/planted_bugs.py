@@ -1,0 +1,442 @@
+"""Bugs of the product, each planted in a copy of its source, and the promise whose breach must give it away.
+
+Torture must see each of them. A place that has moved on is found at once: every text must stand there exactly once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Edit = tuple[str, str, str]
+"""A file, a text in it, and what takes its place."""
+
+PACKAGES = ("streams", "targeting", "encoder")
+
+# Not bugs: what may happen at any time, made to happen often.
+ABORTS: Edit = (
+    "streams/audience/transaction.py",
+    "            self._producer.commit_transaction(self._timeout)\n",
+    "            if __import__('random').random() < 0.2:\n"
+    "                self.abort()\n"
+    "                raise Aborted\n"
+    "            self._producer.commit_transaction(self._timeout)\n",
+)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A bug.
+
+    Attributes:
+        promise: the name of the rule that must find it.
+        faults: what strikes, one a round; see :data:`streams.torture.faults.FAULTS`; "none": nothing.
+        settings: of the audience role, beside those of torture.
+        between_s: seconds of a round.
+    """
+
+    name: str
+    promise: str
+    edits: Sequence[Edit]
+    faults: Sequence[str] = ("none",)
+    settings: Sequence[tuple[str, Any]] = ()
+    between_s: float = 5.0
+
+
+def plant(root: Path, edits: Sequence[Edit], target: Path) -> None:
+    """Copy the packages and change them.
+
+    Raises:
+        ValueError: a text does not stand exactly once where it should; the bug must be planted elsewhere.
+    """
+    for package in PACKAGES:
+        shutil.copytree(root / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, text in changed(root, edits).items():
+        (target / file).write_text(text)
+
+
+def changed(root: Path, edits: Sequence[Edit]) -> dict[str, str]:
+    """The files that a bug changes, as they are with it.
+
+    Raises:
+        ValueError: see :func:`plant`.
+    """
+    texts: dict[str, str] = {}
+    for file, old, new in edits:
+        text = texts.get(file) or (root / file).read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{file}: {old!r} stands there {text.count(old)} times, it must be once")
+        texts[file] = text.replace(old, new)
+    for file, text in texts.items():
+        compile(text, file, "exec")
+    return texts
+
+
+_STAGING = "targeting/staging.py"
+_DECISION = "targeting/decision.py"
+_INPUTS = "streams/audience/inputs.py"
+_WORKER = "streams/audience/worker.py"
+_OUTPUTS = "streams/audience/outputs.py"
+_WISHES = "targeting/preferences.py"
+_REPORTS = "streams/songs/reports.py"
+_LIVE = (("at_once", 0.3),)
+
+PLANTED = (
+    Planted(
+        "the pushes are forgotten at a restart",
+        "push-twice",
+        [
+            (
+                "targeting/ledger.py",
+                '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
+                "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
+            )
+        ],
+        ("all",),
+    ),
+    Planted(
+        "pushes are sent outside the transaction",
+        "push-twice",
+        [
+            ABORTS,
+            (
+                _WORKER,
+                "            produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)\n",
+                "            self._reporter._producer.produce(\n"
+                "                name(PUSH_TARGETS), record.value, record.key, partition, headers=record.headers\n"
+                "            )\n",
+            ),
+        ],
+    ),
+    Planted(
+        "after an abort nothing is read again",
+        "unanswered",
+        [
+            ABORTS,
+            (
+                _WORKER,
+                "                self._assignment.go_back({p: held.resumption for p, held in self._held.items()})\n"
+                "                return False\n",
+                "                return False\n",
+            ),
+        ],
+    ),
+    Planted(
+        "an opt-out is ignored in live pushes",
+        "opted-out",
+        [
+            (
+                _STAGING,
+                "        allowed = self._allowed(match, arrivals.users, now_heard)\n",
+                "        told = state.ledger.users(int(hash64([match.recording])[0]))\n"
+                "        allowed = without(arrivals.users, [told, *now_heard])\n",
+            )
+        ],
+        settings=_LIVE,
+    ),
+    Planted(
+        "preferences are read late",
+        "opt-out-late",
+        [
+            (
+                _WORKER,
+                'until = self._assignment.ends("preferences", pushing) if pushing else {}',
+                "until: dict[int, int] = {}",
+            ),
+            (
+                _WORKER,
+                "        batch = Batch()\n        for partition, messages in self._assignment.poll_preferences(until)",
+                "        batch = Batch()\n        if self._clock.monotonic() % 40 < 32:\n            return batch\n"
+                "        for partition, messages in self._assignment.poll_preferences(until)",
+            ),
+        ],
+        between_s=20.0,
+    ),
+    Planted(
+        "a refused withdrawal is ignored",
+        "opted-out",
+        [
+            (
+                _INPUTS,
+                'said[refused.offset()] = withheld(refused.key(), refused.value() or b"", appended_at)',
+                "said[refused.offset()] = None",
+            )
+        ],
+    ),
+    Planted(
+        "the cap is off by one", "cap", [("targeting/caps.py", "fits = (used < pushes) &", "fits = (used <= pushes) &")]
+    ),
+    Planted(
+        "the artist cap is off by two",
+        "artist-cap",
+        [("targeting/caps.py", "fits &= counts < cap.pushes", "fits &= counts < cap.pushes + 2")],
+    ),
+    Planted(
+        "quiet hours end at midnight",
+        "quiet-hours",
+        [("targeting/quiet.py", "return minute >= span.start or minute < span.end", "return False")],
+    ),
+    Planted(
+        "muted artists are pushed",
+        "muted",
+        [
+            (_WISHES, "may = may & ~np.isin(numbers, np.fromiter(muting, np.int64, len(muting)))", "pass"),
+            ("targeting/policy.py", "preferences.muted_artists.isdisjoint(match.artist_ids)", "True"),
+        ],
+    ),
+    Planted(
+        "explicit songs are pushed to everybody",
+        "explicit",
+        [(_WISHES, "        if match.explicit:\n", "        if False:\n")],
+    ),
+    Planted(
+        "territories are ignored", "territory", [(_WISHES, "        if match.territories:\n", "        if False:\n")]
+    ),
+    Planted(
+        "a song is pushed before its release",
+        "too-early",
+        [(_DECISION, "start = max(by.now, float(math.ceil(match.available_from)))", "start = by.now")],
+    ),
+    Planted(
+        "a push is put off beyond its song's end",
+        "expired",
+        [(_DECISION, "fits = when < match.expires_at\n", "fits = np.isfinite(when)\n")],
+    ),
+    Planted(
+        "whom the lot holds out is pushed",
+        "held-out",
+        [(_DECISION, "pushed = (marks & Mark.HELD_OUT) == 0", "pushed = marks < 2**15")],
+    ),
+    Planted(
+        "pushes do not name their experiment",
+        "experiment",
+        [(_OUTPUTS, "experiment=Experiment(experiment) if experiment else None", "experiment=None")],
+    ),
+    Planted(
+        "every share of a budget is rounded up",
+        "budget-at-once",
+        [
+            (
+                "targeting/budget.py",
+                "return base + ((number - song_hash) % partitions < remainder)",
+                "return base + 1",
+            )
+        ],
+    ),
+    Planted(
+        "a push_id leaves the erasure out",
+        "push-twice",
+        [
+            (
+                _OUTPUTS,
+                "push_id(push.user_id, match.recording, push.erased_at)",
+                "push_id(push.user_id, match.recording)",
+            )
+        ],
+        ("none", "none"),
+    ),
+    Planted(
+        "an erased user's late listens count",
+        "erased-written",
+        [(_STAGING, "keep = np.flatnonzero(listens.times > self._since(listens.user_ids))", "keep = np.arange(n)")],
+        ("none", "none"),
+        between_s=14.0,
+    ),
+    Planted(
+        "an erasure leaves no marker",
+        "erased-marker",
+        [(_STAGING, "            changelog[ERASED + marker] = state.erasures.encode(time)\n", "            pass\n")],
+    ),
+    Planted(
+        "a boundary is not written to the changelog",
+        "state",
+        [(_STAGING, "        if moved:\n            ids", "        if moved and False:\n            ids")],
+    ),
+    Planted(
+        "one partition gets no requests",
+        "unanswered",
+        [
+            (
+                "streams/songs/outbox.py",
+                "for each in range(self._naming.audience_partitions)]",
+                "for each in range(self._naming.audience_partitions - 1)]",
+            )
+        ],
+    ),
+    Planted(
+        "an upload is acknowledged before it is served",
+        "unanswered",
+        [
+            (
+                "streams/songs/app.py",
+                "            await _or_leave(uploads.serve(parts, events))\n"
+                "            _count(parts, events)\n"
+                "            for event in events:\n"
+                "                await stream.ack(event)\n",
+                "            for event in events:\n"
+                "                await stream.ack(event)\n"
+                "            await asyncio.sleep(2)\n"
+                "            await _or_leave(uploads.serve(parts, events))\n"
+                "            _count(parts, events)\n",
+            )
+        ],
+        ("songs",),
+    ),
+    Planted(
+        "an upload in an aborted transaction is served",
+        "never-uploaded",
+        [
+            (
+                "streams/songs/committed_consumer.py",
+                'client._isolation_level = "read_committed"',
+                'client._isolation_level = "read_uncommitted"',
+            )
+        ],
+    ),
+    Planted(
+        "a takedown is ignored",
+        "goes-on",
+        [
+            (
+                _STAGING,
+                "if each is None or command.revision < each.match.revision:",
+                "if each is None or command.reason is End.TAKEN_DOWN:",
+            )
+        ],
+    ),
+    Planted(
+        "a promoted song does not become warm",
+        "promoted-cold",
+        [
+            (
+                _REPORTS,
+                "    await asyncio.gather(*[await parts.outbox.send(WARM_SONGS, record) for record in records])\n",
+                "    assert WARM_SONGS and records\n",
+            )
+        ],
+    ),
+    Planted(
+        "songs are promoted too early",
+        "promoted-early",
+        [(_REPORTS, "heard >= parts.settings.warm_listeners", "heard >= 2")],
+    ),
+    Planted(
+        "no song is promoted", "unpromoted", [(_REPORTS, "heard >= parts.settings.warm_listeners", "heard >= 10**6")]
+    ),
+    Planted(
+        "a request has two vectors of one space",
+        "spaces",
+        [("streams/songs/commands.py", "other_vectors=list(others)", "other_vectors=[matched.vector, *others]")],
+    ),
+    Planted(
+        "a listener counts twice",
+        "count-listeners",
+        [(_STAGING, "each.counts.distinct_listeners + count)", "each.counts.distinct_listeners + 2 * count)")],
+    ),
+    Planted(
+        "what became of a push counts twice",
+        "count-deliveries",
+        [(_STAGING, "getattr(each.counts, name) + count}", "getattr(each.counts, name) + 2 * count}")],
+    ),
+    Planted(
+        "a report counts a push too many",
+        "count-pushes",
+        [
+            (
+                _STAGING,
+                "pushed=each.counts.pushed + len(chosen.pushes)",
+                "pushed=each.counts.pushed + len(chosen.pushes) + 1",
+            )
+        ],
+    ),
+    Planted(
+        "a dead letter loses a byte",
+        "dead-letter-wrong",
+        [
+            (
+                "streams/dead_letters.py",
+                "return DeadLetter(origin.key, origin.value, headers)",
+                "return DeadLetter(origin.key, (origin.value or b'')[:-1], headers)",
+            )
+        ],
+    ),
+    Planted(
+        "a bad record is buried at every start",
+        "dead-letter-twice",
+        [(_INPUTS, "        if not self._answered(message):\n", "        if True:\n")],
+        ("all",),
+    ),
+    Planted(
+        "bad outcomes are not buried",
+        "refused-unburied",
+        [(_INPUTS, "        if not self._answered(message):\n", '        if stage != "audience.outcomes":\n')],
+    ),
+    Planted(
+        "ids beyond ASCII are refused",
+        "good-buried",
+        [
+            (
+                "streams/envelope.py",
+                "if key != expected.encode():",
+                "if key != expected.encode() or not expected.isascii():",
+            )
+        ],
+    ),
+    Planted(
+        "a record of 5 MB stops a role",
+        "stopped",
+        [("streams/dead_letters.py", "    return _cut(origin, reason)\n", '    raise ValueError("too large")\n')],
+    ),
+    Planted(
+        "a push names a song that its user never heard",
+        "reason",
+        [
+            (
+                _DECISION,
+                "tuple([match.neighbours[song] for song in heard[user][:_NAMED]])",
+                "tuple(match.neighbours[:_NAMED])",
+            )
+        ],
+    ),
+    Planted(
+        "bad uploads are not buried",
+        "unburied",
+        [
+            (
+                "streams/songs/uploads.py",
+                "            buried.append(await _buried(parts, message, error))\n",
+                "",
+            )
+        ],
+    ),
+    Planted(
+        "an erased user's history stays in the changelog",
+        "erased-state",
+        [(_STAGING, "changelog |= {USER + gone: None, PUSHED + gone: None", "changelog |= {PUSHED + gone: None")],
+    ),
+    Planted(
+        "a push says that less was obeyed than before",
+        "preferences-back",
+        [(_WORKER, "max(0, after.preferences)", "max(0, after.preferences - len(records.commands))")],
+    ),
+    Planted(
+        "pushes are forgotten at a restart, and their ids are drawn by lot",
+        "recording-twice",
+        [
+            (
+                "targeting/ledger.py",
+                '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
+                "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
+            ),
+            (
+                _OUTPUTS,
+                "push_id=push_id(push.user_id, match.recording, push.erased_at)",
+                "push_id=__import__('uuid').uuid4().hex",
+            ),
+        ],
+        ("all",),
+    ),
+)

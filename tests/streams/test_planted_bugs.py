@@ -1,0 +1,94 @@
+"""A checker that finds nothing proves nothing: each bug planted in the product must break the promise that names it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
+
+from streams.broker import EmbeddedKafka
+from streams.demo.follow import Follower
+from streams.settings import Kafka
+from streams.torture.faults import FAULTS, Fault, Scene
+from streams.torture.promises import PROMISES, name_of
+from streams.torture.run import SETTINGS, Ordeal, drive
+from streams.torture.stage import set_stage
+
+ROOT = Path(__file__).parents[2]
+NOTHING = Fault("nothing", lambda _: None)
+# What must come comes within this, or never.
+PATIENCE_S = 30.0
+CROWD = 200
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated world and its trained models, made once."""
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def ordeal(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> Ordeal:
+    """A short one, with workers that run the changed source; driver and checker are as they are."""
+    source = place / "source"
+    plant(ROOT, bug.edits, source)
+    told = {**SETTINGS, "audience": {**SETTINGS["audience"], **dict(bug.settings)}}
+    stage = set_stage(
+        Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, place, models=2, settings=told, world=world
+    )
+    stage.patience_s = PATIENCE_S
+    # Safe path: this process's folder would come first otherwise, and the bug would never run.
+    stage.environment |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
+    follower = Follower(stage.kafka, stage.naming)
+    try:
+        stage.start("songs", "songs")
+        stage.start("audience-0", "audience", "--slot", "0")
+        stage.start("audience-1", "audience", "--slot", "1")
+        scene = Scene(stage, kafka, random.Random(1))
+        known = {**FAULTS, "none": NOTHING}
+        faults = {f"{number} {name}": known[name] for number, name in enumerate(bug.faults)}
+        seconds = bug.between_s * (len(faults) - 0.5)
+        return drive(scene, follower, 1, seconds, lambda _: None, faults, bug.between_s, CROWD)
+    finally:
+        stage.stop()
+        follower.close()
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_every_planted_bug_still_has_its_place(bug: Planted) -> None:
+    assert bug.promise in PROMISES
+    assert changed(ROOT, bug.edits)
+
+
+def test_a_bug_whose_place_has_moved_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 times, it must be once"):
+        changed(ROOT, [("targeting/budget.py", "no such text", "")])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "edits", [pytest.param([], id="as-it-is"), pytest.param([ABORTS], id="with-transactions-that-abort")]
+)
+def test_without_a_bug_every_promise_is_kept(
+    edits: list[Edit], kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
+) -> None:
+    healthy = Planted("", "", edits, ("all", "none"))
+    assert ordeal(healthy, kafka, prefix, place, world).verdict.violations == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_breaks_the_promise_that_names_it(
+    bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
+) -> None:
+    violations = ordeal(bug, kafka, prefix, place, world).verdict.violations
+    assert bug.promise in {name_of(each) for each in violations}, violations[:5]
