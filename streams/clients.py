@@ -20,7 +20,8 @@ _log = logging.getLogger("librdkafka")
 # A verb that sets up no logging stays quiet: what matters comes back as an error.
 _log.addHandler(logging.NullHandler())
 
-# A connection that is lost is made again within a tenth of a second; until then the client knows of no leader.
+# A connection that is lost is made again within a tenth of a second, on a busy machine within some; until then the
+# client knows of no leader.
 _CONNECTION_LOST = (KafkaError._TRANSPORT, KafkaError._NOENT)
 # A partition changed its leader, or its leader came back, and the client asked by what it knew before.
 _LEADER_MOVED = (
@@ -31,7 +32,7 @@ _LEADER_MOVED = (
     KafkaError.REPLICA_NOT_AVAILABLE,
     KafkaError.OFFSET_NOT_AVAILABLE,
 )
-_TRIES, _PAUSE_S = 20, 0.05
+_TRIES, _PAUSE_S = 50, 0.1
 
 
 def producer(

@@ -83,11 +83,12 @@ def test_topics_from_before_the_broker_stamped_records_are_refused_until_they_ar
     assert future.result(PATIENCE_S)["segment.ms"].value == "7000000"
 
 
-@pytest.mark.parametrize("stamp", [1, 1_700_000_000, int((time.time() + 400) * 1000)], ids=["1970", "seconds", "ahead"])
+@pytest.mark.parametrize("stamp", [1, 1_700_000_000, None], ids=["1970", "seconds", "ahead"])
 def test_a_time_that_a_producer_states_is_the_brokers_own_or_is_refused_by_the_broker(
-    client: AdminClient, naming: Naming, kafka: EmbeddedKafka, stamp: int
+    client: AdminClient, naming: Naming, kafka: EmbeddedKafka, stamp: int | None
 ) -> None:
     create_topics(client, naming, 1)
+    stamp = stamp or int((time.time() + 400) * 1000)
     told: list[tuple[KafkaError | None, tuple[int, int]]] = []
     sender = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     began = time.time()
