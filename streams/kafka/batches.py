@@ -28,6 +28,9 @@ _ATTRIBUTES: Final = 5
 _RECORDS: Final = 12
 _XERIAL: Final = b"\x82SNAPPY\0"
 _XERIAL_HEADER: Final = 16
+# JSON packs to a fifth or so.
+_ROOM: Final = 65_536
+_USUAL_RATIO: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +205,18 @@ def unpacked(codec: int, data: memoryview, most: int = MAX_UNPACKED_BYTES) -> tu
 def _into(
     unpack: Callable[[bytes, bytearray], int], data: memoryview, most: int
 ) -> tuple[bytearray | memoryview, bool]:
-    # Memory that nothing is written to is none.
-    room = bytearray(most)
-    try:
-        return memoryview(room)[: unpack(bytes(data), room)], True
-    except cramjam.DecompressionError as error:
-        if "whole buffer" not in str(error):
-            raise
-        return room, False
+    # A bytearray is zeroed when it is made: room for the most would cost every batch tens of milliseconds.
+    size = min(most, max(_ROOM, _USUAL_RATIO * len(data)))
+    while True:
+        room = bytearray(size)
+        try:
+            return memoryview(room)[: unpack(bytes(data), room)], True
+        except cramjam.DecompressionError as error:
+            if "whole buffer" not in str(error):
+                raise
+        if size == most:
+            return room, False
+        size = min(most, 8 * size)
 
 
 def _gunzipped(data: memoryview, most: int) -> tuple[bytearray, bool]:
