@@ -16,7 +16,6 @@ import cramjam
 from aiokafka.consumer import fetcher  # type: ignore[import-untyped]
 from aiokafka.record.default_records import DefaultRecordBase, DefaultRecordBatch  # type: ignore[import-untyped]
 from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-untyped]
-from aiokafka.record.util import decode_varint  # type: ignore[import-untyped]
 
 from streams.record_size import MAX_UNPACKED_BYTES, beginning
 from streams.unreadable import BAD_HEADER_NAME, unreadable
@@ -69,7 +68,7 @@ class LenientRecords:
     def next_batch(self) -> Any:
         start, self._at = self._at, self._end()
         whole = self._data[start : self._at]
-        if len(whole) <= _HEADER.size or whole[_MAGIC_AT] < 2:
+        if len(whole) < _HEADER.size or whole[_MAGIC_AT] < 2:
             return MemoryRecords(bytes(whole)).next_batch()
         batch = DefaultRecordBatch(bytes(whole))
         # Markers of transactions are the broker's own.
@@ -92,6 +91,8 @@ class LenientBatch:
         return bool(self._batch.validate_crc())
 
     def __iter__(self) -> Iterator[Any]:
+        if not _HEADER.unpack_from(self._whole)[_RECORDS]:
+            return  # compaction took them all
         at, why = self.base_offset - 1, ""
         codec = self._batch.compression_type
         try:
@@ -99,6 +100,8 @@ class LenientBatch:
             if whole:
                 try:
                     for record in _plain(self._whole, data) if codec else self._batch:
+                        if record.offset <= at:
+                            raise ValueError(f"offset {record.offset} after {at}")
                         yield record
                         at = record.offset
                     return
@@ -129,7 +132,7 @@ class LenientBatch:
         buffer = bytearray(data)
         for _ in range(_HEADER.unpack_from(self._whole)[_RECORDS]):
             try:
-                length, start = decode_varint(buffer, pos)
+                length, start = _varint(buffer, pos)
             except IndexError:
                 return
             pos = start + length
@@ -138,16 +141,37 @@ class LenientBatch:
             yield _record(batch, buffer, start, pos)
 
 
+def _varint(buffer: bytearray, at: int) -> tuple[int, int]:
+    """A signed number of variable length, and where it ends. aiokafka's own reads beyond a buffer's end (seen).
+
+    Raises:
+        IndexError: it does not end within the buffer.
+        ValueError: it is longer than any number of the protocol.
+    """
+    value = shift = 0
+    while True:
+        byte = buffer[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than ten bytes")
+
+
 def _record(batch: Any, buffer: bytearray, at: int, end: int) -> LenientRecord:
     def number() -> int:
         nonlocal at
-        value, at = decode_varint(buffer, at)
+        value, at = _varint(buffer, at)
         return int(value)
 
     def part() -> bytes | None:
         nonlocal at
         if (size := number()) < 0:
             return None
+        if at + size > end:
+            raise ValueError("a part that is longer than its record")
         at += size
         return bytes(buffer[at - size : at])
 
