@@ -2,7 +2,7 @@
 
 One consumer subscribes to ``listens`` and takes part in the group. Others read the same partitions of the other
 inputs, assigned by hand; their offsets are committed for the group by the same transaction. All rebalance
-callbacks run inside :meth:`Assignment.poll_listens`.
+callbacks run inside :meth:`Assignment.poll_listens` and :meth:`Assignment.idle`.
 """
 
 from __future__ import annotations
@@ -97,6 +97,9 @@ class Assignment:
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,
+            # A lost answer to JoinGroup is asked for again after this: at the default of five minutes the worker would
+            # stand still for as long. No round takes longer: see the watchdog, and restoring polls.
+            max_poll_interval_ms=int(max(settings.session_timeout_s, 2 * settings.watchdog_s) * 1000),
             enable_partition_eof=True,
             auto_offset_reset="error",
             **fetching("listens"),
@@ -238,9 +241,9 @@ class Assignment:
         """Read nothing until :meth:`go_on`."""
         self._listens.pause(self._listens.assignment())
 
-    def idle(self) -> None:
-        """Take part in the group while nothing is read; waits a moment."""
-        self._read(self._listens, self._listens.consume(1, _IDLE_S))
+    def idle(self, wait_s: float = _IDLE_S) -> None:
+        """Take part in the group while nothing is read: after :meth:`hold`. Rebalance callbacks run in this call."""
+        self._note_ends(self._read(self._listens, self._listens.consume(1, wait_s))[1])
 
     def go_on(self, partitions: Iterable[int]) -> None:
         """Read these partitions again; others wait for :meth:`begin`."""
@@ -257,9 +260,12 @@ class Assignment:
         """Listens that are here already; rebalance callbacks run in this call."""
         polled = Polled()
         records, ends = self._read(self._listens, here(self._listens, limit))
-        self._at_end.update(message.partition() or 0 for message in ends)
+        self._note_ends(ends)
         polled.add(records, self._held)
         return polled
+
+    def _note_ends(self, ends: Iterable[Message]) -> None:
+        self._at_end.update(message.partition() or 0 for message in ends)
 
     def caught_up(self, partition: int) -> bool:
         """Whether the end of a partition's listens was met since it was assigned, and all the vectors from outside

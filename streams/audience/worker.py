@@ -109,6 +109,7 @@ class Worker:
         self._bursts = bursts
         self._held: dict[int, Held] = {}
         self._to_restore: list[int] = []
+        self._restoring: int | None = None
         self._seen_version = -1
         self._seen_model: LiveModel | None = None
         self._outside_space: Space | None = None
@@ -372,6 +373,8 @@ class Worker:
     # -- partitions come and go --------------------------------------------------------------------------
 
     def _change(self, new: list[int], gone: list[int]) -> None:
+        if self._restoring in gone:
+            self._restoring = None
         for partition in gone:
             # Dropped, not saved: the changelog has all that was committed.
             held = self._held.pop(partition, None)
@@ -388,30 +391,33 @@ class Worker:
 
     def _restore_new(self) -> None:
         if self._to_restore:
+            # The group is polled meanwhile, or it would wait for this member: nothing else is to come of that.
+            self._assignment.hold()
             while self._to_restore:
                 self._restore(self._to_restore[0])
+            self._assignment.go_on(p for p, held in self._held.items() if held.preferences_until is None)
             give_back()
 
     def _restore(self, partition: int) -> None:
         started = self._clock.monotonic()
-
-        def keep_alive(done: int, total: int) -> None:
-            self._heartbeat.beat()
-            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
-
         committed = self._assignment.committed(partition)
-        store = self._stores.open(partition)
+        self._restoring, store = partition, self._stores.open(partition)
         try:
-            state, beside = self._read_state(partition, store, keep_alive)
-        except Unfit as unfit:
-            store = self._stores.renew(partition, store, str(unfit))
             try:
-                state, beside = self._read_state(partition, store, keep_alive)
-            except Unfit as again:
-                # Nothing was on it: it is the disk that does not take what is written, full or broken.
-                self._stores.give_up(partition, store, str(again))
-                store = None
-                state, beside = self._read_state(partition, store, keep_alive)
+                state, beside = self._read_state(partition, store)
+            except Unfit as unfit:
+                store = self._stores.renew(partition, store, str(unfit))
+                try:
+                    state, beside = self._read_state(partition, store)
+                except Unfit as again:
+                    # Nothing was on it: it is the disk that does not take what is written, full or broken.
+                    self._stores.give_up(partition, store, str(again))
+                    store = None
+                    state, beside = self._read_state(partition, store)
+        except _Gone:
+            if store:
+                store.close()
+            return
         topic_ids, ranges = self._assignment.topic_ids(), self._assignment.ranges(partition)
         ends = {name: end for name, (_, end) in ranges.items()}
         at, gaps = within(reconcile(partition, committed, beside.inputs, topic_ids, ends), ranges, REREAD)
@@ -444,17 +450,20 @@ class Worker:
         _log.info("restored", partition=partition, records=beside.records, seconds=round(seconds, 3))
         self._reporter.report(partition, self._held[partition], state.accounts())
 
-    def _read_state(
-        self, partition: int, store: Store | None, keep_alive: Callable[[int, int], None]
-    ) -> tuple[Partition, Beside]:
+    def _read_state(self, partition: int, store: Store | None) -> tuple[Partition, Beside]:
         """The state from disk and the changelog's tail, or from the changelog alone.
 
         Raises:
             Unfit: what is on disk cannot be used.
+            _Gone: meanwhile the partition became another member's.
             Refused: the changelog holds what cannot be read; the message names it and the way out.
         """
         state, beside = self._new_partition(partition), Beside()
         start = store.offset if store else 0
+
+        def keep_alive(done: int, total: int) -> None:
+            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
+            self._stay(partition)
 
         def changelog(since: int) -> Iterator[Entry]:
             without = self._settings.left_out().get(partition, frozenset())
@@ -466,16 +475,23 @@ class Worker:
             return refusal(topic, partition, changelog(0), self._new_partition, without, error)
 
         tail = changelog(start)
-        entries = chain(self._alive(store.entries()), store.filling(tail)) if store else tail
+        entries = chain(self._alive(partition, store.entries()), store.filling(tail)) if store else tail
         restore(state, entries, beside, start > 0, refused)
         return state, beside
 
-    def _alive(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """The same, with a beat of the heart for every so many: a disk may hold minutes of them."""
+    def _alive(self, partition: int, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The same, with a sign of life for every so many: a disk may hold minutes of them."""
         for number, entry in enumerate(entries):
             if number % _ENTRIES_A_BEAT == 0:
-                self._heartbeat.beat()
+                self._stay(partition)
             yield entry
+
+    def _stay(self, partition: int) -> None:
+        """A sign of life to the supervisor and to the group, from the middle of a restore."""
+        self._heartbeat.beat()
+        self._assignment.idle(0)
+        if self._restoring != partition:
+            raise _Gone
 
     def _open_inputs(self) -> None:
         """Whoever opted out is known before anything that could push is read; millions of them come in pieces."""
@@ -537,6 +553,10 @@ class Worker:
                 held.before = held.stated(held.at)
                 held.at = replace(held.at, vectors=OFFSET_BEGINNING)
             self._assignment.again("vectors", self._held)
+
+
+class _Gone(Exception):
+    """The partition that is being restored became another member's."""
 
 
 def member_of(naming: Naming, slot: int) -> str:

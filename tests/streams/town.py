@@ -167,11 +167,14 @@ class Town:
 class Service:
     """One slot's worker behind a network, started again whenever it ends, as a supervisor would."""
 
-    def __init__(self, here: Installation, net: LyingNetwork | Kafka, slot: int = 0, folder: Path = NO_DISK) -> None:
+    def __init__(
+        self, here: Installation, net: LyingNetwork | Kafka, slot: int = 0, folder: Path = NO_DISK, watchdog_s: int = 15
+    ) -> None:
         self._here = here
         self._reach = Kafka(bootstrap_servers=net.bootstrap_servers, request_timeout_s=3)
         self._slot = slot
         self._folder = folder
+        self._watchdog_s = watchdog_s
         self._worker: Worker | None = None
         self._registry = CollectorRegistry()
         self._metrics = AudienceMetrics(self._registry)
@@ -227,7 +230,7 @@ class Service:
             self.states[number] = Partition(number, self._here.naming.audience_partitions, songs, CONFIG)
             return self.states[number]
 
-        settings = Audience(transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1, watchdog_s=15)
+        settings = Audience(transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1, watchdog_s=self._watchdog_s)
         self._view = LiveView(self._reach, self._here.naming, CLOCK)
         self._worker = Worker(
             self._reach, self._here.naming, settings, CLOCK, self._metrics, self._view, songs, made,

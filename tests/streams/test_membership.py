@@ -1,0 +1,85 @@
+"""A member of the group that restores for long lets others in; one whose joining is not answered tries again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from installation import Installation
+from lying_network import Api, LyingNetwork
+from town import CLOCK, USERS, Service, Town
+
+from streams.audience.restore import read_changelog
+from streams.audience.store import Entry
+from streams.broker import EmbeddedKafka
+from streams.clients import admin
+from streams.provision import create_topics
+from streams.settings import Kafka
+from streams.topics import Naming
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_somebody_joins_in_the_middle_of_a_restore(
+    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    here = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 2, 2))
+    create_topics(admin(here.kafka), here.naming, 1)
+    town = Town(here)
+    town.listen(10 * USERS)
+    first, second = Service(here, here.kafka, 0), Service(here, here.kafka, 1)
+    first.until(town.everything_read)
+    first.stop()
+
+    begun, over = threading.Event(), threading.Event()
+
+    def slowly(
+        kafka: Kafka, naming: Naming, partition: int, clock: Any, keep_alive: Callable[[int, int], None], *rest: Any
+    ) -> Iterator[Entry]:
+        yield from read_changelog(kafka, naming, partition, clock, keep_alive, *rest)
+        while threading.current_thread() is thread and partition == slow and not over.is_set():
+            begun.set()
+            keep_alive(0, 1)
+            over.wait(0.05)
+
+    def rounds() -> None:
+        first.until(lambda: over.is_set() and len(first.restored) == 1)
+
+    monkeypatch.setattr("streams.audience.worker.read_changelog", slowly)
+    thread = threading.Thread(target=rounds, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    try:
+        second.until(lambda: bool(second.restored))
+        assert len(second.restored) == 1
+    finally:
+        over.set()
+    thread.join(30)
+    assert sorted(first.restored + second.restored) == [0, 1]
+
+    town.ask()
+    deadline = CLOCK.monotonic() + 30
+    while not town.everything_read() and CLOCK.monotonic() < deadline:
+        first.round()
+        second.round()
+    assert town.judge(first.digests | second.digests) == USERS
+    assert first.ends == second.ends == []
+    for each in (first, second):
+        each.stop()
+    town.close()
+
+
+def test_a_member_whose_joining_is_not_answered_asks_again_within_seconds(kafka: EmbeddedKafka, prefix: str) -> None:
+    # librdkafka waits for that answer for max.poll.interval.ms, by default five minutes.
+    here = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    create_topics(admin(here.kafka), here.naming, 1)
+    with LyingNetwork(kafka.bootstrap_servers) as net:
+        town, service = Town(here), Service(here, net, watchdog_s=2)
+        town.listen(USERS)
+        fault = net.lie("no answer", Api.JOIN_GROUP)
+        service.until(town.everything_read)
+        assert fault.struck.is_set()
+        assert service.ends == []
+        service.stop()
+        town.close()
