@@ -52,15 +52,14 @@ def _holds(span: Quiet, minute: int) -> bool:
 def _next_shown(minute: int, local: datetime, after: float) -> float:
     """The first moment after ``after`` at which the local clock shows this minute of a day."""
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
-    for day in (0, 1, 2):
-        wall = midnight + timedelta(days=day, minutes=minute)
-        first, second = (wall.replace(fold=fold).timestamp() for fold in (0, 1))
-        if second < first:  # skipped
-            first = second = _skip(second, first, wall)
-        for shown in (first, second):
-            if shown > after:
-                return shown
-    raise AssertionError("two days hold every minute")  # pragma: no cover - unreachable by construction
+    walls = (midnight + timedelta(days=day, minutes=minute) for day in (0, 1, 2))
+    return next(shown for wall in walls for shown in _shown(wall) if shown > after)
+
+
+def _shown(wall: datetime) -> tuple[float, ...]:
+    """When a local clock shows a time of day, once or twice; or goes over it."""
+    first, second = (wall.replace(fold=fold).timestamp() for fold in (0, 1))
+    return (_skip(second, first, wall),) if second < first else (first, second)
 
 
 def _skip(before: float, after: float, wall: datetime) -> float:

@@ -6,15 +6,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.envelope import append_time, pack, unpack, unpack_many
 from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
 from streams.event_time import MAX_AHEAD_SECONDS
-from streams.events import Listen, SongUpload, UserPreferences, WarmSong
+from streams.events import EVENTS, Event, Listen, SongUpload, UserPreferences, WarmSong
 from streams.record_size import MAX_VALUE_BYTES
+from streams.unreadable import UNREADABLE
 
 NOW = 1_800_000_000.0
 LISTEN = Listen(
@@ -22,6 +24,7 @@ LISTEN = Listen(
 )
 GOOD = pack(LISTEN, ce_type=Listen.TYPES[0], id="l", source="test", time=NOW)
 HEADERS: dict[str, bytes | None] = dict(GOOD.headers)
+ID_FIELDS = ("song_id", "user_id", "listen_id", "push_id", "recording_id")
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=32).filter(
     lambda t: len(t.encode()) <= 128
@@ -91,6 +94,16 @@ def test_lower_case_letters_in_a_time_are_rfc_3339_too() -> None:
 def test_no_headers_at_all() -> None:
     with pytest.raises(InvalidField, match="ce_type"):
         unpack(Listen, GOOD.key, GOOD.value, None, NOW)
+
+
+@given(st.none() | st.binary())
+@example(b"\xff")
+def test_what_a_client_could_not_read_is_refused_for_the_reason_that_stands_in_its_place(reason: bytes | None) -> None:
+    with pytest.raises(Undecodable) as caught:
+        unpack(Listen, GOOD.key, GOOD.value, [(UNREADABLE, reason)], NOW)
+    assert str(caught.value) == (reason or b"").decode("utf-8", "backslashreplace")
+    # An event may have a header of that name.
+    assert listen(**{UNREADABLE: reason}) == LISTEN
 
 
 def replaced(old: bytes, new: bytes) -> bytes:
@@ -265,7 +278,7 @@ def test_errors_of_many_records_hold_no_frames_and_so_no_records() -> None:
 
 
 def test_the_attributes_of_a_record_are_those_of_cloudevents_in_binary_mode() -> None:
-    assert GOOD.headers == [
+    assert pack(LISTEN, ce_type=Listen.TYPES[0], id="l", source="test", time=NOW).headers == [
         ("ce_id", b"l"), ("ce_source", b"test"), ("ce_type", Listen.TYPES[0].encode()), ("ce_specversion", b"1.0"),
         ("ce_time", b"2027-01-15T08:00:00+00:00"), ("content-type", b"application/json"),
     ]  # fmt: skip
@@ -307,16 +320,21 @@ def test_what_an_event_checks_is_checked_on_both_ways() -> None:
         assert (found.at, [(at, type(each)) for at, each in found.bad]) == ([0], [(1, error)])
 
 
-@pytest.mark.parametrize("field", ["song_id", "user_id", "listen_id"])
-def test_an_id_of_128_bytes_is_taken_and_one_more_is_not(field: str) -> None:
+@pytest.mark.parametrize(
+    ("cls", "field"),
+    [(cls, name) for cls in EVENTS for name in cls.__struct_fields__ if name in ID_FIELDS],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_an_id_of_128_bytes_is_taken_and_one_more_is_not(cls: type[Event], field: str) -> None:
+    headers = list((HEADERS | {"ce_type": cls.TYPES[0].encode()}).items())
     for id, good in (("é" * 64, True), ("é" * 64 + "x", False), ("𝄞" * 32, True), ("𝄞" * 32 + "x", False)):
-        value = json.dumps(json.loads(GOOD.value) | {field: id}).encode()
-        key = id.encode() if field == "user_id" else b"u"
+        value = json.dumps(json.loads(cls.EXAMPLE) | {field: id}).encode()
+        key = msgspec.json.decode(value, type=cls).record_key().encode()
         if good:
-            assert getattr(listen(value, key), field) == id
+            assert getattr(unpack(cls, key, value, headers, NOW).event, field) == id
         else:
             with pytest.raises(InvalidField, match=rf"^{field}: 129 bytes, 128 allowed$"):
-                listen(value, key)
+                unpack(cls, key, value, headers, NOW)
 
 
 def test_the_earliest_time_and_the_largest_value_that_are_allowed_are_taken() -> None:

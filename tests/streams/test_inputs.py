@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from confluent_kafka import Message
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from streams import vectors
 from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
-from streams.audience.repeats import Repeats
+from streams.audience.repeats import WINDOW, Repeats
 from streams.envelope import Record, pack
 from streams.events import Cap as EventCap
 from streams.events import Event, Listen, MatchRequest, Neighbour, PushOutcome, QuietHours, UserPreferences
@@ -229,15 +231,37 @@ def test_a_listen_that_comes_again_is_left_out_and_counted() -> None:
     assert (again.inputs.listens, again.repeated, again.bad) == (None, 1, [])
 
 
-def test_what_was_counted_in_an_earlier_life_is_known_from_the_records_before_the_offset() -> None:
-    bad = Record(b"u", b"{}", listen("u", "s").headers)
-    repeats = Repeats(2)
-    repeats.remember(counted([message("l", 0, listen("u", "s1")), message("l", 1, bad)], NOW, repeats))
-    found = decode(
-        Records(listens=[message("l", 2, listen("u", "s1")), message("l", 3, listen("u", "s2"))]), repeats=repeats
+# Steps between offsets, ids, who stamped the time (a producer, the broker), and whether the record can be read.
+TOPIC = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2, WINDOW - 1, WINDOW]), st.sampled_from("ab"), st.sampled_from([1, 2]), st.booleans()
     )
-    assert found.inputs.listens is not None
-    assert (list(found.inputs.listens.song_ids), found.repeated) == (["s2"], 1)
+)
+
+
+@given(TOPIC, st.integers(0, 9))
+@example([(1, "a", 2, True), (WINDOW, "a", 2, True)], 1)
+@example([(1, "a", 2, True), (1, "b", 2, True), (WINDOW, "a", 2, True)], 1)
+def test_which_listens_are_repeats_follows_from_the_topic_also_after_a_restart(
+    topic: list[tuple[int, str, int, bool]], restart: int
+) -> None:
+    messages, expected, before, offset = [], [], dict[str, int](), -1
+    for step, id, kind, good in topic:
+        offset += step
+        record = listen("u", str(offset), id=id)
+        messages.append(Message(
+            topic="l", partition=1, offset=offset, key=record.key, value=record.value if good else b"{}",
+            headers=list(record.headers), timestamp=(kind, int(NOW * 1000)),
+        ))  # fmt: skip
+        if good:
+            if len(messages) > restart and (id not in before or offset - before[id] > WINDOW):
+                expected.append(str(offset))
+            before[id] = offset
+    repeats = Repeats(0)
+    repeats.remember(counted(messages[:restart], NOW, repeats))
+    found = decode(Records(listens=messages[restart:]), repeats=repeats)
+    assert list(found.inputs.listens.song_ids if found.inputs.listens else []) == expected
+    assert found.repeated == sum(good for *_, good in topic[restart:]) - len(expected)
 
 
 def test_outcomes_become_marks() -> None:

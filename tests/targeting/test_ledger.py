@@ -195,13 +195,20 @@ def test_forgetting_leaves_nothing_behind(all_pushes: list[Push], gone: set[int]
     without.do([(user, 50, 7, 0, 0) for user in range(6) if user not in gone])
     without.do([push for push in all_pushes if push[0] not in gone], now=NOW + KEPT_S)
     driver.ledger.forget(np.asarray(sorted(gone), np.int64))
-    assert driver.ledger.records(USERS) == without.ledger.records(USERS)
     # So long a span that a row's empty places would count, did they stand for the year 1970.
     everything, at = np.full(6, 2e9), np.full(6, NOW, np.float64)
-    assert driver.ledger.within(USERS, at, everything).tolist() == without.ledger.within(USERS, at, everything).tolist()
-    for key in [*range(31), 50]:
-        assert sorted(driver.ledger.users(key)) == sorted(without.ledger.users(key))
-        assert sorted(driver.ledger.artist(key)[0]) == sorted(without.ledger.artist(key)[0])
+    # As they are left, and once all have come back.
+    for back in ([], [(user, 60, 7, 0, 0) for user in range(6)]):
+        driver.do(back, now=NOW + KEPT_S)
+        without.do(back, now=NOW + KEPT_S)
+        one, other = driver.ledger, without.ledger
+        assert one.records(USERS) == other.records(USERS)
+        assert one.within(USERS, at, everything).tolist() == other.within(USERS, at, everything).tolist()
+        for key in [*range(31), 50, 60]:
+            assert sorted(one.users(key)) == sorted(other.users(key))
+            assert sorted(one.artist(key)[0]) == sorted(other.artist(key)[0])
+    driver.ledger.forget(USERS)
+    assert len(driver.ledger._of_recording) == len(driver.ledger._of_artist) == 0
 
 
 def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
