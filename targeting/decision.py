@@ -112,8 +112,9 @@ def choose(
     eligible = np.flatnonzero(allowed & (scored.scores > 0) & (told / boundaries >= least))
     # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
     start = max(by.now, float(math.ceil(match.available_from)))
+    nobody = Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     if most <= 0 or not len(eligible) or start >= match.expires_at:
-        return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+        return nobody
     song_hash, artist = song_and_artist(match)
     hashes = by.users.hashes(scored.users[eligible])
     worth = scored.scores[eligible] / boundaries[eligible]
@@ -122,16 +123,14 @@ def choose(
         if not open_.all():
             most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
             eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
-            if most <= 0 or not len(eligible):
-                return Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+            if not len(eligible):
+                return nobody
     lots = mixed(hashes, song_hash)
     by_lot = _by_lot(most, by.policy, int(lots.min()))
     best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
     marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
     if by_lot:
-        left = np.ones(len(eligible), np.bool_)
-        left[best] = False
-        rest = np.flatnonzero(left)
+        rest = np.delete(np.arange(len(eligible)), best)
         others = mixed(hashes[rest], song_hash ^ _EXPLORING)
         more, later, more_out = _first(
             match,

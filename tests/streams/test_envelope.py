@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.envelope import append_time, pack, unpack, unpack_many
-from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, Undecodable, UnknownEventType
+from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
 from streams.event_time import MAX_AHEAD_SECONDS
 from streams.events import EVENTS, Event, Listen, SongUpload, UserPreferences, WarmSong
 from streams.record_size import MAX_VALUE_BYTES
@@ -91,6 +91,12 @@ def test_lower_case_letters_in_a_time_are_rfc_3339_too() -> None:
     assert listen(ce_time=b"2026-03-01t10:00:00z") == listen()
 
 
+def test_of_an_unknown_type_the_known_ones_are_named() -> None:
+    headers: dict[str, bytes | None] = HEADERS | {"ce_type": b"x"}
+    with pytest.raises(UnknownEventType, match=rf"^ce_type: 'x' is none of {', '.join(SongUpload.TYPES)}$"):
+        unpack(SongUpload, GOOD.key, GOOD.value, list(headers.items()), NOW)
+
+
 def test_no_headers_at_all() -> None:
     with pytest.raises(InvalidField, match="ce_type"):
         unpack(Listen, GOOD.key, GOOD.value, None, NOW)
@@ -114,7 +120,8 @@ def replaced(old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("value", "error", "part"),
     [
-        (None, Undecodable, "value: empty"),
+        (None, Undecodable, "^value: empty; this topic knows no deletion$"),
+        (GOOD.value.ljust(MAX_VALUE_BYTES + 1), TooLarge, "^value: 1048577 bytes uncompressed, 1048576 allowed$"),
         (b"", Undecodable, "value: "),
         (GOOD.value[:-5], Undecodable, "value: "),
         (b"\x00\xff\xfe", Undecodable, "value: "),

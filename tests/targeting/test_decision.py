@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targeting.calibration import Calibration
@@ -212,6 +212,20 @@ def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_e
     assert {*more} == {*told(chosen)} | {*as_ids(range(1000, 2000))}
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 60))
+@example([3] * 4, 9)
+def test_of_the_best_those_are_told_whose_caps_are_open_and_nobody_else(used: list[int], most: int) -> None:
+    driver = Driver(Policy(cap=Cap(3, 24.0)), users=len(used))
+    for times in {*used} - {0}:
+        driver.tell([user for user, each in enumerate(used) if each == times], times)
+    scored = scores_of((1 - np.arange(len(used)) / 400).tolist())
+    open_ = told(driver.choose(scored, len(used)))
+    assert {*as_ids([user for user, each in enumerate(used) if not each])} <= {*open_}
+    assert not {*as_ids([user for user, each in enumerate(used) if each == 3])} & {*open_}
+    assert told(driver.choose(scored, most)) == [user for user in as_ids(range(len(used)))[:most] if user in open_]
+
+
 def test_unused_caps_are_open_to_everybody_and_first_come_fills_up() -> None:
     scored = scores_of((1 - np.arange(200) / 400).tolist())
     assert told(Driver(Policy(cap=Cap(1, 24.0))).choose(scored, 50)) == as_ids(range(50))
@@ -313,8 +327,9 @@ def test_the_chance_is_told_in_the_place_of_the_score_and_exactly_the_least_is_e
     assert [(push.user_id, push.score) for push in pushes] == [("u0", 0.375), ("u1", 0.25)]
 
 
-def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest() -> None:
-    driver = Driver(Policy(artist_cap=Cap(1, 24.0), fair=False), users=3)
+@pytest.mark.parametrize("exploration", [0.0, 1.0])
+def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(exploration: float) -> None:
+    driver = Driver(Policy(artist_cap=Cap(1, 24.0), fair=False, exploration=exploration), users=3)
     first = driver.choose(scores_of([0.5] * 3), 3)
     _, artist = song_and_artist(SONG)
     added = Added()
