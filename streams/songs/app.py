@@ -31,8 +31,8 @@ _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _UPKEEP_S = 1.0
 _CLOCK_S = 0.5
-# A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes one
-# answer that the network lost would hold up a partition for as long. Longer than a broker takes to restart.
+# A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes a
+# dead connection would hold up a partition for as long. Longer than a broker takes to restart.
 _SEND_S = 30.0
 _WAITING = 64
 
@@ -65,6 +65,8 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
         topic_disable_leader=True,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=1.0,
+        # Faust wants it no shorter than a session.
+        broker_request_timeout=max(kafka.request_timeout_s, settings.session_timeout_s),
         broker_commit_interval=settings.commit_interval_s,
         consumer_auto_offset_reset="earliest",
         producer_max_request_size=MAX_RECORD_BYTES,

@@ -1,7 +1,7 @@
 """Which records does the songs role see? Those of committed transactions, and those outside any, readable or not.
 
-Faust reads uncommitted records unless it writes transactions itself, and has no setting for it. Its consumer is changed
-here and nowhere else. Read in faust-streaming 0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
+Faust reads uncommitted records unless it writes transactions itself, and has no setting for it; nor has it one for how
+long a producer waits for an answer before it asks again. It is changed in these here and nowhere else. Read in faust-streaming 0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
 """
 
 from __future__ import annotations
@@ -54,8 +54,22 @@ class CommittedConsumer(driver.Consumer):
         return newest + 1
 
 
+class RetryingProducer(driver.Producer):
+    """Sends again what is not answered, until ``producer_request_timeout`` is over.
+
+    In aiokafka one setting is both, so that one answer that the network lost would be waited for until the end.
+    """
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        # Every connection that is made from now on.
+        producer.client._request_timeout_ms = int(1000 * self.app.conf.broker_request_timeout)
+        return producer
+
+
 class _Transport(driver.Transport):
     Consumer = CommittedConsumer
+    Producer = RetryingProducer
 
 
 class App(faust.App):

@@ -69,3 +69,14 @@ def test_offsets_without_visible_records_do_not_hold_up_the_commit(
         return [consumer._filter_committable_offsets([UPLOADS]).get(UPLOADS), consumer._new_offset(UPLOADS)]
 
     assert of_consumer(app, commits) == [expected, None]
+
+
+def test_an_answer_that_is_lost_is_asked_for_before_a_send_is_given_up(app: Any) -> None:
+    async def patience() -> tuple[float, float]:
+        producer = app.transport.create_producer()._new_producer()
+        # It was not started, so that there is nothing to close.
+        producer._closed = True
+        return producer.client._request_timeout_ms, producer._request_timeout_ms
+
+    answer, send = asyncio.run(patience())
+    assert 0 < answer <= send / 2
