@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 
+from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.settings import Kafka
 from streams.topics import MAX_RECORD_BYTES
@@ -33,6 +34,10 @@ _LEADER_MOVED = (
     KafkaError.OFFSET_NOT_AVAILABLE,
 )
 _TRIES, _PAUSE_S = 50, 0.1
+
+
+def _nothing() -> None:
+    """Whoever has nothing to do while a queue is full."""
 
 
 def producer(
@@ -85,6 +90,31 @@ def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
         "queued.max.messages.kbytes": 32_768,
     }
     return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()}, logger=_log)
+
+
+def hand_over(
+    sender: Producer,
+    topic: str,
+    record: Record,
+    on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+    while_full: Callable[[], None] = _nothing,
+) -> None:
+    """Give a record to a producer, and let deliveries drain its queue while that is full.
+
+    Args:
+        on_delivery: told what became of the record, while some producer of the process is polled or flushed.
+        while_full: called some twenty times a second while there is no room.
+    """
+    more: dict[str, Any] = {} if on_delivery is None else {"on_delivery": on_delivery}
+    while True:
+        try:
+            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers), **more)
+        except BufferError:
+            sender.poll(0.05)
+            while_full()
+        else:
+            sender.poll(0)
+            return
 
 
 def reader_group(topic: str) -> str:

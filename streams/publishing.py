@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from encoder.artifact import load_encoder, load_warm, read_manifest
 from streams import calibrating, vectors
-from streams.clients import admin, producer
+from streams.clients import admin, hand_over, producer
 from streams.clock import Clock
 from streams.envelope import Record, pack
 from streams.errors import Refused, Unavailable
@@ -117,20 +117,7 @@ class _Sender:
         self._failed: KafkaError | None = None
 
     def send(self, topic: str, record: Record) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    topic,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    on_delivery=self._delivered,
-                )
-            except BufferError:
-                self._producer.poll(0.05)
-            else:
-                self._producer.poll(0)
-                return
+        hand_over(self._producer, topic, record, self._delivered)
 
     def flush(self, timeout: float) -> None:
         left = self._producer.flush(timeout)

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from streams.audience.outputs import report_record
 from streams.audience.restore import ACCOUNT_PREFIX
 from streams.audience.task import Held
-from streams.clients import producer
+from streams.clients import hand_over, producer
 from streams.clock import Clock
 from streams.envelope import Record
 from streams.metrics import AudienceMetrics
@@ -71,21 +71,8 @@ class CampaignReporter:
         self._producer.flush(self._timeout)
 
     def _send(self, record: Record) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    self._naming.name(CAMPAIGN_REPORTS),
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    on_delivery=self._sent,
-                )
-            except BufferError:
-                # The local queue is full: let deliveries drain it.
-                self._producer.poll(0.01)
-                self._heartbeat.beat()
-            else:
-                return
+        topic = self._naming.name(CAMPAIGN_REPORTS)
+        hand_over(self._producer, topic, record, self._sent, self._heartbeat.beat)
 
     def _sent(self, error: KafkaError | None, _: Message) -> None:
         if error is None:

@@ -10,9 +10,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split
-from streams.clients import consumer, producer
+from streams.clients import consumer, hand_over, producer
 from streams.demo.events import history, poisoned, upload_record
-from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import SongUpload
 from streams.settings import Kafka
@@ -89,18 +88,6 @@ def upload(
             worker.watch()
     _flush(sender)
     return sent, bad
-
-
-def hand_over(sender: Producer, topic: str, record: Record) -> None:
-    """Give a record to the producer, waiting while its queue is full."""
-    while True:
-        try:
-            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers))
-        except BufferError:
-            sender.poll(0.05)
-        else:
-            sender.poll(0)
-            return
 
 
 def _flush(sender: Producer) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 from confluent_kafka import Producer
 
 from encoder.artifact import read_manifest
-from streams.clients import producer
+from streams.clients import hand_over, producer
 from streams.demo.events import upload_record
-from streams.demo.feed import PATIENCE_S, Tick, hand_over
+from streams.demo.feed import PATIENCE_S, Tick
 from streams.demo.follow import Answer, Follower
 from streams.errors import Unavailable
 from streams.events import SongUpload

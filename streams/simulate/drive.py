@@ -14,9 +14,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from encoder.data.dataset import Dataset
 from encoder.data.world import DAY, rows
 from streams.campaigns import current
-from streams.clients import admin, consumer, producer
+from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
-from streams.demo.feed import hand_over
 from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import PushTarget

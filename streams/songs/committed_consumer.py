@@ -1,7 +1,8 @@
 """Which records does the songs role see? Those of committed transactions, and those outside any, readable or not.
 
 Faust reads uncommitted records unless it writes transactions itself, and has no setting for it; nor has it one for how
-long a producer waits for an answer before it asks again. It is changed in these here and nowhere else. Read in faust-streaming 0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
+long a producer waits for an answer before it asks again. It is changed here and nowhere else. Read in faust-streaming
+0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from rocksdict import Options, Rdict
 
 from streams.broker import EmbeddedCluster, EmbeddedKafka
 from streams.broker.identity import Identity
-from streams.clients import producer
-from streams.demo.feed import hand_over
+from streams.clients import hand_over, producer
 from streams.errors import Unavailable
 from streams.topics import AUDIENCE_STATE, LISTENS
 from streams.torture.stage import Stage

@@ -13,8 +13,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from streams.clients import producer
-from streams.demo.feed import hand_over
+from streams.clients import hand_over, producer
 from streams.envelope import Record, pack
 from streams.events import Event, Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
 from streams.topics import (

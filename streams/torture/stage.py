@@ -12,10 +12,9 @@ from encoder import artifact
 from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from streams.clients import admin, producer
+from streams.clients import admin, hand_over, producer
 from streams.clock import SystemClock
 from streams.demo.events import history, upload_event, upload_record
-from streams.demo.feed import hand_over
 from streams.envelope import Record
 from streams.errors import Unavailable
 from streams.events import SongUpload

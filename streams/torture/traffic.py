@@ -14,9 +14,8 @@ import msgspec
 import numpy as np
 
 from streams import vectors
-from streams.clients import producer
+from streams.clients import hand_over, producer
 from streams.clock import SystemClock
-from streams.demo.feed import hand_over
 from streams.envelope import Record, pack
 from streams.errors import Unavailable
 from streams.events import Cap, Listen, PushOutcome, PushTarget, QuietHours, SongUpload, UserPreferences

@@ -19,9 +19,8 @@ import msgspec
 import numpy as np
 
 from streams.broker import EmbeddedKafka
-from streams.clients import producer
+from streams.clients import hand_over, producer
 from streams.demo.events import upload_record
-from streams.demo.feed import hand_over
 from streams.demo.follow import Follower
 from streams.settings import Kafka
 from streams.topics import SONG_UPLOADS

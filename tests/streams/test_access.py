@@ -23,10 +23,9 @@ from streams.broker import EmbeddedKafka, daemon
 from streams.broker.config import Node
 from streams.broker.jars import KAFKA_VERSION, fetch, java
 from streams.broker.security import ADMIN, Security
-from streams.clients import admin, consumer, producer
+from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
-from streams.demo.feed import hand_over
 from streams.demo.follow import Follower
 from streams.envelope import Record
 from streams.errors import BrokerFailed
