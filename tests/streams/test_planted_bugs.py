@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,5 +92,8 @@ def test_without_a_bug_every_promise_is_kept(
 def test_a_planted_bug_breaks_the_promise_that_names_it(
     bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
 ) -> None:
+    began = time.monotonic()
     violations = ordeal(bug, kafka, prefix, place, world).verdict.violations
-    assert bug.promise in {name_of(each) for each in violations}, violations[:5]
+    found = Counter(name_of(each) for each in violations)
+    print(f"\n{bug.name}: {time.monotonic() - began:.0f} s, {dict(found)}")
+    assert bug.promise in found, violations[:5]
