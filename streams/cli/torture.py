@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from streams.cli.options import Config, errors_explained, settings_from
-from streams.terminal import Terminal, say
+from streams.cli.tables import show
+from streams.terminal import Table, Terminal, say
 
 
 def torture(
@@ -34,12 +36,14 @@ def torture(
     ids full of markup, aborted uploads. The checker shares no code with what it checks. At the end the state on disk,
     the one in the changelog and the one that each worker had are compared.
 
-    Exit code 1 when a promise was broken: each line names it first. The same seed picks the same faults.
+    The last table says how often each promise was judged: where it could have been broken. Exit code 1 when one was:
+    each line names it first. The same seed picks the same faults.
 
     Example: coldstart torture --seed 7 --minutes 10
     """
     from streams.torture.faults import CLUSTER_FAULTS, FAULTS
     from streams.torture.lateness import percentile
+    from streams.torture.promises import PROMISES, name_of
     from streams.torture.run import torture as run
 
     if brokers == 2:
@@ -68,6 +72,11 @@ def torture(
         f"{percentile(verdict.late, 0.5):.2f} s (p50), {percentile(verdict.late, 0.99):.2f} s (p99), "
         f"{max(verdict.late, default=0.0):.2f} s (the slowest)"
     )
+    of = Counter(name_of(violation) for violation in verdict.violations)
+    table = Table("promise", "judged", "broken")
+    for name in PROMISES:
+        table.add_row(name, f"{verdict.judged[name]:,}" if verdict.judged[name] else "never", f"{of[name]:,}")
+    show(table)
     for violation in verdict.violations:
         say(f"BROKEN  {violation}")
     if verdict.violations:

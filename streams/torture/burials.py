@@ -7,19 +7,19 @@ from hashlib import sha256
 
 from streams.topics import Naming, Plane
 from streams.torture.evidence import Evidence, Found, Place
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 
 # The headers that a dead letter adds.
 _ADDED = "dl_"
 
 
-def judge(evidence: Evidence, naming: Naming) -> Iterator[str]:
-    """Every record that was buried wrongly, or should have been, in words.
+def judge(evidence: Evidence, naming: Naming) -> Iterator[Judged]:
+    """Every record that was buried, or should have been, and what is wrong with that.
 
     What must become of a record is known of those that say so themselves (``evidence.EXPECTS``); of the others only
     what cannot be decoded must be buried, and what is buried is not judged.
     """
-    yield from (broken("unburied", what) for what in evidence.unburied)
+    yield from (("unburied", what) for what in evidence.unburied)
     by_name = naming.by_name()
 
     def where(place: Place) -> str:
@@ -28,20 +28,26 @@ def judge(evidence: Evidence, naming: Naming) -> Iterator[str]:
         return f"{known}[{partition}] at {offset}"
 
     for place, expected in evidence.expected.items():
-        if expected == "buried" and place not in evidence.dead:
-            yield broken("refused-unburied", f"{where(place)}: to be refused, and has no dead letter")
-        if expected == "kept" and place in evidence.dead:
-            why = dict(evidence.dead[place][0].headers or ()).get("dl_message") or b""
-            yield broken("good-buried", f"{where(place)}: as the contract has it, and refused ({why!r})")
+        letters = evidence.dead.get(place)
+        if expected == "buried":
+            yield "refused-unburied", None if letters else f"{where(place)}: to be refused, and has no dead letter"
+        if expected == "kept":
+            why = dict(letters[0].headers or ()).get("dl_message") if letters else None
+            yield "good-buried", f"{where(place)}: as the contract has it, and refused ({why!r})" if letters else None
     for place, letters in evidence.dead.items():
-        if len(letters) > 1 and place[0] in by_name and by_name[place[0]].plane is Plane.AUDIENCE:
-            yield broken("dead-letter-twice", f"{where(place)}: {len(letters)} dead letters")
+        if place[0] in by_name and by_name[place[0]].plane is Plane.AUDIENCE:
+            count = len(letters)
+            yield "dead-letter-twice", f"{where(place)}: {count} dead letters" if count > 1 else None
         found = evidence.bad.get(place)
         if found is None:
-            yield broken("dead-letter-wrong", f"{where(place)}: has a dead letter, and is not there")
+            yield "dead-letter-wrong", f"{where(place)}: has a dead letter, and is not there"
             continue
-        for what in {each: None for letter in letters for each in _altered(found, letter)}:
-            yield broken("dead-letter-wrong", f"{where(place)}: its dead letter has another {what}")
+        yield "unburied", None
+        altered = list({each: None for letter in letters for each in _altered(found, letter)})
+        for what in altered:
+            yield "dead-letter-wrong", f"{where(place)}: its dead letter has another {what}"
+        if not altered:
+            yield "dead-letter-wrong", None
 
 
 def _altered(bad: Found, letter: Found) -> Iterator[str]:

@@ -5,6 +5,8 @@ It shares no code with the roles but the declaration of events and topics: what 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from streams.clock import Clock
@@ -13,7 +15,7 @@ from streams.topics import Naming
 from streams.torture import accounts, burials, consent, lateness, oblivion
 from streams.torture.consent import Wishes
 from streams.torture.evidence import Evidence, read
-from streams.torture.promises import broken
+from streams.torture.promises import Judged, broken
 from streams.torture.rules import Rules
 
 # Fewer pushes than this are expected to be held out: none at all may be chance (2e-9).
@@ -30,6 +32,7 @@ class Verdict:
         erased: users who asked to be forgotten.
         spaces: of the models that were published.
         late: of every opt-out and erasure, seconds to the last push after it, by the broker's clock; 0: none came.
+        judged: of each promise, how often it could have been broken. None at all: nothing is known of it.
     """
 
     uploads: int = 0
@@ -46,7 +49,15 @@ class Verdict:
     spaces: int = 0
     dead_letters: int = 0
     late: list[float] = field(default_factory=list)
+    judged: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+
+    def add(self, judged: Iterable[Judged]) -> None:
+        """What was judged besides."""
+        for promise, what in judged:
+            self.judged[promise] += 1
+            if what is not None:
+                self.violations.append(broken(promise, what))
 
 
 def check(kafka: Kafka, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
@@ -67,15 +78,14 @@ def check(kafka: Kafka, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
 def judge(evidence: Evidence, naming: Naming, rules: Rules) -> Verdict:
     """The verdict on what was read; see :func:`check`."""
     verdict = _seen(evidence)
-    verdict.violations += burials.judge(evidence, naming)
-    verdict.violations += accounts.judge(evidence, rules, naming)
-    verdict.violations += consent.judge(evidence, rules)
-    verdict.violations += oblivion.judge(evidence, rules)
-    verdict.violations += lateness.judge(evidence, rules)
-    if verdict.pushes * rules.holdout > _EXPECTED and not verdict.held_out:
-        verdict.violations.append(
-            broken("holdout-empty", f"nobody is held out of {verdict.pushes:,} pushes, the share is {rules.holdout:g}")
-        )
+    verdict.add(burials.judge(evidence, naming))
+    verdict.add(accounts.judge(evidence, rules, naming))
+    verdict.add(consent.judge(evidence, rules))
+    verdict.add(oblivion.judge(evidence, rules))
+    verdict.add(lateness.judge(evidence, rules))
+    if verdict.pushes * rules.holdout > _EXPECTED:
+        nobody = f"nobody is held out of {verdict.pushes:,} pushes, the share is {rules.holdout:g}"
+        verdict.add([("holdout-empty", None if verdict.held_out else nobody)])
     return verdict
 
 

@@ -8,20 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
+from itertools import chain
 from zoneinfo import ZoneInfo
 
 from streams.events import PushTarget, QuietHours, SongUpload, UserPreferences
 from streams.torture.evidence import Evidence, Said
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 from streams.torture.rules import AtMost, Rules
 
 _MASK = 2**64 - 1
 
 User = tuple[int, str]
 """Partition and id."""
-
-Found = tuple[str, str]
-"""A promise's name, and how it was broken."""
 
 
 class Wishes:
@@ -63,8 +61,8 @@ class _Told:
     by_artist: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
-    """Every push that should not have been, in words.
+def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
+    """Every push, and why it should not have been.
 
     By the preferences before the push's own ``preferences_offset``:
 
@@ -85,37 +83,35 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
     obeyed: dict[int, int] = {}
     for said in evidence.pushes:
         push = said.event
+        yield "push-deleted", f"push-targets[{said.partition}] at {said.offset}" if push is None else None
         if push is None:
-            yield broken("push-deleted", f"push-targets[{said.partition}] at {said.offset}")
             continue
         what, user = f"push {push.push_id} of {push.song_id} to {push.user_id}", (said.partition, push.user_id)
-        if push.preferences_offset < obeyed.get(said.partition, 0):
-            yield broken(
-                "preferences-back",
-                f"{what}: preferences were obeyed up to {push.preferences_offset}, "
-                f"by an earlier push of the partition up to {obeyed[said.partition]}",
-            )
-        obeyed[said.partition] = max(push.preferences_offset, obeyed.get(said.partition, 0))
+        before = obeyed.get(said.partition, 0)
+        back = (
+            f"{what}: preferences were obeyed up to {push.preferences_offset}, "
+            f"by an earlier push of the partition up to {before}"
+        )
+        yield "preferences-back", back if push.preferences_offset < before else None
+        obeyed[said.partition] = max(push.preferences_offset, before)
         song = seen.get((push.song_id, push.revision))
+        yield "never-uploaded", f"{what}: the song was never uploaded" if song is None else None
         if song is None:
-            yield broken("never-uploaded", f"{what}: the song was never uploaded")
             continue
         erasures = wishes.erasures(user, push.preferences_offset)
         mine = told.get(user)
         if mine is None or mine.erasures < len(erasures):
             mine = told[user] = _Told(len(erasures))
         wish = wishes.at(user, push.preferences_offset)
-        yield from (broken(rule, f"{what}: {why}") for rule, why in _once(push, song, mine, ids))
-        yield from (broken(rule, f"{what}: {why}") for rule, why in _against(wish, song) if wish)
-        yield from (broken(rule, f"{what}: {why}") for rule, why in _when(push, song, wish))
-        yield from (broken(rule, f"{what}: {why}") for rule, why in _often(push, song, wish, rules, mine))
-        yield from (
-            broken(rule, f"{what}: {why}") for rule, why in heard.against(push, erasures[-1] if erasures else None)
+        judged = chain(
+            _once(push, song, mine, ids),
+            _against(wish, song),
+            _when(push, song, wish),
+            _often(push, song, wish, rules, mine),
+            heard.against(push, erasures[-1] if erasures else None),
+            _drawn(push, rules),
         )
-        if held_out(push.user_id, push.song_id, rules):
-            yield broken("held-out", f"{what}: the lot holds it out")
-        if (push.experiment is None) != (rules.holdout == 0):
-            yield broken("experiment", f"{what}: experiment is {push.experiment}, the share held out {rules.holdout:g}")
+        yield from ((rule, why and f"{what}: {why}") for rule, why in judged)
 
 
 def held_out(user_id: str, song_id: str, rules: Rules) -> bool:
@@ -161,18 +157,18 @@ class _Heard:
         for user, time in evidence.vectors:
             self._vectors[user] = max(time, self._vectors.get(user, 0.0))
 
-    def against(self, push: PushTarget, erased: float | None) -> Iterator[Found]:
-        """What is wrong with why the user is pushed."""
+    def against(self, push: PushTarget, erased: float | None) -> Iterator[Judged]:
+        """Why the user is pushed, and what is wrong with it."""
         since = -1.0 if erased is None else erased
         songs = {song for song, time in self._listens.get(push.user_id, []) if time > since}
-        if erased is not None and not songs and self._vectors.get(push.user_id, -1.0) <= since:
-            yield "erased-pushed", "the user was erased, and neither listened nor has a vector since"
-        unheard = sorted(set(push.reason.songs) - songs)
-        if unheard:
-            yield (
-                "erased-pushed" if erased else "reason",
-                f"it says that the user heard {', '.join(unheard)}{' since the erasure' if erased else ''}",
-            )
+        if erased is not None:
+            nothing = not songs and self._vectors.get(push.user_id, -1.0) <= since
+            why = "the user was erased, and neither listened nor has a vector since"
+            yield "erased-pushed", why if nothing else None
+        if push.reason.songs:
+            unheard = sorted(set(push.reason.songs) - songs)
+            why = f"it says that the user heard {', '.join(unheard)}{' since the erasure' if erased else ''}"
+            yield "erased-pushed" if erased else "reason", why if unheard else None
 
 
 def _seen(uploads: Sequence[Said[SongUpload]]) -> dict[tuple[str, int], SongUpload]:
@@ -184,56 +180,68 @@ def _seen(uploads: Sequence[Said[SongUpload]]) -> dict[tuple[str, int], SongUplo
     return seen
 
 
-def _once(push: PushTarget, song: SongUpload, told: _Told, ids: set[str]) -> Iterator[Found]:
+def _once(push: PushTarget, song: SongUpload, told: _Told, ids: set[str]) -> Iterator[Judged]:
     recording = song.recording_id or song.song_id
-    if push.push_id in ids:
-        yield "push-twice", "stands twice"
-    if recording in told.recordings:
-        yield "recording-twice", "the recording was pushed to this user before"
+    yield "push-twice", "stands twice" if push.push_id in ids else None
+    if told.recordings:
+        twice = "the recording was pushed to this user before"
+        yield "recording-twice", twice if recording in told.recordings else None
     ids.add(push.push_id)
     told.recordings.add(recording)
 
 
-def _against(wish: UserPreferences | None, song: SongUpload) -> Iterator[Found]:
-    """What in a user's preferences speaks against a push of this song."""
+def _against(wish: UserPreferences | None, song: SongUpload) -> Iterator[Judged]:
+    """What in a user's preferences may speak against a push of this song."""
     if wish is None:
         return
-    muted = sorted(set(wish.muted_artists) & set(song.artist_ids))
-    if not wish.opted_in:
-        yield "opted-out", "the user had opted out"
-    if muted:
-        yield "muted", f"the user had muted {', '.join(muted)}"
-    if song.explicit and not wish.allow_explicit:
-        yield "explicit", "explicit, which the user does not allow"
-    if song.territories and wish.country not in song.territories:
-        yield "territory", f"not for {wish.country or 'an unknown country'}"
+    yield "opted-out", "the user had opted out" if not wish.opted_in else None
+    if wish.muted_artists:
+        muted = sorted(set(wish.muted_artists) & set(song.artist_ids))
+        yield "muted", f"the user had muted {', '.join(muted)}" if muted else None
+    if song.explicit:
+        yield "explicit", "explicit, which the user does not allow" if not wish.allow_explicit else None
+    if song.territories:
+        where = wish.country or "an unknown country"
+        yield "territory", f"not for {where}" if wish.country not in song.territories else None
 
 
-def _when(push: PushTarget, song: SongUpload, wish: UserPreferences | None) -> Iterator[Found]:
-    if push.not_before < push.decided_at:
-        yield "too-early", f"not before {push.not_before}, decided at {push.decided_at}"
-    if push.not_before >= push.expires_at:
-        yield "expired", f"not before {push.not_before}, and it expires at {push.expires_at}"
-    if song.available_from and push.not_before < song.available_from:
-        yield "too-early", f"not before {push.not_before}, the song is there from {song.available_from}"
-    if wish and is_quiet(push.not_before, wish.timezone, wish.quiet_hours):
-        yield "quiet-hours", f"not before {push.not_before}, in the user's quiet hours ({wish.timezone})"
+def _when(push: PushTarget, song: SongUpload, wish: UserPreferences | None) -> Iterator[Judged]:
+    early = f"not before {push.not_before}, decided at {push.decided_at}"
+    yield "too-early", early if push.not_before < push.decided_at else None
+    over = f"not before {push.not_before}, and it expires at {push.expires_at}"
+    yield "expired", over if push.not_before >= push.expires_at else None
+    if song.available_from:
+        early = f"not before {push.not_before}, the song is there from {song.available_from}"
+        yield "too-early", early if push.not_before < song.available_from else None
+    if wish and wish.quiet_hours:
+        quiet = is_quiet(push.not_before, wish.timezone, wish.quiet_hours)
+        why = f"not before {push.not_before}, in the user's quiet hours ({wish.timezone})"
+        yield "quiet-hours", why if quiet else None
 
 
 def _often(
     push: PushTarget, song: SongUpload, wish: UserPreferences | None, rules: Rules, told: _Told
-) -> Iterator[Found]:
+) -> Iterator[Judged]:
     moment = push.not_before.timestamp()
     cap = AtMost(wish.cap.pushes, wish.cap.hours * 3600) if wish and wish.cap else rules.cap
     insort(told.times, moment)
     artist = song.artist_ids[0] if song.artist_ids else ""
     insort(told.by_artist[artist], moment)
-    if cap and (count := fullest(told.times, moment, cap.seconds)) > cap.pushes:
-        yield "cap", f"{count} pushes in {cap.seconds:g} s, the cap is {cap.pushes}"
-    if artist and rules.artist_cap:
-        count, most = fullest(told.by_artist[artist], moment, rules.artist_cap.seconds), rules.artist_cap
-        if count > most.pushes:
-            yield "artist-cap", f"{count} pushes of artist {artist} in {most.seconds:g} s, the cap is {most.pushes}"
+    # A span that is not full does not try its cap.
+    if cap and (count := fullest(told.times, moment, cap.seconds)) >= cap.pushes:
+        why = f"{count} pushes in {cap.seconds:g} s, the cap is {cap.pushes}"
+        yield "cap", why if count > cap.pushes else None
+    if artist and (most := rules.artist_cap):
+        count = fullest(told.by_artist[artist], moment, most.seconds)
+        if count >= most.pushes:
+            why = f"{count} pushes of artist {artist} in {most.seconds:g} s, the cap is {most.pushes}"
+            yield "artist-cap", why if count > most.pushes else None
+
+
+def _drawn(push: PushTarget, rules: Rules) -> Iterator[Judged]:
+    yield "held-out", "the lot holds it out" if held_out(push.user_id, push.song_id, rules) else None
+    wrong = f"experiment is {push.experiment}, the share held out {rules.holdout:g}"
+    yield "experiment", wrong if (push.experiment is None) != (rules.holdout == 0) else None
 
 
 def _hash64(text: str) -> int:

@@ -14,7 +14,7 @@ from math import inf
 
 from streams.torture.consent import User
 from streams.torture.evidence import OF_A_USER, Evidence
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 from streams.torture.rules import Rules
 
 # Of so many withdrawals one in a hundred says something.
@@ -66,26 +66,24 @@ def percentile(late: Sequence[float], share: float) -> float:
     return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] if ordered else 0.0
 
 
-def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
-    """Every withdrawal that was obeyed too late, and what was written of who had gone, in words.
+def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
+    """Every withdrawal, whether it was obeyed in time, and what was written of who had gone.
 
     ``rules.latest_s`` holds for every single one, faults or not; ``rules.late_s`` for 99 of 100.
     """
     found = withdrawals(evidence)
     for each in found:
-        if each.late > rules.latest_s:
-            yield broken(
-                "opt-out-late",
-                f"{each.user[1]}: pushed {each.late:.1f} s after the {each.what}, {rules.latest_s:g} s allowed",
-            )
+        slow = f"{each.user[1]}: pushed {each.late:.1f} s after the {each.what}, {rules.latest_s:g} s allowed"
+        yield "opt-out-late", slow if each.late > rules.latest_s else None
     late = percentile([each.late for each in found], 0.99)
     if len(found) >= _MANY and late > rules.late_s:
-        yield broken("opt-out-late", f"p99 of {len(found):,} withdrawals is {late:.2f} s, {rules.late_s:g} s allowed")
+        yield "opt-out-late", f"p99 of {len(found):,} withdrawals is {late:.2f} s, {rules.late_s:g} s allowed"
     gone = {each.user: each.at for each in found if each.what == "erasure" and each.until == inf}
+    yield from (("erased-written", None) for _ in gone)
     for partition, key, appended in evidence.written:
         user = partition, key[1:].decode("utf-8", "replace")
         if key[:1] in OF_A_USER and appended > gone.get(user, inf) + rules.latest_s:
-            yield broken(
+            yield (
                 "erased-written",
                 f"{user[1]}: {appended - gone[user]:.1f} s after the erasure a record {key[:1]!r} of partition "
                 f"{partition} was written",

@@ -12,13 +12,13 @@ from hashlib import blake2b
 
 from streams.torture.consent import Wishes
 from streams.torture.evidence import Evidence
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 from streams.torture.rules import Rules
 
 _OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a boundary"}
 
 
-def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
+def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
     """Of everybody who asked to be forgotten: the marker is there, and of those who did not come back nothing else is.
 
     To be asked when every preference was consumed.
@@ -28,12 +28,12 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[str]:
         back[said.key] = max(back[said.key], said.time)
     for (partition, user), asked in Wishes(evidence.preferences).erased().items():
         markers = [b"e" + blake2b(user.encode(), digest_size=16, key=key).digest() for key in rules.erasure_keys]
-        if all(evidence.state.get((partition, marker)) is None for marker in markers):
-            yield broken("erased-marker", f"{user} asked to be forgotten: partition {partition} has no marker of it")
+        marked = any(evidence.state.get((partition, marker)) is not None for marker in markers)
+        unmarked = f"{user} asked to be forgotten: partition {partition} has no marker of it"
+        yield "erased-marker", None if marked else unmarked
         if back[user] > asked:
             continue
         for kind, what in _OF_A_USER.items():
-            if evidence.state.get((partition, kind + user.encode())) is not None:
-                yield broken(
-                    "erased-state", f"{user} asked to be forgotten and did not come back: the state still has {what}"
-                )
+            left = evidence.state.get((partition, kind + user.encode())) is not None
+            still = f"{user} asked to be forgotten and did not come back: the state still has {what}"
+            yield "erased-state", still if left else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 PROMISES: Final = {
@@ -60,6 +61,9 @@ PROMISES: Final = {
 }
 """Name -> what is promised."""
 
+Judged = tuple[str, str | None]
+"""Where a promise could have been broken: its name, and how it was; None: it was kept."""
+
 
 def broken(promise: str, what: str) -> str:
     """A violation: the promise's name, then what was found.
@@ -70,6 +74,11 @@ def broken(promise: str, what: str) -> str:
     if promise not in PROMISES:
         raise ValueError(f"{promise!r} is no promise")
     return f"{promise}: {what}"
+
+
+def violations(judged: Iterable[Judged]) -> list[str]:
+    """Those that were broken, in words."""
+    return [broken(promise, what) for promise, what in judged if what is not None]
 
 
 def name_of(violation: str) -> str:

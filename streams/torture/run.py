@@ -27,7 +27,7 @@ from streams.topics import SONG_UPLOADS
 from streams.torture.checker import Verdict, check
 from streams.torture.faults import CLUSTER_FAULTS, FAULTS, Fault, Scene
 from streams.torture.hostile import BURIED, KEPT, Hostile, marked
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 from streams.torture.rules import Rules
 from streams.torture.stage import Stage, set_stage
 from streams.torture.states import differences
@@ -135,7 +135,7 @@ def drive(
     traffic = Traffic(stage, choice)
     hostile = Hostile(stage, choice, traffic.send)
     excuses: list[float] = []
-    stuck: list[str] = []
+    stuck: list[Judged] = []
     ids: list[str] = []
     started = time.monotonic()
     try:
@@ -176,10 +176,10 @@ def drive(
         stage.wait_until_ready()
         stage.wait_until_still()
     except (Refused, BadBurst) as refused:
-        stuck.append(broken("stopped", str(refused)))
+        stuck.append(("stopped", str(refused)))
     except Unavailable as missing:
         # What is missing is judged from the topics, and more besides.
-        stuck.append(broken("unanswered", str(missing)))
+        stuck.append(("unanswered", str(missing)))
     traffic.close()
     if hostile.close():
         raise Unavailable("not everything was acknowledged within 60 s")
@@ -188,7 +188,7 @@ def drive(
     ordeal.uploaded, ordeal.poisoned = len(ids) + len(hostile.songs), len(ordeal.struck) + traffic.bad
     ordeal.hostile = hostile.sent
     ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
-    ordeal.verdict.violations += [*stuck, *unexplained(stage.ended, excuses), *differences(stage)]
+    ordeal.verdict.add([*stuck, *unexplained(stage.ended, excuses, len(stage.workers)), *differences(stage)])
     return ordeal
 
 

@@ -9,14 +9,14 @@ from streams.audience.digests import digest
 from streams.audience.role import how, stores
 from streams.audience.store import Unfit
 from streams.clock import SystemClock
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 from streams.torture.stage import Stage
 from targeting.partition import Partition
 from targeting.songs import Songs
 
 
-def differences(stage: Stage) -> Iterator[str]:
-    """Every partition whose digests at the same input offsets are not the same, in words.
+def differences(stage: Stage) -> Iterator[Judged]:
+    """Every partition, by each source of its state, and how its digest differs at the same input offsets.
 
     To be asked after a clean stop of workers with ``audience.digest_at_stop``.
     """
@@ -31,21 +31,22 @@ def differences(stage: Stage) -> Iterator[str]:
                     lambda n: Partition(n, stage.naming.audience_partitions, Songs(), decides), where,
                 )  # fmt: skip
             except Unfit as error:
-                yield broken("state", f"partition {number}: {source} cannot be read ({error})")
+                yield "state", f"partition {number}: {source} cannot be read ({error})"
                 continue
             if told is not None:
                 found[source] = told.digest, told.at
         truth = found.get("the changelog")
         if truth is None:
             continue
-        for source, told_state in found.items():
-            if told_state != truth:
-                yield broken("state", f"partition {number}: {source} says {told_state}, the changelog {truth}")
+        if "the disk" in found:
+            other = f"partition {number}: the disk says {found['the disk']}, the changelog {truth}"
+            yield "state", other if found["the disk"] != truth else None
         own = said.get((number, json.dumps(truth[1], sort_keys=True)))
         if own is None:
-            yield broken("state", f"partition {number}: no worker said what its state was at {truth[1]}")
-        elif own != truth[0]:
-            yield broken("state", f"partition {number}: its worker's state was {own}, the changelog says {truth[0]}")
+            yield "state", f"partition {number}: no worker said what its state was at {truth[1]}"
+        else:
+            other = f"partition {number}: its worker's state was {own}, the changelog says {truth[0]}"
+            yield "state", other if own != truth[0] else None
 
 
 def _said(stage: Stage) -> dict[tuple[int, str], str]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from streams.torture.promises import broken
+from streams.torture.promises import Judged
 
 # Longer than the longest fault lasts, and than a client may take to notice.
 _EXCUSED_S = 60.0
 
 
-def judge(ended: Sequence[tuple[float, str, str]], excuses: Sequence[float]) -> Iterator[str]:
-    """Every end that no fault explains, in words.
+def judge(ended: Sequence[tuple[float, str, str]], excuses: Sequence[float], running: int = 0) -> Iterator[Judged]:
+    """Every end, and whether a fault explains it.
 
     Args:
         ended: each worker that was started again: when, its name, and how it ended.
         excuses: when faults struck that take away what a worker needs: the broker, or the disk.
+        running: how many workers ran to the end.
     """
+    yield from (("stopped", None) for _ in range(running))
     for at, name, how in ended:
         by_itself = how.startswith("ended with code")
-        if by_itself and not any(struck <= at <= struck + _EXCUSED_S for struck in excuses):
-            yield broken("stopped", f"{name} {how}")
+        excused = any(struck <= at <= struck + _EXCUSED_S for struck in excuses)
+        yield "stopped", f"{name} {how}" if by_itself and not excused else None

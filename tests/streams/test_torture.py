@@ -162,6 +162,20 @@ def test_kept_promises_are_no_violation() -> None:
     assert (verdict.uploads, verdict.pushes, verdict.preferences, verdict.spaces) == (1, 1, 2, 1)
 
 
+def test_a_promise_is_judged_only_where_it_could_have_been_broken() -> None:
+    uploads, reports = songs(2)
+    muting = changed(WILLING, muted_artists=["another"])
+    pushes = [another(0, preferences_offset=1), another(1, preferences_offset=1)]
+    rules = Rules(cap=AtMost(2, 60), artist_cap=AtMost(3, 60))
+    story = Story(uploads, pushes=pushes, reports=reports, wishes=[muting], rules=rules)
+    judged = judge(story.evidence(), NAMING, rules).judged
+    assert {name: judged[name] for name in ("push-twice", "muted", "explicit", "territory", "unanswered")} == {
+        "push-twice": 2, "muted": 2, "explicit": 2, "territory": 2, "unanswered": 2,
+    }  # fmt: skip
+    # One of them fills the cap, none the artist's; nobody has quiet hours, and each song has budget left.
+    assert (judged["cap"], judged["artist-cap"], judged["quiet-hours"], judged["budget"]) == (1, 0, 0, 0)
+
+
 def test_everything_is_read_from_its_topic(here: Installation) -> None:
     """What is judged elsewhere in memory stands here in a real Kafka, one violation of each kind of promise with it."""
     before = (LISTEN, NOW - 1)
