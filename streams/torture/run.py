@@ -238,8 +238,8 @@ def _stage(
 
 
 def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
-    """Uploads of a round: some explicit, for one country, of a recording that another song has, soon over, or not out
-    yet."""
+    """Uploads of a round: some explicit, for one country, of a recording that another song has, soon over, not out yet,
+    or with a budget that is spent at once."""
     now = datetime.now(UTC)
     return [
         msgspec.structs.replace(
@@ -248,7 +248,7 @@ def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
             recording_id=f"rec-{(first + n) // 2}" if choice.random() < 0.2 else None,
             explicit=choice.random() < 0.2,
             territories=["PT"] if choice.random() < 0.1 else [],
-            budget=choice.choice([40, 100, 200]),
+            budget=choice.choice([4, 40, 100, 200]),
             expires_at=now + timedelta(seconds=choice.uniform(20, 60)) if choice.random() < 0.1 else None,
             available_from=now + timedelta(seconds=choice.uniform(0, 60)) if choice.random() < 0.1 else None,
         )

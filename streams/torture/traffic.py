@@ -76,8 +76,9 @@ class Traffic:
             if message.topic() == self._stage.naming.name(MODELS):
                 self._note_model(message.key(), message.value())
                 continue
-            push = msgspec.json.decode(message.value() or b"", type=PushTarget)
-            if push.user_id in self.gone:
+            # A deletion is the checker's to find.
+            push = msgspec.json.decode(message.value(), type=PushTarget) if message.value() else None
+            if push is None or push.user_id in self.gone:
                 continue
             chance = self._choice.random()
             self._outcome(push, "failed" if chance < 0.05 else "delivered", now)
@@ -128,14 +129,17 @@ class Traffic:
             self._send(topic, marked(bad, BURIED))
 
     def revise(self, songs: Sequence[SongUpload]) -> Iterator[Record]:
-        """Takes one of the songs down, and updates two of them."""
-        for number, song in enumerate(self._choice.sample(songs, min(len(songs), 3))):
+        """Takes two of the songs down, and updates two; of each the former revision comes again, too late."""
+        for number, song in enumerate(self._choice.sample(songs, min(len(songs), 4))):
             event = msgspec.structs.replace(song, revision=song.revision + 1, title=f"{song.title} again")
-            kind = SongUpload.TYPES[2 if number == 0 else 1]
+            down = number < 2
             id = f"{event.song_id}/{event.revision}"
+            kind = SongUpload.TYPES[2 if down else 1]
             record = pack(event, ce_type=kind, id=id, source=SOURCE, time=time.time())
             # A takedown is accepted whatever end the song had.
-            yield marked(record, KEPT) if number == 0 or song.expires_at is None else record
+            yield marked(record, KEPT) if down or song.expires_at is None else record
+            again = pack(song, ce_type=SongUpload.TYPES[0], id=f"{id}/late", source=SOURCE, time=time.time())
+            yield again if song.expires_at else marked(again, KEPT)
 
     def close(self) -> None:
         """Wait until all of it arrived.

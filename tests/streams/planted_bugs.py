@@ -423,6 +423,95 @@ PLANTED = (
         [(_WORKER, "max(0, after.preferences)", "max(0, after.preferences - len(records.commands))")],
     ),
     Planted(
+        "what was pushed takes nothing from the budget",
+        "budget",
+        [("targeting/state.py", " - each.counts.pushed)", ")")],
+        settings=_LIVE,
+    ),
+    Planted(
+        "a campaign that was ended meets users still",
+        "push-after-end",
+        [
+            (_STAGING, "        self._living.close(each.match.song_id)\n        self._answer", "        self._answer"),
+            (
+                _STAGING,
+                "            if each is not None and each.ended is None:\n                self._arrive",
+                "            if each is not None:\n                self._arrive",
+            ),
+        ],
+        ("none", "none"),
+        settings=_LIVE,
+    ),
+    Planted(
+        "a listen brings an ended campaign back",
+        "revived",
+        [
+            (
+                _STAGING,
+                "                self._put(replace(each, counts=more))\n                # Who",
+                "                self._put(replace(each, counts=more, ended=None))\n                # Who",
+            )
+        ],
+    ),
+    Planted(
+        "an outdated upload is served",
+        "old-revision",
+        [
+            ("streams/songs/intake.py", "return Novelty.OUTDATED if", "return Novelty.NEW if"),
+            (_STAGING, "if before and match.revision <= before", "if before and match.revision == before"),
+        ],
+        ("none", "none"),
+    ),
+    Planted(
+        "a song that was taken down stays warm",
+        "taken-down",
+        [
+            (
+                "streams/songs/uploads.py",
+                "    sends += await _cool_down(parts, serving, each.song_id, known)\n    return song\n",
+                "    return song\n",
+            )
+        ],
+        ("none", "none", "none"),
+    ),
+    Planted(
+        "a partition does not report on what it pushes",
+        "unreported",
+        [
+            (
+                "streams/audience/campaign_reporter.py",
+                "            version = held.versions",
+                "            if partition == 3 and account.counts.pushed:\n                continue\n"
+                "            version = held.versions",
+            )
+        ],
+    ),
+    Planted(
+        "whom the lot holds out is not counted",
+        "holdout-empty",
+        [(_STAGING, "out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))", "out = 0")],
+    ),
+    Planted(
+        "an erased user's history is still matched",
+        "erased-pushed",
+        [(_STAGING, "self._erased = np.sort(erased[erased >= 0])", "self._erased = np.zeros(0, np.int64)")],
+        ("none", "none"),
+    ),
+    Planted(
+        "an erasure deletes pushes",
+        "push-deleted",
+        [
+            (
+                _WORKER,
+                "        for letter, _, _ in decoded.bad:\n            produce(",
+                "        for user, wish in decoded.inputs.preferences:\n"
+                "            if wish and wish.erase_requested_at is not None:\n"
+                "                produce(name(PUSH_TARGETS), partition, user.encode(), None)\n"
+                "        for letter, _, _ in decoded.bad:\n            produce(",
+            )
+        ],
+    ),
+    Planted(
         "pushes are forgotten at a restart, and their ids are drawn by lot",
         "recording-twice",
         [

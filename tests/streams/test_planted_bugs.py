@@ -65,6 +65,10 @@ def ordeal(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: 
         follower.close()
 
 
+def test_every_promise_has_a_bug_that_breaks_it() -> None:
+    assert {bug.promise for bug in PLANTED} == set(PROMISES)
+
+
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name.replace(" ", "-"))
 def test_every_planted_bug_still_has_its_place(bug: Planted) -> None:
     assert bug.promise in PROMISES
