@@ -423,10 +423,9 @@ PLANTED = (
         [(_WORKER, "max(0, after.preferences)", "max(0, after.preferences - len(records.commands))")],
     ),
     Planted(
-        "what was pushed takes nothing from the budget",
+        "every partition takes the whole budget",
         "budget",
-        [("targeting/state.py", " - each.counts.pushed)", ")")],
-        settings=_LIVE,
+        [("targeting/budget.py", "divmod(pushes, partitions)", "divmod(pushes, 1)")],
     ),
     Planted(
         "a campaign that was ended meets users still",
