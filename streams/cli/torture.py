@@ -45,6 +45,7 @@ def torture(
     from streams.torture.lateness import percentile
     from streams.torture.promises import PROMISES, name_of
     from streams.torture.run import torture as run
+    from streams.torture.stops import BY_ITSELF
 
     if brokers == 2:
         raise typer.BadParameter("2: of two brokers none may die; there are 1 and 3", param_hint="--brokers")
@@ -60,9 +61,12 @@ def torture(
             keep.mkdir(parents=True, exist_ok=True)
         ordeal = run(settings, seed, minutes * 60, console.print, only or (), keep, brokers)
     verdict = ordeal.verdict
+    kinds = len({words for _, words in ordeal.struck})
+    by_itself = sum(how.startswith(BY_ITSELF) for how in ordeal.ended)
     say(
-        f"seed {seed}: {len(ordeal.struck)} faults, {verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records "
-        f"in dead-letters, {verdict.spaces} models\n"
+        f"seed {seed}: {len(ordeal.struck)} faults of {kinds} kinds; workers were started again {len(ordeal.ended)} "
+        f"times, {by_itself} of them after they had ended by themselves\n"
+        f"{verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records in dead-letters, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
         f"{verdict.held_out:,} held out, {verdict.outcomes:,} outcomes, {verdict.listens:,} listens\n"
         f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.promoted:,} songs "

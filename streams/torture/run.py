@@ -69,6 +69,7 @@ class Ordeal:
         struck: seconds since the start, and the fault in words.
         poisoned: records that had to be refused, at least.
         hostile: how many records of each hostile kind were sent.
+        ended: how each worker ended that was started again.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class Ordeal:
     uploaded: int = 0
     poisoned: int = 0
     hostile: dict[str, int] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
 
 
@@ -186,7 +188,7 @@ def drive(
     stage.stop()
     say(f"{time.monotonic() - started:6.1f} s  checking")
     ordeal.uploaded, ordeal.poisoned = len(ids) + len(hostile.songs), len(ordeal.struck) + traffic.bad
-    ordeal.hostile = hostile.sent
+    ordeal.hostile, ordeal.ended = hostile.sent, [how for _, _, how in stage.ended]
     ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
     ordeal.verdict.add([*stuck, *unexplained(stage.ended, excuses, len(stage.workers)), *differences(stage)])
     return ordeal

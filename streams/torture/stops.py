@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from streams.exits import RESTART
 from streams.torture.promises import Judged
+
+BY_ITSELF = "ended with code"
+"""How the words on a worker that nobody killed begin."""
+
+# The code of a role that misses what it needs; an exception that nobody expected ends with another, whatever is broken.
+_RESTART = f"{BY_ITSELF} {RESTART}"
 
 # Longer than the longest fault lasts, and than a client may take to notice.
 _EXCUSED_S = 60.0
@@ -20,6 +27,5 @@ def judge(ended: Sequence[tuple[float, str, str]], excuses: Sequence[float], run
     """
     yield from (("stopped", None) for _ in range(running))
     for at, name, how in ended:
-        by_itself = how.startswith("ended with code")
-        excused = any(struck <= at <= struck + _EXCUSED_S for struck in excuses)
-        yield "stopped", f"{name} {how}" if by_itself and not excused else None
+        excused = how.startswith(_RESTART) and any(struck <= at <= struck + _EXCUSED_S for struck in excuses)
+        yield "stopped", f"{name} {how}" if how.startswith(BY_ITSELF) and not excused else None

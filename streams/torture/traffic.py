@@ -23,6 +23,7 @@ from streams.live import ENCODER
 from streams.snapshot import Snapshot
 from streams.topics import (
     AUDIENCE_VECTORS,
+    CAMPAIGNS,
     LISTENS,
     MODELS,
     PREFERENCES,
@@ -63,18 +64,22 @@ class Traffic:
         self._stage = stage
         self._choice = choice
         self._sender = producer(stage.kafka)
-        self._pushes = Snapshot(
-            stage.kafka, [stage.naming.name(PUSH_TARGETS), stage.naming.name(MODELS)], SystemClock()
-        )
+        followed = [stage.naming.name(topic) for topic in (PUSH_TARGETS, MODELS, CAMPAIGNS)]
+        self._outputs = Snapshot(stage.kafka, followed, SystemClock())
+        self._promoted: set[str] = set()
         self._spaces: list[tuple[str, int]] = []
         self._asked: dict[str, datetime] = {}
 
     def answer(self) -> None:
         """What users do with the pushes that came since."""
         now = time.time()
-        for message in self._pushes.poll(0.0):
+        for message in self._outputs.poll(0.0):
             if message.topic() == self._stage.naming.name(MODELS):
                 self._note_model(message.key(), message.value())
+                continue
+            if message.topic() == self._stage.naming.name(CAMPAIGNS):
+                if b'"end_reason":"promoted"' in (message.value() or b""):
+                    self._promoted.add((message.key() or b"").decode())
                 continue
             # A deletion is the checker's to find.
             push = msgspec.json.decode(message.value(), type=PushTarget) if message.value() else None
@@ -129,8 +134,12 @@ class Traffic:
             self._send(topic, marked(bad, BURIED))
 
     def revise(self, songs: Sequence[SongUpload]) -> Iterator[Record]:
-        """Takes two of the songs down, and updates two; of each the former revision comes again, too late."""
-        for number, song in enumerate(self._choice.sample(songs, min(len(songs), 4))):
+        """Takes two of the songs down, a promoted one if there is any, and updates two. Of each the former revision
+        comes again, too late."""
+        chosen = self._choice.sample(songs, min(len(songs), 4))
+        promoted = [song for song in songs if song.song_id in self._promoted and song not in chosen]
+        chosen[:1] = promoted[:1] or chosen[:1]
+        for number, song in enumerate(chosen):
             event = msgspec.structs.replace(song, revision=song.revision + 1, title=f"{song.title} again")
             down = number < 2
             id = f"{event.song_id}/{event.revision}"
@@ -147,7 +156,7 @@ class Traffic:
         Raises:
             Unavailable: it did not.
         """
-        self._pushes.close()
+        self._outputs.close()
         if self._sender.flush(PATIENCE_S):
             raise Unavailable(f"not everything was acknowledged within {PATIENCE_S:g} s")
 

@@ -14,7 +14,7 @@ from streams.dead_letters import Origin, dead_letter
 from streams.errors import Undecodable
 from streams.events import UserPreferences
 from streams.topics import LISTENS, Naming
-from streams.torture import burials, lateness
+from streams.torture import burials, lateness, stops
 from streams.torture.evidence import Evidence, Found, Said
 from streams.torture.lateness import percentile, withdrawals
 from streams.torture.promises import PROMISES, broken, name_of, violations
@@ -115,6 +115,16 @@ def test_what_is_written_of_an_erased_user_after_the_erasure_is_found() -> None:
     evidence = story([wish(True, 100, erase=99)], [])
     evidence.written.extend([(0, b"uu", 109.0), (0, b"uu", 111.0), (1, b"uu", 111.0), (0, b"uv", 111.0)])
     assert [name_of(each) for each in violations(lateness.judge(evidence, RULES))] == ["erased-written"]
+
+
+def test_an_end_by_itself_is_found_unless_what_the_role_needs_was_missing() -> None:
+    def stopped(how: str, at: float = 100.0) -> list[str]:
+        return violations(stops.judge([(at, "songs", how)], [90.0], running=2))
+
+    assert stopped("was killed by SIGKILL") == stopped("ended with code 75: no broker answers") == []
+    assert stopped("ended with code 75: {}", at=151.0) == ["stopped: songs ended with code 75: {}"]
+    # An exception that nobody expected is none of the broker's doing.
+    assert stopped("ended with code 1: KeyError: 'x'") == ["stopped: songs ended with code 1: KeyError: 'x'"]
 
 
 def test_the_percentile_is_a_value_that_so_many_stay_within() -> None:
