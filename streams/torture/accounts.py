@@ -58,10 +58,10 @@ class _Songs:
     """What was uploaded: of each song every revision, and the last word on it."""
 
     def __init__(self, evidence: Evidence) -> None:
-        self.revisions: defaultdict[str, dict[int, Said[SongUpload]]] = defaultdict(dict)
+        self.revisions: dict[str, dict[int, Said[SongUpload]]] = {}
         for said in evidence.uploads:
             if said.event:
-                self.revisions[said.event.song_id].setdefault(said.event.revision, said)
+                self.revisions.setdefault(said.event.song_id, {}).setdefault(said.event.revision, said)
 
     def last(self, song_id: str) -> Said[SongUpload]:
         return max(self.revisions[song_id].items())[1]
@@ -206,7 +206,7 @@ def _ends(evidence: Evidence, songs: _Songs) -> Iterator[Judged]:
                 f"{push.event.decided_at}, the campaign ended at {end.ended_at} ({end.ended})"
             )
             yield "push-after-end", late if push.event.decided_at > end.ended_at else None
-        if account in revision and len(songs.revisions[push.event.song_id]) > 1:
+        if account in revision and len(songs.revisions.get(push.event.song_id, ())) > 1:
             old = f"push {push.event.push_id} of {push.event.song_id}: revision {push.event.revision} after a later one"
             yield "old-revision", old if push.event.revision < revision[account] else None
         revision[account] = push.event.revision

@@ -206,11 +206,13 @@ def _against(wish: UserPreferences | None, song: SongUpload) -> Iterator[Judged]
 
 
 def _when(push: PushTarget, song: SongUpload, wish: UserPreferences | None) -> Iterator[Judged]:
+    # Only what is put off, or ends soon, tries these.
     if push.not_before < push.decided_at:
         yield "too-early", f"not before {push.not_before}, decided at {push.decided_at}"
-    if song.expires_at or push.not_before > push.decided_at:
-        over = f"not before {push.not_before}, and it expires at {push.expires_at}"
-        yield "expired", over if push.not_before >= push.expires_at else None
+    if push.not_before >= push.expires_at:
+        yield "expired", f"not before {push.not_before}, and it expires at {push.expires_at}"
+    elif song.expires_at or push.not_before > push.decided_at:
+        yield "expired", None
     if song.available_from and song.available_from > push.decided_at:
         early = f"not before {push.not_before}, the song is there from {song.available_from}"
         yield "too-early", early if push.not_before < song.available_from else None

@@ -243,11 +243,18 @@ def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
     """Uploads of a round: some explicit, for one country, of a recording that another song has, soon over, not out yet,
     or with a budget that is spent at once."""
     now = datetime.now(UTC)
+
+    def recording(number: int) -> str | None:
+        """The neighbour's, that of a song from long ago, or one of its own."""
+        lot = choice.random()
+        again = first and 0.2 <= lot < 0.4
+        return f"rec-{number // 2}" if lot < 0.2 else f"new-{choice.randrange(first)}" if again else None
+
     return [
         msgspec.structs.replace(
             choice.choice(stage.songs),
             song_id=f"new-{first + n}",
-            recording_id=f"rec-{(first + n) // 2}" if choice.random() < 0.2 else None,
+            recording_id=recording(first + n),
             explicit=choice.random() < 0.2,
             territories=["PT"] if choice.random() < 0.1 else [],
             budget=choice.choice([4, 40, 100, 200]),

@@ -121,7 +121,8 @@ class Traffic:
             self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
             if user not in self.gone:
                 # After the request by less than any clock is wrong: the user is back at once.
-                self._send(LISTENS, listen(user, f"again-{now}", now + 0.01, self._choice.choice(self._stage.warm)))
+                for number, song in enumerate(self._choice.choices(self._stage.warm, k=3)):
+                    self._send(LISTENS, listen(user, f"again-{now}-{number}", now + 0.01, song))
         for user in users[24:]:
             if user not in self.gone:
                 self._send(LISTENS, listen(user, f"organic-{now}", now, self._choice.choice(self._stage.warm)))

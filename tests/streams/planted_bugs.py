@@ -236,7 +236,7 @@ PLANTED = (
                 "push_id(push.user_id, match.recording)",
             )
         ],
-        ("none", "none"),
+        ("none", "none", "none", "none"),
     ),
     Planted(
         "an erased user's late listens count",
@@ -278,12 +278,12 @@ PLANTED = (
                 "                await stream.ack(event)\n",
                 "            for event in events:\n"
                 "                await stream.ack(event)\n"
-                "            await asyncio.sleep(2)\n"
+                "            await asyncio.sleep(6)\n"
                 "            await _or_leave(uploads.serve(parts, events))\n"
                 "            _count(parts, events)\n",
             )
         ],
-        ("songs",),
+        ("none", "songs"),
     ),
     Planted(
         "an upload in an aborted transaction is served",
@@ -306,6 +306,7 @@ PLANTED = (
                 "if each is None or command.reason is End.TAKEN_DOWN:",
             )
         ],
+        ("none", "none"),
     ),
     Planted(
         "a promoted song does not become warm",

@@ -259,6 +259,14 @@ def test_a_song_that_nobody_uploaded_is_found() -> None:
     assert [each for each in found if "never reported on it" in each]
 
 
+def test_two_pushes_of_a_song_that_nobody_uploaded_are_found_twice() -> None:
+    pushes = [PUSH, *(changed(PUSH, push_id=user, user_id=user, song_id="unknown") for user in "vw")]
+    view = changed(VIEW, song_id="unknown")
+    evidence = Story(pushes=pushes, views=[VIEW, view]).evidence()
+    names = [each.split(": ")[0] for each in judge(evidence, NAMING, Rules()).violations]
+    assert names.count("never-uploaded") == 3
+
+
 def test_what_stands_twice_is_found() -> None:
     violations = Story(pushes=[PUSH, PUSH, changed(PUSH, push_id="q")]).judged()
     assert sum("stands twice" in violation for violation in violations) == 1
