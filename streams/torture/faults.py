@@ -141,7 +141,7 @@ def _fill_disk(scene: Scene) -> None:
         log.write_bytes(b"")
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (_FULL_BYTES, resource.RLIM_INFINITY))
     now = time.time()
-    users = scene.choice.sample(scene.stage.users, len(scene.stage.users) // 2)
+    users = scene.choice.sample(scene.stage.present, len(scene.stage.users) // 2)
     scene.stage.send(LISTENS, [listen(user, f"full-{now}", now) for user in users])
 
 
@@ -158,7 +158,8 @@ def _freeze_broker(scene: Scene) -> None:
     if process is None:
         raise Unavailable("the broker to freeze is not there")
     sender, now = producer(scene.stage.kafka), time.time()
-    backlog = [listen(user, f"frozen-{number}-{now}", now) for number in range(_BACKLOG) for user in scene.stage.users]
+    users = scene.stage.present
+    backlog = [listen(user, f"frozen-{number}-{now}", now) for number in range(_BACKLOG) for user in users]
     for record in backlog:
         hand_over(sender, scene.stage.naming.name(LISTENS), record)
     # Half of it has come, so that a transaction is on its way.

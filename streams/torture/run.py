@@ -158,7 +158,7 @@ def drive(
             ids += [song.song_id for song in songs]
             traffic.speak(crowd)
             hostile.transactions()
-            hostile.round(choice.sample(stage.users, 6))
+            hostile.round(choice.sample(stage.present, 6))
             _upload(stage, songs[:at], between_s / _UPLOADS_A_ROUND, meanwhile)
             say(f"{time.monotonic() - started:6.1f} s  {fault.words}")
             ordeal.struck.append((time.monotonic() - started, fault.words))

@@ -56,6 +56,7 @@ class Stage:
         models: artifacts of one world, each a space of its own; the first is published.
         patience_s: for what must come; restoring, re-joining and a broker's return together take less than the default.
         ended: each worker that was started again: when (monotonic seconds), its name, and how it had ended.
+        gone: users who asked to be forgotten and never come back: of them nothing may be left.
     """
 
     kafka: Kafka
@@ -70,10 +71,16 @@ class Stage:
     workers: list[RoleProcess] = field(default_factory=list)
     patience_s: float = PATIENCE_S
     ended: list[tuple[float, str, str]] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
 
     @property
     def partitions(self) -> frozenset[int]:
         return frozenset(range(self.naming.audience_partitions))
+
+    @property
+    def present(self) -> list[str]:
+        """The users who may listen."""
+        return [user for user in self.users if user not in self.gone]
 
     @property
     def state(self) -> Path:

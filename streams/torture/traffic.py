@@ -54,12 +54,10 @@ class Traffic:
     """Everything but uploads. Nothing here waits for the broker: it may be down.
 
     Attributes:
-        gone: users who asked to be forgotten and never come back.
         bad: how many malformed records were sent.
     """
 
     def __init__(self, stage: Stage, choice: random.Random) -> None:
-        self.gone: set[str] = set()
         self.bad = 0
         self._stage = stage
         self._choice = choice
@@ -83,7 +81,7 @@ class Traffic:
                 continue
             # A deletion is the checker's to find.
             push = msgspec.json.decode(message.value(), type=PushTarget) if message.value() else None
-            if push is None or push.user_id in self.gone:
+            if push is None or push.user_id in self._stage.gone:
                 continue
             chance = self._choice.random()
             self._outcome(push, "failed" if chance < 0.05 else "delivered", now)
@@ -103,7 +101,7 @@ class Traffic:
         users = self._choice.sample(self._stage.users, crowd)
         for user in users[40:]:
             self._send(PREFERENCES, marked(self._preference(user), KEPT))
-            if user not in self.gone:
+            if user not in self._stage.gone:
                 self._send(LISTENS, listen(user, f"crowd-{now}", now, self._choice.choice(self._stage.warm)))
         for user in users[40::4]:
             self._forget(user, now)
@@ -114,20 +112,20 @@ class Traffic:
             self._send_refused(self._preference(user))
         for number, user in enumerate(users[20:24]):
             self._forget(user, now, refused=number > 1)
-            if number % 2:
-                self.gone.add(user)
+            if number % 2 and len(self._stage.gone) < len(self._stage.users) // 4:
+                self._stage.gone.add(user)
         for user, asked in self._asked.items():
             # From before the request: late, or read again. It must bring nobody back.
             self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
-            if user not in self.gone:
+            if user not in self._stage.gone:
                 # After the request by less than any clock is wrong: the user is back at once.
                 for number, song in enumerate(self._choice.choices(self._stage.warm, k=3)):
                     self._send(LISTENS, listen(user, f"again-{now}-{number}", now + 0.01, song))
         for user in users[24:]:
-            if user not in self.gone:
+            if user not in self._stage.gone:
                 self._send(LISTENS, listen(user, f"organic-{now}", now, self._choice.choice(self._stage.warm)))
         for user in users[30:]:
-            if user not in self.gone:
+            if user not in self._stage.gone:
                 self._vector(user)
         for topic in (LISTENS, PREFERENCES, PUSH_OUTCOMES):
             self.bad += 1

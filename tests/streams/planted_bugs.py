@@ -135,6 +135,7 @@ PLANTED = (
                 "        allowed = without(arrivals.users, [told, *now_heard])\n",
             )
         ],
+        ("none", "none"),
         settings=_LIVE,
     ),
     Planted(
@@ -149,7 +150,9 @@ PLANTED = (
             (
                 _WORKER,
                 "        batch = Batch()\n        for partition, messages in self._assignment.poll_preferences(until)",
-                "        batch = Batch()\n        if self._clock.monotonic() % 40 < 32:\n            return batch\n"
+                "        batch, now = Batch(), self._clock.monotonic()\n"
+                "        if now < getattr(self, '_due', 0.0):\n            return batch\n"
+                "        self._due = now + 40.0\n"
                 "        for partition, messages in self._assignment.poll_preferences(until)",
             ),
         ],
