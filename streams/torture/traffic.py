@@ -79,9 +79,12 @@ class Traffic:
                 if b'"end_reason":"promoted"' in (message.value() or b""):
                     self._promoted.add((message.key() or b"").decode())
                 continue
-            # A deletion is the checker's to find.
-            push = msgspec.json.decode(message.value(), type=PushTarget) if message.value() else None
-            if push is None or push.user_id in self._stage.gone:
+            value = message.value()
+            if value is None:
+                # A deletion is the checker's to find.
+                continue
+            push = msgspec.json.decode(value, type=PushTarget)
+            if push.user_id in self._stage.gone:
                 continue
             chance = self._choice.random()
             self._outcome(push, "failed" if chance < 0.05 else "delivered", now)
