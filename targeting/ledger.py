@@ -306,7 +306,7 @@ class Ledger:
         fresh[np.repeat(np.arange(len(each)), counts)[late], from_last[late]] = at[order][late]
         both = np.concatenate([self._latest[each], fresh], axis=1)
         both.sort(axis=1)
-        self._latest[each] = both[:, : -_LATEST - 1 : -1]
+        self._latest[each] = both[:, ::-1][:, :_LATEST]
 
 
 class _Users:

@@ -315,9 +315,13 @@ def test_of_a_batch_of_good_records_only_the_first_takes_the_long_way(monkeypatc
 
 
 def test_what_an_event_checks_is_checked_on_both_ways() -> None:
-    late = Listen.EXAMPLE.encode().replace(b"2026-03-01T10:00:00Z", b"9998-12-31T23:59:59-14:00")
+    early, late = (
+        Listen.EXAMPLE.encode().replace(b"2026-03-01T10:00:00Z", time)
+        for time in (b"0001-01-01T00:00:00+14:00", b"9998-12-31T23:59:59-14:00")
+    )
     ahead = json.dumps(json.loads(UserPreferences.EXAMPLE) | {"erase_requested_at": "2027-01-15T08:05:01Z"}).encode()
     for cls, key, bad, error in (
+        (Listen, b"u-5", early, InvalidField),
         (Listen, b"u-5", late, InvalidField),
         (UserPreferences, json.loads(UserPreferences.EXAMPLE)["user_id"].encode(), ahead, FromTheFuture),
     ):

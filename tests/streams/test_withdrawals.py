@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from confluent_kafka import Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.audience.inputs import Decoded, Decoder, Records
@@ -204,7 +204,6 @@ others = st.dictionaries(st.sampled_from(sorted(set(SAID) - {"opted_in", "erase_
 headers = st.lists(st.sampled_from([*HEADERS, ("ce_type", b"x"), ("ce_time", None), ("ce_time", b"\xff")]), max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
 @given(others, st.just(HEADERS) | headers, st.booleans(), st.integers(0, 400) | st.none())
 def test_no_push_follows_an_opt_out_or_an_erasure_whatever_the_rest_of_the_record_is(
     changes: dict[str, Any], sent: Headers, erases: bool, cut: int | None
