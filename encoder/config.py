@@ -13,11 +13,15 @@ class Config:
     Attributes:
         dim: of the embedding.
         factors: rank of the audience vectors that the contexts predict.
-        bandwidth, ridge, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
-        tune: whether the first two, and the weights of the blocks of content, are only where tuning starts from.
+        rare: whether songs with too few listeners to be warm are trained on as well: they teach what content says and
+            are asked about, but are no answer. A song counts the more, the more listeners it has.
+        bandwidth, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
+        ridge, ridge_noise: a song of n listeners has the ridge ``ridge`` + ``ridge_noise`` / n.
+        tune: whether these two, the bandwidth and the weights of the blocks of content are only where tuning starts.
         contexts: whether the network reads them.
         terms: bag columns the network reads, the most frequent ones; the contexts read all.
         targets: songs with the most similar listeners that are each song's targets.
+        doubt: a song of n listeners weighs n / (n + ``doubt``) in the supervised loss.
         loss: ``softmax`` over the catalogue, or ``bpr`` (Rendle et al., UAI 2009) with one uniform negative a song.
         catalogue: above so many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
             (Bengio & Senecal, IEEE TNN 2008).
@@ -31,8 +35,10 @@ class Config:
 
     dim: int = 128
     factors: int = 256
+    rare: bool = True
     bandwidth: float = 2.0
-    ridge: float = 0.25
+    ridge: float = 0.15
+    ridge_noise: float = 1.0
     tune: bool = True
     neighbours: int = 20
     landmarks: int = 3072
@@ -44,6 +50,7 @@ class Config:
     bag_dropout: float = 0.5
     context_dropout: float = 0.2
     targets: int = 50
+    doubt: float = 4.0
     loss: Literal["softmax", "bpr"] = "softmax"
     catalogue: int = 50_000
     sampled: int = 8192

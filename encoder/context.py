@@ -113,13 +113,15 @@ class LeaveOneOut:
         songs: features of the n training songs.
         vectors: float32 (n, r), their audience vectors.
         place: int64 (n,), each song's row in the memory, -1 when it is not remembered.
-        whitening: float32 (m, m); the hat matrix between songs i and j is (k_i W) . (k_j W).
+        ridge: float32 (n,), each song's.
+        whitening: float32 (m, m); the hat matrix between songs i and j is (k_i W) . (k_j W) / ridge_j.
     """
 
     memory: Memory
     songs: Features
     vectors: F32
     place: I64
+    ridge: F32
     whitening: F32
 
     def contexts(self, versions: Sequence[Features]) -> F32:
@@ -132,10 +134,10 @@ class LeaveOneOut:
             own = self.songs.rows(chunk)
             kernel = memory.kernel(own, memory.similarity(own))
             hidden = kernel @ self.whitening
-            leverage = np.einsum("nm,nm->n", hidden, hidden)
+            leverage = np.einsum("nm,nm->n", hidden, hidden) / self.ridge[chunk]
             # The leverage reaches 1 only without regularisation; the floor guards float32 rounding.
             residual = (self.vectors[chunk] - kernel @ memory.coefficients) / np.maximum(1 - leverage, 1e-3)[:, None]
-            influence = hidden @ self.whitening.T
+            influence = (hidden @ self.whitening.T) / self.ridge[chunk, None]
             remembered = np.flatnonzero(self.place[chunk] >= 0)
             for version, features in enumerate(versions):
                 part = features.rows(chunk)
@@ -153,19 +155,22 @@ def fit(
     vectors: F32,
     *,
     bandwidth: float,
-    ridge: float,
+    ridge: F32,
     neighbours: int,
     landmarks: int,
     remembered: int,
     rng: np.random.Generator,
+    warm: int | None = None,
 ) -> LeaveOneOut:
     """Fits both predictions of ``vectors`` (n, r) from the songs' features.
 
-    Minimises sum_i |f(x_i) - v_i|^2 + ridge |f|^2 in the kernel's space, over at most ``landmarks`` songs drawn
-    at random; the neighbours come from at most ``remembered`` songs, the landmarks among them.
+    Minimises sum_i |f(x_i) - v_i|^2 / ridge_i + |f|^2 in the kernel's space, over at most ``landmarks`` songs drawn
+    at random; the neighbours come from at most ``remembered`` songs, the landmarks among them. Of the first ``warm``
+    songs more is known: only when all of them are drawn are others.
     """
     n, r = vectors.shape
-    order = rng.permutation(n)[: max(landmarks, remembered)]
+    warm = n if warm is None else warm
+    order = np.concatenate([rng.permutation(warm), warm + rng.permutation(n - warm)])[: max(landmarks, remembered)]
     m = min(landmarks, n)
     memory = Memory(
         songs.bags[order],
@@ -180,16 +185,17 @@ def fit(
     for start in range(0, n, _CHUNK):
         part = songs.rows(slice(start, start + _CHUNK))
         kernel = memory.kernel(part, memory.similarity(part)).astype(np.float64)
-        gram += kernel.T @ kernel
-        moment += kernel.T @ vectors[start : start + _CHUNK]
+        weighted = kernel / ridge[start : start + _CHUNK, None]
+        gram += kernel.T @ weighted
+        moment += weighted.T @ vectors[start : start + _CHUNK]
     marks = songs.rows(order[:m])
     own = memory.kernel(marks, memory.similarity(marks)).astype(np.float64)
     # Songs of equal content make this singular, and rounding to float32 moves its eigenvalues by up to m * 6e-8,
     # 2e-4 for 4,096 landmarks: with 1e-5 here the factorisation failed on songs of artist and album alone.
     root = linalg.cholesky((own + own.T) / 2 + 1e-3 * np.eye(m), lower=True)
     inner = linalg.solve_triangular(root, linalg.solve_triangular(root, gram, lower=True).T, lower=True)
-    upper = linalg.cholesky(inner + ridge * np.eye(m), lower=False)
-    # whitening = root^-T upper^-1, so that whitening whitening^T = (gram + ridge own)^-1
+    upper = linalg.cholesky(inner + np.eye(m), lower=False)
+    # whitening = root^-T upper^-1, so that whitening whitening^T = (gram + own)^-1
     whitening = linalg.solve_triangular(root, linalg.solve_triangular(upper, np.eye(m)), lower=True, trans="T")
     coefficients = whitening @ (whitening.T @ moment)
     memory = Memory(
@@ -202,4 +208,4 @@ def fit(
     )
     place = np.full(n, -1, np.int64)
     place[order] = np.arange(len(order))
-    return LeaveOneOut(memory, songs, vectors, place, whitening.astype(np.float32))
+    return LeaveOneOut(memory, songs, vectors, place, ridge, whitening.astype(np.float32))

@@ -117,7 +117,11 @@ class AdamW:
 
 
 class Run:
-    """One training: weights, optimiser and random state, by which it can be stopped and resumed."""
+    """One training: weights, optimiser and random state, by which it can be stopped and resumed.
+
+    The songs of ``inputs`` are asked about; the first of them, as many as ``vectors`` has rows, are warm and can be
+    retrieved.
+    """
 
     def __init__(self, config: Config, inputs: Inputs, targets: Targets, vectors: F32) -> None:
         self.config = config
@@ -127,7 +131,8 @@ class Run:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
         self.tower.initialise(vectors.shape[1], self.generator)
-        start = torch.zeros(inputs.songs, config.dim)
+        self.catalogue = len(vectors)
+        start = torch.zeros(self.catalogue, config.dim)
         width = min(config.dim, vectors.shape[1])
         start[:, :width] = torch.from_numpy(vectors[:, :width])
         # A song apart from all others may have no part in the first dimensions; a zero has no direction to learn from.
@@ -140,8 +145,8 @@ class Run:
         self.steps = math.ceil(inputs.songs / config.batch)
         self.epochs = max(1, min(config.epochs, config.steps // self.steps))
         # Half uniform, half as often as a song is a target: these have the large logits.
-        often = torch.bincount(self.target_songs.flatten(), minlength=inputs.songs).float()
-        self.proposal = 0.5 / inputs.songs + 0.5 * often / often.sum()
+        often = torch.bincount(self.target_songs.flatten(), minlength=self.catalogue).float()
+        self.proposal = 0.5 / self.catalogue + 0.5 * often / often.sum()
 
     def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
         """One pass over the songs; yields the gauges of each step."""
@@ -161,7 +166,7 @@ class Run:
         query = self.query(songs, config.untransformed, config.bag_dropout, config.context_dropout)  # (B, dim)
         if config.loss == "bpr":
             loss = self.bpr(query, songs)
-        elif self.inputs.songs > config.catalogue:
+        elif self.catalogue > config.catalogue:
             loss = self.sampled_softmax(query, songs)
         else:
             loss = self.softmax(query, songs)
@@ -186,11 +191,11 @@ class Run:
         return float((weights * (2 - 2 * cosines)).sum() / weights.sum().clamp_min(1e-12))
 
     def recall(self, quarter: I64) -> dict[str, float]:
-        """Share of the targets among as many retrieved songs, over evenly spaced training songs, by their quartile.
+        """Share of the targets among as many retrieved songs, over evenly spaced warm songs, by their quartile.
 
         Contexts leave the song out, but the weights have seen it: the trend tells, not the level.
         """
-        songs = torch.arange(0, self.inputs.songs, max(1, self.inputs.songs // _MEASURED))
+        songs = torch.arange(0, self.catalogue, max(1, self.catalogue // _MEASURED))
         with torch.no_grad():
             query = self.tower(self.inputs.batch(songs, 0.0, 0.0, self.generator))
             logits = query @ functional.normalize(self.warm, dim=1).T
@@ -208,7 +213,8 @@ class Run:
     def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
         """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""
         logits = self.scale.exp() * query @ functional.normalize(self.warm, dim=1).T  # (B, n)
-        logits[torch.arange(len(songs)), songs] = -torch.inf
+        own = torch.nonzero(songs < self.catalogue)[:, 0]
+        logits[own, songs[own]] = -torch.inf
         found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[songs])  # (B, k)
         # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
         return -(self.target_weights[songs] * found).sum() / len(songs)
@@ -223,8 +229,9 @@ class Run:
         scale = self.scale.exp()
         warm = functional.normalize(self.warm[drawn], dim=1)  # (S, dim)
         negatives = scale * query @ warm.T - torch.log(size * self.proposal[drawn])  # (B, S)
-        taken = torch.zeros(len(songs), self.inputs.songs, dtype=torch.bool)
-        taken.scatter_(1, torch.cat([targets, songs[:, None]], dim=1), True)
+        taken = torch.zeros(len(songs), self.catalogue, dtype=torch.bool)
+        own = torch.where(songs < self.catalogue, songs, targets[:, 0])
+        taken.scatter_(1, torch.cat([targets, own[:, None]], dim=1), True)
         negatives = negatives.masked_fill(taken[:, drawn], -torch.inf)
         positives = functional.normalize(self.warm[targets], dim=2)  # (B, k, dim)
         positives = scale * torch.einsum("bd,bkd->bk", query, positives)
@@ -236,10 +243,10 @@ class Run:
         weights = self.target_weights[songs]
         drawn = torch.multinomial(weights + 1e-12, 1, generator=self.generator)  # (B, 1)
         positive = self.warm[torch.gather(self.target_songs[songs], 1, drawn)[:, 0]]
-        negative = self.warm[torch.randint(self.inputs.songs, songs.shape, generator=self.generator)]
+        negative = self.warm[torch.randint(self.catalogue, songs.shape, generator=self.generator)]
         difference = functional.normalize(positive, dim=1) - functional.normalize(negative, dim=1)
         margin = self.scale.exp() * (query * difference).sum(dim=1)
-        return -(functional.logsigmoid(margin) * (weights.sum(dim=1) > 0)).sum() / len(songs)
+        return -(functional.logsigmoid(margin) * weights.sum(dim=1)).sum() / len(songs)
 
     def query(self, songs: Tensor, untransformed: float, bag: float, context: float) -> Tensor:
         rows = self.inputs.versions_of(songs, untransformed, self.generator)
@@ -279,6 +286,7 @@ class Run:
     def _identity(self) -> str:
         """What a checkpoint must agree with: the configuration, and what is trained on."""
         data = hashlib.sha256(self.target_songs.numpy().tobytes())
+        data.update(self.target_weights.numpy().tobytes())
         data.update(self.inputs.values.numpy().tobytes())
         return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "data": data.hexdigest()[:16]})
 

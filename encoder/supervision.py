@@ -17,7 +17,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What each warm song should retrieve: padded to k columns, weight 0 where there are fewer.
+    """What each song should retrieve: padded to k columns, weight 0 where there are fewer.
 
     Attributes:
         songs: int64 (n, k), the warm songs with the most similar listener sets, itself excluded.
@@ -26,6 +26,10 @@ class Targets:
 
     songs: I64
     weights: F32
+
+    def weighed(self, importance: NDArray[np.float64]) -> Targets:
+        """The same with rows that sum to the importance (n,) of each song."""
+        return Targets(self.songs, (self.weights * importance[:, None]).astype(np.float32))
 
 
 def listener_rows(plays: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -36,8 +40,12 @@ def listener_rows(plays: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.diags_array(1 / np.sqrt(np.maximum(counts, 1)), dtype=np.float32).tocsr() @ rows
 
 
-def audience_vectors(listeners: sparse.csr_matrix, rank: int, rng: np.random.Generator) -> F32:
+def audience_vectors(
+    listeners: sparse.csr_matrix, rank: int, rng: np.random.Generator, rare: sparse.csr_matrix | None = None
+) -> F32:
     """float32 (songs, rank), unit rows: left singular vectors times singular values, largest first.
+
+    The ``rare`` songs' rows follow: their listeners as the right singular vectors see them, on which they have no say.
 
     Randomised range finder with power iterations (Halko, Martinsson & Tropp, SIAM Review 2011, algorithm 4.4).
     Fewer than ``rank`` columns are returned when there are fewer songs or users.
@@ -54,20 +62,25 @@ def audience_vectors(listeners: sparse.csr_matrix, rank: int, rng: np.random.Gen
     values, rotation = linalg.eigh(small.T @ small)
     order = np.argsort(-values)[:rank]
     vectors = (basis @ rotation[:, order]) * np.sqrt(np.maximum(values[order], 0))
+    if rare is not None and rare.shape[0]:
+        # A direction without listeners, of which there are some where songs are fewer than columns, stays empty.
+        users = (transposed @ vectors) * (values[order] > 1e-9) / np.maximum(values[order], 1e-9)
+        vectors = np.vstack([vectors, rare @ users])
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     return np.asarray(vectors, np.float32)
 
 
-def targets(listeners: sparse.csr_matrix, k: int) -> Targets:
-    """The k most similar songs of each, by cosine of listener sets."""
+def targets(listeners: sparse.csr_matrix, k: int, rare: sparse.csr_matrix | None = None) -> Targets:
+    """The k most similar warm songs of each warm song, and of each of the ``rare`` ones, by cosine of listener sets."""
     n = listeners.shape[0]
     k = min(k, n - 1)
+    asked = listeners if rare is None else sparse.vstack([listeners, rare], "csr")
     transposed = listeners.T.tocsr()
     # Where fewer songs share a listener, the next song stands in with weight 0: the song itself must not.
-    songs = np.repeat((np.arange(n) + 1)[:, None] % n, k, axis=1)
-    weights = np.zeros((n, k), np.float32)
-    for start in range(0, n, _CHUNK):
-        similarity = (listeners[start : start + _CHUNK] @ transposed).tocsr()
+    songs = np.repeat((np.arange(asked.shape[0]) + 1)[:, None] % n, k, axis=1)
+    weights = np.zeros(songs.shape, np.float32)
+    for start in range(0, len(songs), _CHUNK):
+        similarity = (asked[start : start + _CHUNK] @ transposed).tocsr()
         for row, (a, b) in enumerate(zip(similarity.indptr[:-1], similarity.indptr[1:], strict=True), start):
             others = a + np.flatnonzero(similarity.indices[a:b] != row)
             if len(others) > k:

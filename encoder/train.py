@@ -80,8 +80,10 @@ def train(
     config: Config | None = None,
     progress: Report | None = None,
     checkpoint: Path | None = None,
+    *,
+    rare_rows: I64 | None = None,
 ) -> Trained:
-    """Trains on the songs ``warm_rows`` of ``dataset`` and on nothing else.
+    """Trains on the songs ``warm_rows`` of ``dataset``, on ``rare_rows`` if the config wants them, and on nothing else.
 
     With ``checkpoint`` (a file), the state is kept there after every epoch, and a run that finds it goes on from it:
     on the same machine and number of threads to the same weights, bit for bit.
@@ -93,26 +95,35 @@ def train(
         raise ValueError(f"{len(warm_rows)} warm songs; at least 2 are needed, 5 listeners each")
     threads = 1 if len(warm_rows) <= _SINGLE else None
     with threadpool_limits(limits=threads):
-        return _train(dataset, warm_rows, config or Config(), progress or (lambda _: None), checkpoint)
+        config = config or Config()
+        rare = rare_rows if config.rare and rare_rows is not None else np.zeros(0, np.int64)
+        return _train(dataset, warm_rows, rare, config, progress or (lambda _: None), checkpoint)
 
 
-def _train(dataset: Dataset, warm_rows: I64, config: Config, report: Report, checkpoint: Path | None) -> Trained:
+def _train(
+    dataset: Dataset, warm_rows: I64, rare_rows: I64, config: Config, report: Report, checkpoint: Path | None
+) -> Trained:
     started = perf_counter()
     report(Progress("features", 0, 1))
-    content = dataset.content.rows(warm_rows)
+    # The warm songs in front: only they can be retrieved.
+    warm = len(warm_rows)
+    content = dataset.content.rows(np.concatenate([warm_rows, rare_rows]))
     schema = FeatureSchema.learn(content)
     rng = np.random.default_rng(config.seed)
     prepared_views = min(config.views, _VERSIONS // len(content))
     versions = [content, *(views.transformed(content, rng) for _ in range(prepared_views))]
     report(Progress("audiences", 0, 1))
     listeners = supervision.listener_rows(dataset.plays[warm_rows])
-    vectors = supervision.audience_vectors(listeners, config.factors, rng)
-    targets = supervision.targets(listeners, config.targets)
-    bandwidth, ridge = config.bandwidth, config.ridge
+    rare = supervision.listener_rows(dataset.plays[rare_rows])
+    vectors = supervision.audience_vectors(listeners, config.factors, rng, rare)
+    counts = np.maximum(np.diff(np.concatenate([listeners.indptr, listeners.indptr[-1] + rare.indptr[1:]])), 1)
+    targets = supervision.targets(listeners, config.targets, rare).weighed(counts / (counts + config.doubt))
+    bandwidth, ridge = config.bandwidth, (config.ridge + config.ridge_noise / counts).astype(np.float32)
     if config.tune:
         report(Progress("tuning", 0, 1))
-        tuned = tuning.tune(schema, schema.transform(content), vectors, listeners, bandwidth, ridge, rng)
-        schema, bandwidth, ridge = tuned.schema, tuned.bandwidth, tuned.ridge
+        known = schema.transform(content.rows(np.arange(warm)))
+        tuned = tuning.tune(schema, known, vectors[:warm], listeners, bandwidth, ridge[:warm], rng)
+        schema, bandwidth, ridge = tuned.schema, tuned.bandwidth, ridge * np.float32(tuned.ridge)
     report(Progress("contexts", 0, 1))
     songs, *_ = features = [schema.transform(version) for version in versions]
     loo = context.fit(
@@ -124,12 +135,13 @@ def _train(dataset: Dataset, warm_rows: I64, config: Config, report: Report, che
         landmarks=config.landmarks,
         remembered=config.remembered,
         rng=rng,
+        warm=warm,
     )
     columns = _frequent(songs.bags, config.terms)
     contexts = loo.contexts(features) if config.contexts else np.zeros((len(features), len(songs), 0), np.float32)
     inputs = Inputs(features, columns, contexts)
     prepared = perf_counter() - started
-    run = Run(config, inputs, targets, vectors)
+    run = Run(config, inputs, targets, vectors[:warm])
     first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
     quarter = quartiles(np.diff(listeners.indptr).astype(np.int64))
     gauges: dict[str, float] = {}
@@ -152,8 +164,9 @@ def _train(dataset: Dataset, warm_rows: I64, config: Config, report: Report, che
         fallback=np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), np.float32),
     )
     seconds = perf_counter() - started
-    gauges = {**gauges, "prepare_seconds": prepared, "train_seconds": seconds, "warm_songs": float(len(songs))}
-    return Trained(encoder, content, warm_vectors, config, gauges)
+    gauges = {**gauges, "prepare_seconds": prepared, "train_seconds": seconds, "warm_songs": float(warm)}
+    gauges["rare_songs"] = float(len(rare_rows))
+    return Trained(encoder, content.rows(np.arange(warm)), warm_vectors, config, gauges)
 
 
 def _frequent(bags: sparse.csr_matrix, most: int) -> I64:

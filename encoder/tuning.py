@@ -30,7 +30,7 @@ _LEAST_TRUTH = 5
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The choice: the schema with its weights, the kernel's bandwidth, the ridge, and the recall it reached."""
+    """The choice: the schema with its weights, the kernel's bandwidth, a factor of the ridges, the recall reached."""
 
     schema: FeatureSchema
     bandwidth: float
@@ -44,24 +44,25 @@ def tune(
     vectors: F32,
     listeners: sparse.csr_matrix,
     bandwidth: float,
-    ridge: float,
+    ridge: F32,
     rng: np.random.Generator,
 ) -> Tuned:
-    """Improves on the given start for n songs with audience vectors (n, r) and listener rows (n, users)."""
+    """Improves on the given start for n songs with vectors (n, r), listener rows (n, users) and ridges (n,)."""
     sample = rng.permutation(len(songs))[:_SAMPLE]
     trial = _Trial(schema, songs.rows(sample), vectors[sample], listeners[sample], len(songs))
     rates = bandwidth * schema.weights.astype(np.float64)
+    ridge, factor = ridge[sample], 1.0
     best = trial.recall(rates, ridge)
     for _ in range(_ROUNDS):
         before = best
         for factors, ridge_factor in _moves(len(rates)):
-            reached = trial.recall(rates * factors, ridge * ridge_factor)
+            reached = trial.recall(rates * factors, ridge * np.float32(factor * ridge_factor))
             if reached > best + _GAIN:
-                best, rates, ridge = reached, rates * factors, ridge * ridge_factor
+                best, rates, factor = reached, rates * factors, factor * ridge_factor
         if best == before:
             break
     weights = (rates / rates.sum()).astype(np.float32)
-    return Tuned(replace(schema, weights=weights), float(rates.sum()), float(ridge), best)
+    return Tuned(replace(schema, weights=weights), float(rates.sum()), factor, best)
 
 
 def _moves(blocks: int) -> list[tuple[NDArray[np.float64], float]]:
@@ -88,13 +89,13 @@ class _Trial:
         self.truth = _top(cosines, self.k) & (cosines > 0)
         self.sizes = np.maximum(self.truth.sum(axis=1), 1)
 
-    def recall(self, rates: NDArray[np.float64], ridge: float) -> float:
+    def recall(self, rates: NDArray[np.float64], ridge: F32) -> float:
         """Mean recall at k of songs left out, under exp(-1/2 sum of rate times squared distance of each block)."""
         kernel = np.zeros_like(self.distances[0])
         for rate, distance in zip(rates, self.distances, strict=True):
             kernel -= np.float32(rate / 2) * distance
         np.exp(kernel, out=kernel)
-        kernel[np.diag_indices_from(kernel)] += np.float32(ridge)
+        kernel[np.diag_indices_from(kernel)] += ridge
         inverse = linalg.inv(kernel, check_finite=False)
         # Allen's PRESS: the prediction without song i, from the inverse with it.
         predicted = self.vectors - (inverse @ self.vectors) / np.diag(inverse)[:, None]

@@ -30,9 +30,9 @@ MEANS = "chance of being among the song's listeners"
 
 
 def fit(
-    dataset: Dataset, warm_rows: NDArray[np.int64], config: Config, progress: Callable[[Progress], None] | None = None
+    dataset: Dataset, rows: NDArray[np.int64], config: Config, progress: Callable[[Progress], None] | None = None
 ) -> Calibration:
-    """The map from scores to chances of the encoder that this config trains on these warm songs.
+    """The map from scores to chances of the encoder that this config trains on these songs, the rare ones among them.
 
     Takes as long as the training itself.
 
@@ -44,10 +44,10 @@ def fit(
     from targeting.evaluation import Case
     from targeting.evaluation.reliability import fitted
 
-    warm = songs_of(dataset, warm_rows)
-    parts = split(warm, config.seed)
-    known, hidden = songs_of(warm, parts.warm), songs_of(warm, parts.cold)
-    trained = train(warm, parts.warm, config, progress)
+    songs = songs_of(dataset, rows)
+    parts = split(songs, config.seed)
+    known, hidden = songs_of(songs, parts.warm), songs_of(songs, parts.cold)
+    trained = train(songs, parts.warm, config, progress, rare_rows=parts.rare)
     case = Case(
         name="made cold",
         song_ids=hidden.song_ids,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from encoder.data.dataset import Dataset
+from encoder.data.split import together
 from encoder.evaluation import neural, rivals
 from encoder.evaluation.inputs import READINGS
 from encoder.evaluation.task import Model, Vectors
@@ -27,8 +28,10 @@ class Encoder:
 
     config: Config = field(default_factory=Config)
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
-        trained = train(warm, np.arange(len(warm.song_ids)), replace(self.config, seed=seed))
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
+        known, n = together(warm, rare), len(warm.song_ids)
+        rows = np.arange(len(known.song_ids))
+        trained = train(known, rows[:n], replace(self.config, seed=seed), rare_rows=rows[n:])
         return Vectors(trained.warm_vectors, lambda cold: trained.encoder.encode(cold.content))
 
 
@@ -69,6 +72,8 @@ def config_of(model: Model) -> dict[str, Any]:
 
 _RANKS = (64, 128, 256)
 _READING = {"reading": READINGS}
+# Whether to learn from the songs that are too rare to be warm.
+_RARE = {"rare": (True, False)}
 _OURS = {
     "neighbours": (10, 20, 40),
     "contrast": (0.1, 0.3, 1.0),
@@ -78,7 +83,9 @@ _OURS = {
 # The paper's encoder in our loop: a content network, BPR with uniform negatives, two random views and InfoNCE.
 _PAPER = Config(
     contexts=False,
+    rare=False,
     tune=False,
+    doubt=0.0,
     loss="bpr",
     views=0,
     bag_dropout=0.3,
@@ -100,23 +107,24 @@ ARMS: dict[str, Arm] = {
     "popularity": Arm("the songs with the most listeners", rivals.Popularity()),
     "content_knn": Arm("cosine of content", rivals.ContentNeighbours(), _READING),
     "artist_mean": Arm(
-        "mean audience vector of the artist's songs", rivals.ArtistMean(), {"rank": _RANKS}, needs=("artists",)
+        "mean audience vector of the artist's songs", rivals.ArtistMean(), {"rank": _RANKS, **_RARE}, needs=("artists",)
     ),
     "ridge": Arm(
         "ridge regression from content to the audience's SVD",
         rivals.Ridge(),
-        {**_READING, "rank": _RANKS, "penalty": (0.1, 0.3, 1.0, 3.0)},
+        {**_READING, **_RARE, "rank": _RANKS, "penalty": (0.1, 0.3, 1.0, 3.0)},
     ),
     "propagation": Arm(
         "content neighbours, then ItemCF from them",
         rivals.Propagation(),
-        {**_READING, "neighbours": (5, 10, 20, 40), "power": (1.0, 2.0, 4.0)},
+        {**_READING, **_RARE, "neighbours": (5, 10, 20, 40), "power": (1.0, 2.0, 4.0)},
     ),
     "dropoutnet": Arm(
         "DropoutNet (NIPS 2017)",
         neural.DropoutNet(),
         {
             **_READING,
+            **_RARE,
             "rank": _RANKS,
             "hidden_share": (0.3, 0.5, 0.7),
             "dropout": (0.1, 0.3, 0.5),
@@ -128,6 +136,7 @@ ARMS: dict[str, Arm] = {
         neural.CLCRec(),
         {
             **_READING,
+            **_RARE,
             "temperature": (0.05, 0.1, 0.2),
             "between": (0.1, 0.2, 0.5),
             "mixed": (0.2, 0.5, 0.8),
@@ -140,6 +149,11 @@ ARMS: dict[str, Arm] = {
     "bcl_no_views": Arm("the default without the prepared transformations", Encoder(), apart={"views": 0}),
     "bcl_no_context": Arm("the default without what similar warm songs say", Encoder(), apart={"contexts": False}),
     "bcl_no_tuning": Arm("the default with every block of content weighing the same", Encoder(), apart={"tune": False}),
+    "bcl_no_rare": Arm(
+        "the default without the songs too rare to be warm, all songs trusted alike",
+        Encoder(),
+        apart={"rare": False, "ridge": 0.25, "ridge_noise": 0.0, "doubt": 0.0},
+    ),
     "bcl_bpr": Arm("the default with BPR instead of the softmax", Encoder(), apart={"loss": "bpr"}),
     PAPER: Arm("content network, BPR, InfoNCE of two views", Encoder(_PAPER), {**_PAPERS, **_VIEWS}),
     PAPER_TWIN: Arm("the same without InfoNCE", Encoder(replace(_PAPER, contrast=0.0, bag_dropout=0.0)), _PAPERS),

@@ -105,7 +105,7 @@ class Fit:
     def __call__(self, work: Work) -> Run:
         asked = work.asked(self.seed)
         started = perf_counter()
-        fitted = self.model.fit(asked.warm, self.seed or 0)
+        fitted = self.model.fit(asked.warm, asked.rare, self.seed or 0)
         seconds = perf_counter() - started
         popularity = np.diff(asked.warm.plays.indptr).astype(np.int64)
         contents = contents_of(asked.cold, work.dataset, self.seed or 0) if self.damaged else {FULL: asked.cold}

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
+from encoder.data.split import together
 from encoder.evaluation.inputs import Inputs, Reading, unit
 from encoder.evaluation.task import Vectors
 
@@ -45,17 +46,19 @@ class DropoutNet:
     """
 
     reading: Reading = "schema"
+    rare: bool = True
     rank: int = 128
     hidden_share: float = 0.3
     dropout: float = 0.1
     rate: float = 4e-3
     epochs: int = 20
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
+        known, n = together(warm, rare) if self.rare else warm, len(warm.song_ids)
         generator = torch.Generator().manual_seed(seed)
-        content = _Content(warm, self.reading, seed)
-        items, users = _factors(warm, self.rank, seed)
-        rows = torch.from_numpy(content.rows(warm))
+        content = _Content(known, self.reading, seed)
+        items, users = _factors(known, self.rank, seed)
+        rows = torch.from_numpy(content.rows(known))
         item_net = _network(items.shape[1] + rows.shape[1], self.rank, generator)
         user_net = _network(users.shape[1], self.rank, generator)
         for batch in _steps((item_net, user_net), len(rows), 256, self.epochs, self.rate, generator):
@@ -73,7 +76,7 @@ class DropoutNet:
             song_rows = torch.from_numpy(content.rows(cold))
             return encode(torch.zeros(len(song_rows), items.shape[1]), song_rows)
 
-        return Vectors(encode(items, rows), encode_cold)
+        return Vectors(encode(items[:n], rows[:n]), encode_cold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class CLCRec:
     """
 
     reading: Reading = "logs"
+    rare: bool = True
     dim: int = 128
     temperature: float = 0.1
     between: float = 0.2
@@ -94,11 +98,12 @@ class CLCRec:
     rate: float = 5e-3
     epochs: int = 4
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
+        known, n = together(warm, rare) if self.rare else warm, len(warm.song_ids)
         generator = torch.Generator().manual_seed(seed)
-        content = _Content(warm, self.reading, seed)
-        rows = torch.from_numpy(content.rows(warm))
-        songs, users = (torch.from_numpy(index.astype(np.int64)) for index in warm.plays.nonzero())
+        content = _Content(known, self.reading, seed)
+        rows = torch.from_numpy(content.rows(known))
+        songs, users = (torch.from_numpy(index.astype(np.int64)) for index in known.plays.nonzero())
         network = _network(rows.shape[1], self.dim, generator)
         free = nn.ParameterList(
             torch.randn(count, self.dim, generator=generator) * 0.1 for count in (len(rows), len(warm.user_ids))
@@ -122,7 +127,7 @@ class CLCRec:
             with torch.no_grad():
                 return unit(network(torch.from_numpy(content.rows(cold))).numpy())
 
-        return Vectors(unit(items.detach().numpy()), encode)
+        return Vectors(unit(items.detach()[:n].numpy()), encode)
 
     def _contrast(self, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
         """InfoNCE of the anchors (B, d): candidate row i, of song ``drawn[i]``, is right, the rows from B on wrong."""

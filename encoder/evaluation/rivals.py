@@ -11,6 +11,7 @@ from scipy.sparse.linalg import svds
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
+from encoder.data.split import together
 from encoder.evaluation.inputs import Inputs, Reading, unit, unit_rows
 from encoder.evaluation.task import Vectors
 
@@ -26,7 +27,7 @@ _STEPS = 500
 class Random:
     """Any order: what chance gives."""
 
-    def fit(self, warm: Dataset, seed: int) -> _Random:
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _Random:  # noqa: ARG002 (chance learns nothing)
         return _Random(len(warm.song_ids), np.random.default_rng(seed))
 
 
@@ -43,7 +44,7 @@ class _Random:
 class Popularity:
     """The songs that most people hear, for every cold song the same."""
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (nothing here is random)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (nothing here is random)
         listeners = np.diff(warm.plays.indptr).astype(np.float32)
         return Vectors(listeners[:, None], lambda cold: np.ones((len(cold.song_ids), 1), np.float32))
 
@@ -54,7 +55,7 @@ class ContentNeighbours:
 
     reading: Reading = "schema"
 
-    def fit(self, warm: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
         inputs = Inputs.learn(warm.content, self.reading)
         return _ContentNeighbours(inputs, unit_rows(inputs.rows(warm.content)).T.tocsr())
 
@@ -72,22 +73,26 @@ class _ContentNeighbours:
 @dataclass(frozen=True, slots=True)
 class Propagation:
     """Content neighbours, then ItemCF from them: sum over the ``neighbours`` most similar songs i of
-    cosine(content)^``power`` times the cosine of the listeners of i and j.
+    cosine(content)^``power`` times the cosine of the listeners of i and of the warm song j.
     """
 
     reading: Reading = "logs"
+    rare: bool = True
     neighbours: int = 20
     power: float = 2.0
 
-    def fit(self, warm: Dataset, seed: int) -> _Propagation:
-        content = ContentNeighbours(self.reading).fit(warm, seed)
-        return _Propagation(content, supervision.listener_rows(warm.plays), self.neighbours, self.power)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _Propagation:
+        known = together(warm, rare) if self.rare else warm
+        content = ContentNeighbours(self.reading).fit(known, rare, seed)
+        listeners = supervision.listener_rows(known.plays)
+        return _Propagation(content, listeners, len(warm.song_ids), self.neighbours, self.power)
 
 
 @dataclass(frozen=True, slots=True)
 class _Propagation:
     content: _ContentNeighbours
     listeners: sparse.csr_matrix
+    warm: int
     neighbours: int
     power: float
 
@@ -98,7 +103,7 @@ class _Propagation:
         weights = np.take_along_axis(similarity, best, axis=1) ** self.power
         starts = np.arange(0, best.size + 1, k)
         spread = sparse.csr_matrix((weights.ravel(), best.ravel(), starts), shape=similarity.shape)
-        return np.asarray(((spread @ self.listeners) @ self.listeners.T).toarray(), np.float32)
+        return np.asarray(((spread @ self.listeners) @ self.listeners[: self.warm].T).toarray(), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +111,17 @@ class Ridge:
     """Content to audience vectors (SVD of the listeners, ``rank`` dimensions) by ridge regression."""
 
     reading: Reading = "logs"
+    rare: bool = True
     rank: int = 256
     penalty: float = 1.0
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
-        inputs = Inputs.learn(warm.content, self.reading)
-        rows = inputs.rows(warm.content)
-        audience = audience_of(warm, self.rank, seed)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
+        known = together(warm, rare) if self.rare else warm
+        inputs = Inputs.learn(known.content, self.reading)
+        rows = inputs.rows(known.content)
+        audience = audience_of(warm, rare if self.rare else None, self.rank, seed)
         weights = np.asarray(rows.T @ solve(rows, audience, self.penalty), np.float32)
-        return Vectors(audience, lambda cold: unit(inputs.rows(cold.content) @ weights))
+        return Vectors(audience[: len(warm.song_ids)], lambda cold: unit(inputs.rows(cold.content) @ weights))
 
 
 def solve(rows: sparse.csr_matrix, targets: F32, penalty: float) -> F32:
@@ -148,20 +155,21 @@ def solve(rows: sparse.csr_matrix, targets: F32, penalty: float) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class ArtistMean:
-    """The mean audience vector of the artist's warm songs; an unknown artist gets nothing."""
+    """The mean audience vector of the artist's songs; an unknown artist gets nothing."""
 
     rank: int = 256
+    rare: bool = True
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
-        bag = warm.content.bags["artists"].weights
-        audience = audience_of(warm, self.rank, seed)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
+        bag = (together(warm, rare) if self.rare else warm).content.bags["artists"].weights
+        audience = audience_of(warm, rare if self.rare else None, self.rank, seed)
         artists = np.asarray(bag.T @ audience, np.float32)
 
         def encode(cold: Dataset) -> F32:
             # Columns beyond the warm songs' vocabulary are artists that they never had.
             return unit(cold.content.bags["artists"].weights[:, : len(artists)] @ artists)
 
-        return Vectors(audience, encode)
+        return Vectors(audience[: len(warm.song_ids)], encode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +178,15 @@ class Ceiling:
 
     rank: int = 64
 
-    def fit(self, warm: Dataset, seed: int) -> Vectors:
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (it knows better)
         listeners = supervision.listener_rows(warm.plays)
         rank = min(self.rank, min(listeners.shape) - 1)
         users = svds(listeners, k=rank, random_state=seed)[2].T  # (users, rank)
         return Vectors(unit(listeners @ users), lambda cold: unit(supervision.listener_rows(cold.plays) @ users))
 
 
-def audience_of(warm: Dataset, rank: int, seed: int) -> F32:
-    """float32 (n, rank), unit rows: the warm songs' audience vectors."""
+def audience_of(warm: Dataset, rare: Dataset | None, rank: int, seed: int) -> F32:
+    """float32 (n, rank), unit rows: the audience vectors of the warm songs, then of the rare ones."""
     listeners = supervision.listener_rows(warm.plays)
-    return supervision.audience_vectors(listeners, rank, np.random.default_rng(seed))
+    more = None if rare is None else supervision.listener_rows(rare.plays)
+    return supervision.audience_vectors(listeners, rank, np.random.default_rng(seed), more)

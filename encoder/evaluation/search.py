@@ -71,4 +71,4 @@ def judge(arm: Arm, model: Model, task: Task, seed: int) -> Scores:
     """Fits the model on the task's warm songs and scores what it retrieves for the cold ones."""
     cold = task.cold if arm.hears else unheard(task.cold)
     popularity = np.diff(task.warm.plays.indptr).astype(np.int64)
-    return score(retrieve(model.fit(task.warm, seed), cold, popularity), task.answer)
+    return score(retrieve(model.fit(task.warm, task.rare, seed), cold, popularity), task.answer)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoder.data.dataset import Dataset
-from encoder.data.split import COLD_SHARE, MIN_LISTENERS, Split, songs_of, split
+from encoder.data.split import COLD_SHARE, MIN_LISTENERS, Split, rare_rows, songs_of, split
 from encoder.truth import BLOCK, K, Truth, truth
 
 F32 = NDArray[np.float32]
@@ -31,8 +31,11 @@ class Fitted(Protocol):
 class Model(Protocol):
     """A frozen configuration of an arm: what differs between two trials of it are its fields."""
 
-    def fit(self, warm: Dataset, seed: int) -> Fitted:
-        """Learns the songs of ``warm``; equal arguments give equal scores."""
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Fitted:
+        """Learns the songs of ``warm``, which it will retrieve, and if it likes those of ``rare``, which it will not.
+
+        Equal arguments give equal scores.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +60,23 @@ class Task:
 
     Attributes:
         split: rows of the data set.
-        warm: the warm songs, all that an arm learns from.
+        warm: the warm songs, all that can be retrieved.
+        rare: songs with too few listeners to be warm, for an arm to learn from if it likes.
         cold: the cold songs; their content is what an arm is asked about, their listens only the ceiling may see.
         answer: their true neighbours.
     """
 
     split: Split
     warm: Dataset
+    rare: Dataset
     cold: Dataset
     answer: Truth
 
 
 def task(dataset: Dataset, parts: Split) -> Task:
     """The question that a split asks."""
-    return Task(parts, songs_of(dataset, parts.warm), songs_of(dataset, parts.cold), truth(dataset, parts))
+    warm, rare, cold = (songs_of(dataset, rows) for rows in (parts.warm, parts.rare, parts.cold))
+    return Task(parts, warm, rare, cold, truth(dataset, parts))
 
 
 def validation(dataset: Dataset, seeds: Sequence[int]) -> Split:
@@ -91,7 +97,7 @@ def validation(dataset: Dataset, seeds: Sequence[int]) -> Split:
             break
         free = fewer
     cold = np.sort(np.random.default_rng(_VALIDATION).permutation(free)[:wanted])
-    return Split(warm=np.setdiff1d(kept, cold), cold=cold)
+    return Split(np.setdiff1d(kept, cold), cold, rare_rows(dataset))
 
 
 def unheard(cold: Dataset) -> Dataset:

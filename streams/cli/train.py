@@ -56,7 +56,7 @@ def train(
 
     from encoder import artifact
     from encoder.data.layout import read_dataset
-    from encoder.data.split import MIN_LISTENERS, split
+    from encoder.data.split import MIN_LISTENERS, rare_rows, split
 
     console = Terminal(stderr=True)
     try:
@@ -88,13 +88,14 @@ def train(
                 bars.update(tasks[progress.stage], total=progress.total, completed=progress.done, figures=figures)
 
             config = training.Config(seed=seed)
-            trained = training.train(dataset, warm, config, show, checkpoint)
+            rare = rare_rows(dataset)
+            trained = training.train(dataset, warm, config, show, checkpoint, rare_rows=rare)
         manifest = artifact.save(trained, out, name)
         if calibrate:
             from streams import calibrating
 
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
-                calibrating.save(calibrating.fit(dataset, warm, config), out)
+                calibrating.save(calibrating.fit(dataset, np.union1d(warm, rare), config), out)
     table = Table("what", "value", title=f"{out}")
     table.add_row("embedding space", manifest.space)
     table.add_row("dimension", str(manifest.dim))

@@ -112,6 +112,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
                     parts.warm,
                     training.Config(seed=plan.seed + number),
                     lambda step: tick(step.done, step.total),
+                    rare_rows=parts.rare,
                 )
                 models.append(plan.folder / f"model-{uuid.uuid4().hex[:8]}")
                 artifact.save(trained, models[-1])

@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from encoder import artifact
-from encoder.data.split import MIN_LISTENERS
+from encoder.data.split import MIN_LISTENERS, rare_rows
 from streams.broker import EmbeddedKafka
 from streams.errors import Refused
 from streams.settings import Kafka, Settings
@@ -173,7 +173,8 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
                     data = records.dataset(Life(scenario))
                     known = np.flatnonzero(np.diff(data.plays.indptr) >= MIN_LISTENERS)
                     model = plan.folder / f"model-{seed}-{uuid.uuid4().hex[:8]}"
-                    artifact.save(training.train(data, known, training.Config(seed=seed)), model)
+                    config = training.Config(seed=seed)
+                    artifact.save(training.train(data, known, config, rare_rows=rare_rows(data)), model)
                     prepared = Prepared(scenario, data, model)
                     bars.remove_task(task)
                 worlds.runs[arm.name][seed] = _one(arm, scenario, prepared, plan, kafka, bars)

@@ -239,7 +239,8 @@ def set_stage(
         from encoder import train as training
 
         # One epoch: what is tested here does not depend on who is pushed.
-        artifact.save(training.train(dataset, parts.warm, training.Config(seed=number, epochs=1)), path)
+        config = training.Config(seed=number, epochs=1)
+        artifact.save(training.train(dataset, parts.warm, config, rare_rows=parts.rare), path)
     publish(artifacts[0], kafka, naming, SystemClock())
     uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
     sections: dict[str, dict[str, Any]] = {

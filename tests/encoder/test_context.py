@@ -31,24 +31,39 @@ def vectors() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(N, 5)).astype(np.float32)
 
 
-def fit(songs: Features, vectors: np.ndarray, landmarks: int = 100, remembered: int = 100) -> context.LeaveOneOut:
+def fit(
+    songs: Features,
+    vectors: np.ndarray,
+    landmarks: int = 100,
+    remembered: int = 100,
+    ridge: np.ndarray | float = 0.25,
+    warm: int | None = None,
+) -> context.LeaveOneOut:
     return context.fit(
         songs,
         vectors,
         bandwidth=2.0,
-        ridge=0.25,
+        ridge=np.broadcast_to(np.float32(ridge), len(vectors)),
         neighbours=3,
         landmarks=landmarks,
         remembered=remembered,
         rng=np.random.default_rng(2),
+        warm=warm,
     )
 
 
-def test_with_all_songs_as_landmarks_it_is_exact_kernel_ridge(songs: Features, vectors: np.ndarray) -> None:
+# Songs of few listeners are trusted less than others.
+RIDGES = [0.25, 0.15 + 1 / np.arange(1, N + 1)]
+
+
+@pytest.mark.parametrize("ridge", RIDGES, ids=["one for all", "each its own"])
+def test_with_all_songs_as_landmarks_it_is_exact_kernel_ridge(
+    songs: Features, vectors: np.ndarray, ridge: np.ndarray | float
+) -> None:
     x = np.hstack([songs.bags.toarray(), songs.dense]).astype(np.float64)
     kernel = np.exp(-1.0 * ((x[:, None] - x[None]) ** 2).sum(axis=2))
-    expected = kernel @ np.linalg.solve(kernel + 0.25 * np.eye(N), vectors)
-    found = fit(songs, vectors).memory.context(songs)[:, :5]
+    expected = kernel @ np.linalg.solve(kernel + ridge * np.eye(N), vectors)
+    found = fit(songs, vectors, ridge=ridge).memory.context(songs)[:, :5]
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
@@ -61,12 +76,21 @@ def test_neighbours_are_weighted_by_squared_similarity(songs: Features, vectors:
     np.testing.assert_allclose(found, weights @ vectors[best] / weights.sum(), atol=1e-5)
 
 
+@pytest.mark.parametrize("ridge", RIDGES, ids=["one for all", "each its own"])
 @pytest.mark.parametrize("row", [0, 17, N - 1])
-def test_leaving_a_song_out_equals_fitting_without_it(songs: Features, vectors: np.ndarray, row: int) -> None:
+def test_leaving_a_song_out_equals_fitting_without_it(
+    songs: Features, vectors: np.ndarray, row: int, ridge: np.ndarray | float
+) -> None:
     others = np.delete(np.arange(N), row)
-    without = fit(songs.rows(others), vectors[others]).memory.context(songs.rows(np.array([row])))
-    found = fit(songs, vectors).contexts([songs])[0, row]
+    rest = np.broadcast_to(ridge, N)[others]
+    without = fit(songs.rows(others), vectors[others], ridge=rest).memory.context(songs.rows(np.array([row])))
+    found = fit(songs, vectors, ridge=ridge).contexts([songs])[0, row]
     np.testing.assert_allclose(found, without[0], atol=TOLERANCE)
+
+
+def test_warm_songs_are_remembered_first(songs: Features, vectors: np.ndarray) -> None:
+    assert set(np.flatnonzero(fit(songs, vectors, 10, 25, warm=25).place >= 0)) == set(range(25))
+    assert set(range(25)) < set(np.flatnonzero(fit(songs, vectors, 10, 30, warm=25).place >= 0))
 
 
 def test_another_version_of_a_left_out_song_does_not_see_it_either(songs: Features, vectors: np.ndarray) -> None:

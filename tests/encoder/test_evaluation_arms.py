@@ -12,14 +12,15 @@ from scipy import sparse
 
 from encoder.content import Bag
 from encoder.data.dataset import Dataset
-from encoder.data.split import Split
+from encoder.data.split import Split, songs_of
 from encoder.evaluation import damage, rivals
 from encoder.evaluation.arms import ARMS, Encoder
 from encoder.evaluation.inputs import READINGS, Inputs, Reading
 from encoder.evaluation.neural import CLCRec, DropoutNet
 from encoder.evaluation.task import Model, Task, retrieve, task, unheard
 
-K = SONGS - 1
+# Of each scene, one song is cold and two are rare.
+K = SONGS - 3
 
 # Which arms find a song's own scene by its content; enrol a new one here.
 KNOWING: dict[str, Model] = {
@@ -42,11 +43,13 @@ def asked(scenes: Dataset, warm_rows: np.ndarray, cold_rows: np.ndarray) -> Task
     n = len(scenes.song_ids)
     artists = sparse.csr_matrix((np.ones(n, np.float32), (np.arange(n), np.arange(n) // SONGS)))
     bags = {**scenes.content.bags, "artists": Bag(tuple("abcd"), artists)}
-    return task(replace(scenes, content=replace(scenes.content, bags=bags)), Split(warm_rows, cold_rows))
+    rare = warm_rows % SONGS >= K
+    parts = Split(warm_rows[~rare], cold_rows, warm_rows[rare])
+    return task(replace(scenes, content=replace(scenes.content, bags=bags)), parts)
 
 
 def scores(model: Model, asked: Task, seed: int = 0, cold: Dataset | None = None) -> np.ndarray:
-    return model.fit(asked.warm, seed).scores(asked.cold if cold is None else cold)
+    return model.fit(asked.warm, asked.rare, seed).scores(asked.cold if cold is None else cold)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,15 @@ def test_listens_of_cold_songs_change_nothing(name: str, answers: Callable[[str]
     np.testing.assert_array_equal(answers(name), scores(ALL[name], asked, cold=unheard(asked.cold)))
 
 
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if "rare" in arm.space])
+def test_arms_learn_from_rare_songs_unless_told_otherwise(name: str, asked: Task) -> None:
+    model = next(model for known, model in ALL.items() if known.split()[0] == name)
+    without: Model = replace(model, rare=False)  # type: ignore[type-var, call-arg]
+    nothing = songs_of(asked.warm, np.zeros(0, np.int64))
+    np.testing.assert_array_equal(scores(without, asked), without.fit(asked.warm, nothing, 0).scores(asked.cold))
+    assert not np.array_equal(scores(model, asked), scores(without, asked))
+
+
 def test_only_the_ceiling_goes_by_the_cold_songs_listens(asked: Task) -> None:
     assert not scores(ALL["ceiling"], asked, cold=unheard(asked.cold)).any()
     assert [name for name, arm in ARMS.items() if arm.hears] == ["ceiling"]
@@ -105,13 +117,13 @@ def test_equal_scores_go_by_popularity(asked: Task) -> None:
     # Nothing is known of a song without an artist: all scores are 0.
     nobody = replace(asked.cold.content.bags["artists"], weights=sparse.csr_matrix((len(asked.cold.song_ids), 4)))
     cold = replace(asked.cold, content=replace(asked.cold.content, bags={"artists": nobody}))
-    found = retrieve(rivals.ArtistMean(rank=8).fit(asked.warm, 0), cold, popularity, k=3)
+    found = retrieve(rivals.ArtistMean(rank=8).fit(asked.warm, asked.rare, 0), cold, popularity, k=3)
     np.testing.assert_array_equal(found, np.broadcast_to(popularity[:-4:-1], found.shape))
 
 
 def test_fewer_warm_songs_than_asked_for_leave_places_open(asked: Task) -> None:
     n = len(asked.warm.song_ids)
-    found = retrieve(rivals.Random().fit(asked.warm, 0), asked.cold, np.zeros(n, np.int64), k=n + 2)
+    found = retrieve(rivals.Random().fit(asked.warm, asked.rare, 0), asked.cold, np.zeros(n, np.int64), k=n + 2)
     np.testing.assert_array_equal(np.sort(found, axis=1)[:, 2:], np.broadcast_to(np.arange(n), (len(found), n)))
     assert (found[:, -2:] == -1).all()
 
@@ -128,7 +140,11 @@ def test_propagation_is_the_weighted_sum_of_cosines(asked: Task) -> None:
         asked.warm, content=content.rows(np.arange(3)), plays=sparse.csr_matrix(listeners), user_ids=tuple("1234")
     )
     cold = replace(warm, content=content.rows(np.array([3])), plays=sparse.csr_matrix((1, 4), dtype=np.float32))
-    got = rivals.Propagation("counts", neighbours=2, power=1.0).fit(warm, 0).scores(cold)
+    got = (
+        rivals.Propagation("counts", neighbours=2, power=1.0)
+        .fit(warm, songs_of(warm, np.zeros(0, np.int64)), 0)
+        .scores(cold)
+    )
     # Both terms are in two of three songs, so that the idf is the same: cosines of content 1 and 1/sqrt 2.
     cosines = np.array([[1, 0.5, 0], [0.5, 1, 0.5]])
     np.testing.assert_allclose(got[0], np.array([1, 0.5**0.5]) @ cosines, rtol=1e-6)

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from encoder.data.split import MIN_LISTENERS, songs_of, split
+from encoder.data.split import MIN_LISTENERS, RARE_LISTENERS, songs_of, split, together
 
 SONGS, USERS = 60, 40
 
@@ -39,6 +39,21 @@ def test_every_song_with_enough_listeners_is_warm_or_cold() -> None:
     assert len(parts.cold) == round(len(enough) / 10)
     assert (np.diff(parts.warm) > 0).all()
     assert (np.diff(parts.cold) > 0).all()
+
+
+def test_songs_with_a_few_listeners_are_rare_under_every_seed() -> None:
+    few = [song for song in range(SONGS) if RARE_LISTENERS <= song % 12 < MIN_LISTENERS]
+    for seed in range(3):
+        assert split(dataset(plays()), seed).rare.tolist() == few
+
+
+def test_two_parts_put_together_are_the_songs_of_both() -> None:
+    data, one, two = dataset(plays()), np.array([23, 7]), np.array([35, 2, 11])
+    got, expected = together(songs_of(data, one), songs_of(data, two)), songs_of(data, np.concatenate([one, two]))
+    np.testing.assert_array_equal(got.plays.toarray(), expected.plays.toarray())
+    np.testing.assert_array_equal(got.played_at, expected.played_at)
+    assert got.song_ids == got.titles == expected.song_ids
+    assert [got.content.song(i) for i in range(5)] == [expected.content.song(i) for i in range(5)]
 
 
 def test_the_seed_alone_decides() -> None:
@@ -74,7 +89,8 @@ def test_no_listen_of_a_cold_song_reaches_training() -> None:
     assert seen.played_at.tobytes() == seen_after.played_at.tobytes()
     assert seen.song_ids == seen_after.song_ids
     assert seen.user_ids == seen_after.user_ids
-    assert set(seen.song_ids).isdisjoint(before.song_ids[row] for row in parts.cold)
+    for part in (parts.warm, parts.rare):
+        assert set(songs_of(before, part).song_ids).isdisjoint(before.song_ids[row] for row in parts.cold)
 
 
 def test_everything_about_a_song_moves_together() -> None:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from scenes import SMALL, SONGS
+from scenes import SCENES, SMALL, SONGS
 from scipy import sparse
 
 from encoder import supervision
-from encoder.content import Bag, ContentTable
+from encoder.content import Bag, ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
 from encoder.fit import AdamW, Inputs, Run, collapse, info_nce
@@ -72,6 +72,48 @@ def test_listens_of_cold_songs_do_not_reach_training(
     plays = scenes.plays.tolil()
     plays[cold_rows] = 7
     assert same_weights(trained, train(replace(scenes, plays=plays.tocsr()), warm_rows, SMALL))
+
+
+@pytest.fixture(scope="module")
+def with_rare(scenes: Dataset, warm_rows: np.ndarray) -> Trained:
+    """Trained on 3 warm songs of each scene, the others being rare."""
+    return train(scenes, warm_rows[warm_rows % SONGS < 3], SMALL, rare_rows=warm_rows[warm_rows % SONGS >= 3])
+
+
+def test_rare_songs_are_learned_from_and_not_retrieved(
+    scenes: Dataset, with_rare: Trained, warm_rows: np.ndarray, cold_rows: np.ndarray
+) -> None:
+    warm = warm_rows[warm_rows % SONGS < 3]
+    assert with_rare.warm_content.song_ids == tuple(scenes.song_ids[row] for row in warm)
+    assert len(with_rare.warm_vectors) == len(warm)
+    assert len(with_rare.encoder.memory.vectors) == len(warm_rows)
+    best = np.argsort(-(with_rare.encoder.encode(scenes.content.rows(cold_rows)) @ with_rare.warm_vectors.T))[:, :3]
+    np.testing.assert_array_equal(warm[best] // SONGS, np.repeat(cold_rows // SONGS, 3).reshape(best.shape))
+
+
+def test_what_only_rare_songs_say_is_known(scenes: Dataset, warm_rows: np.ndarray) -> None:
+    """A term that no warm song has leads to the listeners of the rare songs that have it."""
+    n = len(scenes.song_ids)
+    rare = warm_rows[warm_rows % SONGS >= 10]
+    artists = sparse.lil_matrix((n, SCENES), dtype=np.float32)
+    artists[rare, rare // SONGS] = 1
+    known = replace(
+        scenes.content, dense={}, bags={"artists": Bag(tuple("abcd"), artists.tocsr()), **scenes.content.bags}
+    )
+    warm = warm_rows[warm_rows % SONGS < 10]
+    found = train(replace(scenes, content=known), warm, SMALL, rare_rows=rare)
+    songs = ContentTable.from_songs(list("abcd"), [SongContent(bags={"artists": {name: 1.0}}) for name in "abcd"])
+    best = (found.encoder.encode(songs) @ found.warm_vectors.T).argmax(axis=1)
+    np.testing.assert_array_equal(warm[best] // SONGS, np.arange(SCENES))
+
+
+def test_without_the_config_rare_songs_are_ignored(scenes: Dataset, warm_rows: np.ndarray) -> None:
+    config = replace(SMALL, rare=False, epochs=1)
+    warm, rare = warm_rows[::2], warm_rows[1::2]
+    assert same_weights(train(scenes, warm, config), train(scenes, warm, config, rare_rows=rare))
+    assert not same_weights(
+        train(scenes, warm, config), train(scenes, warm, replace(config, rare=True), rare_rows=rare)
+    )
 
 
 def test_another_seed_gives_other_weights(scenes: Dataset, trained: Trained, warm_rows: np.ndarray) -> None:
@@ -154,6 +196,23 @@ def test_targets_are_the_songs_with_the_most_similar_listeners() -> None:
         2: pytest.approx(1 / 3),
     }
     np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_targets_of_rare_songs_are_warm_ones_and_songs_weigh_by_their_importance() -> None:
+    plays = sparse.csr_matrix(np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]], np.float32))
+    rare = sparse.csr_matrix(np.array([[0, 0, 0, 1], [1, 1, 0, 0]], np.float32))
+    found = supervision.targets(supervision.listener_rows(plays), 2, supervision.listener_rows(rare))
+    assert found.songs[3, 0] == 2
+    assert found.weights[3].tolist() == [1, 0]
+    assert set(found.songs[4]) == {0, 1}
+    np.testing.assert_allclose(found.weighed(np.arange(5.0)).weights.sum(axis=1), np.arange(5), rtol=1e-6)
+
+
+def test_rare_songs_get_their_vectors_in_the_space_of_the_others() -> None:
+    plays = (np.random.default_rng(0).random((12, 30)) < 0.4).astype(np.float32)
+    listeners = supervision.listener_rows(sparse.csr_matrix(plays))
+    vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(1), listeners[:5])
+    np.testing.assert_allclose(vectors[12:], vectors[:5], atol=1e-4)
 
 
 def test_audience_vectors_keep_the_cosines_of_listener_sets_at_full_rank() -> None:

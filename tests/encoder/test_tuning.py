@@ -26,7 +26,7 @@ def test_the_telling_feature_outweighs_the_others(telling: str) -> None:
     )
     vectors = supervision.audience_vectors(listeners, AUDIENCES, rng)
     schema = FeatureSchema.learn(songs)
-    found = tuning.tune(schema, schema.transform(songs), vectors, listeners, 2.0, 0.25, rng)
+    found = tuning.tune(schema, schema.transform(songs), vectors, listeners, 2.0, np.full(N, 0.25, np.float32), rng)
     weights = {dense.name: float(w) for dense, w in zip(found.schema.dense, found.schema.weights, strict=True)}
     assert sum(weights.values()) == pytest.approx(1, rel=1e-6)
     assert weights.pop(telling) > 2 * max(weights.values())
