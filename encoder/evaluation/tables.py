@@ -2,7 +2,8 @@
 
     python -m encoder.evaluation.tables FIGURES.json README.md ...
 
-writes those of a run of ``coldstart evaluate`` between the marks ``<!-- table NAME -->`` and ``<!-- end -->``.
+writes those of a run of ``coldstart evaluate`` between the marks ``<!-- table NAME -->`` and ``<!-- end -->``. Those of
+a later run of some arms alone, FIGURES_RUN.json, stand between ``<!-- table RUN.NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ TABLES: dict[str, Callable[[Json], list[str]]] = {
 }
 
 
-def filled(page: str, result: Json) -> str:
-    """The page with the present figures between its marks.
+def filled(page: str, result: Json, run: str = "") -> str:
+    """The page with the present figures between its marks, or with those of a later run between that run's.
 
     Raises:
         KeyError: a mark names no table of :data:`TABLES`.
@@ -143,12 +144,15 @@ def filled(page: str, result: Json) -> str:
 
     def fill(found: re.Match[str]) -> str:
         rows = "\n".join(TABLES[found[1]](result))
-        return f"<!-- table {found[1]} -->\n{rows}\n<!-- end -->"
+        return f"<!-- table {prefix}{found[1]} -->\n{rows}\n<!-- end -->"
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    prefix = f"{run}." if run else ""
+    return re.sub(rf"<!-- table {re.escape(prefix)}(\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    figures = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    source = Path(sys.argv[1])
+    figures = json.loads(source.read_text(encoding="utf-8"))
     for path in map(Path, sys.argv[2:]):
-        path.write_text(filled(path.read_text(encoding="utf-8"), figures), encoding="utf-8")
+        text = filled(path.read_text(encoding="utf-8"), figures, source.stem.partition("_")[2])
+        path.write_text(text, encoding="utf-8")

@@ -28,13 +28,27 @@ def test_the_tables_are_those_of_the_run(page: Path, figures: dict[str, Any]) ->
     assert filled(text, figures) == text
 
 
+def later_runs() -> dict[str, dict[str, Any]]:
+    """Runs of some arms alone, by name, since the run of all."""
+    files = sorted(FOLDER.glob("hetrec2011_*.json"))
+    return {file.stem.partition("_")[2]: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+@pytest.mark.parametrize("run", later_runs())
+def test_so_are_those_of_a_later_run(run: str) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- table {run}." in text
+    assert filled(text, later_runs()[run], run) == text
+
+
 def test_every_table_is_shown() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"<!-- table {name} -->" in text for name in TABLES)
 
 
-def test_the_run_had_every_arm(figures: dict[str, Any]) -> None:
-    assert figures["arms"].keys() | figures["skipped"].keys() == ARMS.keys()
+def test_the_run_had_every_arm_and_later_runs_those_that_came_since(figures: dict[str, Any]) -> None:
+    known = figures["arms"].keys() | figures["skipped"].keys()
+    assert known.union(*(run["arms"] for run in later_runs().values())) == ARMS.keys()
     assert figures["seeds"] == [0, 1, 2, 3, 4]
     assert len(figures["paper"]["seeds"]) == 10
 
