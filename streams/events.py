@@ -38,7 +38,8 @@ Time = Annotated[
     Meta(tz=True, description="RFC 3339, with an offset; not in a leap second; in UTC within the years 1 to 9998"),
 ]
 # As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+LARGEST_COUNT = 2**53
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 Positive = Annotated[float, Meta(gt=0)]
 Language = Annotated[
     str,

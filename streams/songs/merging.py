@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.events import Campaign, CampaignCounts, CampaignReport, Counts, EndReason
+from streams.events import LARGEST_COUNT, Campaign, CampaignCounts, CampaignReport, Counts, EndReason
 from streams.songs.ledger import Song
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
@@ -69,7 +69,8 @@ def campaign(song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Cam
         started_at=song.uploaded,
         ended_at=datetime.fromtimestamp(song.ended_at, UTC) if song.ended else None,
         counts=CampaignCounts(
-            **{name: sum(getattr(report.counts, name) for report in reports) for name in _COUNTS},
+            # Each is within its bound; the view must be, too, or nobody can read it.
+            **{name: min(LARGEST_COUNT, sum(getattr(report.counts, name) for report in reports)) for name in _COUNTS},
             answered=sorted(report.partition for report in reports if report.revision >= song.asked),
         ),
         space=newest.space if newest else song.space,

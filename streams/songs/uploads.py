@@ -124,7 +124,6 @@ async def _serve(parts: Parts, serving: Serving, uploads: Sequence[_Upload]) -> 
     await asyncio.gather(*sends)
     # Only now: remembered before its commands were safe, an upload would be lost with the process.
     await parts.remember(entries)
-    await asyncio.gather(*await _shown_late(parts, fresh, entries))
     for each, _ in fresh:
         parts.metrics.uploads_served.inc()
         parts.metrics.upload_to_request_seconds.observe(max(0.0, parts.clock.now() - each.timestamp))
@@ -177,8 +176,8 @@ async def _ask(
 ) -> Song:
     """A campaign begins, or goes on with another revision."""
     song = _entry(each, space=serving.space, heard=known.heard if known else 0)
+    reports = list((await parts.reports_of(each.partition, each.song_id)).values())
     if known is not None:
-        reports = list((await parts.reports_of(each.partition, each.song_id)).values())
         if known.ended is None:
             before = msgspec.structs.replace(known, ended="superseded", ended_at=each.timestamp)
             sends.append(await parts.show(each.song_id, before, reports))
@@ -186,6 +185,9 @@ async def _ask(
             # Another recording under the same id is nobody's favourite yet, whoever listened to the former one.
             song = msgspec.structs.replace(song, heard=listeners(reports))
             sends += await _cool_down(parts, serving, each.song_id, known)
+    # Of a song that is not known yet there are reports where a former life of this process asked for them, and ended
+    # before it could remember.
+    if known is not None or reports:
         sends.append(await parts.show(each.song_id, song, reports))
     sends += await parts.outbox.tell_everyone(commands.request(song, matched, others or [], parts.settings.budget))
     parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
@@ -240,20 +242,6 @@ async def _cool_down(parts: Parts, serving: Serving, song_id: str, known: Song |
         # What was just written may not have been read yet.
         spaces |= {known.space, serving.space}
     return [await parts.outbox.delete(WARM_SONGS, commands.warm_key(space, song_id)) for space in sorted(spaces)]
-
-
-async def _shown_late(
-    parts: Parts, fresh: Sequence[tuple[_Upload, Song | None]], entries: Sequence[tuple[int, str, Song | None]]
-) -> list[Sent]:
-    """Views of songs whose reports came before they were known: a former life of this process asked for them, and
-    ended before it could remember."""
-    sends = []
-    for (each, known), (partition, song_id, song) in zip(fresh, entries, strict=True):
-        if known is None and song is not None:
-            reports = await parts.reports_of(partition, song_id)
-            if reports:
-                sends.append(await parts.show(each.song_id, song, list(reports.values())))
-    return sends
 
 
 def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:

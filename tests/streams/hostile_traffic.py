@@ -7,7 +7,7 @@ headers, key; and values that are legal one by one.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from streams.events import (
     CampaignReport,
     Cap,
     Counts,
+    DenseFeature,
     Event,
     Listen,
     MatchRequest,
@@ -44,7 +45,7 @@ from streams.topics import (
 
 Sent = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
-_ODD: Final[tuple[Any, ...]] = (
+ODD: Final[tuple[Any, ...]] = (
     None, True, False, 0, -1, 1, 2**31 - 1, 2**31, 2**53, 2**53 + 1, 2**63, 2**64, 10**30, 0.5, -0.0, 1e-320, 1e18,
     1e19, 1e308, "", " ", "x", "\x00", "\u202e", "\ud83d\ude00", "a" * 128, "ä" * 128, "a" * 129, "1", "NaN", [],
     {}, [[]], {"": ""}, ["x"] * 65, {"x": None},
@@ -65,18 +66,21 @@ class Traffic:
         space: of vectors, and their dimension.
         wrong: how much of it has something wrong.
         song: how the ids of songs begin.
+        uploads: how many songs are uploaded; ``partitions``: of the audience, as most reports say.
     """
 
     def __init__(
         self, seed: int, now: Callable[[], float], space: tuple[str, int] = ("bcl", 4), users: int = 60,
         songs: int = 30, wrong: float = 0.7,
-        song: str = "s",
+        song: str = "s", uploads: int = 200, partitions: int = 2,
     ) -> None:  # fmt: skip
         self._random = random.Random(seed)
         self._now = now
         self._space, self._dimension = space
         self._users = [f"u{n}" for n in range(users)]
         self._songs = [f"{song}{n}" for n in range(songs)]
+        self._uploads = [f"new-{n}" for n in range(uploads)]
+        self._partitions = partitions
         self._wrong = wrong
         self._made: dict[Topic, Callable[[], Record]] = {
             LISTENS: self._listen,
@@ -89,11 +93,20 @@ class Traffic:
             WARM_SONGS: self._warm,
         }
 
+    @property
+    def topics(self) -> Collection[Topic]:
+        """Those that it has records of."""
+        return self._made.keys()
+
+    def reseed(self, seed: int) -> None:
+        """Go on as another one would."""
+        self._random.seed(seed)
+
     def of(self, topic: Topic) -> Sent:
         """The next record of a topic."""
         record = self._made[topic]()
         good: Sent = record.key, record.value, list(record.headers)
-        return self._bend(good, topic) if self._random.random() < self._wrong else good
+        return self.bent(good, binary=topic is AUDIENCE_VECTORS) if self._random.random() < self._wrong else good
 
     # -- good ones
 
@@ -188,16 +201,17 @@ class Traffic:
 
     def _upload(self) -> Record:
         pick = self._random
-        ends = datetime.fromtimestamp(self._now() + pick.choice([90, 86_400]), UTC)
+        ends = datetime.fromtimestamp(self._now() + pick.choice([-60, 90, 86_400, 400 * 86_400]), UTC)
         starts = datetime.fromtimestamp(self._now() + 60, UTC)
         return self._pack(
             SongUpload(
-                song_id=f"new-{pick.randrange(200)}",
+                song_id=pick.choice(self._uploads),
                 revision=pick.choice([1, 1, 1, 2, 3, 2**53]),
                 title="t" * pick.choice([0, 1, 40, 1024]),
                 artist_ids=[f"a{n}" for n in range(pick.choice([0, 1, 64]))],
                 tags={f"t{n}": pick.choice([1.0, 1e-300, 1e18]) for n in range(pick.choice([1, 3, 40]))},
                 genres=["g"] * pick.choice([0, 1]),
+                features=self._features() if pick.random() < 0.3 else {},
                 language=pick.choice([None, "pt-BR", "x-own"]),
                 explicit=pick.random() < 0.2,
                 territories=["PT"] * pick.choice([0, 0, 1]),
@@ -209,14 +223,19 @@ class Traffic:
             pick.choice([0, 0, 0, 1, 2]),
         )
 
+    def _features(self) -> dict[str, DenseFeature]:
+        pick = self._random
+        values = [pick.choice([0.5, -1e18, 1e-300]) for _ in range(pick.choice([1, 3, 3, 40]))]
+        return {"audio": DenseFeature(pick.choice(["default", "default", "own"]), values)}
+
     def _report(self) -> Record:
         pick = self._random
         return self._pack(
             CampaignReport(
-                song_id=f"new-{pick.randrange(200)}",
+                song_id=pick.choice(self._uploads),
                 revision=pick.choice([1, 2, 2**53]),
-                partition=pick.choice([0, 1, 7, 2**53]),
-                partitions=pick.choice([1, 2, 4]),
+                partition=pick.choice([0, 1, self._partitions - 1, 7, 2**53]),
+                partitions=pick.choice([self._partitions, self._partitions, self._partitions, 1, 4]),
                 version=pick.choice([0, 1, 10**6, -1]),
                 space=self._space,
                 started_at=self._at(),
@@ -233,11 +252,12 @@ class Traffic:
 
     # -- something wrong
 
-    def _bend(self, good: Sent, topic: Topic) -> Sent:
+    def bent(self, good: Sent, binary: bool = False) -> Sent:
+        """A good record with something wrong in it; ``binary``: its value is no JSON."""
         pick = self._random
         key, value, headers = good
         what = pick.random()
-        if what < 0.45 and topic is not AUDIENCE_VECTORS and value is not None:
+        if what < 0.45 and not binary and value is not None:
             value = self._odd_fields(value)
         elif what < 0.6:
             value = self._odd_bytes(value)
@@ -256,9 +276,9 @@ class Traffic:
             if pick.random() < 0.2:
                 del event[name]
             else:
-                event[name] = pick.choice(_ODD)
+                event[name] = pick.choice(ODD)
         if pick.random() < 0.1:
-            event[pick.choice(["x", "erase_requested_at", "cap", "expires_at"])] = pick.choice(_ODD)
+            event[pick.choice(["x", "erase_requested_at", "cap", "expires_at"])] = pick.choice(ODD)
         try:
             return msgspec.json.encode(event)
         except (OverflowError, ValueError):

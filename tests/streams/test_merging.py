@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.events import CampaignReport, Counts, PartitionPrototype
+from streams.campaigns import read_campaign
+from streams.events import LARGEST_COUNT, CampaignReport, Counts, PartitionPrototype
 from streams.songs.ledger import Song
 from streams.songs.merging import (
     MAX_PROTOTYPES,
@@ -55,6 +56,14 @@ def test_disorder_and_repeats_change_nothing() -> None:
     assert len(merged) == 1
     assert newest(reports)[0].version == 9
     assert newest(reports)[1].version == 7
+
+
+def test_counts_that_are_legal_one_by_one_make_a_view_that_can_be_read() -> None:
+    largest = [report(partition, 1, Counts(pushed=LARGEST_COUNT, opened=2)) for partition in range(2)]
+    view = campaign("s", SONG, largest)
+    _, again = read_campaign(b"s", msgspec.json.encode(view))
+    assert again is not None
+    assert (again.counts.pushed, again.counts.opened) == (LARGEST_COUNT, 4)
 
 
 def test_the_same_version_is_not_newer() -> None:
