@@ -25,7 +25,9 @@ _VECTORS_FETCH_BYTES: Final = 131_072
 
 # Bytes of values that make a batch full, whatever their number.
 BATCH_BYTES: Final = 64 * 1_048_576
-# Taken between two looks at the bytes.
+# Taken between two looks at the bytes: at first so few that 5 MB of each are no more than a batch, then as many as
+# those before say that there is room for, at most so many. 128 of 5 MB at once were 640 MB.
+_FIRST_PIECE: Final = 8
 _PIECE: Final = 128
 
 # What the client says of a batch that it cannot unpack or take apart, again and again.
@@ -54,13 +56,15 @@ def fetching(input_name: str) -> dict[str, int]:
 def here(reader: Consumer, limit: int, wait_s: float = 0) -> list[Message]:
     """What is here, at most ``limit`` records and about as many bytes as a batch may have; waits for the first ones."""
     found: list[Message] = []
-    size = 0
+    size, asked = 0, _FIRST_PIECE
     while size < BATCH_BYTES and (left := limit - len(found)) > 0:
-        piece = reader.consume(min(left, _PIECE), 0 if found else wait_s)
+        asked = min(left, asked, _PIECE)
+        piece = reader.consume(asked, 0 if found else wait_s)
         found += piece
         size += sum(map(len, piece))
-        if len(piece) < _PIECE:
+        if len(piece) < asked:
             break
+        asked = max(1, (BATCH_BYTES - size) * len(found) // max(1, size))
     return found
 
 

@@ -6,11 +6,13 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.consumer import fetcher  # type: ignore[import-untyped]
 from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.batches import LenientRecords, unpacked
+from streams.kafka.batches import LenientRecords, kept, read_leniently, unpacked
 from streams.unreadable import UNREADABLE
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -85,6 +87,35 @@ def test_a_batch_that_unpacks_into_70_megabytes_takes_no_more_than_its_bound(cod
     assert [(each.offset, each.value) for each in found] == [(0, b"before"), (2, b"")]
     reason = b"offset 1 to 2: the batch cannot be read, it unpacks into more than 67,108,864 bytes"
     assert list(found[1].headers) == [(UNREADABLE, reason)]
+
+
+class Position:
+    """Where a consumer stands in a partition, as aiokafka asks and tells."""
+
+    active, paused, position = True, False, 0
+
+    def state_value(self, _: TopicPartition) -> Position:
+        return self
+
+    def consumed_to(self, offset: int) -> None:
+        self.position = offset
+
+
+@pytest.mark.parametrize(("size", "expected"), [(5_000_000, [4, 4, 2]), (100, [10])])
+def test_no_more_is_given_out_at_once_than_the_heartbeat_can_wait_for(size: int, expected: list[int]) -> None:
+    read_leniently()
+    place, position = TopicPartition("t", 0), Position()
+    one, data = batch([bytes(size)], 4), b""
+    for offset in range(10):
+        data += offset.to_bytes(8, "big") + one[8:]
+    records = fetcher.PartitionRecords(place, LenientRecords(data), [], 0, None, kept, True, fetcher.READ_COMMITTED)
+    result = fetcher.FetchResult(place, assignment=position, partition_records=records, backoff=0)
+    found: list[list[int]] = []
+    while result.has_more():
+        found.append([record.offset for record in result.getall(64)])
+        assert position.position == sum(map(len, found))
+    assert [len(each) for each in found if each] == expected
+    assert [offset for each in found for offset in each] == list(range(10))
 
 
 def test_two_gzip_members_are_one_after_the_other() -> None:
