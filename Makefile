@@ -6,10 +6,12 @@ BIN := .venv/bin
 BENCH_ARGS ?=
 LOCK_ARGS ?=
 MUTANTS ?=
+FUZZ_SECONDS ?= 600
+FUZZ_ARGS ?=
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long bench mutants lock force
+.PHONY: help setup demo test check check-long bench mutants fuzz lock force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
@@ -19,6 +21,7 @@ help:
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
 	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.caps*": of one module)'
+	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
 	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
@@ -63,6 +66,18 @@ mutants: setup .venv-mutants/.ready
 	$(BIN)/uv pip install --quiet --python .venv-mutants/bin/python mutmut==3.8.1
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@touch $@
+
+# What it learns stays in .fuzz; at a finding it fails, and leaves what led there beside it.
+fuzz: setup .venv-fuzz/.ready
+	PYTHONPATH=. .venv-fuzz/bin/python tests/streams/fuzz.py -max_total_time=$(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+# It sees the project's environment beside its own, which has no build for every Python.
+.venv-fuzz/.ready: .venv/.ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-fuzz
+	$(BIN)/uv pip install --quiet --python .venv-fuzz/bin/python atheris==3.0.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@touch $@
 
 # Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Message
+from decoders import TOPIC_OF, accounted
 from hostile_traffic import Traffic
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,13 +19,7 @@ from streams.audience.repeats import Repeats
 from streams.record_size import record_size
 from streams.topics import (
     AUDIENCE_STATE,
-    AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
-    DEAD_LETTERS,
-    LISTENS,
-    MATCH_REQUESTS,
-    PREFERENCES,
-    PUSH_OUTCOMES,
     PUSH_TARGETS,
     Topic,
 )
@@ -34,10 +29,6 @@ from targeting.policy import Policy
 from targeting.songs import Songs
 from targeting.types import Cap
 
-TOPICS = {
-    "listens": LISTENS, "preferences": PREFERENCES, "outcomes": PUSH_OUTCOMES, "vectors": AUDIENCE_VECTORS,
-    "commands": MATCH_REQUESTS,
-}  # fmt: skip
 SPACE = Space("bcl", 4)
 START = 1_800_000_000.0
 CONFIG = Config(policy=Policy(cap=Cap(3, 24), artist_cap=Cap(1, 24), holdout=0.1, exploration=0.1))
@@ -75,25 +66,9 @@ class Partitioned(RuleBasedStateMachine):
 
     def decoded(self, records: Records, again: bool = False) -> Decoded:
         decoded = Decoder(self.now, lambda _: again).decode(records, SPACE, self.repeats)
-        for letter, _, _ in decoded.bad:
-            assert record_size(letter.key, letter.value, letter.headers) <= DEAD_LETTERS.largest
         if not again:
-            self.accounted(records, decoded)
+            accounted(records, decoded)
         return decoded
-
-    @staticmethod
-    def accounted(records: Records, decoded: Decoded) -> None:
-        """Every record is served, or buried once."""
-        inputs, stages = decoded.inputs, [stage for _, stage, _ in decoded.bad]
-        served = {
-            "listens": len(inputs.listens.user_ids) + decoded.repeated if inputs.listens else decoded.repeated,
-            "outcomes": len(inputs.outcomes.user_ids) if inputs.outcomes else 0,
-            "commands": len(inputs.commands),
-        }
-        for name, count in served.items():
-            assert count + stages.count(f"audience.{name}") == len(getattr(records, name)), name
-        places = [tuple(value for name, value in letter.headers if name == "dl_offset") for letter, _, _ in decoded.bad]
-        assert len(places) == len(set(places))
 
     def commit(self, decoded: Decoded) -> None:
         staged = self.partition.stage(decoded.inputs)
@@ -114,10 +89,12 @@ class Partitioned(RuleBasedStateMachine):
         if decoded.seen:
             self.repeats.remember(decoded.seen)
 
-    @rule(sizes=st.fixed_dictionaries({name: st.integers(0, 12) for name in TOPICS}), seconds=st.integers(0, 90_000))
+    @rule(sizes=st.fixed_dictionaries({name: st.integers(0, 12) for name in TOPIC_OF}), seconds=st.integers(0, 90_000))
     def batch(self, sizes: dict[str, int], seconds: int) -> None:
         self.now += seconds
-        records = Records(**{name: [self.received(TOPICS[name]) for _ in range(size)] for name, size in sizes.items()})
+        records = Records(
+            **{name: [self.received(TOPIC_OF[name]) for _ in range(size)] for name, size in sizes.items()}
+        )
         self.commit(self.decoded(records))
         for name, messages in self.again.items():
             messages += getattr(records, name)
@@ -126,7 +103,7 @@ class Partitioned(RuleBasedStateMachine):
     def aborted(self, size: int) -> None:
         """Staged and dropped, as after a rebalance: nothing of it may stay."""
         before = self.partition.digest()
-        records = Records(**{name: [self.received(topic) for _ in range(size)] for name, topic in TOPICS.items()})
+        records = Records(**{name: [self.received(topic) for _ in range(size)] for name, topic in TOPIC_OF.items()})
         self.partition.stage(self.decoded(records).inputs)
         assert self.partition.digest() == before
 
@@ -159,7 +136,7 @@ def test_no_bad_record_waits_in_a_circle_for_the_collector() -> None:
     try:
         for _ in range(20):
             machine.decoded(
-                Records(**{name: [machine.received(topic) for _ in range(40)] for name, topic in TOPICS.items()})
+                Records(**{name: [machine.received(topic) for _ in range(40)] for name, topic in TOPIC_OF.items()})
             )
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
