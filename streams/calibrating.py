@@ -55,7 +55,7 @@ def fit(
         vectors=trained.warm_vectors,
         queries=trained.encoder.encode(hidden.content),
         truth=hidden.plays,
-        played_at=known.played_at,
+        played_at=known.last_played(),
     )
     return fitted([case])
 

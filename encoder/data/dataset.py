@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoder.content import ContentTable
+from encoder.data.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,11 @@ class Dataset:
         content: the content of every song; its row order is the song order of ``plays``.
         user_ids: column order of ``plays``.
         plays: csr (songs, users) float32, the number of plays; only positive entries are stored.
-        played_at: float64 Unix seconds of the last play, aligned with ``plays.data``; None if undated.
+        played_at: float64 Unix seconds of the last play, aligned with ``plays.data``, NaN where it is unknown;
+            None if undated.
         citation: what the licence asks to be printed when the data are used; None if nothing.
         titles: a name to show for each song, in song order; empty strings where unknown.
+        findings: what was not as it should be in the files that it was read from.
     """
 
     name: str
@@ -32,7 +35,15 @@ class Dataset:
     played_at: NDArray[np.float64] | None = None
     citation: str | None = None
     titles: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def song_ids(self) -> tuple[str, ...]:
         return self.content.song_ids
+
+    def last_played(self) -> NDArray[np.float64] | None:
+        """``played_at`` for who weighs listens by their age: an unknown date counts as the earliest that is known."""
+        if self.played_at is None or not np.isnan(self.played_at).any():
+            return self.played_at
+        known = self.played_at[~np.isnan(self.played_at)]
+        return None if not len(known) else np.where(np.isnan(self.played_at), known.min(), self.played_at)

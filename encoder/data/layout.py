@@ -11,27 +11,34 @@ Files are UTF-8 with a header line; further columns are ignored, an empty cell m
 and ``genre`` may hold several values with ``|`` between them. ``played_at`` is Unix seconds or ISO 8601
 (UTC unless it says otherwise). Several rows of one user and one song are one listener: plays are added,
 the last date counts.
+
+What is not so is counted in ``Dataset.findings``, and either read as well as it can be (README.md says how)
+or refused: what is needed is wrong, or an id is unknown.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from scipy import sparse
 
 from encoder.content import F32, Bag, ContentTable
 from encoder.data.dataset import Dataset
+from encoder.data.findings import Findings, Kind, LayoutError
+from encoder.data.history import History, cells, listeners
+from encoder.data.records import Rows, Tell, read
+
+__all__ = ["LayoutError", "read_dataset", "read_history"]
 
 INTERACTIONS = "interactions.csv.gz"
 SONGS = "songs.csv.gz"
@@ -46,35 +53,68 @@ SEPARATOR = "|"
 TAG_BAG = "tags"
 DURATION = "duration"
 
-# Rows held as Python strings at once. With 100,000 the garbage collector walks them again and again: 1.6
-# times slower.
-CHUNK = 2_000
-# Nobody listened after the year 5138; milliseconds, the usual mistake, all lie beyond it.
-LATEST = 1e11
+# A billion plays, or taggers, of one song; their sums stay far from what float32 holds.
+MOST = 1e9
+LEAST = float(np.finfo(np.float32).tiny)
+# Twelve days: 2**31 milliseconds, which an upload may have, are twice as long.
+LONGEST_S = 1e6
 
 
-class LayoutError(ValueError):
-    """A file is not as the layout says; the message names the file, the place, the value and the way out."""
-
-
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, strict: bool = False, tell: Tell | None = None) -> Dataset:
     """Read a directory in the neutral layout.
 
     Songs stand in the order of ``songs.csv.gz`` (those without listeners too), users in order of
     appearance. A song's duration becomes the dense feature ``duration``: float32 (n, 1), log seconds.
 
+    Args:
+        strict: refuse whatever ``Dataset.findings`` would hold.
+        tell: is called while a file is read.
+
     Raises:
         LayoutError: a file is missing, damaged, or holds something that the layout does not allow.
     """
+    return read_into(Findings(strict), path, tell)
+
+
+def read_history(path: Path, strict: bool = False, tell: Tell | None = None) -> History:
+    """Read a directory whose listens are dated, each listen by itself; those without a date are left out.
+
+    Raises:
+        LayoutError: as :func:`read_dataset`; or no listen has a date.
+    """
+    dataset, rows = _read(Findings(strict), path, tell)
+    if rows.at is None:
+        raise LayoutError(
+            f"{path / INTERACTIONS}: no listen has a date, so that nothing can be replayed; give it the column "
+            "played_at (Unix seconds or ISO 8601)"
+        )
+    order = np.argsort(rows.at, kind="stable")
+    order = order[: len(order) - int(np.isnan(rows.at).sum())]
+    return History(dataset, rows.song[order], rows.user[order], rows.plays[order], rows.at[order])
+
+
+def read_into(found: Findings, path: Path, tell: Tell | None = None) -> Dataset:
+    """Read a directory as :func:`read_dataset` does, and collect what is found.
+
+    Where ``found`` refuses nothing, what would be refused is left out.
+    """
+    return _read(found, path, tell)[0]
+
+
+def _read(found: Findings, path: Path, tell: Tell | None) -> tuple[Dataset, _Plays]:
     if not path.is_dir():
         raise LayoutError(f"{path} is not a directory; it should hold {INTERACTIONS} and {SONGS}")
-    song_rows, titles, dense, bags = _read_songs(path / SONGS)
+    song_rows, titles, dense, bags = _read_songs(path / SONGS, found, tell)
+    if not song_rows:
+        # Without songs, and not refused: what is said about songs cannot be held against their list.
+        song_rows = _AnyId()
     if (path / SONG_TAGS).exists():
-        bags[TAG_BAG] = _read_tags(path, song_rows)
+        bags[TAG_BAG] = _read_tags(path, song_rows, found, tell)
     if (path / VECTORS).exists():
-        dense |= _read_vectors(path / VECTORS, song_rows)
-    user_ids, plays, played_at = _read_interactions(path / INTERACTIONS, song_rows)
-    return Dataset(
+        dense |= _read_vectors(path / VECTORS, song_rows, found)
+    user_ids, rows = _read_interactions(path / INTERACTIONS, song_rows, found, tell)
+    plays, played_at = listeners(rows.song, rows.user, rows.plays, rows.at, (len(song_rows), len(user_ids)))
+    dataset = Dataset(
         name=path.resolve().name,
         content=ContentTable(tuple(song_rows), dense, bags),
         user_ids=user_ids,
@@ -82,203 +122,67 @@ def read_dataset(path: Path) -> Dataset:
         played_at=played_at,
         citation=_read_citation(path),
         titles=titles,
+        findings=tuple(found),
     )
+    return dataset, rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Consecutive records of one file, by column."""
+class _AnyId(dict[str, int]):
+    """Row numbers for ids as they come."""
 
-    path: Path
-    first_line: int
-    columns: Mapping[str, list[str]]
-    records: list[list[str]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def error(self, row: int, column: str, problem: str) -> LayoutError:
-        value = self.columns[column][row]
-        line = self.first_line + _lines(self.records[:row])
-        return LayoutError(f"{self.path}, line {line}, column {column}: {value!r} {problem}")
-
-    def known(self, column: str, rows: Mapping[str, int], where: str) -> NDArray[np.int32]:
-        """The row number of each id of the column."""
-        ids = self.columns[column]
-        try:
-            return np.fromiter(map(rows.__getitem__, ids), np.int32, len(ids))
-        except KeyError:
-            row = next(i for i, value in enumerate(ids) if value not in rows)
-            raise self.error(row, column, f"is not in {where}; add it there or delete this row") from None
-
-    def numbers(self, column: str, expected: str, least: float, empty: float | None = None) -> NDArray[np.float64]:
-        """The column as finite float64 >= least; an empty cell reads as ``empty`` unless that is None."""
-        texts = self.columns[column]
-        try:
-            values = np.fromiter(map(float, texts), np.float64, len(texts))
-        except ValueError:
-            # Cell by cell: only here is an empty cell, or a wrong one, possible.
-            values = np.empty(len(texts))
-            for row, text in enumerate(texts):
-                if text == "" and empty is not None:
-                    values[row] = empty
-                    continue
-                try:
-                    values[row] = float(text)
-                except ValueError:
-                    raise self.error(row, column, f"is not a number; it must be {expected}") from None
-        refused = ~(np.isfinite(values) & (values >= least))
-        if empty is not None:
-            refused &= np.array([text != "" for text in texts])
-        if refused.any():
-            raise self.error(int(refused.argmax()), column, f"is out of range; it must be {expected}")
-        return values
-
-    def times(self, column: str) -> NDArray[np.float64]:
-        """The column as Unix seconds."""
-        texts = self.columns[column]
-        try:
-            values = np.fromiter(map(float, texts), np.float64, len(texts))
-        except ValueError:
-            values = np.empty(len(texts))
-            for row, text in enumerate(texts):
-                values[row] = self._time(row, column, text)
-        refused = ~(np.isfinite(values) & (np.abs(values) < LATEST))
-        if refused.any():
-            raise self.error(int(refused.argmax()), column, "is no time in Unix seconds; divide milliseconds by 1000")
-        return values
-
-    def _time(self, row: int, column: str, text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise self.error(
-                row,
-                column,
-                "is neither Unix seconds nor ISO 8601; date every row, or leave the column out",
-            ) from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    def __missing__(self, id: str) -> int:
+        return self.setdefault(id, len(self))
 
 
-def _read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[_Rows]:
-    """The records of a CSV file in chunks; ``optional`` columns appear only where the file has them."""
-    line = 1
-    try:
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            for name in required:
-                if name not in header:
-                    raise LayoutError(
-                        f"{path}, line 1: no column {name}; the header is {','.join(header)!r} "
-                        f"and must have {','.join(required)}"
-                    )
-            wanted = {name: header.index(name) for name in (*required, *optional) if name in header}
-            while True:
-                line = reader.line_num + 1
-                records: list[list[str]] = []
-                # What was read before an error tells where it is.
-                try:
-                    records.extend(islice(reader, CHUNK))
-                except csv.Error as error:
-                    raise _not_csv(path, line, records, error) from None
-                if not records:
-                    return
-                if any(len(record) != len(header) for record in records):
-                    raise _ragged(path, line, header, records)
-                yield _Rows(path, line, {name: [r[i] for r in records] for name, i in wanted.items()}, records)
-    except FileNotFoundError:
-        raise LayoutError(f"{path} is missing; the layout needs it, with columns {','.join(required)}") from None
-    except gzip.BadGzipFile:
-        raise LayoutError(f"{path} is not a gzip file; compress it with `gzip`") from None
-    except (EOFError, zlib.error) as error:
-        raise LayoutError(f"{path} is damaged after line {line} ({error}); copy it again") from None
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from None
-    except csv.Error as error:
-        raise _not_csv(path, line, [], error) from None
-
-
-def _lines(records: list[list[str]]) -> int:
-    """Of the file. A quoted name may hold line breaks, also in a column that is not read."""
-    return len(records) + sum(cell.count("\n") for record in records for cell in record)
-
-
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> LayoutError:
-    """Names the first line that holds what is not UTF-8, and the bytes."""
-    with gzip.open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                raw.decode()
-            except UnicodeDecodeError as here:
-                value = raw[max(0, here.start - 20) : here.end + 20]
-                return LayoutError(f"{path}, line {number}: {value!r} is not UTF-8; convert the file with `iconv`")
-    return LayoutError(f"{path} is not UTF-8 ({error}); convert it with `iconv`")
-
-
-def _not_csv(path: Path, line: int, before: list[list[str]], error: csv.Error) -> LayoutError:
-    """Names the line on which the record begins that cannot be read, and its text.
-
-    Args:
-        line: of the first record of ``before``, the records that were read since.
-    """
-    line += _lines(before)
-    with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-        # A quote that is never closed makes one record of all the rest: its first line is what a person can mend.
-        text = next(islice(file, line - 1, None), "").rstrip("\r\n")
-    value = repr(text) if len(text) <= 200 else f"{text[:200]!r}…"
-    return LayoutError(
-        f"{path}, line {line}: {value} is not CSV ({error}); quote a value that holds a comma, "
-        'a line break or a quote, and double the quotes in it (")'
-    )
-
-
-def _ragged(path: Path, line: int, header: list[str], records: list[list[str]]) -> LayoutError:
-    for record in records:
-        if len(record) != len(header):
-            return LayoutError(
-                f"{path}, line {line}: {','.join(record)!r} has {len(record)} columns, the header has "
-                f"{len(header)}; complete the line or delete it"
-            )
-        line += 1 + sum(text.count("\n") for text in record)
-    raise AssertionError("called without a ragged record")
-
-
-def _read_songs(path: Path) -> tuple[dict[str, int], tuple[str, ...], dict[str, F32], dict[str, Bag]]:
+def _read_songs(
+    path: Path, found: Findings, tell: Tell | None
+) -> tuple[dict[str, int], tuple[str, ...], dict[str, F32], dict[str, Bag]]:
     song_rows: dict[str, int] = {}
     titles: list[str] = []
     durations: list[NDArray[np.float64]] = []
     bags: dict[str, _BagReader] = {}
-    for rows in _read(path, ("song_id",), ("name", "duration_sec", *CATEGORIES)):
-        ids = rows.columns["song_id"]
+    for rows in read(path, found, ("song_id",), ("name", "duration_sec", *CATEGORIES), tell):
+        ids = rows.ids("song_id")
         start = len(song_rows)
+        new: list[int] = []
         for row, song_id in enumerate(ids):
             if song_id == "":
-                raise rows.error(row, "song_id", "names no song; give every song an id")
-            if song_rows.setdefault(song_id, start + row) != start + row:
-                raise rows.error(row, "song_id", "stands here a second time; keep one of the two rows")
-        titles += rows.columns.get("name", [""] * len(ids))
+                rows.add(Kind.NO_ID, row, "song_id", "names no song; give every song an id")
+            elif song_id in song_rows:
+                rows.add(Kind.TWICE, row, "song_id", "stands here a second time; keep one of the two rows")
+            else:
+                song_rows[song_id] = start + len(new)
+                new.append(row)
+        names = rows.columns.get("name", [""] * len(ids))
+        titles += [names[row] for row in new]
         if "duration_sec" in rows.columns:
-            durations.append(
-                rows.numbers("duration_sec", "seconds, at least 0.001, or empty", least=1e-3, empty=np.nan)
-            )
+            seconds = rows.numbers("duration_sec", f"seconds, 0.001 to {LONGEST_S:g}, or empty", 1e-3, LONGEST_S)
+            durations.append(seconds[new])
         for column, name in CATEGORIES.items():
             if column in rows.columns:
                 bag = bags.setdefault(name, _BagReader())
-                for row, cell in enumerate(rows.columns[column], start):
-                    # A set: a value that stands twice is still one value.
-                    for term in sorted(set(filter(None, cell.split(SEPARATOR)))):
-                        bag.add(row, term, 1.0)
+                terms = _terms(rows, column)
+                for number, row in enumerate(new, start):
+                    for term in terms[row]:
+                        bag.add(number, term, 1.0)
     if not song_rows:
-        raise LayoutError(f"{path} holds no song; one row per song is needed")
+        found.add(Kind.FILE, path, 0, None, "holds no song; one row per song is needed")
     dense = {}
     if durations:
         dense[DURATION] = np.log(np.concatenate(durations)).astype(np.float32)[:, None]
     return song_rows, tuple(titles), dense, {name: bag.build(len(song_rows)) for name, bag in bags.items()}
+
+
+def _terms(rows: Rows, column: str) -> list[list[str]]:
+    """The values of each cell. A value that stands twice is still one value."""
+    found = []
+    for row, cell in enumerate(rows.columns[column]):
+        terms = cell.split(SEPARATOR)
+        bare = [term.strip() for term in terms]
+        if bare != terms and any(bare):
+            rows.add(Kind.BLANKS, row, column, "has blanks around a value; take them away")
+        found.append(sorted(set(filter(None, bare))))
+    return found
 
 
 class _BagReader:
@@ -301,102 +205,199 @@ class _BagReader:
         return Bag(tuple(self._terms), sparse.csr_matrix(cells, shape=(n, len(self._terms))))
 
 
-def _read_tags(path: Path, song_rows: Mapping[str, int]) -> Bag:
+def _read_tags(path: Path, song_rows: Mapping[str, int], found: Findings, tell: Tell | None) -> Bag:
     names: dict[str, str] | None = None
     if (path / TAGS).exists():
         names = {}
-        for rows in _read(path / TAGS, ("tag_id", "tag")):
-            names.update(zip(rows.columns["tag_id"], rows.columns["tag"], strict=True))
-    bag = _BagReader()
-    for rows in _read(path / SONG_TAGS, ("song_id", "tag_id"), ("n_taggers",)):
-        songs = rows.known("song_id", song_rows, SONGS).tolist()
-        weights = [1.0] * len(rows)
+        for rows in read(path / TAGS, found, ("tag_id", "tag"), tell=tell):
+            for row, (tag_id, name) in enumerate(zip(rows.ids("tag_id"), rows.columns["tag"], strict=True)):
+                if tag_id in names:
+                    rows.add(Kind.TWICE, row, "tag_id", "stands here a second time; keep one of the two rows")
+                else:
+                    names[tag_id] = name
+    tags: dict[str, int] = {}
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for rows in read(path / SONG_TAGS, found, ("song_id", "tag_id"), ("n_taggers",), tell):
+        songs = rows.known("song_id", song_rows, SONGS)
+        weights = np.ones(len(rows))
         if "n_taggers" in rows.columns:
-            weights = rows.numbers("n_taggers", "a weight > 0", least=float(np.finfo(np.float32).tiny)).tolist()
-        for row, tag_id in enumerate(rows.columns["tag_id"]):
-            if names is not None and tag_id not in names:
-                raise rows.error(row, "tag_id", f"is not in {TAGS}; add it there or delete this row")
-            bag.add(songs[row], tag_id if names is None else names[tag_id], weights[row])
-    return bag.build(len(song_rows))
+            given = rows.numbers("n_taggers", f"a weight > 0, up to {MOST:g}, or empty", LEAST, MOST)
+            weights = np.where(np.isnan(given), 1.0, given)
+        usable = songs >= 0
+        ids = rows.ids("tag_id")
+        if names is not None:
+            for row, tag_id in enumerate(ids):
+                if tag_id not in names:
+                    usable[row] = False
+                    rows.add(Kind.UNKNOWN_ID, row, "tag_id", f"is not in {TAGS}; add it there or delete this row")
+        numbers = np.array([tags.setdefault(id, len(tags)) if use else -1 for id, use in zip(ids, usable, strict=True)])
+        parts.append((songs[usable], numbers[usable], weights[usable], np.asarray(rows.lines)[usable]))
+    if not parts:
+        return Bag((), sparse.csr_matrix((len(song_rows), 0), dtype=np.float32))
+    song, tag, weight, line = (np.concatenate(column) for column in zip(*parts, strict=True))
+    again = _again(cells(song, tag, len(tags)), weight, np.zeros(len(song)))
+    said = list(tags)
+    for row in again.tolist():
+        problem = "stands here a second time, with the same song and weight; keep one row"
+        found.add(Kind.TWICE, path / SONG_TAGS, int(line[row]), said[tag[row]], problem, "tag_id")
+    song, tag, weight = (np.delete(column, again) for column in (song, tag, weight))
+    # Two ids may have one name.
+    terms: dict[str, int] = {}
+    columns = np.array([terms.setdefault(id if names is None else names[id], len(terms)) for id in said], np.int64)
+    matrix = sparse.csr_matrix((weight.astype(np.float32), (song, columns[tag])), shape=(len(song_rows), len(terms)))
+    return Bag(tuple(terms), matrix)
 
 
-def _read_vectors(path: Path, song_rows: Mapping[str, int]) -> dict[str, F32]:
-    """Dense features over all songs; NaN where the archive has no row, or a row of NaN."""
-    try:
-        # Without pickle: an archive from elsewhere must not be able to run code.
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise LayoutError(
-            f"{path} cannot be read ({error}); write it with numpy.savez, ids as strings (no objects)"
-        ) from None
-    if "song_ids" not in arrays:
-        raise LayoutError(f"{path} has no array song_ids; it holds {sorted(arrays)}")
-    ids = [str(song_id) for song_id in arrays.pop("song_ids")]
-    unknown = [song_id for song_id in ids if song_id not in song_rows]
-    if unknown:
-        raise LayoutError(f"{path}, array song_ids: {unknown[0]!r} is not in {SONGS}; add it there or leave it out")
-    if len(set(ids)) < len(ids):
-        twice = next(song_id for song_id in ids if ids.count(song_id) > 1)
-        raise LayoutError(f"{path}, array song_ids: {twice!r} stands there twice; keep one row")
-    rows = np.array([song_rows[song_id] for song_id in ids], np.int64)
+def _read_vectors(path: Path, song_rows: Mapping[str, int], found: Findings) -> dict[str, F32]:
+    """Dense features over all songs; NaN where the archive has no row, or one that is not finite."""
+    arrays = _arrays(path, found)
+    if arrays is None:
+        return {}
+    given = arrays.pop("song_ids", None)
+    if given is None or given.ndim != 1:
+        what = f"no array song_ids of shape (n,); it holds {sorted(arrays)}"
+        found.add(Kind.FILE, path, 0, None, f"has {what}")
+        return {}
+    places: list[int] = []
+    rows: list[int] = []
+    for place, song_id in enumerate(map(str, given)):
+        bare = song_id.strip()
+        if bare != song_id:
+            found.add(Kind.BLANKS, path, place + 1, song_id, "has blanks around the id; take them away", "song_ids")
+        try:
+            row = song_rows[bare]
+        except KeyError:
+            problem = f"is not in {SONGS}; add it there or leave it out"
+            found.add(Kind.UNKNOWN_ID, path, place + 1, song_id, problem, "song_ids")
+            continue
+        rows.append(row)
+        places.append(place)
+    first = {row: i for i, row in reversed(list(enumerate(rows)))}
+    for i, row in enumerate(rows):
+        if first[row] != i:
+            problem = "stands there twice; keep one row"
+            found.add(Kind.TWICE, path, places[i] + 1, str(given[places[i]]), problem, "song_ids")
+    kept = np.array([places[i] for i in first.values()], np.int64)
     dense = {}
     for name, values in arrays.items():
-        if values.ndim != 2 or len(values) != len(ids) or not np.issubdtype(values.dtype, np.floating):
-            raise LayoutError(
-                f"{path}, array {name}: {values.dtype} of shape {values.shape}; "
-                f"it must be float of shape ({len(ids)}, d), one row for each of song_ids"
+        if values.ndim != 2 or len(values) != len(given) or not np.issubdtype(values.dtype, np.floating):
+            problem = (
+                f"is {values.dtype} of shape {values.shape}; "
+                f"it must be float of shape ({len(given)}, d), one row for each of song_ids"
             )
-        partial = ~np.isfinite(values).all(axis=1) & ~np.isnan(values).all(axis=1)
-        if partial.any():
-            song_id = ids[int(partial.argmax())]
-            raise LayoutError(
-                f"{path}, array {name}: the vector of song {song_id!r} is not finite; "
-                "a missing vector is left out, or NaN throughout"
-            )
+            found.add(Kind.FILE, path, 0, None, problem, name)
+            continue
+        with np.errstate(over="ignore"):
+            vectors = values.astype(np.float32)
+        partial = ~np.isfinite(vectors).all(axis=1) & ~np.isnan(values).all(axis=1)
+        for place in np.flatnonzero(partial).tolist():
+            problem = "has a vector that is not finite; a missing one is left out, or NaN throughout"
+            found.add(Kind.OUT_OF_RANGE, path, place + 1, str(given[place]), problem, name)
+        vectors[partial] = np.nan
+        found.count(path, name, len(given), int((~np.isnan(values).all(axis=1)).sum()))
         dense[name] = np.full((len(song_rows), values.shape[1]), np.nan, np.float32)
-        dense[name][rows] = values
+        dense[name][list(first)] = vectors[kept]
+    found.finish(path)
     return dense
 
 
+# Whatever zipfile and numpy say of bytes that are no archive of arrays; a header may also ask for too much memory.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+
+
+def _arrays(path: Path, found: Findings) -> dict[str, NDArray[Any]] | None:
+    try:
+        # Without pickle: an archive from elsewhere must not be able to run code.
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, NpzFile):
+            with archive:
+                arrays = dict(archive)
+            if all(isinstance(values, np.ndarray) for values in arrays.values()):
+                return arrays
+            error = "not everything in it is an array"
+        else:
+            error = "it is no archive, but one array"
+    except _UNREADABLE as wrong:
+        error = str(wrong)
+    way = "write it with numpy.savez, ids as strings (no objects)"
+    found.add(Kind.FILE, path, 0, None, f"cannot be read ({error}); {way}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plays:
+    """Rows of listens, in the order of the file; ``at`` is NaN where unknown, and None where no row has a date."""
+
+    song: NDArray[np.int32]
+    user: NDArray[np.int32]
+    plays: NDArray[np.float32]
+    at: NDArray[np.float64] | None
+
+
 def _read_interactions(
-    path: Path, song_rows: Mapping[str, int]
-) -> tuple[tuple[str, ...], sparse.csr_matrix, NDArray[np.float64] | None]:
+    path: Path, song_rows: Mapping[str, int], found: Findings, tell: Tell | None
+) -> tuple[tuple[str, ...], _Plays]:
     users: dict[str, int] = {}
     parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
     dates: list[NDArray[np.float64]] = []
-    for rows in _read(path, ("user_id", "song_id", "play_count"), ("played_at",)):
-        user_ids = rows.columns["user_id"]
-        user = np.fromiter((users.setdefault(u, len(users)) for u in user_ids), np.int32, len(rows))
-        if "" in users:
-            raise rows.error(user_ids.index(""), "user_id", "names no user; give every user an id")
+    lines: list[NDArray[np.int64]] = []
+    for rows in read(path, found, ("user_id", "song_id", "play_count"), ("played_at",), tell):
+        user_ids = rows.ids("user_id")
         song = rows.known("song_id", song_rows, SONGS)
-        plays = rows.numbers("play_count", "a number of plays >= 0", least=0).astype(np.float32)
+        given = rows.numbers("play_count", f"a number of plays, 0 to {MOST:g}", 0, MOST, Kind.NEEDED)
+        usable = (song >= 0) & ~np.isnan(given)
+        if "" in user_ids:
+            for row, user_id in enumerate(user_ids):
+                if user_id == "":
+                    usable[row] = False
+                    rows.add(Kind.NO_USER, row, "user_id", "names no user; give every user an id")
+        known = [user_id for user_id, use in zip(user_ids, usable.tolist(), strict=True) if use]
+        user = np.fromiter((users.setdefault(u, len(users)) for u in known), np.int32, len(known))
+        song, plays = song[usable], given[usable].astype(np.float32)
         heard = plays > 0
         parts.append((song[heard], user[heard], plays[heard]))
         if "played_at" in rows.columns:
-            dates.append(rows.times("played_at")[heard])
+            dates.append(rows.times("played_at")[usable][heard])
+            lines.append(np.asarray(rows.lines, np.int64)[usable][heard])
     if not parts:
-        raise LayoutError(f"{path} holds no row; one row per user and song is needed")
+        found.add(Kind.FILE, path, 0, None, "holds no row; one row per user and song is needed")
+        parts.append((np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)))
     song, user, plays = (np.concatenate(column) for column in zip(*parts, strict=True))
-    parts.clear()
-    cell = song.astype(np.int64) * len(users) + user
+    if not dates:
+        return tuple(users), _Plays(song, user, plays, None)
+    at, line, who, what = np.concatenate(dates), np.concatenate(lines), list(users), list(song_rows)
+    again = _again(cells(song, user, len(users)), plays, at)
+    for row in again.tolist():
+        value = f"{who[user[row]]},{what[song[row]]}"
+        problem = "is a listen that stands here a second time, at the same second; keep one row"
+        found.add(Kind.TWICE, path, int(line[row]), value, problem)
+    keep = np.ones(len(song), np.bool_)
+    keep[again] = False
+    song, user, plays, at = song[keep], user[keep], plays[keep], at[keep]
+    return tuple(users), _Plays(song, user, plays, None if np.isnan(at).all() else at)
+
+
+def _again(cell: NDArray[np.int64], plays: NDArray[np.floating[Any]], at: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows that say what an earlier one says: the same cell, plays and date; ascending."""
     order = np.argsort(cell, kind="stable")
-    cell = cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    played_at = np.maximum.reduceat(np.concatenate(dates)[order], first) if dates else None
-    starts = np.searchsorted(cell[first], np.arange(len(song_rows) + 1, dtype=np.int64) * len(users))
-    matrix = sparse.csr_matrix(
-        (np.add.reduceat(plays[order], first), user[order][first], starts),
-        shape=(len(song_rows), len(users)),
-    )
-    return tuple(users), matrix, played_at
+    shared = np.zeros(len(order), bool)
+    shared[1:] = cell[order][1:] == cell[order][:-1]
+    shared[:-1] |= shared[1:]
+    rows = order[shared]
+    # Stable: of equals the first in the file stays first.
+    rows = rows[np.lexsort((plays[rows], at[rows], cell[rows]))]
+    one, other = rows[:-1], rows[1:]
+    # Where the date is unknown it is not the same.
+    same = (cell[one] == cell[other]) & (at[one] == at[other]) & (plays[one] == plays[other])
+    return np.sort(other[same])
 
 
 def _read_citation(path: Path) -> str | None:
     """``citation.txt``, or what a source's own readme asks for: its terms of use and what "should" be cited."""
     if (path / CITATION).exists():
-        return (path / CITATION).read_text(encoding="utf-8").strip() or None
+        return (path / CITATION).read_text(encoding="utf-8-sig", errors="replace").strip() or None
     if not (path / "source_readme.txt").exists():
         return None
     readme = (path / "source_readme.txt").read_text(encoding="utf-8", errors="replace")

@@ -19,7 +19,6 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.layout import (
     CATEGORIES,
-    CHUNK,
     CITATION,
     DURATION,
     INTERACTIONS,
@@ -29,6 +28,7 @@ from encoder.data.layout import (
     TAG_BAG,
     VECTORS,
 )
+from encoder.data.records import CHUNK
 
 
 def write_dataset(dataset: Dataset, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from streams import terminal
-from streams.cli import kafka, topics, worker
+from streams.cli import data, kafka, topics, worker
 from streams.cli.campaigns import campaigns
 from streams.cli.demo import demo
 from streams.cli.digest import digest
@@ -37,6 +37,7 @@ app.command()(campaigns)
 app.command()(lag)
 app.command()(digest)
 app.command()(erased)
+app.add_typer(data.app, name="data")
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(kafka.app, name="kafka")

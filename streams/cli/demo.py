@@ -13,7 +13,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli import tables
-from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
+from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
 from streams.cli.worker import PolicySwitch
 from streams.terminal import Table, Terminal, bold, say
 
@@ -45,6 +45,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="For data, model and logs; default: runs/demo-TIME below the current folder.")
     ] = None,
+    strict: Strict = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -68,7 +69,7 @@ def demo(
             data=data, users=users, songs=songs, seed=seed, rate=rate, warm_up=warm_up, poison=poison, budget=budget,
             audience_workers=audience_workers, partitions=partitions, obey=policy is PolicySwitch.ON,
             folder=where.resolve(), config=config, bootstrap=bootstrap,
-            swap_s=swap_seconds if swap else None,
+            swap_s=swap_seconds if swap else None, strict=strict,
         )  # fmt: skip
         page = report or plan.folder / "report.html"
         writable(json_file, page)

@@ -12,7 +12,7 @@ import typer
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from streams.cli import tables
-from streams.cli.options import errors_explained, refuse, writable
+from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.terminal import Bars, Table, Terminal, bold, say
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def evaluate(
     paper_seeds: Annotated[int, typer.Option(min=1, help="Splits on which the paper's arm meets its twin.")] = 10,
     processes: Annotated[int, typer.Option(min=1, help="In which arms are fitted, side by side.")] = 2,
     targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
+    strict: Strict = False,
 ) -> None:
     """Judge the encoder and the targeting against their rivals, on songs held back as cold.
 
@@ -70,7 +71,9 @@ def evaluate(
             refuse(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
     with errors_explained(), console.status(f"reading {data}"):
         writable(json_path, report)
-        dataset = read_dataset(data)
+        dataset = read_dataset(data, strict)
+    for finding in dataset.findings:
+        console.print(str(finding), style="yellow", soft_wrap=True)
     if dataset.citation:
         console.print(dataset.citation, style="dim")
     cases: dict[int | None, Case] = {}
@@ -126,7 +129,7 @@ def case_of(served: Served) -> Case:
         vectors=unit(served.warm),
         queries=unit(served.cold),
         truth=asked.cold.plays,
-        played_at=asked.warm.played_at,
+        played_at=asked.warm.last_played(),
     )
 
 

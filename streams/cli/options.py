@@ -26,6 +26,10 @@ Bootstrap = Annotated[
     str | None,
     typer.Option("--bootstrap-servers", help="Kafka as host:port[,host:port]; default: kafka.bootstrap_servers."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse what is dirty in the data, instead of reading it as well as can be."),
+]
 
 
 # What a path can be, and what to do about it.
@@ -97,7 +101,7 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
 def _expected() -> tuple[type[Exception], ...]:
     # Only once something is wrong: what the encoder imports takes as long as all the rest of a verb's start.
     from encoder.artifact import ArtifactError
-    from encoder.data.layout import LayoutError
+    from encoder.data.findings import LayoutError
 
     return ColdstartError, ArtifactError, LayoutError
 

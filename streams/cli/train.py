@@ -9,7 +9,7 @@ import typer
 from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
 from streams.cli import tables
-from streams.cli.options import errors_explained, refuse, writable
+from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.terminal import Bars, Table, Terminal
 
 # The stages of encoder.train in their order, with what they do in words.
@@ -43,6 +43,7 @@ def train(
         bool,
         typer.Option("--calibrate", help="Also learn which chance each score stands for; trains a second time for it."),
     ] = False,
+    strict: Strict = False,
 ) -> None:
     """Train the encoder: from what a song is to the vectors of songs with such an audience.
 
@@ -70,7 +71,9 @@ def train(
         artifact.vacant(out, name)
         writable(checkpoint)
         with console.status(f"reading {data}"):
-            dataset = read_dataset(data)
+            dataset = read_dataset(data, strict)
+        for finding in dataset.findings:
+            console.print(str(finding), style="yellow", soft_wrap=True)
         if all_songs:
             warm = np.flatnonzero(np.diff(dataset.plays.indptr) >= MIN_LISTENERS)
         else:

@@ -56,13 +56,14 @@ def history(dataset: Dataset, split: Split, now: float) -> Iterator[Record]:
     """
     warm = dataset.plays[split.warm]
     order = warm.T.tocsr()
-    if dataset.played_at is None:
+    dates = dataset.last_played()
+    if dates is None:
         played_at = None
     else:
         dated = dataset.plays.copy()
         # Positions, not times, are transposed: a time may be zero, which a sparse matrix would drop.
         dated.data = np.arange(1, len(dated.data) + 1, dtype=np.float64)
-        played_at = dataset.played_at[dated[split.warm].T.tocsr().data.astype(np.int64) - 1]
+        played_at = dates[dated[split.warm].T.tocsr().data.astype(np.int64) - 1]
     song_ids = [dataset.song_ids[row] for row in split.warm]
     for user, user_id in enumerate(dataset.user_ids):
         for at in range(order.indptr[user], order.indptr[user + 1]):

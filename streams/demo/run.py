@@ -53,6 +53,7 @@ class Plan:
         warm_up: uploads at the start that count for everything but latency; at most half of all.
         poison: malformed uploads mixed in.
         obey: whether preferences are obeyed (--policy).
+        strict: refuse what is dirty in ``data``.
         swap_s: with a swap of models and its rollback afterwards, seconds before, between and after; None: without.
         folder: where data, model and logs go.
         config: the settings file, for the workers to read too.
@@ -74,6 +75,7 @@ class Plan:
     config: Path | None
     bootstrap: str | None
     swap_s: float | None = None
+    strict: bool = False
 
 
 def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
@@ -93,7 +95,12 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
         memory = stack.enter_context(PeakMemory())
         with _phase("data", seconds, bars, "data set") as tick:
             dataset = _dataset(plan, tick)
-        parts = split(dataset, plan.seed)
+        for finding in dataset.findings:
+            console.print(str(finding), style="yellow", soft_wrap=True)
+        try:
+            parts = split(dataset, plan.seed)
+        except ValueError as few:
+            raise Refused(str(few)) from None
         if dataset.citation:
             console.print(dataset.citation, style="dim")
 
@@ -184,7 +191,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
 
 def _dataset(plan: Plan, tick: Tick) -> Dataset:
     if plan.data is not None:
-        return read_dataset(plan.data)
+        return read_dataset(plan.data, plan.strict)
     world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
     folder = plan.folder / f"generated-{plan.users}-{plan.songs}-{plan.seed}"
     try:

@@ -57,7 +57,7 @@ WITH_SETTINGS = {
     ("kafka", "down"): [],
     ("kafka", "status"): [],
 }
-WITHOUT_SETTINGS = {("train",), ("evaluate",), ("topics", "contract")}
+WITHOUT_SETTINGS = {("train",), ("evaluate",), ("data", "check"), ("topics", "contract")}
 
 
 @pytest.fixture(autouse=True)

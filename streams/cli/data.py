@@ -1,0 +1,101 @@
+"""``coldstart data``: what is in a data set, before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import TaskProgressColumn, TimeElapsedColumn
+
+from streams.cli import tables
+from streams.cli.options import Strict, errors_explained
+from streams.exits import REFUSED
+from streams.terminal import Bars, Table, Terminal, say, say_json
+
+app = typer.Typer(no_args_is_help=True, help="Look at a data set, before anything is trained on it.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `check` a verb of its own: a group of one command would be that command."""
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="Folder with interactions.csv.gz, songs.csv.gz and what else there is.")],
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object with all of it.")] = False,
+) -> None:
+    """Tell what is in a data set, what of it is dirty, and what would be refused.
+
+    Every file is read to its end: rows, columns (filled, unknown, out of range), users, songs, interactions, the span
+    of dates, and how many songs are warm and cold by the thresholds that training uses. What is not as it should be is
+    counted, with the first lines and values. Exit code 0 if `train` could read it, 2 if not, with the way out.
+
+    Examples: coldstart data check data/lastfm; coldstart data check data/lastfm --strict --json
+    """
+    from encoder.data.check import check as look
+
+    console = Terminal(stderr=True)
+    with errors_explained(), Bars(console, TaskProgressColumn(), TimeElapsedColumn()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(file: str, done: int, size: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(f"reading {file}", total=size)
+            bars.update(tasks[file], completed=done)
+
+        checked = look(path, strict, tell)
+    told = checked.as_json()
+    if as_json:
+        say_json(told)
+    else:
+        _show(told)
+        for each in checked.refused:
+            say(f"refused: {each.message}" + (f" ({each.count:,} of them)" if each.count > 1 else ""), err=True)
+        if checked.unsplit:
+            say(f"refused: {checked.unsplit}", err=True)
+        if checked.ok:
+            say("it can be trained on")
+    if not checked.ok:
+        raise typer.Exit(REFUSED)
+
+
+def _show(told: dict[str, Any]) -> None:
+    files = Table("file", "bytes", "lines", title=told["folder"])
+    columns = Table("file", "column", "filled", "unknown", "out of range", title="columns")
+    for each in told["files"]:
+        size = "absent" if each["bytes"] is None else f"{each['bytes']:,}"
+        files.add_row(each["name"], size, "" if each["lines"] is None else f"{each['lines']:,}")
+        for column in each["columns"]:
+            numbers = (f"{column[key]:,}" for key in ("filled", "unknown", "out_of_range"))
+            columns.add_row(each["name"], column["name"], *numbers)
+    whole = Table("what", "how many", title="the whole")
+    few = told["least_listeners"]
+    span = "undated" if told["first"] is None else f"{told['first']} to {told['last']}"
+    for words, value in (
+        ("songs", f"{told['songs']:,}"),
+        ("of them without a listener", f"{told['songs_without_listeners']:,}"),
+        (f"of them with fewer than {few}: not used", f"{told['songs_with_too_few_listeners']:,}"),
+        ("warm: trained on", f"{told['warm_songs']:,}"),
+        ("cold: held back (seed 0)", f"{told['cold_songs']:,}"),
+        ("users", f"{told['users']:,}"),
+        ("of them without a listen", f"{told['users_without_listens']:,}"),
+        ("interactions (a user and a song)", f"{told['interactions']:,}"),
+        ("of them dated", f"{told['dated_interactions']:,}"),
+        ("plays", f"{told['plays']:,.0f}"),
+        ("first and last date", span),
+    ):
+        whole.add_row(words, value)
+    for table in (files, columns, whole):
+        tables.show(table)
+    if not told["findings"]:
+        say("nothing is dirty")
+        return
+    dirt = Table("file", "column", "how many", "what", "what is done", "first of them", title="not as it should be")
+    for each in told["findings"]:
+        places = "; ".join(f"{place['line']}: {place['value'][:40]!r}" for place in each["examples"])
+        done = "REFUSED" if each["refused"] else each["cure"]
+        dirt.add_row(each["file"], each["column"] or "", f"{each['count']:,}", each["what"], done, places)
+    tables.show(dirt)
