@@ -531,4 +531,10 @@ PLANTED = (
         ],
         ("all",),
     ),
+    Planted(
+        "markers of erasures are not restored, so that who came back is forgotten at a restart",
+        "cap",
+        [("targeting/state.py", "                self.erasures.load(key[1:], value)\n", "                pass\n")],
+        ("none", "all", "none"),
+    ),
 )
