@@ -375,7 +375,7 @@ PLANTED = (
     ),
     Planted(
         "bad outcomes are not buried",
-        "refused-unburied",
+        "unburied",
         [(_INPUTS, "        if not self._answered(message):\n", '        if stage != "audience.outcomes":\n')],
     ),
     Planted(
@@ -407,7 +407,7 @@ PLANTED = (
     ),
     Planted(
         "bad uploads are not buried",
-        "unburied",
+        "refused-unburied",
         [
             (
                 "streams/songs/uploads.py",
