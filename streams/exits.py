@@ -3,6 +3,7 @@
 | code | meaning | supervisor |
 |---|---|---|
 | 0 | asked to stop, and stopped clean | leave it |
+| 1 | an error that nobody expected: its traceback is in the log | start it again, and report it |
 | 2 | refused: settings or partitions are wrong, or the slot is taken | leave it; a person must change something |
 | 65 | stopped: nobody's records were good any more; all are buried | leave it until a person says `--resume-with-bad` |
 | 75 | must restart: Kafka is out of reach, or what was begun is not committed | start it again |
@@ -17,6 +18,8 @@ from typing import NoReturn
 import structlog
 
 OK = 0
+UNEXPECTED = 1
+"""What Python ends with where nobody catches an exception."""
 REFUSED = 2
 BAD_INPUT = 65
 """EX_DATAERR of sysexits.h."""

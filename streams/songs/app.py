@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from streams.burst import source_of
-from streams.errors import BadBurst, Refused
-from streams.exits import BAD_INPUT, REFUSED, RESTART, leave
+from streams.errors import BadBurst, ColdstartError, Refused
+from streams.exits import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
 from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
@@ -158,9 +159,18 @@ async def _or_leave(work: Awaitable[None]) -> None:
         await work
     except asyncio.CancelledError:
         raise
-    except Refused as error:
-        leave(REFUSED, str(error))
-    except Exception:  # noqa: BLE001 - the process ends, whatever it was
+    except Exception as error:  # noqa: BLE001 - the process ends, whatever it was
         # Whatever it was, the batch is not done, and returning to Faust would acknowledge or skip it.
+        code = exit_code(error)
+        if code == REFUSED:
+            leave(code, str(error))
         _log.exception("batch failed")
-        leave(RESTART, "a batch could not be completed; its events stay uncommitted")
+        leave(code, f"a batch could not be completed, its events stay uncommitted: {error!r}")
+
+
+def exit_code(error: Exception) -> int:
+    """With which code a batch that failed ends the process: the one for a restart only where Kafka, a file or this
+    system's own word explains it."""
+    if isinstance(error, Refused):
+        return REFUSED
+    return RESTART if isinstance(error, (ColdstartError, KafkaError, OSError)) else UNEXPECTED

@@ -10,6 +10,7 @@ from hashlib import sha256
 import msgspec
 import numpy as np
 import pytest
+from aiokafka.errors import RequestTimedOutError
 from confluent_kafka import Message
 from installation import Installation, copies
 
@@ -24,10 +25,13 @@ from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.envelope import Received, Record, pack
 from streams.erasure import partition_of
+from streams.errors import Refused, Unavailable
 from streams.events import Campaign, CampaignReport, Counts, DenseFeature, LiveModel, MatchRequest, SongUpload, WarmSong
+from streams.exits import REFUSED, RESTART, UNEXPECTED
 from streams.publishing import publish
 from streams.record_size import MAX_VALUE_BYTES
 from streams.settings import Kafka
+from streams.songs.app import exit_code
 from streams.songs.intake import content_of
 from streams.songs.ledger import entry, write
 from streams.songs.matcher import encoded
@@ -237,6 +241,22 @@ def role(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
     stage.wait_until_ready()
     yield Role(stage, first, second)
     stage.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused("no model is live"), REFUSED),
+        (Unavailable("no broker answers"), RESTART),
+        (RequestTimedOutError(), RESTART),
+        (TimeoutError(), RESTART),
+        (KeyError("song_id"), UNEXPECTED),
+    ],
+)
+def test_a_batch_fails_with_the_code_for_a_restart_only_where_something_was_missing(
+    error: Exception, code: int
+) -> None:
+    assert exit_code(error) == code
 
 
 def test_enough_listeners_make_a_song_warm_and_end_its_campaign(role: Role) -> None:
