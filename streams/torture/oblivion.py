@@ -19,7 +19,8 @@ _OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a boundary"}
 
 
 def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
-    """Of everybody who asked to be forgotten: the marker is there, and of those who did not come back nothing else is.
+    """Of everybody who asked to be forgotten: the marker is there, of those who did not come back nothing else is, and
+    those who did are known again.
 
     To be asked when every preference was consumed.
     """
@@ -32,6 +33,9 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
         unmarked = f"{user} asked to be forgotten: partition {partition} has no marker of it"
         yield "erased-marker", None if marked else unmarked
         if back[user] > asked:
+            known = evidence.state.get((partition, b"u" + user.encode())) is not None
+            lost = f"{user} listened after the erasure: the state of partition {partition} has no history"
+            yield "returned", None if known else lost
             continue
         for kind, what in _OF_A_USER.items():
             left = evidence.state.get((partition, kind + user.encode())) is not None

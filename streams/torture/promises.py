@@ -56,6 +56,7 @@ PROMISES: Final = {
     "erased-marker": "an erasure leaves its marker",
     "erased-state": "of an erased user who did not come back nothing is left in the state",
     "erased-written": "nothing of an erased user who did not come back is written again",
+    "returned": "who listens after an erasure has a history again",
     # State.
     "state": "changelog, disk and each worker's own word agree on the state",
 }

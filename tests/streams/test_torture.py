@@ -370,6 +370,13 @@ def test_what_the_state_did_not_forget_is_found(state: dict[bytes, bytes], found
     assert found in violation
 
 
+def test_who_came_back_and_is_not_known_is_found() -> None:
+    back = [(LISTEN, NOW + 1)]
+    assert Story(wishes=[ERASE], listens=back, state={MARKER: b"1", b"uu": b"1"}).judged() == []
+    (violation,) = Story(wishes=[ERASE], listens=back, state={MARKER: b"1"}).judged()
+    assert violation == "u listened after the erasure: the state of partition 0 has no history"
+
+
 def test_a_budget_that_is_exceeded_is_found() -> None:
     pushes = [changed(PUSH, push_id=f"p{n}", user_id=f"u{n}") for n in range(8)]
     assert Story(pushes=pushes).judged() == ["s: 8 pushes, 7 allowed at once"]
