@@ -216,26 +216,28 @@ class _Reader:
                 if topic is PREFERENCES:
                     found.append(cast("Said[E]", _withheld(message)))
                 continue
-            headers, value = dict(_headers(message)), message.value()
             try:
-                event = None if value is None else decoder.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                found.append(_said(message, decoder))
+            # SystemError: the client cannot read the headers.
+            except (msgspec.DecodeError, ValueError, OverflowError, SystemError) as error:
                 where = f"{topic.name}[{message.partition()}] at {message.offset()}"
                 self._unburied.append(f"{where}: bad, and no dead letter says so ({error})")
-                continue
-            stamp = (headers.get("ce_time") or b"").decode()
-            found.append(
-                Said(
-                    message.partition() or 0,
-                    message.offset() or 0,
-                    (message.key() or b"").decode(),
-                    (headers.get("ce_type") or b"").decode(),
-                    datetime.fromisoformat(stamp).timestamp() if stamp else message.timestamp()[1] / 1000,
-                    event,
-                    message.timestamp()[1] / 1000,
-                )
-            )
         return found
+
+
+def _said(message: Message, decoder: msgspec.json.Decoder[E]) -> Said[E]:
+    headers, value = dict(_headers(message)), message.value()
+    stamp = (headers.get("ce_time") or b"").decode()
+    own = message.timestamp()[1] / 1000
+    return Said(
+        message.partition() or 0,
+        message.offset() or 0,
+        (message.key() or b"").decode(),
+        (headers.get("ce_type") or b"").decode(),
+        datetime.fromisoformat(stamp).timestamp() if stamp else own,
+        None if value is None else decoder.decode(value),
+        own,
+    )
 
 
 def _withheld(message: Message) -> Said[UserPreferences]:

@@ -198,6 +198,10 @@ def test_everything_is_read_from_its_topic(here: Installation) -> None:
     for _ in range(2):
         here.send(DEAD_LETTERS, Record(b"k", b"{", [(name, value or b"") for name, value in buried.headers]))
     here.send(SONG_UPLOADS, Record(b"bad", b"{", []), 1)
+    whole = pack(SONG, ce_type=SONG.TYPES[0], id="i", source="t", time=NOW)
+    headers = [(name, b"soon" if name == "ce_time" else value) for name, value in whole.headers]
+    here.send(SONG_UPLOADS, Record(whole.key, whole.value, headers), 1)
+    here.send(SONG_UPLOADS, Record(b"\xff", whole.value, whole.headers), 1)
     # Refused, and it asks to forget its user, at the record's own time.
     here.send(PREFERENCES, Record(b"w", b'{"erase_requested_at":"soon"}', []), 0)
     refused = dead_letter(
@@ -206,7 +210,7 @@ def test_everything_is_read_from_its_topic(here: Installation) -> None:
     here.send(DEAD_LETTERS, Record(b"w", b"", [(name, value or b"") for name, value in refused.headers]))
     verdict = check(here.kafka, here.naming, SystemClock(), story.rules)
     assert [each.partition(" (")[0] for each in verdict.violations] == [
-        "unburied: song-uploads[1] at 0: bad, and no dead letter says so",
+        *(f"unburied: song-uploads[1] at {n}: bad, and no dead letter says so" for n in range(3)),
         "dead-letter-twice: listens[0] at 7: 2 dead letters",
         "dead-letter-wrong: listens[0] at 7: has a dead letter, and is not there",
         "dead-letter-wrong: preferences[0] at 1: its dead letter has another value",
