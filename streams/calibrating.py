@@ -1,23 +1,24 @@
 """Which chances do a model's scores stand for, and how do they travel with it?
 
 Fitted where the answer is known: a tenth of the warm songs is made cold, a second encoder is trained without them, and
-its scores are held against who listens. A chance is then that of being among a song's listeners, not of answering a
-push.
+its scores are held against who listens. So is by how much users' activity counts. A chance is then that of being among
+a song's listeners, not of answering a push.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import Refused
-from streams.events import Chances
+from streams.events import Answers, Chances
 from targeting.calibration import Calibration
 
 # Workers read maps and fit none: what fitting takes is imported by it alone.
@@ -28,23 +29,33 @@ if TYPE_CHECKING:
 _FILE = "chances.json"
 MEANS = "chance of being among the song's listeners"
 
+Objective = Literal["answers", "liking"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The chances of a model's scores: of what fits alone, and of what fits times activity."""
+
+    liking: Calibration
+    answers: Calibration
+
 
 def fit(
     dataset: Dataset, rows: NDArray[np.int64], config: Config, progress: Callable[[Progress], None] | None = None
-) -> Calibration:
-    """The map from scores to chances of the encoder that this config trains on these songs, the rare ones among them.
+) -> Fitted | None:
+    """The maps from scores to chances of the encoder that this config trains on these songs, the rare ones among them.
 
-    Takes as long as the training itself.
-
-    Raises:
-        ValueError: too few songs to hold some back.
+    Takes as long as the training itself. None: too few songs to hold some back.
     """
-    from encoder.data.split import songs_of, split
+    from encoder.data.split import COLD_SHARE, MIN_LISTENERS, songs_of, split
     from encoder.train import train
-    from targeting.evaluation import Case
-    from targeting.evaluation.reliability import fitted
+    from targeting.evaluation import Case, fitted
+    from targeting.evaluation.activity import strength
 
     songs = songs_of(dataset, rows)
+    if round(np.count_nonzero(np.diff(songs.plays.indptr) >= MIN_LISTENERS) * COLD_SHARE) == 0:
+        return None
     parts = split(songs, config.seed)
     known, hidden = songs_of(songs, parts.warm), songs_of(songs, parts.cold)
     trained = train(songs, parts.warm, config, progress, rare_rows=parts.rare)
@@ -57,19 +68,27 @@ def fit(
         truth=hidden.plays,
         played_at=known.last_played(),
     )
-    return fitted([case])
+    liking = fitted([case])
+    activity = strength([case])
+    return Fitted(liking, fitted([case], activity=activity) if activity else liking)
 
 
-def save(calibration: Calibration, artifact: Path) -> None:
-    """Lay the map beside the model in its artifact folder."""
-    chances = Chances(scores=list(calibration.scores), chances=list(calibration.chances), means=MEANS)
+def save(found: Fitted, artifact: Path) -> None:
+    """Lay the maps beside the model in its artifact folder."""
+    liking, answers = found.liking, found.answers
+    chances = Chances(
+        scores=list(liking.scores),
+        chances=list(liking.chances),
+        means=MEANS,
+        answers=Answers(answers.activity, list(answers.scores), list(answers.chances)),
+    )
     temporary = artifact / f"{_FILE}.tmp"
     temporary.write_bytes(msgspec.json.encode(chances))
     os.replace(temporary, artifact / _FILE)
 
 
 def load(artifact: Path) -> Chances | None:
-    """The map in an artifact folder; None if it was trained without one.
+    """The maps in an artifact folder; None if it was trained without them.
 
     Raises:
         Refused: there is one that is torn or no monotone map.
@@ -79,12 +98,22 @@ def load(artifact: Path) -> Chances | None:
         return None
     try:
         chances = msgspec.json.decode(file.read_bytes(), type=Chances)
-        calibration_of(chances)
+        for objective in OBJECTIVES:
+            calibration_of(chances, objective)
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused(f"{file}: {error}. Train again with --calibrate, or delete the file") from None
     return chances
 
 
-def calibration_of(chances: Chances | None) -> Calibration | None:
-    """The map as targeting applies it."""
-    return None if chances is None else Calibration(tuple(chances.scores), tuple(chances.chances))
+def calibration_of(chances: Chances | None, objective: Objective) -> Calibration | None:
+    """The map as targeting applies it.
+
+    Raises:
+        ValueError: it is no monotone map.
+    """
+    if chances is None:
+        return None
+    if objective == "answers" and chances.answers is not None:
+        answers = chances.answers
+        return Calibration(tuple(answers.scores), tuple(answers.chances), answers.activity)
+    return Calibration(tuple(chances.scores), tuple(chances.chances))

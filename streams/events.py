@@ -30,6 +30,7 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
+from targeting.calibration import STRONGEST
 
 MAX_ID_BYTES = 128
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque UTF-8, 1 to 128 bytes")]
@@ -259,6 +260,17 @@ class UserPreferences(Event, frozen=True, kw_only=True):
                 raise InvalidField(f"quiet_hours: from {span.start} to {span.end} is no span; to opt out say opted_in")
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """What each term gave: (evidence + taste) * activity, and where it is calibrated the score is that one's chance."""
+
+    evidence: Annotated[float, Meta(ge=0, le=1, description="of the retrieved songs that the user heard")]
+    taste: Annotated[float, Meta(ge=0, le=1, description="of the nearness of the song to all that the user heard")]
+    activity: Annotated[
+        float,
+        Meta(gt=0, le=1, description="of how many songs the user heard; 1 for everybody where that does not count"),
+    ]
+
+
 class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Why this user gets this song."""
 
@@ -271,6 +283,7 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
             gt=0, description="the user's scores were divided by this: above 1 after ignored pushes, below after opened"
         ),
     ] = 1.0
+    terms: Annotated[Terms | None, Meta(description="null in pushes from before terms were told")] = None
 
 
 class Experiment(Struct, frozen=True):
@@ -289,7 +302,8 @@ class PushTarget(Event, frozen=True, kw_only=True):
     EXAMPLE = """{"push_id":"9f0c","campaign_id":"s-81","user_id":"u-5","song_id":"s-81","revision":1,
         "title":"Small Hours","artist_ids":["a-7"],"decided_at":"2026-03-01T10:00:00.120Z",
         "not_before":"2026-03-01T10:00:00.120Z","expires_at":"2026-03-31T10:00:00Z","score":0.41,
-        "calibrated":false,"tier":"initial","reason":{"why":"evidence","songs":["s-2"]},
+        "calibrated":false,"tier":"initial",
+        "reason":{"why":"evidence","songs":["s-2"],"terms":{"evidence":0.31,"taste":0.28,"activity":0.695}},
         "space":"bcl-0a1b2c3d4e5f","policy_version":1,"preferences_offset":17}"""
 
     push_id: Annotated[
@@ -486,12 +500,23 @@ class WarmSong(Event, frozen=True, kw_only=True):
         return f"{self.space} {self.song_id}"
 
 
+class Answers(Struct, frozen=True):
+    """The same for scores in which users' activity counts."""
+
+    activity: Annotated[float, Meta(ge=0, le=STRONGEST, description="by which power it counts")]
+    scores: Annotated[list[float], Meta(min_length=1)]
+    chances: Annotated[list[float], Meta(min_length=1)]
+
+
 class Chances(Struct, frozen=True):
     """What chance a score stands for: knots of a monotone, piecewise linear map."""
 
     scores: Annotated[list[float], Meta(min_length=1)]
     chances: Annotated[list[float], Meta(min_length=1)]
     means: Annotated[str, Meta(description="the chance of what")]
+    answers: Annotated[
+        Answers | None, Meta(description="without it nobody knows by how much activity counts, and it does not")
+    ] = None
 
 
 class LiveModel(Event, frozen=True, kw_only=True):

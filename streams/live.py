@@ -13,7 +13,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams import vectors
-from streams.calibrating import calibration_of
+from streams.calibrating import OBJECTIVES, calibration_of
 from streams.clock import Clock
 from streams.dead_letters import headers
 from streams.envelope import Headers, unpack
@@ -262,7 +262,8 @@ def read_model(key: bytes | None, value: bytes | None, headers: Headers) -> Live
     # A cache is no place to judge a date: what is skipped now would be missing for good.
     model = unpack(LiveModel, key, value, headers, math.inf).event
     try:
-        calibration_of(model.chances)
+        for objective in OBJECTIVES:
+            calibration_of(model.chances, objective)
     except ValueError as error:
         raise InvalidField(f"chances: {error}") from None
     return model

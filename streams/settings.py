@@ -279,6 +279,9 @@ class Audience(_Section):
     """Users with unused caps first, so that late songs find some; false: first come, first served."""
     ranking: Literal["default", "evidence", "i2i2u", "cat", "random"] = "default"
     """Who stands first at the request; the others are rivals to compare with."""
+    objective: Literal["answers", "liking"] = "answers"
+    """Whom the default ranking looks for: who will listen, so that users' activity counts by as much as the live model
+    knows of it; or who will like the song, whether they listen much or not."""
     at_once: float = Field(AT_ONCE, ge=0, le=1)
     """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
     erasure_key: SecretStr = SecretStr("coldstart")

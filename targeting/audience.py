@@ -449,6 +449,10 @@ class Audience:
         """The cosine of each user's vector with a unit vector (d,), float32 (n,); 0 where a user has none."""
         return self._arena.cosines(users, vector)
 
+    def heard(self, users: I64) -> I64:
+        """How many songs each user's history holds, int64 (n,)."""
+        return self._heard.lengths(users)
+
     def everybody(self) -> I64:
         """The rows of all users with a vector, int64, ascending."""
         return self._arena.written()

@@ -1,14 +1,16 @@
 """What chance of a listen does a score stand for?
 
 A monotone map, fitted where the answer is known: on warm songs that were made cold (then a chance is that of being
-among the song's listeners, not of answering a push), or on what earlier pushes led to. It changes no order.
+among the song's listeners, not of answering a push), or on what earlier pushes led to. With it comes by how much users'
+activity counts in the scores that it maps. The map itself changes no order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ from targeting.types import F32, F64
 _FIRST = 200
 _WIDER = 1.25
 
+# Of activity's power: with 2, a user of 100 songs counts a hundred times one of 9, and what fits hardly at all.
+STRONGEST = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -28,6 +33,7 @@ class Calibration:
     Attributes:
         scores: ascending.
         chances: as many, in [0, 1], not descending.
+        activity: the power of :mod:`targeting.activity` in these scores, 0 to :data:`STRONGEST`.
 
     Raises:
         ValueError: no knots, or not as described.
@@ -35,6 +41,7 @@ class Calibration:
 
     scores: tuple[float, ...]
     chances: tuple[float, ...]
+    activity: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.scores) == len(self.chances) > 0:
@@ -43,6 +50,8 @@ class Calibration:
         # A NaN would pass no comparison but that of a single knot.
         if not (ascending and np.isfinite(self.scores).all() and 0 <= self.chances[0] <= self.chances[-1] <= 1):
             raise ValueError("calibration: scores must ascend, chances must not descend and lie in [0, 1]")
+        if not 0 <= self.activity <= STRONGEST:
+            raise ValueError(f"calibration: activity {self.activity}, 0 to {STRONGEST:g} allowed")
 
     def chance(self, scores: F32) -> F32:
         """The chance of a listen for each score, float32 (n,)."""
@@ -57,23 +66,27 @@ class Calibration:
             return 0.0
         return float(np.interp(chance, self.chances[at - 1 : at + 1], self.scores[at - 1 : at + 1]))
 
-    def to_json(self) -> dict[str, list[float]]:
+    def to_json(self) -> dict[str, Any]:
         """Plain numbers; :meth:`from_json` is the inverse."""
-        return {"scores": list(self.scores), "chances": list(self.chances)}
+        return {"scores": list(self.scores), "chances": list(self.chances), "activity": self.activity}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Sequence[float]]) -> Calibration:
-        """
+    def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
+        """What was written before activity counted has none.
+
         Raises:
             ValueError: something is missing or out of order.
         """
-        if stored.keys() != {"scores", "chances"}:
+        if stored.keys() | {"activity"} != {"scores", "chances", "activity"}:
             raise ValueError(f"calibration: has {sorted(stored)}, needs scores and chances")
-        return cls(tuple(map(float, stored["scores"])), tuple(map(float, stored["chances"])))
+        scores, chances = (tuple(map(float, stored[name])) for name in ("scores", "chances"))
+        return cls(scores, chances, float(stored.get("activity", 0)))
 
 
-def fit(scores: F32, listened: NDArray[np.bool_] | F64) -> Calibration:
+def fit(scores: F32, listened: NDArray[np.bool_] | F64, activity: float = 0.0) -> Calibration:
     """The isotonic regression of listens (n,), 0 or 1, on scores (n,), over bins that widen from the top down.
+
+    ``activity`` is the power of it that is in these scores.
 
     Raises:
         ValueError: nothing to fit, or lengths that differ.
@@ -92,10 +105,16 @@ def fit(scores: F32, listened: NDArray[np.bool_] | F64) -> Calibration:
     # From the lowest bin to the highest.
     centres = (np.add.reduceat(scores[order].astype(np.float64), ends[:-1]) / counts)[::-1]
     rates = (np.add.reduceat(np.asarray(listened, np.float64)[order], ends[:-1]) / counts)[::-1]
-    chances = isotonic_regression(rates, weights=counts[::-1]).x
+    weights = counts[::-1].astype(np.float64)
+    chances = isotonic_regression(rates, weights=weights).x
+    # Bins that were pooled are one knot in their middle, so that between knots a higher score has a higher chance
+    # (centered isotonic regression; Oron and Flournoy 2017).
+    chances, which = np.unique(chances, return_inverse=True)
+    pooled = np.bincount(which, weights)
+    centres = np.bincount(which, centres * weights) / pooled
     # Bins of one and the same score are one knot.
     knots, which = np.unique(centres, return_inverse=True)
-    chances = np.bincount(which, chances * counts[::-1]) / np.bincount(which, counts[::-1])
+    chances = np.bincount(which, chances * pooled) / np.bincount(which, pooled)
     # Of equal chances one may come out a rounding below the other.
     chances = np.maximum.accumulate(np.clip(chances, 0, 1))
-    return Calibration(tuple(knots.tolist()), tuple(chances.tolist()))
+    return Calibration(tuple(knots.tolist()), tuple(chances.tolist()), activity)

@@ -82,7 +82,8 @@ class Pace:
 
     Attributes:
         budget: pushes, from ``opened`` until ``ends``, Unix seconds.
-        users: who may be scored in that time; ``everyone`` float32 (n, d) are the unit vectors of some who have one.
+        users: who may be scored in that time; ``everyone`` float32 (n, d) are the vectors of some who have one,
+            as long as those that will be scored.
     """
 
     budget: int
@@ -191,7 +192,7 @@ class Cat:
         """Who is wanted by which campaigns: the mean of the cosines to the song and to the nearest centroid.
 
         Args:
-            vectors: float32 (b, d), unit, or divided by their users' interest boundaries.
+            vectors: float32 (b, d), unit, or multiplied with what their users' scores are multiplied with.
 
         Returns:
             Pairs at or above the campaign's threshold; ``campaigns`` are for :meth:`key`. More may be wanted at once

@@ -263,8 +263,10 @@ def _pushes(
         for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
             heard[user].append(song)
     near = prototypes[best].tolist() if prototypes is not None else [-1] * len(best)
+    activity = [1.0] * len(best) if scored.activity is None else scored.activity[best].tolist()
     columns = zip(
         scored.users[best].tolist(), told[best].tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
+        scored.evidence[best].tolist(), scored.direct[best].tolist(), activity,
         strict=True,
     )  # fmt: skip
     return [
@@ -279,6 +281,9 @@ def _pushes(
             calibrated=calibration is not None,
             tier=tier,
             boundary=boundary,
+            evidence=evidence,
+            direct=direct,
+            activity=active,
         )
-        for user, score, reason, at_time, boundary, prototype in columns
+        for user, score, reason, at_time, boundary, prototype, evidence, direct, active in columns
     ]

@@ -18,6 +18,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from targeting.activity import factors
 from targeting.audience import Audience
 from targeting.cat import Cat, Pace
 from targeting.config import Config
@@ -46,13 +47,15 @@ class Arrivals:
 
     Attributes:
         users: int64 (n,), rows, ascending.
-        scores: float32 (n,), over the campaign's threshold.
+        fits: float32 (n,), the cosine that, with the user's activity, is over the campaign's threshold.
+        activity: float32 (n,), the factor of each.
         prototypes: int64 (n,), the nearest one.
     """
 
     song_id: str
     users: I64
-    scores: F32
+    fits: F32
+    activity: F32
     prototypes: I64
 
 
@@ -70,7 +73,7 @@ class Shift:
     """What a batch does to the campaigns that are alive.
 
     Attributes:
-        space, dimension: those that are opened lie in it; the ones in another are gone.
+        basis, dimension: those that are opened are scored on it (:attr:`Living.basis`); the ones on another are gone.
         opened, closed: by song id.
         changed: users whose vector changes, their old vectors and their new ones.
         joined: users who are part of a song's audience from now on, by song id.
@@ -78,7 +81,7 @@ class Shift:
         records: what the changelog says of a song from now on; None: nothing.
     """
 
-    space: str | None
+    basis: str | None
     dimension: int
     opened: dict[str, Opened] = field(default_factory=dict)
     closed: dict[str, None] = field(default_factory=dict)
@@ -121,19 +124,20 @@ class Living:
 
     Attributes:
         records: of each song that is, or was when the changelog was written, scored: what the changelog says.
-        space: in which; ``cat`` holds them.
+        basis: what their scores rest on, so that thresholds mean the same: the space in use, and the power of activity;
+            ``cat`` holds them.
     """
 
     def __init__(self, config: Config, people: People) -> None:
         self.config = config
         self.people = people
         self.records: dict[str, bytes] = {}
-        self.space: str | None = None
+        self.basis: str | None = None
         self.cat: Cat | None = None
         self.stale: dict[str, None] = {}
         """Songs whose record is behind, those longest first."""
         self._asked: F32 = np.zeros((0, 0), np.float32)
-        self._asked_of = 0
+        self._asked_of: tuple[int, float] = 0, 0.0
 
     def __len__(self) -> int:
         return len(self.cat) if self.cat else 0
@@ -150,13 +154,17 @@ class Living:
         """A campaign's prototypes as they stand; None for one that is not scored."""
         return self.cat.prototypes(song_id) if self.cat and song_id in self.cat else None
 
-    def everyone(self) -> F32:
-        """The unit vectors of some users, the same ones for a while: how scores are spread over all who have one."""
-        used = self.people.users.used
-        if not self._asked_of <= used <= self._asked_of * _GROWN or self._asked.shape[1] != self.dimension:
+    def everyone(self, power: float) -> F32:
+        """The unit vectors of some users, the same ones for a while, times their activity to this power: how scores are
+        spread over all who have one."""
+        used, (before, by) = self.people.users.used, self._asked_of
+        if not before <= used <= before * _GROWN or power != by or self._asked.shape[1] != self.dimension:
             rows = self.people.users.rows()
-            asked = self.people.vectors(rows[bottom(self.people.hashes(rows), 0, _ASKED)])
-            self._asked, self._asked_of = asked[asked.any(axis=1)], used
+            rows = rows[bottom(self.people.hashes(rows), 0, _ASKED)]
+            asked = self.people.vectors(rows)
+            if power:
+                asked *= factors(self.people.audience.heard(rows), power)[:, None]
+            self._asked, self._asked_of = asked[asked.any(axis=1)], (used, power)
         return self._asked
 
     @property
@@ -166,21 +174,22 @@ class Living:
     def forget(self, users: I64) -> None:
         """Takes the shares of erased users out, with all that they left behind as their vectors changed."""
         # Their vectors may be among those.
-        self._asked, self._asked_of = np.zeros((0, 0), np.float32), 0
+        self._asked, self._asked_of = np.zeros((0, 0), np.float32), (0, 0.0)
         if self.cat:
             for song_id in self.cat.forget(users):
                 self.cat.recluster(song_id)
                 self.stale[song_id] = None
 
-    def restored(self, space: str | None, left: dict[str, int], erased: I64) -> None:
-        """Opens the campaigns that are alive from their records, where these are of the space in use.
+    def restored(self, basis: str | None, left: dict[str, int], erased: I64) -> None:
+        """Opens the campaigns that are alive from their records, where these rest on what is in use.
 
         Args:
+            basis: as :attr:`basis`.
             left: pushes that remain, by song id.
             erased: rows of users who were erased. A record that names one of them, or one who is not even known, may be
                 from before: they are no members any more, and it is written again.
         """
-        self.space = space
+        self.basis = basis
         rows = np.delete(np.arange(len(self.people.users)), erased)
         hashes = self.people.hashes(rows)
         order = np.argsort(hashes)
@@ -192,7 +201,7 @@ class Living:
 
         for song_id, pushes in left.items():
             record = self.records.get(song_id)
-            if record is not None and space is not None and _space(record) == space:
+            if record is not None and basis is not None and _basis(record) == basis:
                 self._load(song_id, record, rows_of)
                 if self.cat:
                     self.cat.remain(song_id, pushes)
@@ -203,8 +212,8 @@ class Living:
 
     def apply(self, shift: Shift) -> None:
         """Takes over what a batch did; the users' vectors are the new ones already."""
-        if shift.space != self.space:
-            self.space, self.cat = shift.space, None
+        if shift.basis != self.basis:
+            self.basis, self.cat = shift.basis, None
             self.stale.clear()
         for song_id, record in shift.records.items():
             self.stale.pop(song_id, None)
@@ -245,11 +254,11 @@ class Staging:
     def __init__(self, living: Living, now: float) -> None:
         self._living = living
         self._now = now
-        self._shift = Shift(living.space, living.dimension)
+        self._shift = Shift(living.basis, living.dimension)
 
     def __len__(self) -> int:
         """How many campaigns are scored in this batch."""
-        return len(self._living) if self._shift.space == self._living.space else 0
+        return len(self._living) if self._shift.basis == self._living.basis else 0
 
     def prototypes(self, song_id: str) -> Prototypes | None:
         """A campaign's prototypes, also of one that opens in this batch; None for one that is not scored."""
@@ -257,16 +266,16 @@ class Staging:
             return self._shift.opened[song_id].prototypes
         return None if song_id in self._shift.closed else self._living.prototypes(song_id)
 
-    def follow(self, space: str | None, dimension: int) -> None:
-        """The space in use now. In another one than before, every campaign has to be opened anew."""
-        self._shift.space, self._shift.dimension = space, dimension
+    def follow(self, basis: str | None, dimension: int) -> None:
+        """What scores rest on now. On another one than before, every campaign has to be opened anew."""
+        self._shift.basis, self._shift.dimension = basis, dimension
 
     def to_open(self, alive: Iterable[str]) -> list[str]:
         """Of the campaigns that are alive, some that are not scored and may be."""
         room = max(0, min(_OPENED, self._living.config.scored - self._open_now()))
         return list(islice((song_id for song_id in alive if not self._scores(song_id)), room))
 
-    def open(self, match: Match, own: F32, left: int, users: int, scored: Scored) -> None:
+    def open(self, match: Match, own: F32, left: int, users: int, scored: Scored, power: float) -> None:
         """Scores users who change against a song from the next batch on.
 
         Where too many campaigns are scored already, the one that has been for longest makes room.
@@ -276,6 +285,7 @@ class Staging:
             left: pushes that remain.
             users: who may come near.
             scored: the song's candidates.
+            power: of activity in scores.
         """
         living = self._living
         if not living.config.scored:
@@ -283,8 +293,9 @@ class Staging:
         if self._open_now() >= living.config.scored:
             self.close(next(each for each in [*living.keys, *self._shift.opened] if self._scores(each)))
         people = living.people
-        weights = np.power(np.maximum(scored.scores, 0), np.float32(_POWER))
-        spend = Pace(left, self._now, match.expires_at, users, living.everyone())
+        # Of what fits alone: the centroid is of tastes, whoever listens much.
+        weights = np.power(np.maximum(scored.fit, 0), np.float32(_POWER))
+        spend = Pace(left, self._now, match.expires_at, users, living.everyone(power))
         # The same that it would choose itself: vectors are read of these alone.
         salt = int(hash64([match.song_id])[0])
         chosen = bottom(people.hashes(scored.users), salt, living.config.cat.sample)
@@ -293,8 +304,8 @@ class Staging:
         places = np.arange(len(chosen))
         cat = Cat(self._shift.dimension, living.config.cat, some)
         cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
-        space = (self._shift.space or "").encode()
-        record = bytes([len(space)]) + space + cat.encode(match.song_id)
+        basis = (self._shift.basis or "").encode()
+        record = bytes([len(basis)]) + basis + cat.encode(match.song_id)
         opened = Opened(record, some.rows[cat.members(match.song_id)], cat.prototypes(match.song_id))
         self._shift.opened[match.song_id] = opened
         self._shift.records[match.song_id] = record
@@ -308,12 +319,15 @@ class Staging:
         else:
             self._shift.records.pop(song_id, None)
 
-    def meet(self, users: I64, old: F32, new: F32, boundaries: F32, open_: NDArray[np.bool_]) -> Iterator[Arrivals]:
+    def meet(
+        self, users: I64, old: F32, new: F32, activity: F32, boundaries: F32, open_: NDArray[np.bool_]
+    ) -> Iterator[Arrivals]:
         """Users whose vectors change, and the campaigns that want them.
 
         Args:
             users: int64 (m,), rows, each of them once.
             old, new: float32 (m, d), unit or zero.
+            activity: float32 (m,): what their scores are multiplied with.
             boundaries: float32 (m,): who has a higher one needs a higher score.
             open_: bool (m,): who may be pushed at all.
         """
@@ -323,7 +337,9 @@ class Staging:
             return
         scored = np.flatnonzero(open_)
         asked = new[scored]
-        asked /= boundaries[scored, None]
+        # The product is as long as what is asked with: so it is the score itself that meets the thresholds.
+        lengths = activity[scored] / boundaries[scored]
+        asked *= lengths[:, None]
         hits = living.cat.score(asked, self._now)
         if not len(hits):
             return
@@ -333,7 +349,8 @@ class Staging:
             yield Arrivals(
                 living.cat.key(campaign),
                 users[scored[hits.rows[at]]],
-                np.minimum(hits.scores[at] * boundaries[scored[hits.rows[at]]], 1),
+                np.minimum(hits.scores[at] / lengths[hits.rows[at]], 1),
+                activity[scored[hits.rows[at]]],
                 hits.prototypes[at],
             )
 
@@ -350,9 +367,9 @@ class Staging:
         living = self._living
         if living.cat and len(self):
             waiting = (each for each in living.stale if each in living.cat and each not in self._shift.records)
-            space = (living.space or "").encode()
+            basis = (living.basis or "").encode()
             for song_id in islice(waiting, _WRITTEN):
-                self._shift.records[song_id] = bytes([len(space)]) + space + living.cat.encode(song_id)
+                self._shift.records[song_id] = bytes([len(basis)]) + basis + living.cat.encode(song_id)
         return self._shift
 
     def _open_now(self) -> int:
@@ -369,5 +386,5 @@ def _in_order(users: I64, _: U64) -> I64:
     return users
 
 
-def _space(record: bytes) -> str:
+def _basis(record: bytes) -> str:
     return record[1 : 1 + record[0]].decode()

@@ -7,20 +7,22 @@ Two signs, both in [0, 1] and both absolute, so that the scores of two partition
 - direct: the cosine of the song's vector with the user's, along the axes of the space
   (:mod:`targeting.axes`).
 
-The score is their weighted mean. A song in another space than the users' is scored by evidence alone, a
-song without retrieved songs by its vector alone.
+Their weighted mean says how well song and user fit. A song in another space than the users' is scored by evidence
+alone, a song without retrieved songs by its vector alone. Where answers are known to go with it, what fits is
+multiplied with the user's activity (:mod:`targeting.activity`): that is the score.
 
 The rivals that the score is held against are here too (:class:`Ranking`), so that they can be tried on the same stream.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from targeting.activity import factors
 from targeting.audience import Audience
 from targeting.prototypes import Clustering, cluster
 from targeting.slots import I64, distinct, hash64
@@ -74,10 +76,11 @@ class Scored:
 
     Attributes:
         users: int64 (n,), rows, ascending.
-        scores, evidence, direct: float32 (n,); score = evidence + direct, the two parts weighted already.
+        scores, evidence, direct: float32 (n,); score = (evidence + direct) * activity, the two parts weighted already.
         heard_users, heard_songs: int64, int32 (t,), every (candidate, index into the neighbours) that was heard.
         speaks: float32 (K,), how much each neighbour says.
         both: whether the score has its two parts, so that it means what it means for other songs.
+        activity: float32 (n,), in (0, 1]; None where it does not count.
     """
 
     users: I64
@@ -88,20 +91,43 @@ class Scored:
     heard_songs: NDArray[np.int32]
     speaks: F32
     both: bool = False
+    activity: F32 | None = None
+
+    @property
+    def fit(self) -> F32:
+        """How well song and user fit, whatever the user's activity, float32 (n,)."""
+        return self.scores if self.activity is None else self.evidence + self.direct
 
     def listening(self) -> Scored:
         """The candidates who heard a retrieved song; all of them where nobody did."""
         if self.both or not len(self.heard_users):
             return self
         keep = np.isin(self.users, self.heard_users)
-        scores, evidence, direct = self.scores[keep], self.evidence[keep], self.direct[keep]
-        return Scored(self.users[keep], scores, evidence, direct, self.heard_users, self.heard_songs, self.speaks)
+        return replace(
+            self,
+            users=self.users[keep],
+            scores=self.scores[keep],
+            evidence=self.evidence[keep],
+            direct=self.direct[keep],
+            activity=None if self.activity is None else self.activity[keep],
+        )
 
 
-def score(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Scored:
-    """Finds and scores the candidates: the listeners of the retrieved songs, or everybody when there are none."""
+def score(audience: Audience, songs: Songs, match: Match, how: Relevance, power: float = 0.0) -> Scored:
+    """Finds and scores the candidates: the listeners of the retrieved songs, or everybody when there are none.
+
+    ``power`` is by how much activity counts in the default's scores; rivals know of none.
+    """
     if how.ranking is not Ranking.DEFAULT:
         return _RIVALS[how.ranking](audience, songs, match)
+    found = _fitting(audience, songs, match, how)
+    if not power:
+        return found
+    activity = factors(audience.heard(found.users), power)
+    return replace(found, scores=found.scores * activity, activity=activity)
+
+
+def _fitting(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Scored:
     same_space = songs.comparable(match)
     speaks = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(how.sharpness)
     slots = songs.find(match.neighbours)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting import budget, campaign, relevance
+from targeting.activity import factors
 from targeting.audience import Heard, Outside
 from targeting.campaign import Campaign
 from targeting.caps import Room
@@ -154,7 +155,7 @@ class Staging:
             ValueError: columns of different lengths.
         """
         state, batch = self._state, self._batch
-        self._living.follow(state.songs.space, state.songs.dimension)
+        self._living.follow(state.basis, state.songs.dimension)
         self._end_what_is_due()
         for command in self._inputs.commands:
             if isinstance(command, Match):
@@ -169,7 +170,7 @@ class Staging:
         if self._vectors:
             self._outside = state.audience.plan_outside(self._vector_rows, self._vectors.vectors)
         withdrawn = self._withdrawn()
-        self._meet(self._changed(heard, withdrawn))
+        self._meet(self._changed(heard, withdrawn), heard)
         entries = state.ledger.plan(batch.added, self._marked(), self._now)
         moved = self._count(entries)
         batch.accounts.extend(
@@ -353,7 +354,7 @@ class Staging:
         state = self._state
         match = self._in_space(match)
         song_hash, _ = song_and_artist(match)
-        scored = relevance.score(state.audience, state.songs, match, state.config.relevance)
+        scored = relevance.score(state.audience, state.songs, match, state.config.relevance, state.power)
         at_once = budget.at_once(match.budget, state.config.at_once)
         most = budget.share(at_once, state.number, state.partitions, song_hash) - counts.pushed
         chosen = choose(match, scored, self._allowed(match, scored.users), most, self._deciding)
@@ -399,7 +400,7 @@ class Staging:
                 if match is not each.match:
                     self._put(replace(each, match=match))
                     self._batch.requests.add(song_id)
-                self._open(match, relevance.score(state.audience, songs, match, state.config.relevance))
+                self._open(match, relevance.score(state.audience, songs, match, state.config.relevance, state.power))
 
     def _fits(self, song_id: str) -> bool:
         each = self._campaign(song_id)
@@ -416,7 +417,8 @@ class Staging:
         each = self._campaign(match.song_id)
         if each is not None and each.ended is None and self._state.songs.comparable(match) and self._later:
             own = self._state.songs.along_axes(match.vector)
-            self._living.open(match, own, self._state.left(each), self._state.users.used, scored.listening())
+            left, users = self._state.left(each), self._state.users.used
+            self._living.open(match, own, left, users, scored.listening(), self._state.power)
 
     def _allowed(self, match: Match, users: I64, more: Sequence[I64] = ()) -> NDArray[np.bool_]:
         """Which users (rows, ascending) may be pushed the song at all."""
@@ -496,7 +498,7 @@ class Staging:
         keep = keep[~np.isin(users[keep], gone)]
         return users[keep], old[keep], new[keep]
 
-    def _meet(self, changed: tuple[I64, F32, F32] | None) -> None:
+    def _meet(self, changed: tuple[I64, F32, F32] | None, heard: Heard | None) -> None:
         """Users who changed, against the campaigns that are alive."""
         if changed is None or not len(changed[0]):
             return
@@ -506,17 +508,28 @@ class Staging:
             boundaries[:] = 1
         # Whoever has no room is not even scored: with caps full, every campaign would look at the same users.
         used, pushes = self._deciding.room.used(users, np.full(len(users), self._now))
-        for arrivals in self._living.meet(*changed, boundaries, used < pushes):
+        for arrivals in self._living.meet(*changed, self._activity(users, heard), boundaries, used < pushes):
             each = self._campaign(arrivals.song_id)
             if each is not None and each.ended is None:
                 self._arrive(each, arrivals)
+
+    def _activity(self, users: I64, heard: Heard | None) -> F32:
+        """What the scores of changed users are multiplied with, the batch's listens included, float32 (n,)."""
+        power = self._state.power
+        if not power:
+            return np.ones(len(users), np.float32)
+        counts = self._state.audience.heard(users)
+        if heard and len(heard.users):
+            at = np.minimum(np.searchsorted(heard.users, users), len(heard.users) - 1)
+            counts = np.where(heard.users[at] == users, heard.lengths[at], counts)
+        return factors(counts, power)
 
     def _arrive(self, each: Campaign, arrivals: Arrivals) -> None:
         match, state = each.match, self._state
         none = np.zeros(len(arrivals.users), np.float32)
         scored = Scored(
-            arrivals.users, arrivals.scores, none, arrivals.scores, np.zeros(0, np.int32), np.zeros(0, np.int32),
-            np.zeros(0, np.float32),
+            arrivals.users, arrivals.fits * arrivals.activity, none, arrivals.fits, np.zeros(0, np.int32),
+            np.zeros(0, np.int32), np.zeros(0, np.float32), activity=arrivals.activity,
         )  # fmt: skip
         now_heard = []
         if self._listens:

@@ -36,6 +36,7 @@ from targeting.interest import Interest, Moved
 from targeting.ledger import Entries, Ledger
 from targeting.living import Living, People, Shift
 from targeting.preferences import Consent
+from targeting.relevance import Ranking
 from targeting.slots import I64, Slots, grow, hash64
 from targeting.songs import Songs
 from targeting.types import Outputs, Preferences
@@ -120,6 +121,18 @@ class State:
         self._campaign_slots = np.zeros(0, np.int64)
         self._slots_stale = False
         songs.held_by(self)
+
+    @property
+    def power(self) -> float:
+        """By how much users' activity counts: as the calibration has it; in rivals' scores, not at all."""
+        calibration, ranking = self.songs.calibration, self.config.relevance.ranking
+        return calibration.activity if calibration and ranking is Ranking.DEFAULT else 0.0
+
+    @property
+    def basis(self) -> str | None:
+        """What scores rest on: the space in use and, where activity counts, a blank and its power; None: no space."""
+        space, power = self.songs.space, self.power
+        return f"{space} {power!r}" if space is not None and power else space
 
     def songs_held(self) -> I64:
         """The slots of all songs that have a campaign; those that anybody heard are the audience's."""
@@ -222,7 +235,7 @@ class State:
                 self._note_since(row, time)
         self._note_next_due()
         left = {each: self.left(self.campaigns[each]) for each in sorted(self.live)}
-        self.living.restored(self.songs.space, left, np.flatnonzero(self._since > 0))
+        self.living.restored(self.basis, left, np.flatnonzero(self._since > 0))
         self.step += 1
 
     def check(self, key: bytes, value: bytes | None) -> None:
@@ -240,7 +253,7 @@ class State:
             campaign.decode_account(record)
         for song_id in list(self.living.records):
             try:
-                self.living.restored(self.songs.space, {song_id: 1}, np.zeros(0, np.int64))
+                self.living.restored(self.basis, {song_id: 1}, np.zeros(0, np.int64))
             finally:
                 self.living.records.clear()
                 self.living.cat = None

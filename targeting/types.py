@@ -209,8 +209,9 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     No dataclass, because a request makes hundreds, and these take a quarter of the time.
 
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
-    chance of a listen where ``calibrated``; otherwise it only orders. Nothing may reach the user before
-    ``not_before``, Unix seconds. ``boundary`` is what this user's scores were divided by (:mod:`targeting.interest`).
+    chance of a listen where ``calibrated``; otherwise it only orders. It was made of ``(evidence + direct) * activity``
+    (:mod:`targeting.relevance`). Nothing may reach the user before ``not_before``, Unix seconds. ``boundary`` is what
+    this user's scores were divided by (:mod:`targeting.interest`).
     ``erased_at``: when the user was last erased, Unix seconds; None: never.
     """
 
@@ -225,6 +226,9 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     tier: Tier = Tier.INITIAL
     boundary: float = 1.0
     erased_at: float | None = None
+    evidence: float = 0.0
+    direct: float = 0.0
+    activity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

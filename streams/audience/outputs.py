@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from streams import vectors
 from streams.envelope import Record, pack
-from streams.events import CampaignReport, Counts, Experiment, PartitionPrototype, PushTarget, Reason
+from streams.events import CampaignReport, Counts, Experiment, PartitionPrototype, PushTarget, Reason, Terms
 from targeting.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
@@ -59,7 +59,13 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
         calibrated=push.calibrated,
         tier=push.tier.value,
         reason=Reason(
-            why=push.why.value, songs=list(push.songs), prototype=push.prototype, boundary=round(push.boundary, 3)
+            why=push.why.value,
+            songs=list(push.songs),
+            prototype=push.prototype,
+            boundary=round(push.boundary, 3),
+            terms=Terms(
+                evidence=round(push.evidence, 6), taste=round(push.direct, 6), activity=round(push.activity, 6)
+            ),
         ),
         experiment=Experiment(experiment) if experiment else None,
         space=match.space,

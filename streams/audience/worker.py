@@ -536,7 +536,7 @@ class Worker:
             else:
                 (songs.set_vectors if songs.space is None else songs.prepare)(model.space, warm.ids, warm.vectors)
             self._seen_model = model
-            self._chances = calibration_of(model.chances)
+            self._chances = calibration_of(model.chances, self._settings.objective)
             self._seen_version = self._view.version
             if songs.coming is None:
                 songs.calibration = self._chances

@@ -41,8 +41,11 @@ def train(
     name: Annotated[str, typer.Option(help="Begins the name of the embedding space.")] = "bcl",
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Also learn which chance each score stands for; trains a second time for it."),
-    ] = False,
+        typer.Option(
+            help="Also learn by how much users' activity counts and which chance each score stands for; trains a "
+            "second time for it, without a tenth of the songs."
+        ),
+    ] = True,
     strict: Strict = False,
 ) -> None:
     """Train the encoder: from what a song is to the vectors of songs with such an audience.
@@ -94,14 +97,21 @@ def train(
             rare = rare_rows(dataset)
             trained = training.train(dataset, warm, config, show, checkpoint, rare_rows=rare)
         manifest = artifact.save(trained, out, name)
+        fitted = None
         if calibrate:
             from streams import calibrating
 
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
-                calibrating.save(calibrating.fit(dataset, np.union1d(warm, rare), config), out)
+                fitted = calibrating.fit(dataset, np.union1d(warm, rare), config)
+            if fitted is None:
+                console.print("too few songs to learn chances from: scores will order users and be no chances")
+            else:
+                calibrating.save(fitted, out)
     table = Table("what", "value", title=f"{out}")
     table.add_row("embedding space", manifest.space)
     table.add_row("dimension", str(manifest.dim))
+    if fitted is not None:
+        table.add_row("power of users' activity", f"{fitted.answers.activity:g}")
     for key, value in trained.gauges.items():
         table.add_row(key.replace("_", " "), f"{value:,.3f}".rstrip("0").rstrip("."))
     table.add_row("size", f"{sum(size for size, _ in manifest.files.values()) / 2**20:.1f} MiB")

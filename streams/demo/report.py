@@ -33,6 +33,7 @@ _PHASES = {
     "data": "read or generate the data",
     "broker": "start Apache Kafka",
     "training": "train the encoder",
+    "chances": "learn who answers",
     "publish": "publish model and warm songs",
     "workers": "start the workers",
     "history": "replay the listens",

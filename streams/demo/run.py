@@ -23,6 +23,7 @@ from encoder.data.generate import World, affinity, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from encoder.data.world import rows
+from streams import calibrating
 from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.clock import SystemClock
@@ -124,6 +125,12 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
                 models.append(plan.folder / f"model-{uuid.uuid4().hex[:8]}")
                 artifact.save(trained, models[-1])
                 del trained
+        with _phase("chances", seconds, bars, "learning who answers") as tick:
+            for number, model in enumerate(models):
+                config = training.Config(seed=plan.seed + number)
+                known = np.union1d(parts.warm, parts.rare)
+                if fitted := calibrating.fit(dataset, known, config, lambda step: tick(step.done, step.total)):
+                    calibrating.save(fitted, model)
         with _phase("publish", seconds, bars, "publishing model and warm songs") as tick:
             publish(models[0], kafka, naming, SystemClock(), tick)
 

@@ -14,13 +14,14 @@ class Arm:
 
     Attributes:
         words: as a person reads it.
-        ranking, at_once: of ``[audience]``; an empty ranking pushes nobody.
+        ranking, at_once, objective: of ``[audience]``; an empty ranking pushes nobody.
     """
 
     name: str
     words: str
     ranking: str = ""
     at_once: float = 1.0
+    objective: str = "answers"
 
     @property
     def pushes(self) -> bool:
@@ -29,6 +30,7 @@ class Arm:
 
 ORGANIC, EVIDENCE, DEFAULT, DEFAULT_ONCE = "organic", "evidence", "default", "default-once"
 CAT, CAT_ONCE = "cat", "cat-once"
+LIKING = "liking"
 
 # What is kept for later is kept by the arms that stay alive; the rivals decide once, as they are known.
 ARMS = {
@@ -41,6 +43,7 @@ ARMS = {
         Arm(CAT_ONCE, "clusters of these listeners, once", "cat"),
         Arm(CAT, "clusters of these listeners, alive", "cat", 0.7),
         Arm(DEFAULT_ONCE, "coldstart, once", "default"),
+        Arm(LIKING, "coldstart for liking, alive", "default", 0.7, "liking"),
         Arm(DEFAULT, "coldstart, alive", "default", 0.7),
     )
 }
@@ -50,6 +53,7 @@ COMPARISONS = {
     "against the evidence alone": tuple((name, EVIDENCE) for name in ARMS if name not in (EVIDENCE, ORGANIC)),
     "against no pushes": tuple((name, ORGANIC) for name in ARMS if name != ORGANIC),
     "alive against deciding once": ((CAT, CAT_ONCE), (DEFAULT, DEFAULT_ONCE)),
+    "for answers against for liking": ((DEFAULT, LIKING),),
 }
 
 
@@ -58,6 +62,7 @@ def environment(arm: Arm, scenario: Scenario, day_s: float) -> dict[str, str]:
     day_hours = str(day_s / 3600)
     return {
         "COLDSTART_AUDIENCE__RANKING": arm.ranking,
+        "COLDSTART_AUDIENCE__OBJECTIVE": arm.objective,
         "COLDSTART_AUDIENCE__AT_ONCE": str(arm.at_once),
         "COLDSTART_AUDIENCE__CAP_PUSHES": str(scenario.caps),
         "COLDSTART_AUDIENCE__CAP_HOURS": day_hours,

@@ -26,6 +26,7 @@ _COLOURS = {
     "cat-once": ("cat-once", "#b0588f", "#e79ccb"),
     "cat": ("cat", "#8a1f63", "#ff8fd0"),
     "default-once": ("default-once", "#8f85e8", "#c0b8ff"),
+    "liking": ("liking", "#2f6fb0", "#7fb8f0"),
     "default": ("coldstart", "#5646d6", "#9c90ff"),
 }
 

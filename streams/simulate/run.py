@@ -16,6 +16,7 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
+from streams import calibrating
 from streams.broker import EmbeddedKafka
 from streams.errors import Refused
 from streams.settings import Kafka, Settings
@@ -174,7 +175,10 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
                     known = np.flatnonzero(np.diff(data.plays.indptr) >= MIN_LISTENERS)
                     model = plan.folder / f"model-{seed}-{uuid.uuid4().hex[:8]}"
                     config = training.Config(seed=seed)
-                    artifact.save(training.train(data, known, config, rare_rows=rare_rows(data)), model)
+                    rare = rare_rows(data)
+                    artifact.save(training.train(data, known, config, rare_rows=rare), model)
+                    if fitted := calibrating.fit(data, np.union1d(known, rare), config):
+                        calibrating.save(fitted, model)
                     prepared = Prepared(scenario, data, model)
                     bars.remove_task(task)
                 worlds.runs[arm.name][seed] = _one(arm, scenario, prepared, plan, kafka, bars)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,13 +65,21 @@ def direct(loaded: Loaded, song: int, how: Taste) -> F32:
     return np.asarray(np.maximum(users @ songs[song], 0), np.float32)
 
 
-def served(loaded: Loaded, song: int, how: Relevance) -> F32:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a partition scores, and the power with which users' activity counts."""
+
+    relevance: Relevance = field(default_factory=Relevance)
+    activity: float = 0.0
+
+
+def served(loaded: Loaded, song: int, how: Served) -> F32:
     """What a partition computes on a request."""
-    scored = loaded.scored(song, how)
+    scored = loaded.scored(song, how.relevance, activity=how.activity)
     return loaded.spread(scored.users, scored.scores)
 
 
-SERVED = Arm(DEFAULT, Relevance(), served)
+SERVED = Arm(DEFAULT, Served(), served)
 ARMS = (
     Arm("random", None, nobody),
     Arm("i2i2u", Retrieved(), listeners),
@@ -82,6 +90,7 @@ ARMS = (
     Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), cat.score),
     Arm("prototypes", Kept(clusters=8, power=0.0, own=False), arrivals.score),
     Arm("own_and_centroid", Kept(), arrivals.score),
+    Arm("liking", Served(), served),
     SERVED,
 )
 

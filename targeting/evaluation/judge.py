@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from targeting.evaluation import paired, reliability
+from targeting.evaluation.activity import strength
 from targeting.evaluation.arms import ARMS, DEFAULT, OPEN, SERVED, Arm
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import load
@@ -75,16 +76,17 @@ def evaluate(
         Plain numbers and strings all; NaN where nothing is to be measured.
     """
     arms = choose(validations, tell)
+    activity = next(arm for arm in arms if arm.name == DEFAULT).config.activity
     results = measure(tests, arms, tell)
     calibration = {}
     if validations:
         tell("calibrating")
-        fitted = reliability.fitted(validations, SERVED.config)
+        fitted = reliability.fitted(validations, SERVED.config.relevance, activity)
         calibration = {
             "targeting_calibration": {
                 "means": means,
                 "map": fitted.to_json(),
-                **reliability.reliability(tests, SERVED.config, fitted),
+                **reliability.reliability(tests, SERVED.config.relevance, fitted),
             }
         }
         tell("measuring other user vectors")
@@ -111,9 +113,14 @@ def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[Arm
     loaded = [load(case) for case in validations]
     arms = []
     for arm in ARMS:
-        if loaded and arm.name in OPEN:
+        if loaded and arm.name in (*OPEN, DEFAULT):
             tell(f"tuning {arm.name}")
-        arms.append(tuned(arm, OPEN.get(arm.name, {}), loaded) if loaded else arm)
+        if loaded and arm is SERVED:
+            # As in production: not the best power, but one that is enough.
+            activity = strength(validations, arm.config.relevance)
+            arms.append(replace(arm, config=replace(arm.config, activity=activity)))
+        else:
+            arms.append(tuned(arm, OPEN.get(arm.name, {}), loaded) if loaded else arm)
     return arms
 
 
@@ -137,7 +144,7 @@ def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: N
         known = np.bincount(case.plays.indices, minlength=case.users) > 0
         for song, song_id in enumerate(case.song_ids):
             hidden = case.listeners(song)
-            pool = np.isin(np.arange(case.users), loaded.scored(song, SERVED.config).users)
+            pool = np.isin(np.arange(case.users), loaded.scored(song, SERVED.config.relevance).users)
             groups = {ALL: np.ones(case.users, np.bool_), POOL: pool, OUTSIDE: known & ~pool, **case.groups}
             results.songs.append(song_id)
             results.cases.append(case.name)

@@ -70,9 +70,13 @@ class Loaded:
             expires_at=0,
         )
 
-    def scored(self, song: int, how: Relevance, neighbours: int | None = None) -> Scored:
-        """Production's candidates and scores; by default with as many retrieved songs as in production."""
-        return relevance.score(self.audience, self.songs, self.match(song, neighbours or self.case.neighbours), how)
+    def scored(self, song: int, how: Relevance, neighbours: int | None = None, activity: float = 0.0) -> Scored:
+        """Production's candidates and scores; by default with as many retrieved songs as in production.
+
+        ``activity`` is the power with which users' activity counts.
+        """
+        match = self.match(song, neighbours or self.case.neighbours)
+        return relevance.score(self.audience, self.songs, match, how, activity)
 
     def spread(self, users: I64, scores: F32) -> F32:
         """Scores of some users as scores of all, float32 (users,); the others have 0."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from targeting import calibration
 from targeting.calibration import Calibration
-from targeting.evaluation.case import Case
+from targeting.evaluation.case import Case, some
 from targeting.evaluation.loaded import load
 from targeting.relevance import Relevance
 from targeting.slots import I64
@@ -32,14 +32,14 @@ class Pairs:
     place: I64
 
 
-def pairs(cases: Sequence[Case], how: Relevance) -> Pairs:
-    """What production would have scored, and who listened."""
+def pairs(cases: Sequence[Case], how: Relevance, activity: float = 0.0) -> Pairs:
+    """What production would have scored, with this power of activity, and who listened; of some songs of each case."""
     parts = []
     song = 0
     for case in cases:
         loaded = load(case)
-        for row in range(len(case.song_ids)):
-            scored = loaded.scored(row, how)
+        for row in some(np.arange(len(case.song_ids))).tolist():
+            scored = loaded.scored(row, how, activity=activity)
             place = np.empty(len(scored.users), np.int64)
             place[np.argsort(-scored.scores, kind="stable")] = np.arange(len(place))
             parts.append((scored.scores, case.listeners(row)[scored.users], np.full(len(place), song), place))
@@ -48,17 +48,18 @@ def pairs(cases: Sequence[Case], how: Relevance) -> Pairs:
     return Pairs(scores, listened, songs, places)
 
 
-def fitted(validations: Sequence[Case], how: Relevance | None = None) -> Calibration:
+def fitted(validations: Sequence[Case], how: Relevance | None = None, activity: float = 0.0) -> Calibration:
     """The map that the candidates of warm songs made cold, and who of them listened, give.
 
     Args:
         how: how production scores; its default, if not given.
+        activity: the power of users' activity in these scores.
 
     Raises:
         ValueError: no case, or no candidate in any.
     """
-    known = pairs(validations, how or Relevance())
-    return calibration.fit(known.scores, known.listened)
+    known = pairs(validations, how or Relevance(), activity)
+    return calibration.fit(known.scores, known.listened, activity)
 
 
 def reliability(tests: Sequence[Case], how: Relevance, calibrated: Calibration) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def reliability(tests: Sequence[Case], how: Relevance, calibrated: Calibration) 
         listeners among either; ``bins``: chance, share of listeners and number of pairs, over the best 200;
         ``precision_100``: mean of what the map expects, of what came, and the mean distance of the two, song by song.
     """
-    seen = pairs(tests, how)
+    seen = pairs(tests, how, calibrated.activity)
     chances = calibrated.chance(seen.scores)
     best = seen.place < BEST
     first = seen.place < 100

@@ -10,7 +10,9 @@ import numpy as np
 from streams import vectors
 from streams.audience.outputs import push_id, push_record, report_record
 from streams.envelope import unpack
-from streams.events import CampaignReport, PushTarget
+from streams.events import CampaignReport, PushTarget, Reason, Terms
+from targeting.activity import factors
+from targeting.calibration import STRONGEST
 from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
 
 NOW = 1_800_000_000.0
@@ -64,6 +66,18 @@ def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> 
     told = unpack(PushTarget, record.key, record.value, record.headers, NOW).event.experiment
     assert told is not None
     assert (told.name, told.arm) == ("holdout-1", "treated")
+
+
+def test_a_push_tells_what_each_term_gave() -> None:
+    event = pushed(msgspec.structs.replace(PUSH, evidence=0.31, direct=0.28, activity=0.6951234567))
+    assert event.reason.terms == Terms(evidence=0.31, taste=0.28, activity=0.695123)
+    # The smallest that can be is more than nothing, as the contract says, also to who reads it.
+    least = float(factors(np.zeros(1, np.int64), STRONGEST)[0])
+    told = pushed(msgspec.structs.replace(PUSH, activity=least)).reason.terms
+    assert told is not None
+    assert 0 < told.activity < 1e-5
+    # Pushes of the former code tell none.
+    assert msgspec.json.decode(b'{"why":"direct"}', type=Reason).terms is None
 
 
 def account(members: list[int], ended: End | None = None) -> Account:

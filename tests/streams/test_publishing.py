@@ -24,6 +24,7 @@ from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams import calibrating
 from streams.broker import EmbeddedKafka
+from streams.calibrating import Fitted
 from streams.clock import ManualClock, SystemClock
 from streams.envelope import Record
 from streams.errors import InvalidField, Refused, Unavailable
@@ -220,24 +221,48 @@ def test_content_that_the_model_cannot_take_is_refused_by_name_or_left_out(model
 def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model: Path, tmp_path: Path) -> None:
     calibrated = tmp_path / "calibrated"
     shutil.copytree(model, calibrated)
-    calibrating.save(Calibration((0.1, 0.5), (0.02, 0.4)), calibrated)
+    liking = Calibration((0.1, 0.5), (0.02, 0.4))
+    answers = Calibration((0.05, 0.3), (0.01, 0.5), activity=0.25)
+    calibrating.save(Fitted(liking, answers), calibrated)
 
     live = publish(calibrated, here.kafka, here.naming, SystemClock())
     with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
         assert view.model == live
-    assert calibrating.calibration_of(live.chances) == Calibration((0.1, 0.5), (0.02, 0.4))
+    assert calibrating.calibration_of(live.chances, "liking") == liking
+    assert calibrating.calibration_of(live.chances, "answers") == answers
 
-    (calibrated / "chances.json").write_text('{"scores":[0.5,0.1],"chances":[0.1,0.2],"means":"x"}')
-    with pytest.raises(Refused, match="scores must ascend"):
-        publish(calibrated, here.kafka, here.naming, SystemClock())
+    # As it was written before anything was known of activity.
+    (calibrated / "chances.json").write_text('{"scores":[0.1,0.5],"chances":[0.02,0.4],"means":"x"}')
+    live = publish(calibrated, here.kafka, here.naming, SystemClock())
+    assert calibrating.calibration_of(live.chances, "answers") == liking
+
+    for broken, said in (
+        ('"scores":[0.5,0.1],"chances":[0.1,0.2]', "scores must ascend"),
+        (
+            '"scores":[0.1],"chances":[0.1],"answers":{"activity":0.2,"scores":[1],"chances":[0.2,0.3]}',
+            "1 scores and 2",
+        ),
+        ('"scores":[0.1],"chances":[0.1],"answers":{"activity":3,"scores":[1],"chances":[0.2]}', "<= 2"),
+    ):
+        (calibrated / "chances.json").write_text(f'{{"means":"x",{broken}}}')
+        with pytest.raises(Refused, match=said):
+            publish(calibrated, here.kafka, here.naming, SystemClock())
 
 
 def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
     config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
     found = calibrating.fit(small, np.arange(40), config)
+    assert found is not None
     base = small.plays.nnz / np.prod(small.plays.shape)
     # Listens are drawn without regard to content, so that every score stands for about the same chance.
-    assert found.chance(np.array([0.5], np.float32))[0] == pytest.approx(base, abs=0.15)
+    assert found.liking.chance(np.array([0.5], np.float32))[0] == pytest.approx(base, abs=0.15)
+    # Of 4 songs made cold with 18 listeners on average, nothing is to be learnt of activity.
+    assert found.answers == found.liking
+
+
+def test_of_too_few_songs_no_chances_are_learnt(small: Dataset) -> None:
+    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    assert calibrating.fit(small, np.arange(5), config) is None
 
 
 @pytest.mark.parametrize(
