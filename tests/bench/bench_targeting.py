@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from targeting.calibration import Calibration
 from targeting.partition import Partition
 from targeting.slots import hash64
 from targeting.songs import Songs
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=1, help="held here, with a share of the users each")
     parser.add_argument("--of", type=int, default=4, help="partitions in all, which share a song's budget")
     parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--activity", type=float, default=0.25, help="its power in scores")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     figures: dict[str, float] = {}
@@ -73,6 +75,7 @@ def main() -> None:
     vectors = rng.standard_normal((SONGS, D)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     songs.set_vectors("bench", ids, vectors)
+    songs.calibration = Calibration((0.0, 1.0), (0.0, 1.0), options.activity)
     hashes = hash64(ids)
     before = resident_mb()
 
