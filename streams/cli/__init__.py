@@ -6,6 +6,7 @@ import typer
 
 from streams import terminal
 from streams.cli import data, kafka, topics, worker
+from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
 from streams.cli.demo import demo
 from streams.cli.digest import digest
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
+app.command()(backtest)
 app.command()(publish)
 app.command()(up)
 app.command()(torture)

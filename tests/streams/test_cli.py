@@ -44,6 +44,7 @@ WITH_SETTINGS = {
     ("up",): [],
     ("torture",): [],
     ("simulate",): ["--arms", "organic"],
+    ("backtest",): [],
     ("campaigns",): [],
     ("worker", "songs"): [],
     ("worker", "audience"): [],

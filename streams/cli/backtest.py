@@ -1,0 +1,154 @@
+"""``coldstart backtest``: what would have come of it, in event time?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli import tables
+from streams.cli.evaluate import finite
+from streams.cli.options import Config, Strict, errors_explained, settings_from, writable
+from streams.errors import Refused
+from streams.terminal import Table, Terminal, bold, say
+
+if TYPE_CHECKING:
+    from streams.backtest.figures import Outcome
+    from targeting.evaluation.paired import Difference
+
+
+def backtest(
+    data: Annotated[Path | None, typer.Option(help="A data set with dated listens; without it one is made.")] = None,
+    users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 3000,
+    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; a part of them appears late.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the data set and the trainings.")] = 0,
+    history: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of the listens that are the past when it begins.")
+    ] = 0.5,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes a song, in every arm.")] = 200,
+    window: Annotated[float, typer.Option(min=0.01, help="Days in which the listen must come after a push.")] = 14.0,
+    campaign: Annotated[float, typer.Option(min=0.01, help="Days for which a song is pushed.")] = 7.0,
+    retrain: Annotated[float, typer.Option(min=0.1, help="Days between trainings.")] = 30.0,
+    refresh: Annotated[float, typer.Option(min=0.1, help="Days between looks at which songs have grown warm.")] = 1.0,
+    arms: Annotated[str | None, typer.Option(help="Only these and the default, with commas; default: all.")] = None,
+    audit: Annotated[
+        int, typer.Option(min=0, help="Uploads at which the future is deleted, to see whether anything knew it.")
+    ] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="For a generated data set; default: runs/backtest-TIME below the current one.")
+    ] = None,
+    strict: Strict = False,
+    config: Config = None,
+) -> None:
+    """Replay dated listens in event time: who would have been pushed, and who listened?
+
+    A song is uploaded at its first listen. Models, index and users know only what is older; they are renewed at the
+    declared intervals. A push is right if its user listens later, within the window, which nobody prompted. Rivals
+    have the same budget and caps. Exit code 1 if the audit finds that a decision knew the future.
+
+    Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence
+    """
+    from streams.audience.role import how
+    from streams.backtest.plan import ARMS, DEFAULT, Plan
+
+    console = Terminal(stderr=True)
+    with errors_explained():
+        settings = settings_from(config)
+        names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
+        unknown = [name for name in names if name not in ARMS]
+        if unknown:
+            raise Refused(f"--arms {arms}: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
+        rules = how(settings.audience, obey=True)
+        # A lot that leaves out, or explores, would blur the differences between arms.
+        rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
+        where = (folder or Path("runs") / f"backtest-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+        plan = Plan(
+            data=data, users=users, songs=songs, seed=seed, history=history, budget=budget, window_days=window,
+            campaign_days=campaign, retrain_days=retrain, refresh_days=refresh,
+            warm_listeners=settings.songs.warm_listeners, neighbours=settings.songs.neighbours, cuts=audit,
+            arms=tuple(name for name in ARMS if name in (*names, DEFAULT)), rules=rules, folder=where, strict=strict,
+        )  # fmt: skip
+        page = report or where / "report.html"
+        try:
+            import encoder.train  # noqa: F401
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise Refused("a backtest needs torch: pip install 'coldstart[train]'") from None
+        from streams.backtest.report import write_report
+        from streams.backtest.run import run
+
+        writable(json_file, page)
+        outcome = run(plan, console)
+        if json_file is not None:
+            figures = json.dumps(finite(outcome.as_json()), indent=2, allow_nan=False)
+            json_file.write_text(f"{figures}\n", encoding="utf-8")
+        write_report(outcome, page, shlex.join(["coldstart", *sys.argv[1:]]))
+    for table in _tables(outcome):
+        tables.show(table)
+    say(f"report: {page}")
+    for leak in outcome.leaks or ():
+        say(f"LEAK at {_moment(leak.cut)}: {leak.where}", err=True)
+    if outcome.leaks:
+        say("decisions knew the future: these figures mean nothing", err=True)
+        raise typer.Exit(1)
+
+
+def _tables(outcome: Outcome) -> list[Table]:
+    from streams.backtest.figures import MEASURES
+    from streams.backtest.plan import ARMS, DEFAULT
+
+    happened = Table("what happened", "", title=f"{outcome.dataset}: {outcome.users:,} users")
+    checked = "no" if outcome.leaks is None else f"{len(outcome.leaks)} leaks at {outcome.cuts} uploads"
+    for words, value in (
+        ("listens", f"{outcome.listens:,}"),
+        ("replayed from", f"{_moment(outcome.start)} to {_moment(outcome.last)}"),
+        ("trainings on the past", str(outcome.trainings)),
+        ("songs uploaded at their first listen", f"{outcome.uploads:,}"),
+        ("of them judged: their window ends in time", f"{len(outcome.songs):,}"),
+        ("their later listeners", f"{outcome.later:,}"),
+        ("of them known at the upload", f"{outcome.known:,}"),
+        ("right pushes a song that were possible", f"{outcome.ceiling:.2f}"),
+        ("audited: did a decision know the future", checked),
+        ("CPU seconds", f"{sum(outcome.seconds.values()):,.0f}"),
+    ):
+        happened.add_row(words, value)
+    right = Table(
+        "who was pushed", "pushes", "right", "live", "right a song", "of pushes", "of listeners", "songs with one",
+        title=f"Who listened within {outcome.plan.window_days:g} days of the push?",
+    )  # fmt: skip
+    for name in outcome.arms:
+        of = outcome.totals(name)
+        right.add_row(
+            bold(ARMS[name].words) if name == DEFAULT else ARMS[name].words,
+            f"{of['pushes']:,.0f}", f"{of['right']:,.0f}", f"{of['right_live']:,.0f}", f"{of['right_per_song']:.3f}",
+            *(_share(of[key]) for key in ("rate", "found", "songs_with_one")),
+        )  # fmt: skip
+    beside = Table("default minus", *MEASURES.values(), title="95 % intervals over songs, *: excludes 0")
+    for name, differences in outcome.compared().items():
+        beside.add_row(name, *(_interval(differences.get(measure)) for measure in MEASURES))
+    return [happened, right, beside]
+
+
+def _interval(each: Difference | None) -> str:
+    if each is None:
+        return "–"
+    return f"{each.mean:+.3f} [{each.low:+.3f}, {each.high:+.3f}]{' *' if each.low > 0 or each.high < 0 else ''}"
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.2f} %"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
