@@ -201,7 +201,8 @@ class Ledger:
             which, bits = _found(of, recordings, np.searchsorted(each, marked.users), marked)
             before = marks[which]
             fresh = bits & ~before
-            which, fresh, before = which[fresh > 0], fresh[fresh > 0], before[fresh > 0]
+            some = np.flatnonzero(fresh)
+            which, fresh, before = which[some], fresh[some], before[some]
             marks[which] |= fresh
             set_users, set_recordings, set_marks, set_before = each[of[which]], recordings[which], fresh, before
             if not len(which) and not len(new[0]):

@@ -57,6 +57,7 @@ class Driver:
     ) -> Entries | None:
         entries = self.ledger.plan(adding(batch), marking(marks) if marks else None, now)
         if entries:
+            assert marks or not set_by(entries)
             self.log |= zip(entries.users.tolist(), self.ledger.encode(entries), strict=True)
             self.ledger.apply(entries)
         return entries
@@ -97,35 +98,44 @@ def test_all_that_is_asked_of_it_is_what_a_list_says_also_after_a_restart(
 
 
 @settings(deadline=None)
-@given(
-    pushes,
-    st.lists(
-        st.tuples(st.integers(0, 7), st.integers(0, 33), st.sampled_from([4, 16, 128, 20])), min_size=1, max_size=40
-    ),
-)
-def test_a_mark_is_set_once_and_only_on_what_is_there(
-    all_pushes: list[Push], marks: list[tuple[int, int, int]]
-) -> None:
+@given(pushes, st.data())
+def test_a_mark_is_set_once_and_only_on_what_is_there(all_pushes: list[Push], data: st.DataObject) -> None:
     half = len(all_pushes) // 2
+    there = {push[:2]: push[4] for push in all_pushes}
+    # Beside what was pushed: what others were, what nobody was, and users who were pushed nothing.
+    pairs = st.sampled_from([*there]) if there else st.nothing()
+    pairs |= st.tuples(st.integers(0, 7), st.integers(0, 33))
+    marks = data.draw(
+        st.lists(st.tuples(pairs, st.sampled_from([4, 16, 128, 20])).map(lambda each: (*each[0], each[1])), min_size=1)
+    )
     driver = Driver()
     driver.do(all_pushes[:half])
-    # Half of the pushes come in the batch of their own marks.
-    first = driver.do(all_pushes[half:], marks)
-    before = {push[:2]: push[4] for push in all_pushes}
     wanted: dict[tuple[int, int], int] = {}
     for user, recording, bits in marks:
-        if (user, recording) in before:
+        if (user, recording) in there:
             wanted[user, recording] = wanted.get((user, recording), 0) | bits
-    found = {}
-    if first:
-        columns = (first.set_users, first.set_recordings, first.set_marks, first.set_before)
-        found = {
-            (user, recording): (bits, was)
-            for user, recording, bits, was in zip(*(each.tolist() for each in columns), strict=True)
-        }
-    assert found == {pair: (bits, before[pair]) for pair, bits in wanted.items()}
+    # Half of the pushes come in the batch of their own marks; who is in neither is not written.
+    first = driver.do(all_pushes[half:], marks)
+    assert set_by(first) == {pair: (bits, there[pair]) for pair, bits in wanted.items()}
+    touched = {push[0] for push in all_pushes[half:]} | {user for user, _ in wanted}
+    assert {*(first.users.tolist() if first else [])} == touched
     assert driver.do(marks=marks) is None
+    # Beside marks that are there already, a new one is all that is set.
+    new = [(*push[:2], 512) for push in all_pushes[::2]]
+    expected = {(u, r): (512, there[u, r] | wanted.get((u, r), 0)) for u, r, _ in new}
+    assert set_by(driver.do(marks=[*marks, *new])) == expected
     assert driver.ledger.records(USERS) == driver.restored().records(USERS)
+
+
+def set_by(entries: Entries | None) -> dict[tuple[int, int], tuple[int, int]]:
+    """The marks that are set, and those before, of each user and recording."""
+    if entries is None:
+        return {}
+    columns = (entries.set_users, entries.set_recordings, entries.set_marks, entries.set_before)
+    return {
+        (user, recording): (bits, before)
+        for user, recording, bits, before in zip(*(each.tolist() for each in columns), strict=True)
+    }
 
 
 def test_nothing_is_planned_of_nothing() -> None:
