@@ -534,9 +534,14 @@ PLANTED = (
         ("all",),
     ),
     Planted(
-        "markers of erasures are not restored, so that who came back is forgotten at a restart",
+        "an erased user's listens never count again",
         "returned",
-        [("targeting/state.py", "                self.erasures.load(key[1:], value)\n", "                pass\n")],
-        ("none", "all"),
+        [
+            (
+                _STAGING,
+                "keep = np.flatnonzero(listens.times > self._since(listens.user_ids))",
+                "keep = np.flatnonzero(self._since(listens.user_ids) <= 0)",
+            )
+        ],
     ),
 )
