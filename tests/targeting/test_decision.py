@@ -277,6 +277,22 @@ def test_a_boundary_divides_the_score_in_rank_and_is_told() -> None:
     assert told(off.choose(scores_of([0.7, 0.5, 0.4]), 3)) == ["u0", "u1", "u2"]
 
 
+def test_pushes_tell_what_each_term_gave_to_whom() -> None:
+    fitting = scores_of([0.4, 0.8])
+    factor = np.asarray([1.0, 0.25], np.float32)
+    active = replace(fitting, scores=fitting.scores * factor, activity=factor)
+    terms = [
+        [(push.user_id, push.evidence, push.direct, push.activity) for push in Driver(users=2).choose(each, 2).pushes]
+        for each in (fitting, active)
+    ]
+    assert terms[0] == [
+        ("u1", pytest.approx(0.2), pytest.approx(0.6), 1.0), ("u0", pytest.approx(0.1), pytest.approx(0.3), 1.0),
+    ]  # fmt: skip
+    assert terms[1] == [
+        ("u0", pytest.approx(0.1), pytest.approx(0.3), 1.0), ("u1", pytest.approx(0.2), pytest.approx(0.6), 0.25),
+    ]  # fmt: skip
+
+
 def test_the_least_chance_is_asked_of_the_chance_divided_by_the_boundary() -> None:
     driver = Driver(users=3, calibration=SAME, least=0.45)
     moved = driver.interest.plan(np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW]))
