@@ -32,7 +32,7 @@ from streams.clients import admin, consumer
 from streams.clock import Clock, ManualClock, SystemClock
 from streams.envelope import Record, pack
 from streams.errors import BadBurst, RecreatedTopic, Refused
-from streams.events import Listen, LiveModel, UserPreferences, WarmSong
+from streams.events import Answers, Chances, Listen, LiveModel, UserPreferences, WarmSong
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Condition, Heartbeat, Readiness
@@ -51,6 +51,7 @@ from streams.topics import (
     Naming,
     Topic,
 )
+from targeting.calibration import Calibration
 from targeting.config import Config
 from targeting.partition import Partition
 from targeting.policy import Policy
@@ -76,7 +77,8 @@ class Life:
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
         self.clock_condition = Condition("not known yet")
-        songs, partitions = Songs(), here.naming.audience_partitions
+        self.songs = songs = Songs()
+        partitions = here.naming.audience_partitions
 
         def new_partition(number: int) -> Partition:
             self.states.append(Partition(number, partitions, songs, Config(policy=Policy())))
@@ -336,7 +338,7 @@ def outside(here: Installation, user: str, vector: list[float] | None, space: st
     assert sender.flush(PATIENCE_S) == 0
 
 
-def publish(here: Installation, space: str, songs: dict[str, list[float]]) -> None:
+def publish(here: Installation, space: str, songs: dict[str, list[float]], chances: Chances | None = None) -> None:
     now = datetime.fromtimestamp(CLOCK.now(), UTC)
     for song_id, vector in songs.items():
         song = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, np.array(vector, np.float32)))
@@ -349,6 +351,7 @@ def publish(here: Installation, space: str, songs: dict[str, list[float]]) -> No
         dim=2,
         warm_songs=len(songs),
         published_at=now,
+        chances=chances,
     )
     here.send(MODELS, pack(model, ce_type=LiveModel.TYPES[0], id=space, source="test", time=CLOCK.now()), 0)
 
@@ -440,6 +443,18 @@ def test_vectors_from_outside_are_read_again_at_every_start_and_when_the_space_c
     # The bad one had its dead letter in the first life.
     assert len(here.read(DEAD_LETTERS)) == 1
     second.end()
+
+
+def test_the_objective_says_by_which_of_a_models_chances_a_worker_scores(here: Installation) -> None:
+    answers = Answers(activity=0.25, scores=[0.0, 1.0], chances=[0.0, 0.5])
+    publish(here, "a", {"s-0": [1, 0], "s-1": [0, 1]}, Chances([0.0, 1.0], [0.0, 0.4], "x", answers))
+    for settings, best, power in (
+        (Audience(), 0.5, 0.25), (Audience(objective="answers"), 0.5, 0.25), (Audience(objective="liking"), 0.4, 0.0),
+    ):  # fmt: skip
+        life = Life(here, settings=settings)
+        life.until(lambda life=life: life.songs.calibration is not None)  # type: ignore[misc]
+        assert life.songs.calibration == Calibration((0.0, 1.0), (0.0, best), power)
+        life.end()
 
 
 def applied(life: Life) -> float:
