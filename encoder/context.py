@@ -17,15 +17,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
+from scipy.linalg import blas, lapack
 
 from encoder.features import Features
+from encoder.resemblance import Nearest, Products, largest
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-# Rows handled at once: 256 rows against 32,768 remembered songs are 64 MiB of float64.
-_CHUNK = 256
+# Rows handled at once: against 32,768 remembered songs, 64 MiB of float32.
+_CHUNK = 512
+# Leverages are first estimated in so many random directions, within 9 %; those above the bound are computed.
+_SKETCH = 256
+_LEVERAGE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Memory:
         return np.asarray(products, np.float32)
 
     def kernel(self, songs: Features, similarity: F32) -> F32:
-        """float32 (n, m) kernel values against the landmarks."""
+        """float32 (n, m) kernel values against the landmarks, from inner products with them, and maybe others after."""
         m = len(self.coefficients)
         distance: F32 = self._squares[:m] - 2 * similarity[:, :m]
         distance += squared_lengths(songs.bags, songs.dense)[:, None]
@@ -88,14 +93,17 @@ class Memory:
 
     def nearest(self, similarity: F32) -> F32:
         """float32 (n, r): the neighbours' mean; zero for a song that resembles none."""
-        k = min(self.neighbours, similarity.shape[1])
-        if not k:
-            return np.zeros((len(similarity), self.vectors.shape[1]), np.float32)
-        best = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        weights = np.maximum(np.take_along_axis(similarity, best, axis=1), 0) ** 2
+        best = largest(similarity, min(self.neighbours, similarity.shape[1]))
+        return self.mean(best, np.take_along_axis(similarity, best, axis=1))
+
+    def mean(self, places: I64, similarity: F32) -> F32:
+        """float32 (n, r): the mean of the given remembered songs (n, k), weighted by similarity (n, k) squared."""
+        weights = np.maximum(similarity, 0) ** 2
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-        mean: F32 = np.einsum("nk,nkr->nr", weights, self.vectors[best], dtype=np.float32)
-        return mean
+        n, k = places.shape
+        starts = np.arange(n + 1) * k
+        spread = sparse.csr_matrix((weights.ravel(), places.ravel(), starts), (n, len(self.vectors)))
+        return np.asarray(spread @ self.vectors, np.float32)
 
 
 def squared_lengths(bags: sparse.csr_matrix, dense: F32) -> F32:
@@ -114,7 +122,7 @@ class LeaveOneOut:
         vectors: float32 (n, r), their audience vectors.
         place: int64 (n,), each song's row in the memory, -1 when it is not remembered.
         ridge: float32 (n,), each song's.
-        whitening: float32 (m, m); the hat matrix between songs i and j is (k_i W) . (k_j W) / ridge_j.
+        whitening: float32 (m, m), upper triangular W; the hat matrix of songs i and j is (k_i W) . (k_j W) / ridge_j.
     """
 
     memory: Memory
@@ -127,26 +135,37 @@ class LeaveOneOut:
     def contexts(self, versions: Sequence[Features]) -> F32:
         """float32 (versions, n, 2 r): contexts of versions of the n training songs, each without that song."""
         memory, n = self.memory, len(self.songs)
+        r, m = memory.vectors.shape[1], len(memory.coefficients)
         out = np.empty((len(versions), n, memory.width), np.float32)
-        r = memory.vectors.shape[1]
+        landmarks = Products(memory.bags[:m], memory.dense[:m])
+        nearest = Nearest.among(memory.bags, memory.dense, memory.neighbours)
+        # Songs seen through it have the inner products that they have under the whitening, on average over its draws.
+        sketch = self.whitening
+        if m > _SKETCH:
+            signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (m, _SKETCH))
+            sketch = np.asarray(self.whitening @ signs * np.float32(_SKETCH**-0.5))
+        both = np.hstack([memory.coefficients, sketch])
         for start in range(0, n, _CHUNK):
             chunk = slice(start, start + _CHUNK)
+            ridge = self.ridge[chunk]
             own = self.songs.rows(chunk)
-            kernel = memory.kernel(own, memory.similarity(own))
-            hidden = kernel @ self.whitening
-            leverage = np.einsum("nm,nm->n", hidden, hidden) / self.ridge[chunk]
+            kernel = memory.kernel(own, landmarks(own))
+            predicted, hidden = np.hsplit(kernel @ both, [r])
+            leverage = np.einsum("ns,ns->n", hidden, hidden) / ridge
+            high = np.flatnonzero(leverage > _LEVERAGE) if m > _SKETCH else np.zeros(0, np.int64)
+            exact = _by_triangle(kernel[high], self.whitening)
+            leverage[high] = np.einsum("nm,nm->n", exact, exact) / ridge[high]
+            influence = _by_triangle(exact, self.whitening, transposed=True)
             # The leverage reaches 1 only without regularisation; the floor guards float32 rounding.
-            residual = (self.vectors[chunk] - kernel @ memory.coefficients) / np.maximum(1 - leverage, 1e-3)[:, None]
-            influence = (hidden @ self.whitening.T) / self.ridge[chunk, None]
-            remembered = np.flatnonzero(self.place[chunk] >= 0)
+            residual = (self.vectors[chunk] - predicted) / (np.maximum(1 - leverage, 1e-3) * ridge)[:, None]
             for version, features in enumerate(versions):
-                part = features.rows(chunk)
-                similarity = memory.similarity(part)
-                kernel = memory.kernel(part, similarity)
-                pull = np.einsum("nm,nm->n", kernel, influence)
-                out[version, chunk, :r] = kernel @ memory.coefficients - pull[:, None] * residual
-                similarity[remembered, self.place[chunk][remembered]] = -np.inf
-                out[version, chunk, r:] = memory.nearest(similarity)
+                part = own if features is self.songs else features.rows(chunk)
+                seen = kernel if part is own else memory.kernel(part, landmarks(part))
+                predicted, shown = np.hsplit(seen @ both, [r])
+                pull = np.einsum("ns,ns->n", shown, hidden)
+                pull[high] = np.einsum("nm,nm->n", seen[high], influence)
+                out[version, chunk, :r] = predicted - pull[:, None] * residual
+                out[version, chunk, r:] = memory.mean(*nearest(part, self.place[chunk]))
         return out
 
 
@@ -180,32 +199,42 @@ def fit(
         bandwidth,
         neighbours,
     )
-    gram = np.zeros((m, m))
+    products = Products(memory.bags[:m], memory.dense[:m])
+    gram = np.zeros((m, m), order="F")
     moment = np.zeros((m, r))
     for start in range(0, n, _CHUNK):
-        part = songs.rows(slice(start, start + _CHUNK))
-        kernel = memory.kernel(part, memory.similarity(part)).astype(np.float64)
-        weighted = kernel / ridge[start : start + _CHUNK, None]
-        gram += kernel.T @ weighted
-        moment += weighted.T @ vectors[start : start + _CHUNK]
+        chunk = slice(start, start + _CHUNK)
+        part = songs.rows(chunk)
+        scale = 1 / np.sqrt(ridge[chunk, None].astype(np.float64))
+        kernel = memory.kernel(part, products(part)) * scale
+        # The upper triangle alone, which is all that the factorisation reads: half of the work of kernel.T @ kernel.
+        gram = blas.dsyrk(1.0, kernel.T, beta=1.0, c=gram, overwrite_c=1)
+        moment += kernel.T @ (vectors[chunk] * scale)
     marks = songs.rows(order[:m])
-    own = memory.kernel(marks, memory.similarity(marks)).astype(np.float64)
+    own = memory.kernel(marks, products(marks)).astype(np.float64)
     # Songs of equal content make this singular, and rounding to float32 moves its eigenvalues by up to m * 6e-8,
     # 2e-4 for 4,096 landmarks: with 1e-5 here the factorisation failed on songs of artist and album alone.
-    root = linalg.cholesky((own + own.T) / 2 + 1e-3 * np.eye(m), lower=True)
-    inner = linalg.solve_triangular(root, linalg.solve_triangular(root, gram, lower=True).T, lower=True)
-    upper = linalg.cholesky(inner + np.eye(m), lower=False)
-    # whitening = root^-T upper^-1, so that whitening whitening^T = (gram + own)^-1
-    whitening = linalg.solve_triangular(root, linalg.solve_triangular(upper, np.eye(m)), lower=True, trans="T")
-    coefficients = whitening @ (whitening.T @ moment)
+    gram += own
+    gram[np.diag_indices(m)] += 1e-3
+    upper = linalg.cholesky(gram, overwrite_a=True)
+    # whitening = upper^-1, so that whitening whitening^T = (gram + own)^-1
+    whitening, _ = lapack.dtrtri(upper)
+    coefficients = linalg.solve_triangular(upper, linalg.solve_triangular(upper, moment, trans="T"))
     memory = Memory(
         memory.bags,
         memory.dense,
         memory.vectors,
-        coefficients.astype(np.float32),
+        np.ascontiguousarray(coefficients, np.float32),
         bandwidth,
         neighbours,
     )
     place = np.full(n, -1, np.int64)
     place[order] = np.arange(len(order))
-    return LeaveOneOut(memory, songs, vectors, place, ridge, whitening.astype(np.float32))
+    return LeaveOneOut(memory, songs, vectors, place, ridge, np.ascontiguousarray(whitening, np.float32))
+
+
+def _by_triangle(rows: F32, upper: F32, transposed: bool = False) -> F32:
+    """rows @ upper, or rows @ upper.T, in half of the time that a matrix without zeros takes."""
+    # In the order of Fortran, a C array is its own transpose.
+    product: F32 = blas.strmm(1.0, upper.T, rows.T, lower=1, trans_a=int(transposed)).T
+    return product

@@ -282,3 +282,11 @@ def _used(bag: Bag) -> tuple[tuple[str, ...], I64]:
     songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=len(bag.terms))
     kept = sorted(np.flatnonzero(songs), key=lambda t: bag.terms[t])
     return tuple(bag.terms[t] for t in kept), songs[kept]
+
+
+def select_columns(bags: sparse.csr_matrix, position: I64, width: int) -> sparse.csr_matrix:
+    """csr (n, width): column c of ``bags`` moved to ``position[c]``, dropped where that is -1."""
+    columns = position[bags.indices]
+    kept = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(kept)])[bags.indptr]
+    return sparse.csr_matrix((bags.data[kept], columns[kept], ends), shape=(bags.shape[0], width))

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoder.config import Config
-from encoder.features import Features
+from encoder.features import Features, select_columns
 from encoder.model import Batch, QueryTower
-from encoder.serving import select_columns
 from encoder.supervision import Targets
 
 F32 = NDArray[np.float32]

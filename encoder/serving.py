@@ -12,7 +12,7 @@ from scipy import sparse, special
 
 from encoder.content import ContentTable
 from encoder.context import Memory
-from encoder.features import Features, FeatureSchema
+from encoder.features import Features, FeatureSchema, select_columns
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -101,11 +101,3 @@ class Encoder:
     def network_bags(self, features: Features) -> sparse.csr_matrix:
         """float32 csr (n, len(columns)): the bag columns that the network reads."""
         return select_columns(features.bags, self._position, len(self.columns))
-
-
-def select_columns(bags: sparse.csr_matrix, position: I64, width: int) -> sparse.csr_matrix:
-    """csr (n, width): column c of ``bags`` moved to ``position[c]``, dropped where that is -1."""
-    columns = position[bags.indices]
-    kept = columns >= 0
-    ends = np.concatenate([[0], np.cumsum(kept)])[bags.indptr]
-    return sparse.csr_matrix((bags.data[kept], columns[kept], ends), shape=(bags.shape[0], width))
