@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 FORMAT = "coldstart-encoder"
-VERSION = 1
+# Version 1 knew no projection: what it holds is an encoder without one.
+VERSION = 2
+_READABLE = (1, 2)
 _WAY_OUT = "Train it again (coldstart train) or copy the artifact again from where it came"
 
 
@@ -173,9 +175,9 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(f"{file}: expected format {FORMAT!r}, found {found!r}. {_WAY_OUT}")
-    if raw.get("version") != VERSION:
+    if raw.get("version") not in _READABLE:
         raise ArtifactError(
-            f"{file}: expected version {VERSION}, found {raw.get('version')!r}. "
+            f"{file}: expected version {VERSION} or older, found {raw.get('version')!r}. "
             "Install the coldstart that wrote it, or train again with this one"
         )
     try:
@@ -222,8 +224,15 @@ def load_encoder(path: Path, manifest_sha256: str | None = None) -> Encoder:
             neighbours=int(words["neighbours"]),
         )
         network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-        encoder = Encoder(manifest.space, schema, memory, tensors["columns"], network, tensors["fallback"])
-        dims = {encoder.dim, network["second.bias"].shape[0], network["context"].shape[1]}
+        projection = tensors.get("projection")
+        encoder = Encoder(manifest.space, schema, memory, tensors["columns"], network, tensors["fallback"], projection)
+        width = network["second.bias"].shape[0]
+        dims = {encoder.dim, width if projection is None else projection.shape[1]}
+        fitting = [network["context"].shape[1] == width]
+        if projection is not None:
+            fitting.append(len(projection) == width + memory.vectors.shape[1])
+        if not all(fitting):
+            raise ValueError(f"the network's width is {width}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ArtifactError(
             f"{path}: expected the parts of an encoder, found them not fitting ({error!r}). {_WAY_OUT}"
@@ -297,6 +306,8 @@ def _model_tensors(encoder: Encoder) -> dict[str, Any]:
         **_csr_tensors("memory.bags", encoder.memory.bags),
         **{f"network.{name}": value for name, value in encoder.network.items()},
     }
+    if encoder.projection is not None:
+        tensors["projection"] = encoder.projection
     for kind, schemas in (("dense", encoder.schema.dense), ("amount", encoder.schema.amounts)):
         for one in schemas:
             tensors |= {f"schema.mean.{kind}.{one.name}": one.mean, f"schema.scale.{kind}.{one.name}": one.scale}

@@ -19,6 +19,8 @@ class Config:
         ridge, ridge_noise: a song of n listeners has the ridge ``ridge`` + ``ridge_noise`` / n.
         tune: whether these two, the bandwidth and the weights of the blocks of content are only where tuning starts.
         contexts: whether the network reads them.
+        closed: weights of the kernel ridge's own cosines beside the network's in what is retrieved, 0 for the network
+            alone: the first, unless another is better on songs held back for it, see :mod:`encoder.mixture`.
         terms: bag columns the network reads, the most frequent ones; the contexts read all.
         targets: songs with the most similar listeners that are each song's targets.
         doubt: a song of n listeners weighs n / (n + ``doubt``) in the supervised loss.
@@ -44,6 +46,7 @@ class Config:
     landmarks: int = 3072
     remembered: int = 32_768
     contexts: bool = True
+    closed: tuple[float, ...] = (0.3, 0.0, 0.15, 0.45, 0.6, 0.8, 1.0)
     terms: int = 16_384
     hidden: int = 256
     hidden_dropout: float = 0.5

@@ -32,6 +32,8 @@ class Encoder:
         memory: the warm songs whose audiences are consulted.
         columns: int64, the feature columns that the network reads.
         network: the weights of :class:`encoder.model.QueryTower` by name, float32.
+        projection: float32 (w + r, d) or None: from the network's answer (w) and the kernel ridge's (r) side by side,
+            both of length 1, to the vector; without it the network's answer is the vector.
         fallback: float32 (d,) unit: the vector of a song about which nothing is known, the mean direction of the
             warm songs.
     """
@@ -42,6 +44,7 @@ class Encoder:
     columns: I64
     network: Mapping[str, F32]
     fallback: F32
+    projection: F32 | None = None
     _position: I64 = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,12 +83,14 @@ class Encoder:
         width = len(self.network["context"])
         context = self.memory.context(features) if width else np.zeros((len(features), 0), np.float32)
         vectors = self._forward(features, context)
+        if self.projection is not None:
+            vectors = joined(vectors, context[:, : self.memory.vectors.shape[1]], self.projection)
         vectors[~features.known] = self.fallback
         return vectors
 
     def _forward(self, features: Features, context: F32) -> F32:
         """The arithmetic of ``QueryTower.forward``; held to it by a parity test."""
-        net, d = self.network, self.dim
+        net, d = self.network, len(self.network["second.bias"])
         x = self.network_bags(features) @ net["bag"]
         x += features.side @ net["side"]
         hidden = np.hstack([x[:, d:], context])
@@ -95,9 +100,18 @@ class Encoder:
         hidden = hidden @ net["first.weight"].T + net["first.bias"]
         hidden *= 0.5 * (1 + special.erf(hidden * np.float32(2**-0.5)))
         query = x[:, :d] + context @ net["context"] + hidden @ net["second.weight"].T + net["second.bias"]
-        lengths = np.linalg.norm(query, axis=1, keepdims=True)
-        return np.asarray(query / np.maximum(lengths, np.float32(1e-9)), np.float32)
+        return _unit(query)
 
     def network_bags(self, features: Features) -> sparse.csr_matrix:
         """float32 csr (n, len(columns)): the bag columns that the network reads."""
         return select_columns(features.bags, self._position, len(self.columns))
+
+
+def joined(network: F32, closed: F32, projection: F32) -> F32:
+    """float32 (n, d), unit rows: two answers of the same songs, (n, w) of length 1 and (n, r) of any, as one vector."""
+    return _unit(np.hstack([network, _unit(closed)]) @ projection)
+
+
+def _unit(rows: F32) -> F32:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, np.float32(1e-9)), np.float32)

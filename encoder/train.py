@@ -16,18 +16,19 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch.nn import functional
 
-from encoder import context, supervision, tuning, views
+from encoder import context, mixture, supervision, tuning, views
 from encoder.config import Config
 from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
 from encoder.fit import Inputs, Run
-from encoder.serving import Encoder
+from encoder.serving import Encoder, joined
 from encoder.truth import quartiles
 
 __all__ = ["Config", "Progress", "Report", "Trained", "train"]
@@ -141,7 +142,8 @@ def _train(
     contexts = loo.contexts(features) if config.contexts else np.zeros((len(features), len(songs), 0), np.float32)
     inputs = Inputs(features, columns, contexts)
     prepared = perf_counter() - started
-    run = Run(config, inputs, targets, vectors[:warm])
+    held = mixture.held_back(warm, rng) if config.contexts and len(config.closed) > 1 else np.zeros(0, np.int64)
+    run = Run(config, inputs, targets, vectors[:warm], held)
     first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
     quarter = quartiles(np.diff(listeners.indptr).astype(np.int64))
     gauges: dict[str, float] = {}
@@ -154,6 +156,19 @@ def _train(
             run.save(checkpoint, epoch + 1)
     report(Progress("epochs", run.epochs, run.epochs, gauges))
     warm_vectors = functional.normalize(run.warm.detach(), dim=1).numpy()
+    projection, weight = None, config.closed[0] if config.contexts else 0.0
+    report(Progress("mixing", 0, 1))
+    if len(held):
+        asked = []
+        # As they are, and in one transformation.
+        for version in range(min(2, len(features))):
+            rows = torch.from_numpy(held + version * len(songs))
+            asked.append((run.answers(rows).numpy(), contexts[version, held, : vectors.shape[1]]))
+        weight = mixture.best_weight(asked, warm_vectors, vectors[:warm], targets, held, config.closed)
+    if weight:
+        projection = mixture.projection(warm_vectors, vectors[:warm], weight)
+        warm_vectors = joined(warm_vectors, vectors[:warm], projection)
+    report(Progress("mixing", 1, 1))
     mean = warm_vectors.mean(axis=0)
     encoder = Encoder(
         space="",
@@ -162,10 +177,11 @@ def _train(
         columns=columns,
         network={name: value.numpy().copy() for name, value in run.tower.state_dict().items()},
         fallback=np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), np.float32),
+        projection=projection,
     )
     seconds = perf_counter() - started
     gauges = {**gauges, "prepare_seconds": prepared, "train_seconds": seconds, "warm_songs": float(warm)}
-    gauges["rare_songs"] = float(len(rare_rows))
+    gauges |= {"rare_songs": float(len(rare_rows)), "closed": weight}
     return Trained(encoder, content.rows(np.arange(warm)), warm_vectors, config, gauges)
 
 

@@ -79,6 +79,8 @@ _OURS = {
     "contrast": (0.1, 0.3, 1.0),
     "bag_dropout": (0.3, 0.5),
     "epochs": (8, 12, 18),
+    "rate": (2e-3, 4e-3),
+    "warm_rate": (1e-3, 4e-3),
 }
 # The paper's encoder in our loop: a content network, BPR with uniform negatives, two random views and InfoNCE.
 _PAPER = Config(
@@ -149,6 +151,7 @@ ARMS: dict[str, Arm] = {
     "bcl_no_views": Arm("the default without the prepared transformations", Encoder(), apart={"views": 0}),
     "bcl_no_context": Arm("the default without what similar warm songs say", Encoder(), apart={"contexts": False}),
     "bcl_no_tuning": Arm("the default with every block of content weighing the same", Encoder(), apart={"tune": False}),
+    "bcl_no_closed": Arm("the network alone, without the kernel ridge's say", Encoder(), apart={"closed": (0.0,)}),
     "bcl_no_rare": Arm(
         "the default without the songs too rare to be warm, all songs trusted alike",
         Encoder(),

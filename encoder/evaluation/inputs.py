@@ -1,4 +1,4 @@
-"""How do the rivals read content? Three ways, of which each arm's validation chooses."""
+"""How do the rivals read content? Four ways, of which each arm's validation chooses."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from encoder import supervision
 from encoder.content import ContentTable
+from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
+from encoder.tuning import tune
 
 F32 = NDArray[np.float32]
 
-Reading = Literal["counts", "logs", "schema"]
-READINGS: tuple[Reading, ...] = ("logs", "schema", "counts")
+Reading = Literal["counts", "logs", "schema", "weighed"]
+READINGS: tuple[Reading, ...] = ("logs", "schema", "counts", "weighed")
+
+# What the weights of the parts of content are found with: the encoder's own start.
+_RANK, _BANDWIDTH, _RIDGE = 256, 2.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Content as sparse rows, learned on warm songs alone.
 
-    - ``schema``: as the project's encoder reads it (:mod:`encoder.features`).
+    - ``schema``: as the project's encoder reads it (:mod:`encoder.features`), all parts of content weighing the same;
+      ``weighed``: with the weights that leave-one-out gives them (:mod:`encoder.tuning`), as the encoder has them.
     - ``counts``: TF-IDF, each bag scaled to length 1; ``logs``: the same of log(1 + weight). Dense features are
       standardised and divided by the root of their dimension. A missing block is zero.
     """
@@ -32,23 +39,30 @@ class Inputs:
     idf: dict[str, F32]
 
     @classmethod
-    def learn(cls, warm: ContentTable, reading: Reading) -> Inputs:
-        """What the warm songs teach.
+    def learn(cls, known: Dataset, reading: Reading, seed: int) -> Inputs:
+        """What the known songs teach.
 
         Raises:
-            ValueError: no warm song has any content.
+            ValueError: no known song has any content.
         """
-        idf = {}
-        for name, bag in warm.bags.items():
+        content, idf = known.content, {}
+        for name, bag in content.bags.items():
             songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=bag.weights.shape[1])
-            # A term that no warm song has is ignored.
-            idf[name] = np.where(songs, np.log((1 + len(warm)) / (1 + songs)) + 1, 0).astype(np.float32)
-        return cls(reading, FeatureSchema.learn(warm), idf)
+            # A term that no known song has is ignored.
+            idf[name] = np.where(songs, np.log((1 + len(content)) / (1 + songs)) + 1, 0).astype(np.float32)
+        schema = FeatureSchema.learn(content)
+        if reading == "weighed":
+            rng = np.random.default_rng(seed)
+            listeners = supervision.listener_rows(known.plays)
+            vectors = supervision.audience_vectors(listeners, _RANK, rng)
+            ridge = np.full(len(content), _RIDGE, np.float32)
+            schema = tune(schema, schema.transform(content), vectors, listeners, _BANDWIDTH, ridge, rng).schema
+        return cls(reading, schema, idf)
 
     def rows(self, songs: ContentTable) -> sparse.csr_matrix:
         """float32 csr (n, width), the blocks side by side."""
         features = self.schema.transform(songs)
-        if self.reading == "schema":
+        if self.reading in ("schema", "weighed"):
             return sparse.hstack([features.bags, sparse.csr_matrix(features.dense)], "csr", np.float32)
         blocks = [sparse.csr_matrix((len(songs), 0), dtype=np.float32)]
         for name, idf in self.idf.items():

@@ -143,7 +143,7 @@ class _Content:
     """Content as float32 (n, at most 300), scaled to a mean row length of 1."""
 
     def __init__(self, warm: Dataset, reading: Reading, seed: int) -> None:
-        self._inputs = Inputs.learn(warm.content, reading)
+        self._inputs = Inputs.learn(warm, reading, seed)
         rows = self._inputs.rows(warm.content)
         width = min(CONTENT, min(rows.shape) - 1)
         self._directions = svds(rows, k=width, random_state=seed)[2].T.astype(np.float32)

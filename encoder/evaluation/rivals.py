@@ -56,7 +56,7 @@ class ContentNeighbours:
     reading: Reading = "schema"
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
-        inputs = Inputs.learn(warm.content, self.reading)
+        inputs = Inputs.learn(warm, self.reading, seed)
         return _ContentNeighbours(inputs, unit_rows(inputs.rows(warm.content)).T.tocsr())
 
 
@@ -117,7 +117,7 @@ class Ridge:
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
         known = together(warm, rare) if self.rare else warm
-        inputs = Inputs.learn(known.content, self.reading)
+        inputs = Inputs.learn(known, self.reading, seed)
         rows = inputs.rows(known.content)
         audience = audience_of(warm, rare if self.rare else None, self.rank, seed)
         weights = np.asarray(rows.T @ solve(rows, audience, self.penalty), np.float32)

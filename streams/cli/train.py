@@ -19,6 +19,7 @@ _STAGES = {
     "tuning": "weighing the parts of content",
     "contexts": "predicting audiences from content, each song left out",
     "epochs": "training the network",
+    "mixing": "weighing the network and the closed form",
 }
 # The gauges beside the bar: the two losses, the recall of the last epoch, and whether the vectors collapse.
 _LIVE = ("supervised", "contrastive", "recall", "uniformity")

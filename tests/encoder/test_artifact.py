@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scenes import SMALL
 
 from encoder import artifact
 from encoder.artifact import ArtifactError, load_encoder, load_warm, read_manifest
 from encoder.data.dataset import Dataset
-from encoder.train import Trained
+from encoder.train import Trained, train
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,19 @@ def test_another_format_is_refused(copy: Path) -> None:
 
 def test_a_newer_version_is_refused(copy: Path) -> None:
     rewrite(copy, version=artifact.VERSION + 1)
-    with pytest.raises(ArtifactError, match=r"expected version 1, found 2\. Install the coldstart that wrote it"):
+    with pytest.raises(ArtifactError, match=r"expected version 2 or older, found 3\. Install the coldstart that wrote"):
         load_encoder(copy)
+
+
+def test_an_artifact_of_version_1_is_an_encoder_of_the_network_alone(
+    scenes: Dataset, warm_rows: np.ndarray, tmp_path: Path
+) -> None:
+    alone = train(scenes, warm_rows, replace(SMALL, closed=(0.0,), epochs=1))
+    artifact.save(alone, tmp_path / "old")
+    rewrite(tmp_path / "old", version=1)
+    loaded = load_encoder(tmp_path / "old")
+    assert loaded.projection is None
+    np.testing.assert_array_equal(loaded.encode(scenes.content), alone.encoder.encode(scenes.content))
 
 
 def test_another_dimension_is_refused(copy: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scenes import SMALL, SONGS
 from scipy import sparse
 
-from encoder.content import Bag
+from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split, songs_of
 from encoder.evaluation import damage, rivals
@@ -162,7 +162,28 @@ def test_conjugate_gradients_solve_the_same_ridge(penalty: float, monkeypatch: p
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_terms_that_warm_songs_never_had_change_no_row(reading: Reading, asked: Task) -> None:
-    inputs = Inputs.learn(asked.warm.content, reading)
+    inputs = Inputs.learn(asked.warm, reading, seed=0)
     strange = damage.estranged(asked.cold.content, "tags")
     difference = inputs.rows(strange) - inputs.rows(asked.cold.content)
     assert abs(difference).max() == 0
+
+
+def test_weighed_content_puts_down_what_is_noise() -> None:
+    """A song's sound is a noisy place of its audience, its year a place of nothing."""
+    rng = np.random.default_rng(0)
+    audience = np.arange(300) % 30
+    sound = rng.normal(size=(30, 6))[audience] + 0.3 * rng.normal(size=(300, 6))
+    dense = {"sound": sound.astype(np.float32), "year": rng.normal(size=(300, 6)).astype(np.float32)}
+    plays = (rng.random((300, 300)) < 0.5) & (np.arange(300) % 30 == audience[:, None])
+    songs = Dataset(
+        "noise",
+        ContentTable(tuple(map(str, range(300))), dense),
+        tuple(map(str, range(300))),
+        sparse.csr_matrix(plays, dtype=np.float32),
+    )
+    schema = Inputs.learn(songs, "weighed", seed=0).schema
+    sound_weight, year_weight = schema.weights
+    assert [part.name for part in schema.dense] == ["sound", "year"]
+    assert sound_weight > 2 * year_weight
+    same = Inputs.learn(songs, "schema", seed=0).schema.weights
+    assert same[0] == same[1]

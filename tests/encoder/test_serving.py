@@ -2,18 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scenes import SMALL
 
 from encoder import artifact
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from encoder.model import Batch, QueryTower
 from encoder.serving import Encoder
-from encoder.train import Trained
+from encoder.train import Trained, train
 
 SONGS = {
     "whole": SongContent(dense={"audio": [3.0, 0, 0, 0]}, bags={"tags": {"scene0-1": 2, "music": 1}}),
@@ -43,10 +45,19 @@ def by_torch(encoder: Encoder, songs: ContentTable) -> np.ndarray:
         torch.from_numpy(encoder.memory.context(features)),
     )
     with torch.no_grad():
-        return tower(batch).numpy()
+        query = tower(batch)
+        if encoder.projection is None:
+            return query.numpy()
+        unit = torch.nn.functional.normalize
+        closed = unit(batch.context[:, : encoder.memory.vectors.shape[1]], dim=1)
+        return unit(torch.cat([query, closed], dim=1) @ torch.from_numpy(encoder.projection), dim=1).numpy()
 
 
-def test_numpy_equals_torch(trained: Trained, scenes: Dataset) -> None:
+@pytest.mark.parametrize("closed", [0.0, SMALL.closed[0]])
+def test_numpy_equals_torch(trained: Trained, scenes: Dataset, warm_rows: np.ndarray, closed: float) -> None:
+    if not closed:
+        trained = train(scenes, warm_rows, replace(SMALL, closed=(0.0,), epochs=1))
+    assert (trained.encoder.projection is None) == (closed == 0)
     for songs in (table(SONGS), scenes.content):
         np.testing.assert_allclose(trained.encoder.encode(songs), by_torch(trained.encoder, songs), atol=1e-5)
 

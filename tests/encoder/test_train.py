@@ -10,11 +10,12 @@ import torch
 from scenes import SCENES, SMALL, SONGS
 from scipy import sparse
 
-from encoder import supervision
+from encoder import mixture, supervision
 from encoder.content import Bag, ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
 from encoder.fit import AdamW, Inputs, Run, collapse, info_nce
+from encoder.serving import joined
 from encoder.train import Progress, Trained, train
 
 
@@ -114,6 +115,24 @@ def test_without_the_config_rare_songs_are_ignored(scenes: Dataset, warm_rows: n
     assert not same_weights(
         train(scenes, warm, config), train(scenes, warm, replace(config, rare=True), rare_rows=rare)
     )
+
+
+def test_an_inner_product_is_the_weighted_mean_of_both_cosines() -> None:
+    rng = np.random.default_rng(0)
+    # Songs in 3 and in 4 directions: all of it fits into 8.
+    network, closed = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 8)), rng.normal(size=(50, 4))
+    network, closed = (np.float32(rows / np.linalg.norm(rows, axis=1, keepdims=True)) for rows in (network, closed))
+    vectors = joined(network, closed, mixture.projection(network, closed, 0.3))
+    assert vectors.shape == (50, 8)
+    expected = np.float32(0.7) * network @ network.T + np.float32(0.3) * closed @ closed.T
+    np.testing.assert_allclose(vectors @ vectors.T, expected, atol=1e-5)
+
+
+def test_the_closed_form_has_a_say(scenes: Dataset, trained: Trained, warm_rows: np.ndarray) -> None:
+    alone = train(scenes, warm_rows, replace(SMALL, closed=(0.0,)))
+    assert all(np.array_equal(value, trained.encoder.network[name]) for name, value in alone.encoder.network.items())
+    assert alone.warm_vectors.shape == trained.warm_vectors.shape
+    assert not np.array_equal(alone.warm_vectors, trained.warm_vectors)
 
 
 def test_another_seed_gives_other_weights(scenes: Dataset, trained: Trained, warm_rows: np.ndarray) -> None:
@@ -246,6 +265,20 @@ def test_gauges_tell_a_collapse() -> None:
     assert gauges["variance"] == pytest.approx(1, rel=1e-5)
     # of 28 pairs, 4 are opposite (squared distance 4) and 24 orthogonal (2)
     assert gauges["uniformity"] == pytest.approx(np.log((4 * np.exp(-8) + 24 * np.exp(-4)) / 28), rel=1e-4)
+
+
+def test_a_sparse_gradient_moves_its_rows_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 3, generator=generator)
+    whole, part = (torch.nn.Parameter(value.clone()) for value in (start, start[[1, 4]]))
+    one, two = AdamW([whole], 0.1), AdamW([part], 0.1)
+    rows = torch.tensor([4, 1, 4])
+    for _ in range(5):
+        values = torch.randn(3, 3, generator=generator)
+        one.step([torch.sparse_coo_tensor(rows[None], values, start.shape, check_invariants=True)], [0.01])
+        two.step([torch.stack([values[1], values[0] + values[2]])], [0.01])
+    torch.testing.assert_close(whole[[1, 4]], part)
+    assert torch.equal(whole[[0, 2, 3, 5]], start[[0, 2, 3, 5]])
 
 
 def test_the_optimiser_is_adamw() -> None:
