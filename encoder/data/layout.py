@@ -309,16 +309,18 @@ _UNREADABLE = (
 
 def _arrays(path: Path, found: Findings) -> dict[str, NDArray[Any]] | None:
     try:
-        # Without pickle: an archive from elsewhere must not be able to run code.
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, NpzFile):
-            with archive:
-                arrays = dict(archive)
-            if all(isinstance(values, np.ndarray) for values in arrays.values()):
-                return arrays
-            error = "not everything in it is an array"
-        else:
-            error = "it is no archive, but one array"
+        # Opened here: numpy leaves a file open that begins as an archive and is none.
+        with open(path, "rb") as file:
+            # Without pickle: an archive from elsewhere must not be able to run code.
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, NpzFile):
+                with archive:
+                    arrays = dict(archive)
+                if all(isinstance(values, np.ndarray) for values in arrays.values()):
+                    return arrays
+                error = "not everything in it is an array"
+            else:
+                error = "it is no archive, but one array"
     except _UNREADABLE as wrong:
         error = str(wrong)
     way = "write it with numpy.savez, ids as strings (no objects)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 import tempfile
@@ -309,6 +310,15 @@ def test_an_archive_that_holds_anything_but_arrays_is_refused(tmp_path: Path) ->
     (tmp_path / "one.npy").rename(tmp_path / VECTORS)
     with pytest.raises(LayoutError, match="no archive, but one array"):
         read_dataset(tmp_path)
+
+
+def test_what_begins_as_an_archive_and_is_none_is_closed(tmp_path: Path) -> None:
+    """A file left open is a warning when it is collected, and warnings are errors here."""
+    lay(tmp_path)
+    (tmp_path / VECTORS).write_bytes(b"PK\x03\x04 and nothing that an archive has")
+    with pytest.raises(LayoutError, match="cannot be read"):
+        read_dataset(tmp_path)
+    gc.collect()
 
 
 def test_an_open_quote_does_not_take_the_lines_after_it_with_it(tmp_path: Path) -> None:
