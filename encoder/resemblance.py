@@ -26,8 +26,6 @@ _FEW = 8192
 _DIRECTIONS = 128
 # Songs compared in full for each that is wanted.
 _SPARE = 3
-# Songs compared at once: 8 MB against 32,768 stay in the cache; with 512 songs it took half as long again.
-_BLOCK = 64
 
 
 class Products:
@@ -57,9 +55,10 @@ class Products:
             self._basis = np.ascontiguousarray(vectors[:, np.argsort(-values)[:directions]], np.float32)
             table = table @ self._basis
         self._table = np.ascontiguousarray(table.T, np.float32)
+        self._room = np.zeros((0, bags.shape[0]), np.float32)
 
     def __call__(self, songs: Features) -> F32:
-        """float32 (n, M)."""
+        """float32 (n, M); the next call writes over it, because fresh memory costs as much as the product."""
         c = len(self._common)
         common = select_columns(songs.bags, self._position, c)
         if self._basis is None:
@@ -67,7 +66,10 @@ class Products:
             if songs.dense.shape[1]:
                 products += songs.dense @ self._table[c:]
         else:
-            products = (common @ self._basis[:c] + songs.dense @ self._basis[c:]) @ self._table
+            if len(self._room) < len(songs):
+                self._room = np.empty((len(songs), self._table.shape[1]), np.float32)
+            directions = common @ self._basis[:c] + songs.dense @ self._basis[c:]
+            products = np.matmul(directions, self._table, out=self._room[: len(songs)])
         rare = select_columns(songs.bags, self._rare_position, len(self._rare)) @ self._of_rare
         rows = np.repeat(np.arange(len(songs)), np.diff(rare.indptr))
         # Each place stands once in a sparse matrix, so that adding by index loses nothing.
@@ -96,12 +98,6 @@ class Nearest:
             left_out: int64 (n,), for each song the place of one that does not count, or -1. Where fewer than ``count``
                 are left, it stands there all the same, with a product of -inf.
         """
-        blocks = [slice(start, start + _BLOCK) for start in range(0, len(songs), _BLOCK)]
-        found = [self._block(songs.rows(block), left_out[block]) for block in blocks]
-        places, similarity = zip(*found, strict=True)
-        return np.concatenate(places), np.concatenate(similarity)
-
-    def _block(self, songs: Features, left_out: I64) -> tuple[I64, F32]:
         similarity = self.products(songs)
         rows = np.flatnonzero(left_out >= 0)
         similarity[rows, left_out[rows]] = -np.inf

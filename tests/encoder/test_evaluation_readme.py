@@ -30,7 +30,7 @@ def test_the_tables_are_those_of_the_run(page: Path, figures: dict[str, Any]) ->
 
 def later_runs() -> dict[str, dict[str, Any]]:
     """Runs of some arms alone, by name, since the run of all."""
-    files = sorted(FOLDER.glob("hetrec2011_*.json"))
+    files = sorted(FOLDER.glob("*_*.json"))
     return {file.stem.partition("_")[2]: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 

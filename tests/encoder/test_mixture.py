@@ -15,7 +15,7 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
 from encoder.fit import Inputs, Run
-from encoder.train import train
+from encoder.supervision import Targets
 
 SCENES, SONGS = 100, 11
 
@@ -35,15 +35,31 @@ def world() -> Dataset:
 CONFIG = replace(SMALL, dim=100, tune=False, factors=100, targets=10, batch=256, views=0, closed=(0.0, 0.5, 1.0))
 
 
-def test_a_network_gone_astray_loses_its_say(world: Dataset) -> None:
-    """At a thousand times the usual rate it learns nothing; what the artist's other songs say is right all the same."""
-    found = train(world, np.arange(1100), replace(CONFIG, rate=3.0, warm_rate=3.0))
-    assert found.gauges["closed"] > 0
+def right_and_wrong() -> tuple[np.ndarray, np.ndarray, Targets]:
+    """200 songs of 20 scenes: unit rows that tell the scenes apart and rows that tell nothing; what should be found."""
+    scene = np.arange(200) % 20
+    right = np.eye(20, dtype=np.float32)[scene]
+    wrong = np.random.default_rng(0).normal(size=(200, 20)).astype(np.float32)
+    wrong /= np.linalg.norm(wrong, axis=1, keepdims=True)
+    others = np.array([[j for j in range(200) if j % 20 == i % 20 and j != i] for i in range(200)])
+    return right, wrong, Targets(others, np.full(others.shape, 1 / 9, np.float32))
 
 
-def test_the_first_weight_stays_where_none_is_better(world: Dataset) -> None:
-    """The ridge alone finds each song's scene, so that no mixture can find more."""
-    assert train(world, np.arange(1100), replace(CONFIG, closed=(1.0, 0.0, 0.5))).gauges["closed"] == 1.0
+HELD = np.arange(0, 200, 3)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.5, 1.0])
+def test_the_first_weight_stays_where_none_is_better(first: float) -> None:
+    right, _, targets = right_and_wrong()
+    asked = [(right[HELD], right[HELD])]
+    assert mixture.best_weight(asked, right, right, targets, HELD, (first, 0.0, 0.5, 1.0)) == first
+
+
+def test_who_is_wrong_has_no_say() -> None:
+    right, wrong, targets = right_and_wrong()
+    for network, closed, expected in ((wrong, right, 1.0), (right, wrong, 0.0)):
+        asked = [(network[HELD], closed[HELD])]
+        assert mixture.best_weight(asked, right, right, targets, HELD, (0.5, 0.0, 1.0)) == expected
 
 
 def test_songs_held_back_are_not_asked_about(world: Dataset) -> None:
