@@ -47,11 +47,14 @@ def test_a_bare_environment_is_enough(words: tuple[str, ...], environment: dict[
 
 @AS_ROOT
 def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_own() -> None:
-    # Imported before: this user may not be allowed to read the code.
+    # Imported before, the last of it by asking for help: this user may not be allowed to read the code.
     code = (
-        "import os, sys, rich._unicode_data, streams.broker.daemon; from streams.settings import load_settings\n"
-        f"from streams.cli import main; os.setgid({NOBODY}); os.setuid({NOBODY}); print(load_settings().paths.cache)\n"
-        "sys.argv = ['coldstart', 'kafka', 'status']; main()"
+        "import contextlib, io, os, sys, rich._unicode_data, streams.broker.daemon\n"
+        "from streams.cli import main; from streams.settings import load_settings\n"
+        "sys.argv = ['coldstart', 'kafka', 'status', '--help']\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        f"os.setgid({NOBODY}); os.setuid({NOBODY}); print(load_settings().paths.cache)\n"
+        "del sys.argv[-1]; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
