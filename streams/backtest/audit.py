@@ -99,7 +99,7 @@ def _named(step: Step) -> str:
         return f"song {step.song_id} warm at {step.now}, space {step.space}, {seen}"
     assert isinstance(step, Swapped)
     moved = [(each.song_id, each.neighbours, _hash(each.vector, each.similarities)) for each in step.moved]
-    return f"model {step.space} at {step.now}, {_hash(step.vectors)}, {moved}"
+    return f"model {step.space} at {step.now}, {_hash(step.vectors)}, {step.chances}, {moved}"
 
 
 def _hash(*arrays: np.ndarray) -> str:

@@ -11,7 +11,9 @@ from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.split import MIN_LISTENERS
 from encoder.serving import Encoder
+from streams.calibrating import fit
 from streams.errors import Refused
+from targeting.calibration import Calibration
 from targeting.index import HnswIndex
 from targeting.types import F32
 
@@ -23,12 +25,14 @@ class Model:
     Attributes:
         space: names the encoder's inputs, so that the same past gives the same name.
         ids, vectors: of the songs it was trained on; float32 (n, d), unit rows.
+        chances: what the past says of who answers; None if there were too few songs to ask.
     """
 
     space: str
     encoder: Encoder
     ids: tuple[str, ...]
     vectors: F32
+    chances: Calibration | None
     _index: HnswIndex = field(init=False)
     _names: list[str] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
@@ -66,11 +70,11 @@ class Trainer:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._trained: dict[str, tuple[Encoder, tuple[str, ...], F32]] = {}
+        self._trained: dict[str, tuple[Encoder, tuple[str, ...], F32, Calibration | None]] = {}
         self.trainings = 0
 
     def train(self, dataset: Dataset) -> Model:
-        """A model of the songs with enough listeners.
+        """A model of the songs with enough listeners; takes two trainings, the second to learn who answers.
 
         Raises:
             Refused: there are too few of them.
@@ -81,17 +85,19 @@ class Trainer:
         name = fingerprint(dataset)
         if name not in self._trained:
             warm = np.flatnonzero(np.diff(dataset.plays.indptr) >= MIN_LISTENERS)
+            config = training.Config(seed=self._seed)
             try:
-                trained = training.train(dataset, warm, training.Config(seed=self._seed))
+                trained = training.train(dataset, warm, config)
+                fitted = fit(dataset, np.arange(dataset.plays.shape[0]), config)
             except ValueError as error:
                 raise Refused(
                     f"{len(warm)} songs have {MIN_LISTENERS} listeners by then, too few to train on ({error}); "
                     "begin later with a larger --history"
                 ) from None
             self.trainings += 1
-            self._trained[name] = trained.encoder, trained.warm_content.song_ids, trained.warm_vectors
-        encoder, ids, vectors = self._trained[name]
-        return Model(name, encoder, ids, vectors)
+            chances = fitted.answers if fitted else None
+            self._trained[name] = trained.encoder, trained.warm_content.song_ids, trained.warm_vectors, chances
+        return Model(name, *self._trained[name])
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -94,12 +94,13 @@ def listens(history: History, step: Listened) -> Listens:
 def _swap(songs: Songs, partition: Partition, step: Swapped) -> None:
     if songs.space is None:
         songs.set_vectors(step.space, step.ids, step.vectors)
-        return
-    songs.prepare(step.space, step.ids, step.vectors)
-    while not partition.prepare(1 << 30):
-        pass
-    if songs.coming is not None:
-        songs.switch()
+    else:
+        songs.prepare(step.space, step.ids, step.vectors)
+        while not partition.prepare(1 << 30):
+            pass
+        if songs.coming is not None:
+            songs.switch()
+    songs.calibration = step.chances
 
 
 def _stage(partition: Partition, trace: Trace, inputs: Inputs) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from encoder.data.history import History
 from streams.backtest.models import Model, Trainer
 from streams.backtest.plan import DAY, Plan
+from targeting.calibration import Calibration
 from targeting.types import F32, F64, Match, Reanchor
 
 # Listens are decided on an hour at a time; at most so many at once.
@@ -54,12 +55,13 @@ class Grown:
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """A model takes over: the songs it knows, and the songs on their way seen by it."""
+    """A model takes over: the songs it knows, what it tells of who answers, and the songs on their way seen by it."""
 
     now: float
     space: str
     ids: tuple[str, ...]
     vectors: F32
+    chances: Calibration | None
     moved: tuple[Reanchor, ...]
 
 
@@ -159,7 +161,7 @@ class _Writer:
             for song_id, vector in zip((self._content.song_ids[row] for row in rows), vectors, strict=True)
         )
         self._waiting = {row for row in self._waiting if not model.holds(self._content.song_ids[row])}
-        self._steps.append(Swapped(now, model.space, model.ids, model.vectors, moved))
+        self._steps.append(Swapped(now, model.space, model.ids, model.vectors, model.chances, moved))
 
     def _refresh(self, now: float) -> None:
         grown = sorted(row for row in {*self._waiting, *self._alive} if self._grown_at[row] < now)

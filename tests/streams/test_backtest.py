@@ -23,11 +23,13 @@ from encoder.data.layout import read_history
 from streams.backtest import replay, script
 from streams.backtest.audit import cuts
 from streams.backtest.figures import Judge, Judged, Outcome
+from streams.backtest.models import Trainer
 from streams.backtest.plan import ARMS, DAY, DEFAULT, Plan
 from streams.backtest.replay import Pushed, Trace
-from streams.backtest.script import Listened, Script, Uploaded
+from streams.backtest.script import Listened, Script, Swapped, Uploaded
 from streams.cli import app
 from streams.exits import REFUSED
+from targeting.calibration import Calibration
 from targeting.config import Config
 from targeting.types import Listens, Match
 
@@ -58,6 +60,12 @@ def plan(**changed: Any) -> Plan:
         ),
         **changed,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    """It trains once on what several tests begin with."""
+    return Trainer(0)
 
 
 def test_a_song_has_grown_warm_with_its_last_missing_listener() -> None:
@@ -175,9 +183,9 @@ def test_whoever_looks_at_taste_is_better_than_chance(done: tuple[Any, dict[str,
     assert figures["arms"]["evidence"]["rate"] > figures["arms"]["random"]["rate"]
 
 
-def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History) -> None:
+def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History, trainer: Trainer) -> None:
     start = script.begin(world, plan())
-    written = script.write(world, plan(), start, script.Trainer(0), lambda *_: None)
+    written = script.write(world, plan(), start, trainer, lambda *_: None)
     rows = 0
     for step in written.steps:
         if isinstance(step, Listened):
@@ -193,14 +201,14 @@ def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History) ->
     assert len(written.uploads) == int((world.first() >= start).sum()) - int(np.isinf(world.first()).sum())
 
 
-def test_nobody_is_pushed_beyond_budget_or_caps(world: History) -> None:
+def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer) -> None:
     from streams.audience.role import how
     from streams.settings import Settings
 
     rules = how(Settings().audience, obey=True)
     rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
     asked = plan(budget=20, rules=rules, campaign_days=5.0)
-    written = script.write(world, asked, script.begin(world, asked), script.Trainer(0), lambda *_: None)
+    written = script.write(world, asked, script.begin(world, asked), trainer, lambda *_: None)
     for name in (DEFAULT, "evidence"):
         trace = replay.replay(written, world, ARMS[name].config(rules))
         by_song: dict[str, set[str]] = {}
@@ -217,6 +225,27 @@ def test_nobody_is_pushed_beyond_budget_or_caps(world: History) -> None:
         assert max(map(len, by_song.values())) <= 20
         for times in by_user.values():
             assert all(late - early >= DAY for early, late in zip(sorted(times), sorted(times)[3:], strict=False))
+
+
+def test_what_the_past_says_of_answers_moves_the_default_and_no_rival(world: History, trainer: Trainer) -> None:
+    asked = plan(budget=20, rules=Config(), campaign_days=5.0)
+    written = script.write(world, asked, script.begin(world, asked), trainer, lambda *_: None)
+    assert all(step.chances is not None for step in written.steps if isinstance(step, Swapped))
+
+    def pushed(name: str, power: float) -> list[tuple[str, str]]:
+        chances = Calibration((0.0, 1.0), (0.0, 1.0), power)
+        steps = [replace(step, chances=chances) if isinstance(step, Swapped) else step for step in written.steps]
+        trace = replay.replay(replace(written, steps=tuple(steps)), world, ARMS[name].config(Config()))
+        return [(push.song_id, push.user_id) for push in trace.pushes]
+
+    def heard(pushes: list[tuple[str, str]]) -> float:
+        counts = dict(
+            zip(world.dataset.user_ids, np.bincount(world.user, minlength=len(world.dataset.user_ids)), strict=True)
+        )
+        return float(np.mean([counts[user] for _, user in pushes]))
+
+    assert heard(pushed(DEFAULT, 2.0)) > heard(pushed(DEFAULT, 0.0))
+    assert pushed("evidence", 2.0) == pushed("evidence", 0.0)
 
 
 def _in_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
