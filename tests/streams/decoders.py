@@ -286,18 +286,23 @@ def new_partition(_: int = 0) -> Partition:
     return Partition(0, 2, songs)
 
 
-def changelog() -> list[Entry]:
-    """What a partition that listened and answered a request has written."""
-    state = new_partition()
+def written(state: Partition, listeners: int) -> list[Entry]:
+    """What a partition writes that takes a listen of so many users and answers a request."""
     told = _message(MATCH_REQUESTS, example(MatchRequest), 0)
     answered = Decoder(NOW, lambda _: False).decode(Records(commands=[told]), SPACE, Repeats(0)).inputs
-    users = [f"u{number}" for number in range(12)]
-    listens = Listens(users, ["s-2"] * 12, np.ones(12, np.float32), np.full(12, NOW - 9), None)
+    users = [f"u{number}" for number in range(listeners)]
+    listens = Listens(users, ["s-2"] * listeners, np.ones(listeners, np.float32), np.full(listeners, NOW - 9), None)
     out: list[Entry] = []
     for inputs in (Inputs(now=NOW, listens=listens), answered):
         staged = state.stage(inputs)
         out += [Entry(len(out) + n, key, value) for n, (key, value) in enumerate(staged.outputs.changelog)]
         state.apply(staged)
+    return out
+
+
+def changelog() -> list[Entry]:
+    """The records of a partition's state, and where it stands in its inputs."""
+    out = written(new_partition(), 12)
     return [*out, Entry(len(out), OFFSETS_KEY, offsets_value(Positions(listens=5), {"listens": "id"}))]
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from confluent_kafka import Message
+from decoders import written
 from hostile import Parts, records, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -155,24 +156,7 @@ def with_songs() -> Songs:
     return songs
 
 
-def good_entries() -> list[Entry]:
-    """What a partition that listened and answered a request has written."""
-    state = partition(with_songs())
-    message = example(MatchRequest)
-    told = Message(topic="t", partition=0, offset=0, key=message.key, value=message.value, headers=message.headers,
-                   timestamp=(1, 0))  # fmt: skip
-    commands = Decoder(NOW, lambda _: False).decode(Records(commands=[told]), SPACE, Repeats(0)).inputs
-    users = [f"u{number}" for number in range(30)]
-    listens = Listens(users, ["s-2"] * 30, np.ones(30, np.float32), np.full(30, NOW - 9), None)
-    out: list[Entry] = []
-    for inputs in (Inputs(now=NOW, listens=listens), commands):
-        staged = state.stage(inputs)
-        out += [Entry(len(out) + n, key, value) for n, (key, value) in enumerate(staged.outputs.changelog)]
-        state.apply(staged)
-    return out
-
-
-GOOD = good_entries()
+GOOD = written(partition(with_songs()), 30)
 
 
 def taken(entries: list[Entry]) -> Partition:
