@@ -11,7 +11,7 @@ from streams.demo import plots
 from streams.demo.html import DASH, Html, count, known, megabytes, milliseconds, of_ten, seconds, share, tag
 from streams.demo.judge import CUTS, ENOUGH_LISTENERS
 from streams.demo.outcome import Outcome
-from streams.demo.style import STYLE
+from streams.demo.page import section, swatch, write_page
 from streams.demo.swap import LIMIT_MS, Swapped
 
 # arm -> its name in a plot, its name in a table, what it means.
@@ -50,8 +50,6 @@ _PROCESSES = {
     "songs": "songs worker",
     "python": "other Python processes",
 }
-# Nothing is loaded and nothing is run, whatever a title says.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write_report(outcome: Outcome, path: Path, command: str = "coldstart demo") -> None:
@@ -61,31 +59,17 @@ def write_report(outcome: Outcome, path: Path, command: str = "coldstart demo") 
         command: how the run was started, shown for repeating it.
     """
     sections = (_flow, _people, _latency, _example, _cost)
-    page = tag(
-        "html",
+    body = [
+        _head(outcome),
         tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", f"Coldstart demo: {outcome.dataset}"),
-            tag("style", Html(STYLE)),
+            "main",
+            *(each(outcome) for each in sections),
+            *([_swap(outcome.swapped)] if outcome.swapped else []),
+            _repeat(command),
         ),
-        tag(
-            "body",
-            _head(outcome),
-            tag(
-                "main",
-                *(section(outcome) for section in sections),
-                *([_swap(outcome.swapped)] if outcome.swapped else []),
-                _repeat(command),
-            ),
-            tag("footer", tag("p", outcome.citation)) if outcome.citation else "",
-        ),
-        lang="en",
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
+        tag("footer", tag("p", outcome.citation)) if outcome.citation else "",
+    ]
+    write_page(path, f"Coldstart demo: {outcome.dataset}", body)
 
 
 def _head(outcome: Outcome) -> Html:
@@ -184,7 +168,7 @@ def _flow(outcome: Outcome) -> Html:
     if reasons:
         rows = [(_reason(reason), _meter(number, reasons[0][1]), count(number)) for reason, number in reasons]
         cards.append(_card(tag("h3", "Dead letters"), _table(("what was wrong", "", "records"), rows)))
-    return _section(
+    return section(
         "The way of a song",
         "Rounded: topics of Kafka. Square: the workers. Each partition decides for its own people, at once.",
         _card(tag("figure", plots.flow(seen, words))),
@@ -228,7 +212,7 @@ def _people(outcome: Outcome) -> Html:
             ("who was pushed", *(f"of {cut}" for cut in CUTS), "found in 200"),
             [
                 (
-                    _swatch(arm, _ARMS[arm][0]),
+                    swatch(arm, _ARMS[arm][0]),
                     *(share(judged.precision[arm].get(cut)) for cut in CUTS),
                     share(judged.recall_200.get(arm)),
                 )
@@ -236,7 +220,7 @@ def _people(outcome: Outcome) -> Html:
             ],
         ),
     )
-    return _section(
+    return section(
         "Who was pushed?",
         f"Means over the {count(judged.songs)} uploaded songs that have at least {ENOUGH_LISTENERS} listeners among "
         f"the {count(outcome.users)} people. Of a song's 100 best people, so many of ten listen:",
@@ -261,7 +245,7 @@ def _liking(liking: Mapping[str, Mapping[int, float]]) -> Html:
         ),
         _table(
             ("who was pushed", *(f"of {cut}" for cut in CUTS)),
-            [(_swatch(arm, _ARMS[arm][0]), *(share(liking[arm].get(cut)) for cut in CUTS)) for arm in arms],
+            [(swatch(arm, _ARMS[arm][0]), *(share(liking[arm].get(cut)) for cut in CUTS)) for arm in arms],
         ),
     )
 
@@ -294,7 +278,7 @@ def _sizes(by_size: Mapping[str, Mapping[str, float]]) -> Html:
             f"R-precision by audience size, in percent. {words}.",
         ),
         _table(
-            ("listeners of the song", "songs", _swatch("coldstart", "coldstart"), _swatch("evidence", "ranked rival")),
+            ("listeners of the song", "songs", swatch("coldstart", "coldstart"), swatch("evidence", "ranked rival")),
             [
                 (name, count(values.get("songs")), share(values.get("coldstart")), share(values.get("evidence")))
                 for name, values in zip(names, by_size.values(), strict=True)
@@ -306,7 +290,7 @@ def _sizes(by_size: Mapping[str, Mapping[str, float]]) -> Html:
 def _latency(outcome: Outcome) -> Html:
     first, last = _milliseconds(outcome, "first"), _milliseconds(outcome, "last")
     if not first or not last:
-        return _section("How fast?", "No song was pushed: there is nothing to time.")
+        return section("How fast?", "No song was pushed: there is nothing to time.")
     span = plots.rounded_span([*first, *last])
     figures = []
     for which, values, words in (
@@ -318,7 +302,7 @@ def _latency(outcome: Outcome) -> Html:
             f"{milliseconds(_percentile(values, 99))}, the slowest {milliseconds(max(values))}."
         )
         plot = plots.histogram(values, span, which, label)
-        figures.append(_card(tag("h3", _swatch(which, words)), tag("figure", plot)))
+        figures.append(_card(tag("h3", swatch(which, words)), tag("figure", plot)))
     # A few stragglers would flatten all others.
     cut = _percentile(last, 99) or 1.0
     wave = tag(
@@ -327,9 +311,9 @@ def _latency(outcome: Outcome) -> Html:
         tag(
             "figcaption",
             "The run as a waveform: songs in order of upload, the height is the time until the first push (",
-            _swatch("first", "inner"),
+            swatch("first", "inner"),
             ") and the last (",
-            _swatch("last", "outer"),
+            swatch("last", "outer"),
             f"); cut at {milliseconds(cut)}.",
         ),
     )
@@ -338,7 +322,7 @@ def _latency(outcome: Outcome) -> Html:
         ("", "first push", "last push"),
         [(words, milliseconds(_percentile(first, at)), milliseconds(_percentile(last, at))) for words, at in quantiles],
     )
-    return _section(
+    return section(
         "How fast?",
         f"From the sending of the upload to its pushes as a reader of committed records sees them, over "
         f"{count(len(first))} songs after a warm-up. Equal steps along the axis multiply the time.",
@@ -350,9 +334,9 @@ def _latency(outcome: Outcome) -> Html:
 def _example(outcome: Outcome) -> Html:
     example = outcome.example
     if not example:
-        return _section("One song, closely", "No song was pushed: there is nothing to show.")
+        return section("One song, closely", "No song was pushed: there is nothing to show.")
     neighbours: Sequence[tuple[str, float]] = example.get("neighbours", ())
-    return _section(
+    return section(
         "One song, closely",
         "The song with the best score of all, and the warm songs that its content led to. "
         "Their listeners were asked first.",
@@ -382,7 +366,7 @@ def _cost(outcome: Outcome) -> Html:
         start += known(value) or 0.0
     peaks = sorted(outcome.memory_mb.items(), key=lambda each: -(known(each[1]) or 0.0))
     highest = max((known(value) or 0.0 for value in outcome.memory_mb.values()), default=0.0)
-    return _section(
+    return section(
         "What did it take?",
         "Time and memory of the whole run on this machine.",
         _pairwise(
@@ -428,7 +412,7 @@ def _swap(seen: Swapped) -> Html:
         f"the rollback {milliseconds(seen.longest('rollback'))}."
     )
     said = seen.verdict or f"None failed, and none waited more than {milliseconds(LIMIT_MS)} for a swap."
-    return _section(
+    return section(
         "Another model, while songs come in",
         "A second model was published while songs were uploaded, and then the first again. Each dot is an upload: the "
         "time until its last partition's pushes. Shaded: from the publishing until every partition decided with it.",
@@ -444,7 +428,7 @@ def _swap(seen: Swapped) -> Html:
 
 
 def _repeat(command: str) -> Html:
-    return _section(
+    return section(
         "Do it again",
         "The same seed gives the same data, split and training; times differ from machine to machine.",
         _card(
@@ -453,10 +437,6 @@ def _repeat(command: str) -> Html:
                      "--help explains the rest.", class_="note"),
         ),
     )  # fmt: skip
-
-
-def _section(title: str, words: str, *cards: Html) -> Html:
-    return tag("section", tag("h2", title), tag("p", words, class_="note"), *cards)
 
 
 def _card(*children: str) -> Html:
@@ -490,10 +470,6 @@ def _meter(value: float, of: float, start: float = 0.0) -> Html:
     """A bar beside a number that says the same in text."""
     width, left = (100 * max(0.0, each) / of if of > 0 else 0.0 for each in (value, start))
     return tag("span", class_="meter", style=f"width:{width:.1f}%;margin-left:{left:.1f}%", aria_hidden="true")
-
-
-def _swatch(colour: str, words: str) -> Html:
-    return Html(tag("span", class_=f"swatch {colour}", aria_hidden="true") + tag("span", words))
 
 
 def _times(ratio: float) -> str:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from streams.demo import plots
 from streams.demo.html import DASH, Html, count, known, share, tag
-from streams.demo.style import STYLE
+from streams.demo.page import colour_of, section, style_of_arms, swatches, table_of_numbers, tile, write_page
 from streams.simulate.arms import ARMS, COMPARISONS, DEFAULT, EVIDENCE, ORGANIC
 from streams.simulate.figures import MEASURES, Compared
 from streams.simulate.run import NETEASE, Worlds
-
-# Nothing is loaded and nothing is run, whatever a title says.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-
-# arm -> the class that colours it, its two colours on light and dark.
-_COLOURS = {
-    "organic": ("organic", "#85818c", "#8f8b9b"),
-    "random": ("anybody", "#a08a5b", "#c9b27f"),
-    "i2i2u": ("i2i2u", "#16806f", "#4fc7b1"),
-    "evidence": ("evidence", "#c2540a", "#f2994a"),
-    "cat-once": ("cat-once", "#b0588f", "#e79ccb"),
-    "cat": ("cat", "#8a1f63", "#ff8fd0"),
-    "default-once": ("default-once", "#8f85e8", "#c0b8ff"),
-    "liking": ("liking", "#2f6fb0", "#7fb8f0"),
-    "default": ("coldstart", "#5646d6", "#9c90ff"),
-}
 
 
 def write_report(worlds: Worlds, path: Path, command: str) -> None:
@@ -37,33 +20,12 @@ def write_report(worlds: Worlds, path: Path, command: str) -> None:
     Args:
         command: how the run was started, shown for repeating it.
     """
-    page = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", "Coldstart: simulated worlds"),
-            tag("style", Html(STYLE + _style())),
-        ),
-        tag("body", _head(worlds), tag("main", _curves(worlds), _measures(worlds), _pairs(worlds), _repeat(command))),
-        lang="en",
+    write_page(
+        path,
+        "Coldstart: simulated worlds",
+        [_head(worlds), tag("main", _curves(worlds), _measures(worlds), _pairs(worlds), _repeat(command))],
+        style_of_arms(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
-
-
-def _style() -> str:
-    def rules(which: int) -> str:
-        return "".join(
-            f".{colour[0]}{{fill:{colour[which]};stroke:{colour[which]}}}"
-            f"svg text.{colour[0]}{{fill:{colour[which]};stroke:none}}"
-            f".swatch.{colour[0]}{{background:{colour[which]}}}path.{colour[0]}{{stroke:none}}"
-            for colour in _COLOURS.values()
-        )
-
-    return f"{rules(1)}@media (prefers-color-scheme: dark){{{rules(2)}}}"
 
 
 def _head(worlds: Worlds) -> Html:
@@ -87,12 +49,8 @@ def _head(worlds: Worlds) -> Html:
             "users spends less. The people are made; the system is real.",
             class_="lead",
         ),
-        tag("div", *(_tile(*each, not at) for at, each in enumerate(tiles)), class_="tiles") if tiles else "",
+        tag("div", *(tile(*each, not at) for at, each in enumerate(tiles)), class_="tiles") if tiles else "",
     )
-
-
-def _tile(value: str, words: str, first: bool) -> Html:
-    return tag("div", tag("strong", value), tag("span", words), class_="card first" if first else "card")
 
 
 def _curves(worlds: Worlds) -> Html:
@@ -108,7 +66,7 @@ def _curves(worlds: Worlds) -> Html:
         ("reach", "Who listens: share of all people, mean over new songs"),
         ("warm", f"Warm songs: share of new songs with {worlds.plan.warm_at} listeners"),
     ):
-        series = [plots.Series(arm, _COLOURS[arm][0], mean(arm, what)) for arm in worlds.runs]
+        series = [plots.Series(arm, colour_of(arm), mean(arm, what)) for arm in worlds.runs]
         ends = "; ".join(f"{each.name} {share(each.values[-1])}" for each in series)
         plot = plots.lines(
             days, "days since the upload", series, f"{title}, by days since the upload. At the end: {ends}."
@@ -117,25 +75,22 @@ def _curves(worlds: Worlds) -> Html:
     answers = [arm for arm in worlds.runs if ARMS[arm].pushes]
     if answers:
         bars = [
-            plots.Series(
-                arm, _COLOURS[arm][0], [known(worlds.mean(arm, m)) for m in ("opened_rate", "push_listen_rate")]
-            )
+            plots.Series(arm, colour_of(arm), [known(worlds.mean(arm, m)) for m in ("opened_rate", "push_listen_rate")])
             for arm in answers
         ]
         words = "; ".join(f"{each.name}: {', '.join(share(value) for value in each.values)}" for each in bars)
         plot = plots.bars([("opened", "of pushes"), ("listened", "of pushes")], bars, f"Answers to pushes. {words}.")
-        legend = tag("p", *(_swatch(arm) for arm in answers), class_="note")
-        cards.append(tag("div", tag("h3", "Answers to pushes"), tag("figure", plot), legend, class_="card"))
-    return _section("Day by day", "Means over the worlds.", tag("div", *cards, class_="pair"))
+        cards.append(tag("div", tag("h3", "Answers to pushes"), tag("figure", plot), swatches(answers), class_="card"))
+    return section("Day by day", "Means over the worlds.", tag("div", *cards, class_="pair"))
 
 
 def _measures(worlds: Worlds) -> Html:
     rows = [(words, *(_number(worlds.mean(arm, name)) for arm in worlds.runs)) for name, (words, _) in MEASURES.items()]
     theirs = ", ".join(f"+{100 * value:g} % {name}" for name, value in NETEASE.items())
-    return _section(
+    return section(
         "All measures",
         "Means over the worlds. Gini: 0 where all are come across alike, towards 1 where one has everything.",
-        tag("div", _table(("", *worlds.runs), rows), class_="card"),
+        tag("div", table_of_numbers(("", *worlds.runs), rows), class_="card"),
         tag(
             "p", f"Beside these, theirs: NetEase's paper reports, online and on its own users, {theirs}.", class_="note"
         ),
@@ -151,9 +106,9 @@ def _pairs(worlds: Worlds) -> Html:
                 (words, *(_interval(found.get((one, other, name))) for one, other in shown))
                 for name, (words, _) in MEASURES.items()
             ]
-            table = _table(("", *(f"{one} − {other}" for one, other in shown)), rows)
+            table = table_of_numbers(("", *(f"{one} − {other}" for one, other in shown)), rows)
             cards.append(tag("div", tag("h3", title[0].upper() + title[1:]), table, class_="card"))
-    return _section(
+    return section(
         "One against the other",
         "Mean differences within a world, with Student's 95 % interval over worlds and, in brackets, as a share of the "
         "other's mean; *: the interval excludes 0.",
@@ -167,24 +122,7 @@ def _repeat(command: str) -> Html:
         "last digit may differ. How people behave is assumed, not measured: the order of arms can be trusted further "
         "than sizes."
     )
-    return _section("Do it again", words, tag("div", tag("pre", tag("code", command)), class_="card"))
-
-
-def _section(title: str, words: str, *cards: Html) -> Html:
-    return tag("section", tag("h2", title), tag("p", words, class_="note"), *cards)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    head = [tag("th", each, scope="col", class_="number" if at else None) for at, each in enumerate(heads)]
-    body = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell, class_="number") for cell in row[1:]))
-        for row in rows
-    ]
-    return tag("div", tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body)), class_="wide")
-
-
-def _swatch(arm: str) -> Html:
-    return Html(tag("span", class_=f"swatch {_COLOURS[arm][0]}", aria_hidden="true") + tag("span", f"{arm}   "))
+    return section("Do it again", words, tag("div", tag("pre", tag("code", command)), class_="card"))
 
 
 def _interval(each: Compared | None) -> str:
