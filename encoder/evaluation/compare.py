@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
-from encoder.evaluation import damage, figures
+from encoder.evaluation import damage, figures, intervals
 from encoder.evaluation.arms import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
 from encoder.evaluation.jobs import FULL, Fit, Run, Trial, Work, contents_of, each
 from encoder.evaluation.search import Found, best, draws, untried
@@ -107,7 +107,7 @@ def evaluate(
                 raise ValueError(f"{DEFAULT} has no vectors to serve")
             serve(Served(seed, work.asked(seed), *run.vectors))
     ginis, unseen = zip(*(_about(work, seed) for seed in twins), strict=True)
-    gini = float(np.mean(ginis))
+    gini, overlap = float(np.mean(ginis)), _overlap(work)
     return {
         "data": _described(work),
         "seeds": scored,
@@ -117,14 +117,14 @@ def evaluate(
         "arms": {name: _figures(record, scored) for name, record in records.items()},
         "skipped": {name: f"the data have no {' and no '.join(missing)}" for name, missing in skipped.items()},
         "paired": {
-            f"{DEFAULT}-{name}": figures.paired(records[DEFAULT].of(FULL, scored), record.of(FULL, scored))
+            f"{DEFAULT}-{name}": figures.paired(records[DEFAULT].of(FULL, scored), record.of(FULL, scored), overlap)
             for name, record in records.items()
             if name != DEFAULT
         },
-        "paired_method": figures.METHOD,
+        "paired_method": intervals.METHOD,
         "supervision_gini": gini,
         "unseen_terms_per_song": {name: float(np.mean([row[name] for row in unseen])) for name in unseen[0]},
-        "paper": _paper(records, twins, gini) if {PAPER, PAPER_TWIN} <= records.keys() else None,
+        "paper": _paper(records, twins, gini, overlap) if {PAPER, PAPER_TWIN} <= records.keys() else None,
     }
 
 
@@ -204,21 +204,29 @@ def _figures(record: _Record, seeds: Sequence[int]) -> Json:
     }
 
 
-def _paper(records: Mapping[str, _Record], seeds: Sequence[int], gini: float) -> Json:
+def _overlap(work: Work) -> float:
+    """Cold songs per warm one, which is the same for all seeds."""
+    parts = work.asked(work.seeds[0]).split
+    return len(parts.cold) / len(parts.warm)
+
+
+def _paper(records: Mapping[str, _Record], seeds: Sequence[int], gini: float, overlap: float) -> Json:
     """What the contrastive term does to the paper's arm: the pair's difference by quartile, and a verdict on each."""
-    difference = figures.paired(records[PAPER].of(FULL, seeds), records[PAPER_TWIN].of(FULL, seeds))
+    difference = figures.paired(records[PAPER].of(FULL, seeds), records[PAPER_TWIN].of(FULL, seeds), overlap)
     return {
         "seeds": list(seeds),
         "supervision_gini": gini,
         "difference": difference,
-        "verdict": {
-            measure: {
-                "overall": figures.verdict(found),
-                "quartiles": [figures.verdict(part) for part in found["quartiles"]],
-            }
-            for measure, found in difference.items()
-        },
+        "verdict": verdicts(difference),
     }
+
+
+def verdicts(difference: Json) -> Json:
+    """What the paper's term does, by measure: ``overall`` and by quartile, corrected for all of them together."""
+    parts = {measure: [found, *found["quartiles"]] for measure, found in difference.items()}
+    apart = iter(intervals.told_apart([part["p"] for found in parts.values() for part in found]))
+    words = {measure: [intervals.verdict(part, next(apart)) for part in found] for measure, found in parts.items()}
+    return {measure: {"overall": own[0], "quartiles": own[1:]} for measure, own in words.items()}
 
 
 def _described(work: Work) -> Json:

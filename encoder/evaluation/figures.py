@@ -1,4 +1,4 @@
-"""How do scores of single songs become figures, differences and verdicts?"""
+"""How do scores of single songs become figures and differences?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from encoder.evaluation.inputs import unit
+from encoder.evaluation.intervals import interval
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
 
@@ -18,11 +18,6 @@ F64 = NDArray[np.float64]
 Json = dict[str, Any]
 
 MEASURES = {"recall_50": "recall", "ndcg_50": "ndcg"}
-METHOD = (
-    "mean over seeds of the seed's mean difference on the same cold songs; 95 % interval by Student's t over seeds, "
-    "because a seed changes the cold songs and the training's randomness, and resampling songs would leave the second "
-    "out. With one seed: the normal interval over songs, which leaves it out."
-)
 # Listener quartiles of the cold songs, the tail first.
 QUARTILES = 4
 
@@ -48,38 +43,22 @@ def summary(runs: Sequence[Scores]) -> Json:
     return found
 
 
-def paired(ours: Sequence[Scores], other: Sequence[Scores]) -> Json:
-    """Ours minus another's, by :data:`METHOD`, for each measure: overall, and by quartile."""
+def paired(ours: Sequence[Scores], other: Sequence[Scores], overlap: float) -> Json:
+    """Ours minus another's (:mod:`encoder.evaluation.intervals`), for each measure: overall, and by quartile.
+
+    ``overlap``: cold songs of a split per warm one.
+    """
     found = {}
     for measure in MEASURES:
         gaps = [values_of(a, measure) - values_of(b, measure) for a, b in zip(ours, other, strict=True)]
         places = [run.quartile for run in ours]
-        found[measure] = interval(gaps) | {
+        found[measure] = interval(gaps, overlap) | {
             "quartiles": [
-                interval([gap[place == q] for gap, place in zip(gaps, places, strict=True)]) for q in range(QUARTILES)
+                interval([gap[place == q] for gap, place in zip(gaps, places, strict=True)], overlap)
+                for q in range(QUARTILES)
             ]
         }
     return found
-
-
-def interval(gaps: Sequence[F64]) -> dict[str, float]:
-    """Mean, low and high of the differences of each seed, float64 (songs,) each; see :data:`METHOD`."""
-    means = np.array([gap.mean() if len(gap) else np.nan for gap in gaps])
-    if len(means) > 1:
-        half = stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-    elif len(gaps[0]) > 1:
-        half = stats.norm.ppf(0.975) * gaps[0].std(ddof=1) / np.sqrt(len(gaps[0]))
-    else:
-        half = np.nan
-    mean = means.mean()
-    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
-
-
-def verdict(difference: dict[str, float]) -> str:
-    """``helps`` or ``hurts`` when the interval leaves out 0, else ``nothing``."""
-    if difference["low"] > 0:
-        return "helps"
-    return "hurts" if difference["high"] < 0 else "nothing"
 
 
 def gauges(cold: F32, warm: F32, answer: Truth) -> dict[str, float]:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from encoder.evaluation.intervals import told_apart
+
 Json = dict[str, Any]
 
 
@@ -64,14 +66,16 @@ def arms(result: Json) -> list[str]:
 
 
 def differences(result: Json) -> list[str]:
-    """The default minus each arm: mean, low and high."""
+    """The default minus each arm: mean, low and high; ≈ before what is not told apart from 0."""
     rows = [*_head("default minus", "recall@50", "NDCG@50", "recall@50, tail quartile")]
-    for name in _ranked(result):
-        if name != result["default_arm"]:
-            found = result["paired"][f"{result['default_arm']}-{name}"]
-            tail = found["recall_50"]["quartiles"][0]
-            rows.append(f"| {name} | {_gap(found['recall_50'])} | {_gap(found['ndcg_50'])} | {_gap(tail)} |")
-    return rows
+    names = [name for name in _ranked(result) if name != result["default_arm"]]
+    cells = []
+    for name in names:
+        found = result["paired"][f"{result['default_arm']}-{name}"]
+        cells += [found["recall_50"], found["ndcg_50"], found["recall_50"]["quartiles"][0]]
+    apart = told_apart([cell["p"] for cell in cells])
+    words = [_gap(cell) if sure else f"≈ {_gap(cell)}" for cell, sure in zip(cells, apart, strict=True)]
+    return rows + [f"| {name} | {' | '.join(words[3 * row : 3 * row + 3])} |" for row, name in enumerate(names)]
 
 
 def robustness(result: Json) -> list[str]:

@@ -23,18 +23,25 @@ Tell = Callable[[str], None]
 
 # Listeners of a cold song: from, below.
 BANDS = {"5-19": (5, 20), "20-39": (20, 40), "40-99": (40, 100), ">=100": (100, 1 << 62)}
+# Songs of a figure: those with at least 20 listeners, of whom 100 users can hold some, or every cold song.
+ENOUGH, EVERY = LISTENERS, 0
 # Of users: all; candidates of the retrieved songs; those with a vector who are no candidates.
 ALL, POOL, OUTSIDE = "all", "pool", "outside"
 
 
 class Results:
-    """One row for each (case, song): its listeners, and each arm's measures among each group of users."""
+    """One row for each (case, song): its listeners, and each arm's measures among each group of users.
+
+    Attributes:
+        overlap: cold songs of a case per warm one, if a song is cold in several cases; else 0.
+    """
 
     def __init__(self, arms: Sequence[Arm]) -> None:
         self.arms = tuple(arm.name for arm in arms)
         self.songs: list[str] = []
         self.cases: list[str] = []
         self.listeners: list[int] = []
+        self.overlap = 0.0
         self.values: dict[tuple[str, str], list[dict[str, float]]] = {}
 
     def groups(self) -> list[str]:
@@ -66,10 +73,11 @@ def evaluate(
     ``means`` says what the truth is: listeners who found a song by themselves, or answers to a push.
 
     Returns:
-        ``targeting``: arm -> figures over songs with at least 20 listeners and all users; the same ``by_listeners``,
-        in the ``pool``, ``outside`` of it, and in each of the cases' groups of users.
+        ``targeting``: arm -> figures over songs with at least 20 listeners and all users; the same over
+        ``every_song``, ``by_listeners``, in the ``pool``, ``outside`` of it, and in each of the cases' groups of users.
         ``targeting_default``, ``targeting_config``: which arm is served; what was chosen for each.
-        ``paired``, ``paired_method``: default minus every other arm, for all users and for each of these groups.
+        ``paired``, ``paired_method``: default minus every other arm, for all users, over ``every_song``, and for each
+        of these groups.
         ``targeting_calibration``, with validations: the map fitted on them, and what :mod:`reliability` says of it on
         the tests.
         ``targeting_user_vectors``, with validations: :mod:`variants`, measured on them.
@@ -99,6 +107,7 @@ def evaluate(
         "paired": {
             f"{DEFAULT}-{arm.name}": {
                 **against(results, DEFAULT, arm.name),
+                "every_song": against(results, DEFAULT, arm.name, fewest=EVERY),
                 **{users: against(results, DEFAULT, arm.name, users) for users in results.groups() if users != ALL},
             }
             for arm in arms
@@ -128,7 +137,7 @@ def other_vectors(validations: Sequence[Case]) -> Json:
     """The figures of every row of :mod:`variants`, and each minus the first, which is production's."""
     rows = variants(validations[0])
     results = measure(validations, rows)
-    enough = np.asarray(results.listeners) >= LISTENERS
+    enough = np.asarray(results.listeners) >= ENOUGH
     return {
         row.name: {**_block(results, row.name, ALL, enough), "minus_served": against(results, row.name, rows[0].name)}
         for row in rows
@@ -138,6 +147,8 @@ def other_vectors(validations: Sequence[Case]) -> Json:
 def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: None) -> Results:
     """Every measure of every arm for every cold song that has a listener among the users."""
     results = Results(arms)
+    if len({song for case in tests for song in case.song_ids}) < sum(len(case.song_ids) for case in tests):
+        results.overlap = float(np.mean([len(case.song_ids) / case.plays.shape[0] for case in tests]))
     for case in tests:
         tell(f"judging {case.name}")
         loaded = load(case)
@@ -161,9 +172,10 @@ def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: N
 def figures(results: Results, arm: str) -> Json:
     """An arm's figures, nested as :func:`evaluate` says."""
     listeners = np.asarray(results.listeners)
-    enough = listeners >= LISTENERS
+    enough = listeners >= ENOUGH
     return {
         **_block(results, arm, ALL, enough),
+        "every_song": _block(results, arm, ALL, listeners >= EVERY),
         "by_listeners": {
             band: _block(results, arm, ALL, (listeners >= low) & (listeners < high))
             for band, (low, high) in BANDS.items()
@@ -172,13 +184,14 @@ def figures(results: Results, arm: str) -> Json:
     }
 
 
-def against(results: Results, one: str, other: str, users: str = ALL) -> Json:
-    """One arm minus another over songs with at least 20 listeners: mean, low and high of each measure."""
-    rows = np.flatnonzero(np.asarray(results.listeners) >= LISTENERS)
+def against(results: Results, one: str, other: str, users: str = ALL, fewest: int = ENOUGH) -> Json:
+    """One arm minus another over songs with so many listeners at least: mean, low, high and p of each measure."""
+    rows = np.flatnonzero(np.asarray(results.listeners) >= fewest)
     songs = [results.songs[row] for row in rows]
+    splits = paired.Splits([results.cases[row] for row in rows], results.overlap)
     values = {name: (results.of(one, users, name)[rows], results.of(other, users, name)[rows]) for name in NAMES}
     return {
-        name: asdict(paired.difference(mine, theirs, songs))
+        name: asdict(paired.difference(mine, theirs, songs, splits))
         for name, (mine, theirs) in values.items()
         if np.isfinite(mine - theirs).any()
     }

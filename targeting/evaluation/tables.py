@@ -15,12 +15,17 @@ from typing import Any
 
 from targeting.evaluation.judge import ALL, OUTSIDE, POOL
 from targeting.evaluation.metrics import AT, RECALL_AT
+from targeting.evaluation.paired import told_apart
 
 Json = dict[str, Any]
 
 
 def of_arms(figures: Json, users: str = ALL) -> str:
-    """Every arm's figures among a group of users, and by how much the default is ahead in precision@100."""
+    """Every arm's figures among a group of users, and by how much the default is ahead.
+
+    Among all users also over every cold song, where the others are over those with at least 20 listeners. ≈ stands
+    before what is not told apart from 0.
+    """
     head = [
         "arm",
         *(f"precision@{n}" for n in AT),
@@ -28,14 +33,29 @@ def of_arms(figures: Json, users: str = ALL) -> str:
         "R-precision",
         "AUC",
         "default minus it, @100",
+        *(("R-precision, every song", "default minus it") if users == ALL else ()),
     ]
-    rows = []
+    rows, gaps = [], []
     for arm, whole in figures["targeting"].items():
         block = whole if users == ALL else whole[users]
         gap = _gap(figures["paired"], f"{figures['targeting_default']}-{arm}")
         among = gap if users == ALL else gap.get(users, {})
-        rows.append([f"`{arm}`", *_values(block), _interval(among.get("precision_100"))])
+        rows.append([f"`{arm}`", *_values(block)])
+        gaps.append([among.get("precision_100")])
+        if users == ALL:
+            rows[-1].append(_number(whole["every_song"]["r_precision"]))
+            gaps[-1].append(gap.get("every_song", {}).get("r_precision"))
+    words = iter(_marked([gap for own in gaps for gap in own]))
+    for row, own in zip(rows, gaps, strict=True):
+        row[7:7] = [next(words)]
+        row += [next(words) for _ in own[1:]]
     return _table(head, rows)
+
+
+def _marked(gaps: list[Json | None]) -> list[str]:
+    """The differences of one table as text."""
+    apart = told_apart([gap["p"] if gap else float("nan") for gap in gaps])
+    return [f"{'' if sure or not gap else '≈ '}{_interval(gap)}" for gap, sure in zip(gaps, apart, strict=True)]
 
 
 def by_listeners(figures: Json) -> str:
@@ -53,10 +73,9 @@ def by_listeners(figures: Json) -> str:
 
 def of_user_vectors(figures: Json) -> str:
     """Other user vectors under production's score, on validation."""
-    rows = [
-        [name, *_values(row)[:3], _interval(row["minus_served"]["precision_100"])]
-        for name, row in figures["targeting_user_vectors"].items()
-    ]
+    vectors = figures["targeting_user_vectors"]
+    gaps = _marked([row["minus_served"]["precision_100"] for row in vectors.values()])
+    rows = [[name, *_values(row)[:3], gap] for (name, row), gap in zip(vectors.items(), gaps, strict=True)]
     return _table(["a user is", *(f"precision@{n}" for n in AT), "minus production's, @100"], rows)
 
 

@@ -15,7 +15,7 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from encoder.evaluation import compare, damage, figures, report, rivals
+from encoder.evaluation import compare, damage, figures, intervals, report, rivals
 from encoder.evaluation.arms import ARMS, DEFAULT, Arm, Encoder
 from encoder.evaluation.jobs import Trial, Work, each
 from encoder.evaluation.search import best, draws, judge
@@ -37,27 +37,63 @@ def test_a_summary_is_over_seeds_and_quartiles_over_songs() -> None:
     np.testing.assert_allclose(found["seeds"], [0.3, 0.5])
 
 
-def test_the_interval_is_students_over_seeds() -> None:
-    found = figures.interval([np.array([1.0, 3.0]), np.array([4.0])])
-    # Means 2 and 4: standard error 1, and 12.706 is the 97.5 % point of t with one degree of freedom.
-    assert found == pytest.approx({"mean": 3.0, "low": 3 - 12.706, "high": 3 + 12.706}, rel=1e-4)
+def test_the_interval_is_wider_than_students_by_what_the_splits_share() -> None:
+    gaps = [np.array([1.0, 3.0]), np.array([4.0])]
+    # Means 2 and 4: variance 2, and 12.706 is the 97.5 % point of t with one degree of freedom.
+    apart = intervals.interval(gaps, overlap=0)
+    assert (apart["mean"], apart["high"]) == pytest.approx((3.0, 3 + 12.706 * 2**0.5 * 0.5**0.5), rel=1e-4)
+    shared = intervals.interval(gaps, overlap=0.5)
+    assert shared["low"] == pytest.approx(3 - 12.706 * 2**0.5, rel=1e-4)
+    # t = 3 / sqrt 2 with one degree of freedom, whose law is Cauchy's.
+    assert shared["p"] == pytest.approx(1 - 2 * np.arctan(3 / 2**0.5) / np.pi)
+
+
+def test_an_interval_over_resplits_of_the_same_songs_holds_what_it_promises() -> None:
+    """Songs' differences are 0 on average, and each split draws a tenth of the songs: no seed is a new sample."""
+    rng = np.random.default_rng(0)
+    holds = {0.0: 0, 1 / 9: 0}
+    for _ in range(1000):
+        songs = rng.standard_normal(300)
+        gaps = [rng.permutation(songs)[:30] for _ in range(5)]
+        for overlap in holds:
+            found = intervals.interval(gaps, overlap)
+            holds[overlap] += found["low"] <= 0 <= found["high"]
+    # Student's t, by its law: 91 %. The standard error of each share is below 1 %.
+    assert holds[0.0] / 1000 < 0.93 < holds[1 / 9] / 1000
 
 
 def test_with_one_seed_the_interval_is_over_songs() -> None:
-    found = figures.interval([np.array([1.0, 2.0, 3.0])])
+    found = intervals.interval([np.array([1.0, 2.0, 3.0])], overlap=0.1)
     assert found["high"] - found["mean"] == pytest.approx(1.96 / 3**0.5, rel=1e-3)
 
 
 def test_an_arm_against_itself_differs_by_nothing() -> None:
     runs = [scores(0.1, 0.5, 0.2, 0.7), scores(0.3, 0.5, 0.1, 0.9)]
-    found = figures.paired(runs, runs)
+    found = figures.paired(runs, runs, overlap=0.1)
     assert found["ndcg_50"]["mean"] == found["ndcg_50"]["low"] == found["ndcg_50"]["quartiles"][2]["high"] == 0
-    assert figures.verdict(found["ndcg_50"]) == "nothing"
+    assert found["ndcg_50"]["p"] == 1
 
 
-@pytest.mark.parametrize(("low", "high", "word"), [(0.1, 0.2, "helps"), (-0.2, -0.1, "hurts"), (-0.1, 0.1, "nothing")])
-def test_a_verdict_needs_an_interval_without_zero(low: float, high: float, word: str) -> None:
-    assert figures.verdict({"mean": (low + high) / 2, "low": low, "high": high}) == word
+@pytest.mark.parametrize(
+    ("p", "apart"),
+    [
+        ([0.04], [True]),
+        # .04 is above .05 / 2, and what is larger falls with it.
+        ([0.04, 0.04], [False, False]),
+        ([0.04, 0.01, np.nan, 0.02], [True, True, False, True]),
+        ([0.03, 0.001, 0.03], [False, True, False]),
+        ([], []),
+    ],
+)
+def test_of_many_differences_fewer_are_told_apart(p: list[float], apart: list[bool]) -> None:
+    assert intervals.told_apart(p) == apart
+
+
+def test_a_verdict_is_corrected_for_all_of_a_table() -> None:
+    sure, weak = ({"mean": mean, "low": -1.0, "high": 1.0, "p": p} for mean, p in ((-0.2, 1e-9), (0.1, 0.04)))
+    found = compare.verdicts({"recall_50": sure | {"quartiles": [weak, weak]}})
+    assert found == {"recall_50": {"overall": "hurts", "quartiles": ["not told apart", "not told apart"]}}
+    assert intervals.verdict(weak, True) == "helps"
 
 
 @pytest.mark.parametrize(("values", "expected"), [([1, 1, 1, 1], 0), ([0, 0, 0, 8], 3 / 4), ([1, 3], 1 / 4), ([0], 0)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from targeting.evaluation.arms import ARMS, SERVED, Retrieved, direct, evidence
 from targeting.evaluation.arrivals import Kept
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import judged
-from targeting.evaluation.paired import difference
+from targeting.evaluation.paired import Splits, difference, told_apart
 from targeting.evaluation.reliability import error
 from targeting.evaluation.tables import by_listeners, of_arms, of_calibration, of_user_vectors
 from targeting.evaluation.tastes import Taste, several, vectors
@@ -68,6 +69,7 @@ def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
     stored = json.loads(json.dumps(figures))
     head, _, *rows = of_arms(stored, "pool").splitlines()
     assert head.count("|") == 9
+    assert of_arms(stored).splitlines()[0].count("|") == 11
     assert [row.split("`")[1] for row in rows] == [arm.name for arm in ARMS]
     assert f"{2 * SCENES} songs" in by_listeners(stored)
     assert "plays^.25" in of_user_vectors(stored)
@@ -192,6 +194,42 @@ def test_an_interval_knows_which_songs_are_the_same() -> None:
     assert single.high - single.low == pytest.approx(2 * 1.96 * once.std() / 10, rel=0.1)
     with_gap = difference(np.append(once, np.nan), np.zeros(101), [*names, "x"])
     assert with_gap.mean == pytest.approx(single.mean)
+
+
+def test_an_interval_knows_that_splits_differ() -> None:
+    gaps, songs = np.repeat([1.0, 3.0], 500) + np.tile([-0.1, 0.1], 500), [f"s{i}" for i in range(1000)]
+    halves = ["a"] * 500 + ["b"] * 500
+    alone = difference(gaps, np.zeros(1000), songs)
+    assert alone.low == pytest.approx(2 - 1.96 / 1000**0.5, abs=0.01)
+    # Means 1 and 3: variance 2, and 12.706 is the 97.5 % point of t with one degree of freedom.
+    found = difference(gaps, np.zeros(1000), songs, Splits(halves, overlap=0.5))
+    assert (found.mean, found.low) == pytest.approx((2, 2 - 12.706 * 2**0.5), rel=1e-4)
+    # t = 2 / sqrt 2 with one degree of freedom, whose law is Cauchy's.
+    assert found.p == pytest.approx(1 - 2 * np.arctan(2**0.5) / np.pi)
+    # Where the splits agree, the songs decide.
+    mixed = difference(gaps, np.zeros(1000), songs, Splits(halves[::2] * 2))
+    assert (mixed.low, mixed.high) == (alone.low, alone.high)
+    assert mixed.p == alone.p < 0.01
+
+
+@pytest.mark.parametrize(
+    ("p", "apart"),
+    [([0.04], [True]), ([0.04, 0.04], [False, False]), ([0.04, 0.01, np.nan, 0.02], [True, True, False, True])],
+)
+def test_of_many_differences_fewer_are_told_apart(p: list[float], apart: list[bool]) -> None:
+    assert told_apart(p) == apart
+
+
+def test_every_cold_song_has_a_say_of_its_own() -> None:
+    case = scenes(0)
+    # Of one song only ten listeners are known, whom nobody finds: the figures of songs with 20 do not know it.
+    truth = case.truth.tolil()
+    truth[0] = 0
+    truth[0, np.flatnonzero(np.arange(case.users) % SCENES == 1)[:10]] = 1
+    figures = evaluate([replace(case, truth=truth.tocsr())], [])["targeting"][DEFAULT]
+    assert (figures["songs"], figures["every_song"]["songs"]) == (SCENES - 1, SCENES)
+    missed = figures["every_song"]["r_precision"] * SCENES - figures["r_precision"] * (SCENES - 1)
+    assert missed == pytest.approx(0, abs=0.1)
 
 
 def test_users_are_judged_apart() -> None:
