@@ -144,6 +144,7 @@ ARMS: dict[str, Arm] = {
             "mixed": (0.2, 0.5, 0.8),
             "dropout": (0.1, 0.3, 0.5),
             "rate": (2e-3, 5e-3),
+            "epochs": (2, 4, 8),
         },
     ),
     DEFAULT: Arm("the default", Encoder(), _OURS),

@@ -20,6 +20,7 @@ from encoder.features import FeatureSchema
 from encoder.truth import K, Scores
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 Json = dict[str, Any]
 
 # Seeds on which the paper's arm and its twin are compared, at least.
@@ -72,8 +73,9 @@ def evaluate(
     processes: int = 1,
     tell: Callable[[Stage], None] = lambda _: None,
     serve: Callable[[Served], None] | None = None,
+    first: int = 0,
 ) -> Json:
-    """Every arm on the splits of seeds 0 to ``seeds`` - 1, each with the hyper-parameters of its own search.
+    """Every arm on the splits of ``seeds`` seeds, from ``first`` on, each with the hyper-parameters of its own search.
 
     Args:
         trials: of each arm's search on the validation split; below 2 the arms' own configs are taken.
@@ -90,8 +92,8 @@ def evaluate(
     """
     if DEFAULT not in arms:
         raise ValueError(f"arms {', '.join(arms)}: {DEFAULT} must be among them, the others are compared with it")
-    scored = list(range(seeds))
-    twins = list(range(max(seeds, paper_seeds))) if {PAPER, PAPER_TWIN} <= arms.keys() else scored
+    scored = list(range(first, first + seeds))
+    twins = list(range(first, first + max(seeds, paper_seeds))) if {PAPER, PAPER_TWIN} <= arms.keys() else scored
     present = damage.modalities(dataset.content)
     skipped = {name: [bag for bag in arm.needs if bag not in present] for name, arm in arms.items()}
     skipped = {name: missing for name, missing in skipped.items() if missing}
@@ -135,7 +137,7 @@ def _search(
     drawn = {name: draws(arm, trials) for name, arm in arms.items()}
     jobs = [(name, Trial(arms[name], values)) for name, all_values in drawn.items() for values in all_values]
     tell(Stage("search", 0, len(jobs)))
-    outcomes: dict[int, tuple[float, float]] = {}
+    outcomes: dict[int, tuple[F64, float]] = {}
     for place, outcome in each(work, [job for _, job in jobs], processes):
         outcomes[place] = outcome
         tell(Stage(f"search: {jobs[place][0]}", len(outcomes), len(jobs)))
@@ -148,7 +150,7 @@ def _search(
     for record in records.values():
         if record.arm.apart:
             model = replace(record.arm, model=default.model).varied(**record.arm.apart)
-            record.found = Found(model, {**default.chosen, **record.arm.apart}, None, 0, 0.0)
+            record.found = Found(model, {**default.chosen, **record.arm.apart}, None, 0, 0, 0.0)
     return records
 
 
@@ -198,7 +200,7 @@ def _figures(record: _Record, seeds: Sequence[int]) -> Json:
         "content": {name: figures.summary(record.of(name, seeds)) for name in first.scores if name != FULL},
         "config": config_of(found.model),
         "chosen": found.chosen,
-        "search": {"trials": found.trials, "seconds": found.seconds, "validation": found.value},
+        "search": {"trials": found.trials, "of": found.of, "seconds": found.seconds, "validation": found.value},
         "train_seconds": _seconds(record),
         "gauges": {key: float(np.mean([record.runs[seed].gauges[key] for seed in seeds])) for key in first.gauges},
     }

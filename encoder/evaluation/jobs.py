@@ -22,6 +22,7 @@ from encoder.evaluation.task import Model, Task, Vectors, retrieve, task, unhear
 from encoder.truth import Scores, score
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 Result = TypeVar("Result", covariant=True)
 
 FULL = "full"
@@ -59,12 +60,12 @@ class Job(Protocol[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial of an arm's search; gives its value and the seconds it took."""
+    """One trial of an arm's search; gives its value for each song, float64 (songs,), and the seconds it took."""
 
     arm: Arm
     values: dict[str, Any]
 
-    def __call__(self, work: Work) -> tuple[float, float]:
+    def __call__(self, work: Work) -> tuple[F64, float]:
         asked = work.asked(None)
         started = perf_counter()
         return trial(self.arm, self.values, asked), perf_counter() - started

@@ -60,7 +60,8 @@ def html(result: Json) -> str:
         _gauge_table(result),
         "<h2>What was chosen</h2>",
         f"<p>{result['search']['trials']} trials for each arm at most, {result['search']['seconds']:.0f} s in all, on "
-        "songs that are cold under no seed.</p>",
+        "songs that are cold under no seed. An arm keeps its own config unless another gains more than a standard "
+        "error.</p>",
         _search_table(result),
         *_targeting(result),
     ]
@@ -146,7 +147,7 @@ def _search_table(result: Json) -> str:
         [
             name,
             ", ".join(f"{key} {value}" for key, value in arm["chosen"].items()) or "its own config",
-            str(arm["search"]["trials"]),
+            f"{arm['search']['trials']} of {arm['search']['of']:,}",
             f"{arm['search']['seconds']:.0f}",
         ]
         for name, arm in result["arms"].items()

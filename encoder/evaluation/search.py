@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoder.evaluation.arms import Arm
 from encoder.evaluation.task import Model, Task, retrieve, unheard
 from encoder.truth import Scores, score
+
+F64 = NDArray[np.float64]
 
 # One seed for the draw of trials and the trials' training: another one would be another search.
 _SEED = 0
@@ -22,10 +26,10 @@ class Found:
     """The outcome of a search.
 
     Attributes:
-        model: the config of the best trial.
+        model: the config of the trial that was chosen.
         chosen: the fields that were open, and their values.
-        value: mean of recall and NDCG of the best trial on the validation songs; None where nothing was open.
-        trials: how many were made.
+        value: mean of recall and NDCG of that trial on the validation songs; None where nothing was open.
+        trials, of: how many were made, of how many that there are.
         seconds: what they took.
     """
 
@@ -33,18 +37,33 @@ class Found:
     chosen: dict[str, Any]
     value: float | None
     trials: int
+    of: int
     seconds: float
 
 
-def best(arm: Arm, drawn: Sequence[dict[str, Any]], values: Sequence[float], seconds: float) -> Found:
-    """The first of the trials with the highest value, so that the arm's own config is left for a reason only."""
-    place = int(np.argmax(values))
-    return Found(arm.varied(**drawn[place]), drawn[place], values[place], len(drawn), seconds)
+def best(arm: Arm, drawn: Sequence[dict[str, Any]], values: Sequence[F64], seconds: float) -> Found:
+    """The trial with the most gain over the first, which is the arm's own config, after a standard error is taken off.
+
+    So the arm's own is left only for what is better by more than the noise of the validation songs.
+
+    Args:
+        values: of each trial, float64 (songs,), on the same songs.
+    """
+    gains = np.array(values) - values[0]
+    surely = gains.mean(axis=1) - gains.std(axis=1, ddof=1) / math.sqrt(gains.shape[1])
+    place = int(np.argmax(surely))
+    mean = float(values[place].mean())
+    return Found(arm.varied(**drawn[place]), drawn[place], mean, len(drawn), size(arm), seconds)
 
 
 def untried(arm: Arm) -> Found:
     """The arm's own config."""
-    return Found(arm.model, {}, None, 0, 0.0)
+    return Found(arm.model, {}, None, 0, size(arm), 0.0)
+
+
+def size(arm: Arm) -> int:
+    """How many configs an arm's space has."""
+    return math.prod(len(values) for values in arm.space.values())
 
 
 def draws(arm: Arm, budget: int) -> list[dict[str, Any]]:
@@ -61,10 +80,10 @@ def draws(arm: Arm, budget: int) -> list[dict[str, Any]]:
     return drawn if len(drawn) > 1 else []
 
 
-def trial(arm: Arm, values: dict[str, Any], validation: Task) -> float:
-    """What a search maximises: the mean of recall and NDCG over the validation songs."""
+def trial(arm: Arm, values: dict[str, Any], validation: Task) -> F64:
+    """What a search goes by: the mean of recall and NDCG for each validation song, float64 (songs,)."""
     scores = judge(arm, arm.varied(**values), validation, _SEED)
-    return float(scores.recall.mean() + scores.ndcg.mean()) / 2
+    return (scores.recall + scores.ndcg) / 2
 
 
 def judge(arm: Arm, model: Model, task: Task, seed: int) -> Scores:

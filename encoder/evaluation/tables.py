@@ -123,7 +123,7 @@ def search(result: Json) -> list[str]:
         *_head("arm", "chosen", "trials", "seconds"),
         *(
             f"| {name} | {', '.join(f'{key} {value}' for key, value in arm['chosen'].items())} | "
-            f"{arm['search']['trials']} | {arm['search']['seconds']:.0f} |"
+            f"{arm['search']['trials']} of {arm['search']['of']:,} | {arm['search']['seconds']:.0f} |"
             for name, arm in result["arms"].items()
             if arm["search"]["trials"]
         ),

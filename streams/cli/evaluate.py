@@ -26,7 +26,8 @@ def evaluate(
     ],
     json_path: Annotated[Path, typer.Option("--json", help="File for all figures.")],
     report: Annotated[Path | None, typer.Option(help="HTML file for tables and plots.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Judge on the splits of seeds 0 to this less one.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Judge on the splits of so many seeds.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them, from which they count up.")] = 0,
     search: Annotated[
         bool, typer.Option("--search/--no-search", help="Let each arm choose its hyper-parameters on this data set.")
     ] = True,
@@ -98,6 +99,7 @@ def evaluate(
             tell=tell,
             processes=processes,
             serve=serve if targeting else None,
+            first=first_seed,
         )
         if targeting:
             from targeting.evaluation import evaluate as judge_targeting

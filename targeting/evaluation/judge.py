@@ -10,7 +10,7 @@ import numpy as np
 
 from targeting.evaluation import paired, reliability
 from targeting.evaluation.activity import strength
-from targeting.evaluation.arms import ARMS, DEFAULT, OPEN, SERVED, Arm
+from targeting.evaluation.arms import ARMS, DATED, DEFAULT, OPEN, SERVED, Arm
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import AT, NAMES, RECALL_AT, judged
@@ -129,7 +129,9 @@ def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[Arm
             activity = strength(validations, arm.config.relevance)
             arms.append(replace(arm, config=replace(arm.config, activity=activity)))
         else:
-            arms.append(tuned(arm, OPEN.get(arm.name, {}), loaded) if loaded else arm)
+            dated = all(case.played_at is not None for case in validations)
+            choices = {field: values for field, values in OPEN.get(arm.name, {}).items() if dated or field != DATED}
+            arms.append(tuned(arm, choices, loaded) if loaded else arm)
     return arms
 
 

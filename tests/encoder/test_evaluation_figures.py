@@ -148,13 +148,27 @@ def test_a_search_finds_what_is_better() -> None:
     drawn = draws(arm, 10)
     values = [Trial(arm, trial)(work)[0] for trial in drawn]
     assert best(arm, drawn, values, 1.0).model == rivals.Ceiling(rank=50)
-    assert best(arm, drawn, [0.5] * len(drawn), 1.0).model == arm.model
+    assert best(arm, drawn, [np.full(30, 0.5)] * len(drawn), 1.0).model == arm.model
+
+
+def test_a_search_leaves_an_arms_own_config_only_for_more_than_noise() -> None:
+    arm = Arm("", rivals.Ceiling(rank=2), {"rank": (2, 4, 8)}, hears=True)
+    drawn: list[dict[str, int]] = [{"rank": 2}, {"rank": 4}, {"rank": 8}]
+    own, noise = np.full(100, 0.5), np.tile([0.4, -0.4], 50)
+    # A mean gain of .03 with a standard error of .04, and one of .01 for every song alike.
+    found = best(arm, drawn, [own, own + 0.03 + noise, own + 0.01], 1.0)
+    assert found.model == rivals.Ceiling(rank=8)
+    assert (found.value, found.trials, found.of) == (pytest.approx(0.51), 3, 3)
+    assert best(arm, drawn[:2], [own, own + 0.03 + noise], 1.0).model == arm.model
 
 
 def test_other_processes_give_the_same() -> None:
     work = Work(dataset(), (0,))
     jobs = [Trial(ARMS["content_knn"], {"reading": reading}) for reading in ("logs", "counts")]
-    assert {place: value for place, (value, _) in each(work, jobs, 2)} == dict(enumerate(job(work)[0] for job in jobs))
+    found = {place: value for place, (value, _) in each(work, jobs, 2)}
+    assert len(found) == len(jobs)
+    for place, job in enumerate(jobs):
+        np.testing.assert_array_equal(found[place], job(work)[0])
 
 
 def test_trials_are_distinct_and_begin_with_the_arms_own() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from targeting.audience import HISTORY
 from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, variants
-from targeting.evaluation.arms import ARMS, SERVED, Retrieved, direct, evidence
+from targeting.evaluation.arms import ARMS, OPEN, SERVED, Said, Weighed, direct, evidence, weighed
 from targeting.evaluation.arrivals import Kept
 from targeting.evaluation.loaded import load
 from targeting.evaluation.metrics import judged
@@ -18,6 +19,7 @@ from targeting.evaluation.paired import Splits, difference, told_apart
 from targeting.evaluation.reliability import error
 from targeting.evaluation.tables import by_listeners, of_arms, of_calibration, of_user_vectors
 from targeting.evaluation.tastes import Taste, several, vectors
+from targeting.evaluation.tuning import drawn
 from targeting.evaluation.variants import Variant
 
 SCENES, SONGS, USERS, D = 4, 15, 120, 8
@@ -89,7 +91,34 @@ def test_arms_are_what_their_names_say() -> None:
     np.testing.assert_allclose(direct(loaded, 1, Taste()), np.maximum(tastes @ case.queries[1], 0), atol=1e-5)
     cosines = case.vectors @ case.queries[1]
     nearest = np.argsort(-cosines)[:10]
-    np.testing.assert_allclose(evidence(loaded, 1, Retrieved(10)), cosines[nearest] @ heard[nearest], atol=1e-4)
+    np.testing.assert_allclose(evidence(loaded, 1, Said(10)), cosines[nearest] @ heard[nearest], atol=1e-4)
+    sharp = (cosines[nearest] ** 3) @ heard[nearest]
+    np.testing.assert_allclose(evidence(loaded, 1, Said(10, sharpness=3)), sharp, atol=1e-4)
+    activity = ((1 + heard.sum(axis=0)) / (1 + HISTORY)) ** 0.5
+    np.testing.assert_allclose(evidence(loaded, 1, Said(10, 3, 0.5)), sharp * activity, atol=1e-4)
+    # The default's own weights are those that it serves with.
+    np.testing.assert_array_equal(weighed(loaded, 1, Weighed()), SERVED.score(loaded, 1, SERVED.config))
+
+
+def test_what_is_open_is_a_field_and_has_its_present_value_among_the_others() -> None:
+    arms = {arm.name: arm.config for arm in ARMS}
+    for name, choices in OPEN.items():
+        for field, values in choices.items():
+            assert getattr(arms[name], field) in values
+
+
+def test_the_songs_that_a_choice_is_made_on_are_any() -> None:
+    """Of 400 songs with enough listeners: the first of the rows have the most of them, those drawn as many as all."""
+    counts = np.maximum(np.arange(600, 0, -1) - 180, 5)
+    truth = sparse.csr_matrix(np.arange(600)[None] < counts[:, None])
+    song = np.ones((600, 1), np.float32)
+    case = Case("one", tuple(map(str, range(600))), sparse.csr_matrix((1, 600)), song[:1], song, truth)
+    found = drawn(case)
+    assert len(found) == len(set(found.tolist())) == 100
+    assert (counts[found] >= 20).all()
+    # Their standard error is 11.5.
+    assert counts[found].mean() == pytest.approx(counts[counts >= 20].mean(), abs=35)
+    np.testing.assert_array_equal(found, drawn(case))
 
 
 def test_tastes_forget_and_weigh() -> None:
