@@ -23,6 +23,7 @@ class History:
     Attributes:
         dataset: songs and users; ``song`` and ``user`` are rows of its contents and its ``user_ids``.
         at: float64, Unix seconds, ascending; of equal ones the first in the file comes first.
+        undated: listens of the data set that have no date, and so no place here.
     """
 
     dataset: Dataset
@@ -30,6 +31,7 @@ class History:
     user: I32
     plays: F32
     at: F64
+    undated: int = 0
 
     def __len__(self) -> int:
         return len(self.at)

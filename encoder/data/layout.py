@@ -77,7 +77,7 @@ def read_dataset(path: Path, strict: bool = False, tell: Tell | None = None) -> 
 
 
 def read_history(path: Path, strict: bool = False, tell: Tell | None = None) -> History:
-    """Read a directory whose listens are dated, each listen by itself; those without a date are left out.
+    """Read a directory whose listens are dated, each listen by itself; those without a date are left out and counted.
 
     Raises:
         LayoutError: as :func:`read_dataset`; or no listen has a date.
@@ -89,8 +89,9 @@ def read_history(path: Path, strict: bool = False, tell: Tell | None = None) -> 
             "played_at (Unix seconds or ISO 8601)"
         )
     order = np.argsort(rows.at, kind="stable")
-    order = order[: len(order) - int(np.isnan(rows.at).sum())]
-    return History(dataset, rows.song[order], rows.user[order], rows.plays[order], rows.at[order])
+    undated = int(np.isnan(rows.at).sum())
+    order = order[: len(order) - undated]
+    return History(dataset, rows.song[order], rows.user[order], rows.plays[order], rows.at[order], undated)
 
 
 def read_into(found: Findings, path: Path, tell: Tell | None = None) -> Dataset:

@@ -12,6 +12,7 @@ from streams.backtest.audit import Leak
 from streams.backtest.plan import ARMS, DAY, DEFAULT, Plan
 from streams.backtest.replay import Trace
 from streams.backtest.script import Script
+from streams.backtest.stream import Streamed
 from targeting.evaluation.paired import METHOD, Difference, difference
 from targeting.types import F64
 
@@ -53,6 +54,8 @@ class Outcome:
         later, known: of the judged songs: later listeners, and those of them who had listened to anything before.
         ceiling: right pushes a song if exactly the known later listeners were pushed, as far as the budget goes.
         leaks: None without an audit.
+        undated: listens that have no date and were left out.
+        streamed: None where the stream was left out.
     """
 
     plan: Plan
@@ -74,6 +77,8 @@ class Outcome:
     leaks: list[Leak] | None
     cuts: int
     seconds: dict[str, float]
+    undated: int = 0
+    streamed: Streamed | None = None
 
     def totals(self, name: str) -> dict[str, float]:
         """An arm in sums: what it sent, what of that was right."""
@@ -109,6 +114,7 @@ class Outcome:
             "dataset": self.dataset,
             "users": self.users,
             "listens": self.listens,
+            "undated_listens": self.undated,
             "first": self.first,
             "start": self.start,
             "last": self.last,
@@ -136,6 +142,7 @@ class Outcome:
             "audit": None
             if self.leaks is None
             else {"cuts": self.cuts, "leaks": [asdict(leak) for leak in self.leaks]},
+            "stream": None if self.streamed is None else {"alike": self.streamed.alike, **asdict(self.streamed)},
             "seconds": self.seconds,
         }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from streams.settings import Settings
 from targeting.config import Config
 from targeting.relevance import Ranking, Relevance
 
@@ -60,7 +61,9 @@ class Plan:
         cuts: uploads at which the audit deletes the future; 0: no audit.
         arms: by name, the default among them.
         rules: caps and the like, for all arms.
-        folder: where a generated data set and the report go.
+        folder: where a generated data set, the report and a worker's log go.
+        stream: the settings of the worker and its broker; None leaves the stream out.
+        embedded: a broker is started for it; otherwise the settings name one.
     """
 
     data: Path | None
@@ -80,3 +83,5 @@ class Plan:
     rules: Config
     folder: Path
     strict: bool = False
+    stream: Settings | None = None
+    embedded: bool = True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from encoder.data.history import History
-from streams.backtest.script import Grown, Listened, Script, Swapped, Uploaded
+from streams.backtest.script import Grown, Listened, Script, Step, Swapped, Uploaded
 from targeting.config import Config
 from targeting.partition import Partition
 from targeting.songs import Songs
 from targeting.types import Command, End, Inputs, Listens, Takedown
+
+Cuts = Mapping[int, Sequence[int]]
+"""The steps that are decided on in several batches, by their number: how many records each batch has."""
 
 
 class Pushed(NamedTuple):
@@ -44,12 +48,14 @@ def replay(
     until: float = float("inf"),
     looks: Collection[float] = (),
     tell: Callable[[int, int], None] | None = None,
+    cuts: Cuts = MappingProxyType({}),
 ) -> Trace:
     """Play a script through a partition of all users.
 
     Args:
         until: what comes later is not played.
         looks: moments at which the state's digest is kept.
+        cuts: of a worker that was given the same script; every other step is one batch.
     """
     songs, trace = Songs(), Trace()
     partition = Partition(0, 1, songs, config)
@@ -58,18 +64,12 @@ def replay(
     for number, step in enumerate(steps):
         while left and left[0] < step.now:
             trace.digests[left.pop(0)] = partition.digest()
-        if isinstance(step, Listened):
-            _stage(partition, trace, Inputs(step.now, listens=listens(history, step)))
-        elif isinstance(step, Uploaded):
-            _stage(partition, trace, Inputs(step.now, commands=[step.match]))
-        elif isinstance(step, Grown):
-            if step.vector is not None:
-                songs.add(step.space, [step.song_id], step.vector[None])
-            _stage(partition, trace, Inputs(step.now, commands=[Takedown(step.song_id, 1, End.PROMOTED)]))
-        else:
+        if isinstance(step, Swapped):
             _swap(songs, partition, step)
-            commands: list[Command] = list(step.moved)
-            _stage(partition, trace, Inputs(step.now, commands=commands))
+        elif isinstance(step, Grown) and step.vector is not None:
+            songs.add(step.space, [step.song_id], step.vector[None])
+        for inputs in _batches(step, history, cuts.get(number)):
+            _stage(partition, trace, inputs)
         if tell and number % 100 == 0:
             tell(number, len(steps))
     if tell:
@@ -77,6 +77,15 @@ def replay(
     for look in left:
         trace.digests[look] = partition.digest()
     return trace
+
+
+def commands(step: Step) -> list[Command]:
+    """What a step asks of a partition; nothing but listens, if it brings those."""
+    if isinstance(step, Uploaded):
+        return [step.match]
+    if isinstance(step, Grown):
+        return [Takedown(step.song_id, 1, End.PROMOTED)]
+    return list(step.moved) if isinstance(step, Swapped) else []
 
 
 def listens(history: History, step: Listened) -> Listens:
@@ -89,6 +98,18 @@ def listens(history: History, step: Listened) -> Listens:
         weights=history.plays[rows],
         times=history.at[rows],
     )
+
+
+def _batches(step: Step, history: History, sizes: Sequence[int] | None) -> Iterator[Inputs]:
+    """A step as the batches of it that hold anything."""
+    first, asked = 0, commands(step)
+    for size in sizes or [step.end - step.first if isinstance(step, Listened) else len(asked)]:
+        if isinstance(step, Listened):
+            some = replace(step, first=step.first + first, end=step.first + first + size)
+            yield Inputs(step.now, listens=listens(history, some))
+        elif size:
+            yield Inputs(step.now, commands=asked[first : first + size])
+        first += size
 
 
 def _swap(songs: Songs, partition: Partition, step: Swapped) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streams.backtest.figures import MEASURES, Outcome
 from streams.backtest.plan import ARMS, DEFAULT
+from streams.backtest.stream import Streamed
 from streams.demo import plots
 from streams.demo.html import DASH, Html, count, known, share, tag
 from streams.demo.page import colour_of, section, style_of_arms, swatches, table_of_numbers, tile, write_page
@@ -22,9 +23,14 @@ def write_report(outcome: Outcome, path: Path, command: str) -> None:
     write_page(
         path,
         f"Coldstart: backtest of {outcome.dataset}",
-        [_head(outcome), tag("main", _arms(outcome), _pairs(outcome), _audit(outcome), _repeat(outcome, command))],
+        [_head(outcome), tag("main", *_sections(outcome, command))],
         style_of_arms(),
     )
+
+
+def _sections(outcome: Outcome, command: str) -> list[Html]:
+    stream = [_stream(outcome.streamed)] if outcome.streamed else []
+    return [_arms(outcome), _pairs(outcome), _audit(outcome), *stream, _repeat(outcome, command)]
 
 
 def _head(outcome: Outcome) -> Html:
@@ -41,9 +47,9 @@ def _head(outcome: Outcome) -> Html:
         tag(
             "p",
             f"{count(outcome.listens)} listens of {count(outcome.users)} people, replayed from {_day(outcome.start)} "
-            f"to {_day(outcome.last)}. Every arm has the same {count(plan.budget)} pushes a song at most and the same "
-            f"caps. A push is right if its user listens to the song within {plan.window_days:g} days, unaided: nobody "
-            "in the log saw it. Models, index and users' tastes know only what was older.",
+            f"to {_day(outcome.last)}{_undated(outcome)}. Every arm has the same {count(plan.budget)} pushes a song at "
+            f"most and the same caps. A push is right if its user listens to the song within {plan.window_days:g} "
+            "days, unaided: nobody in the log saw it. Models, index and users' tastes know only what was older.",
             class_="lead",
         ),
         tag("div", *(tile(*each, not at) for at, each in enumerate(tiles)), class_="tiles"),
@@ -101,6 +107,25 @@ def _audit(outcome: Outcome) -> Html:
     return section("Did a decision know the future?", words, *table)
 
 
+def _stream(of: Streamed) -> Html:
+    rows = [
+        ("pushes through Kafka and a worker", count(of.pushes)),
+        ("pushes in process, in the worker's batches", count(of.expected)),
+        ("of them the same, in order", count(of.same)),
+        ("the worker's state is that of the process", "yes" if of.state else "no"),
+        ("its changelog restores that state", "yes" if of.restored else "no"),
+        ("batches of the worker", count(of.batches)),
+        ("steps that it split", count(of.split)),
+        ("pushes that are others without the split", count(of.moved)),
+    ]
+    words = (
+        "The same script, through a broker and the audience's worker, for the default arm: "
+        + ("the same pushes." if of.alike else f"not the same. {of.first or 'The pushes are, the state is not.'}")
+        + f" {of.seconds:,.0f} seconds."
+    )
+    return section("Does the stream do the same?", words, tag("div", table_of_numbers(("", ""), rows), class_="card"))
+
+
 def _repeat(outcome: Outcome, command: str) -> Html:
     words = f"{outcome.trainings} trainings, {sum(outcome.seconds.values()):,.0f} CPU seconds in all."
     return section("Do it again", words, tag("div", tag("pre", tag("code", command)), class_="card"))
@@ -111,6 +136,10 @@ def _interval(each: Difference | None) -> str:
         return DASH
     clear = " *" if each.low > 0 or each.high < 0 else ""
     return f"{each.mean:+.3f} [{each.low:+.3f}, {each.high:+.3f}]{clear}"
+
+
+def _undated(outcome: Outcome) -> str:
+    return f"; {count(outcome.undated)} more have no date and were left out" if outcome.undated else ""
 
 
 def _day(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
@@ -16,8 +16,11 @@ from streams.backtest.figures import Judge, Outcome
 from streams.backtest.models import Trainer
 from streams.backtest.plan import ARMS, DEFAULT, Plan
 from streams.backtest.replay import Trace, replay
-from streams.backtest.script import begin, write
+from streams.backtest.script import Script, begin, write
+from streams.backtest.stream import Streamed, compare
+from streams.broker import EmbeddedKafka
 from streams.errors import Refused
+from streams.settings import Kafka, Settings
 from streams.terminal import Bars, Terminal
 
 
@@ -26,6 +29,7 @@ def run(plan: Plan, console: Terminal) -> Outcome:
 
     Raises:
         Refused: there is too little to replay.
+        Unavailable: a broker or worker cannot start or go on.
         encoder.data.findings.LayoutError: the data cannot be read, or have no dates.
     """
     seconds: dict[str, float] = {}
@@ -55,6 +59,10 @@ def run(plan: Plan, console: Terminal) -> Outcome:
                     script, history, ARMS[name].config(plan.rules), looks=looks if name == DEFAULT else (),
                     tell=lambda done, of, bar=bar: bars.update(bar, completed=done, total=of),  # type: ignore[misc]
                 )  # fmt: skip
+        streamed = None
+        if plan.stream is not None:
+            with _phase(seconds, "stream"):
+                streamed = _stream(plan.stream, plan, script, history, traces[DEFAULT], bars, console)
         leaks, trainings = None, trainer.trainings
         if looks:
             with _phase(seconds, "audit"):
@@ -83,6 +91,8 @@ def run(plan: Plan, console: Terminal) -> Outcome:
         leaks=leaks,
         cuts=len(looks),
         seconds=seconds,
+        undated=history.undated,
+        streamed=streamed,
     )
 
 
@@ -99,6 +109,23 @@ def _history(plan: Plan, bars: Bars) -> History:
     except ValueError as error:
         raise Refused(f"--users {plan.users} --songs {plan.songs}: {error}") from None
     return read_history(folder)
+
+
+def _stream(
+    settings: Settings, plan: Plan, script: Script, history: History, trace: Trace, bars: Bars, console: Terminal
+) -> Streamed:
+    bar = bars.add_task("on the stream: starting Kafka" if plan.embedded else "on the stream", total=None)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        kafka = settings.kafka
+        if plan.embedded:
+            broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
+            kafka = Kafka(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
+        bars.update(bar, description=f"on the stream: {ARMS[DEFAULT].words}")
+        return compare(
+            script, history, ARMS[DEFAULT].config(plan.rules), trace, settings.audience, kafka,
+            plan.folder / "worker.log", lambda done, of: bars.update(bar, completed=done, total=of),
+        )  # fmt: skip
 
 
 @contextmanager

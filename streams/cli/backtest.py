@@ -14,12 +14,13 @@ import typer
 
 from streams.cli import tables
 from streams.cli.evaluate import finite
-from streams.cli.options import Config, Strict, errors_explained, settings_from, writable
+from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
 from streams.errors import Refused
 from streams.terminal import Table, Terminal, bold, say
 
 if TYPE_CHECKING:
     from streams.backtest.figures import Outcome
+    from streams.backtest.stream import Streamed
     from targeting.evaluation.paired import Difference
 
 
@@ -47,8 +48,12 @@ def backtest(
     folder: Annotated[
         Path | None, typer.Option(help="For a generated data set; default: runs/backtest-TIME below the current one.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Play it through Kafka and the audience's worker, too, and compare.")
+    ] = False,
     strict: Strict = False,
     config: Config = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Replay dated listens in event time: who would have been pushed, and who listened?
 
@@ -56,14 +61,20 @@ def backtest(
     declared intervals. A push is right if its user listens later, within the window, which nobody prompted. Rivals
     have the same budget and caps. Exit code 1 if the audit finds that a decision knew the future.
 
-    Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence
+    It runs in this process, without Kafka. With --stream the default is played once more, through a broker (started
+    for it, or the one of --bootstrap-servers) and the audience's worker, a step at a time with event time for a clock.
+    Every push must be the same one: song, user, moments, and score to the six digits that a push tells; and so must the
+    state, to the bit, in the worker and as its changelog restores it. Exit code 1 if one differs.
+
+    Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence;
+    coldstart backtest --users 500 --songs 600 --arms default --stream
     """
     from streams.audience.role import how
     from streams.backtest.plan import ARMS, DEFAULT, Plan
 
     console = Terminal(stderr=True)
     with errors_explained():
-        settings = settings_from(config)
+        settings = settings_from(config, bootstrap)
         names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
         unknown = [name for name in names if name not in ARMS]
         if unknown:
@@ -77,6 +88,7 @@ def backtest(
             campaign_days=campaign, retrain_days=retrain, refresh_days=refresh,
             warm_listeners=settings.songs.warm_listeners, neighbours=settings.songs.neighbours, cuts=audit,
             arms=tuple(name for name in ARMS if name in (*names, DEFAULT)), rules=rules, folder=where, strict=strict,
+            stream=settings if stream else None, embedded=bootstrap is None,
         )  # fmt: skip
         page = report or where / "report.html"
         try:
@@ -101,6 +113,9 @@ def backtest(
         say(f"LEAK at {_moment(leak.cut)}: {leak.where}", err=True)
     if outcome.leaks:
         say("decisions knew the future: these figures mean nothing", err=True)
+    if outcome.streamed and not outcome.streamed.alike:
+        say(f"the stream does something else: {outcome.streamed.first or 'its state is another one'}", err=True)
+    if outcome.leaks or (outcome.streamed and not outcome.streamed.alike):
         raise typer.Exit(1)
 
 
@@ -112,6 +127,7 @@ def _tables(outcome: Outcome) -> list[Table]:
     checked = "no" if outcome.leaks is None else f"{len(outcome.leaks)} leaks at {outcome.cuts} uploads"
     for words, value in (
         ("listens", f"{outcome.listens:,}"),
+        ("left out: without a date", f"{outcome.undated:,}"),
         ("replayed from", f"{_moment(outcome.start)} to {_moment(outcome.last)}"),
         ("trainings on the past", str(outcome.trainings)),
         ("songs uploaded at their first listen", f"{outcome.uploads:,}"),
@@ -120,6 +136,7 @@ def _tables(outcome: Outcome) -> list[Table]:
         ("of them known at the upload", f"{outcome.known:,}"),
         ("right pushes a song that were possible", f"{outcome.ceiling:.2f}"),
         ("audited: did a decision know the future", checked),
+        *_streamed(outcome.streamed),
         ("CPU seconds", f"{sum(outcome.seconds.values()):,.0f}"),
     ):
         happened.add_row(words, value)
@@ -138,6 +155,19 @@ def _tables(outcome: Outcome) -> list[Table]:
     for name, differences in outcome.compared().items():
         beside.add_row(name, *(_interval(differences.get(measure)) for measure in MEASURES))
     return [happened, right, beside]
+
+
+def _streamed(of: Streamed | None) -> list[tuple[str, str]]:
+    if of is None:
+        return []
+    state = "the same" if of.state and of.restored else "another one"
+    return [
+        ("on the stream: the same pushes as in process", f"{of.same:,} of {max(of.pushes, of.expected):,}"),
+        ("the worker's state, and what its changelog restores", state),
+        ("its batches; steps that it split", f"{of.batches:,}; {of.split:,}"),
+        ("pushes that are others without the split", f"{of.moved:,}"),
+        ("seconds on the stream", f"{of.seconds:,.0f}"),
+    ]
 
 
 def _interval(each: Difference | None) -> str:

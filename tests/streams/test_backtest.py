@@ -20,10 +20,11 @@ from encoder.data.dataset import Dataset
 from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
+from encoder.data.world import song_id, user_id
 from streams.backtest import replay, script
-from streams.backtest.audit import cuts
+from streams.backtest.audit import Leak, audit, cuts
 from streams.backtest.figures import Judge, Judged, Outcome
-from streams.backtest.models import Trainer
+from streams.backtest.models import Model, Trainer
 from streams.backtest.plan import ARMS, DAY, DEFAULT, Plan
 from streams.backtest.replay import Pushed, Trace
 from streams.backtest.script import Listened, Script, Swapped, Uploaded
@@ -31,7 +32,7 @@ from streams.cli import app
 from streams.exits import REFUSED
 from targeting.calibration import Calibration
 from targeting.config import Config
-from targeting.types import Listens, Match
+from targeting.types import F32, F64, Listens, Match
 
 HOUR = 3600.0
 
@@ -135,9 +136,11 @@ def test_totals_and_differences_follow_from_the_songs() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world whose songs appear throughout its hundred days."""
+    """A world whose songs appear throughout its hundred days; two of its listens have no date."""
     path = tmp_path_factory.mktemp("backtest") / "data"
     generate(World(users=500, songs=600, history=20, late=0.5, days=100.0, seed=1), path)
+    with gzip.open(path / "interactions.csv.gz", "at") as file:
+        file.write(f"{user_id(0)},{song_id(0)},1,\n{user_id(1)},{song_id(0)},1,\n")
     return path
 
 
@@ -165,6 +168,10 @@ def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, d
 def test_everything_is_told(done: tuple[Any, dict[str, Any], str], world: History) -> None:
     result, figures, page = done
     assert figures["listens"] == len(world)
+    assert figures["undated_listens"] == world.undated == 2
+    assert re.search("left out: without a date.{1,5}2 ", " ".join(result.output.split()))
+    assert "2 more have no date and were left out" in page
+    assert figures["stream"] is None
     assert figures["judged_songs"] > 20
     assert figures["arms"].keys() == ARMS.keys()
     assert figures["audit"] == {"cuts": 3, "leaks": []}
@@ -304,6 +311,62 @@ def test_one_future_listen_is_found(
     figures = json.loads((tmp_path / "f.json").read_text())
     assert len(figures["audit"]["leaks"]) >= 1
     assert "The future leaked" in (tmp_path / "report.html").read_text()
+
+
+def _in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vector of one warm song, as it is retrieved, knows how often it will be heard."""
+    begin, add, whole = script._Writer.__init__, Model.add, list[History]()
+
+    def init(self: script._Writer, history: History, *more: Any) -> None:
+        whole[:] = [history]
+        begin(self, history, *more)
+
+    def learned(self: Model, ids: tuple[str, ...], vectors: F32) -> None:
+        history, vectors = whole[0], vectors.copy()
+        heard = np.count_nonzero(history.song == history.dataset.song_ids.index(ids[0]))
+        vectors[0] += 1e-4 * heard * np.roll(vectors[0], 1)
+        vectors[0] /= np.linalg.norm(vectors[0])
+        add(self, ids, vectors)
+
+    monkeypatch.setattr(script._Writer, "__init__", init)
+    monkeypatch.setattr(Model, "add", learned)
+
+
+def _in_the_promotions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A song joins the index before it has its listeners, because it will have them."""
+    original = script._kth_listener
+
+    def at_once(history: History, count: int) -> F64:
+        return np.where(np.isfinite(original(history, count)), history.first(), np.inf)
+
+    monkeypatch.setattr(script, "_kth_listener", at_once)
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [(_in_the_index, "the script says upload of"), (_in_the_promotions, "the script says song .* warm at")],
+)
+def test_a_song_that_knows_its_future_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    says: str,
+    world: History,
+    trainer: Trainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = plan(warm_listeners=20)
+    config, start = ARMS[DEFAULT].config(asked.rules), script.begin(world, asked)
+
+    def leaks() -> list[Leak]:
+        written = script.write(world, asked, start, trainer, lambda *_: None)
+        moments = cuts(written, 2)
+        trace = replay.replay(written, world, config, looks=moments)
+        return audit(world, asked, written, trace, config, trainer, moments, lambda *_: None)
+
+    assert leaks() == []
+    plant(monkeypatch)
+    found = leaks()
+    assert found
+    assert all(re.match(says, leak.where) for leak in found), found
 
 
 def test_cuts_lie_at_uploads_and_apart() -> None:
