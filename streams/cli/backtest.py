@@ -154,7 +154,7 @@ def _tables(outcome: Outcome) -> list[Table]:
     beside = Table("default minus", *MEASURES.values(), title="95 % intervals over songs, *: excludes 0")
     for name, differences in outcome.compared().items():
         beside.add_row(name, *(_interval(differences.get(measure)) for measure in MEASURES))
-    return [happened, right, beside]
+    return [happened, right, *([beside] if beside.row_count else [])]
 
 
 def _streamed(of: Streamed | None) -> list[tuple[str, str]]:
