@@ -34,7 +34,7 @@ from streams.bootstrap import canonical
 from streams.errors import SettingsError
 from streams.settings_errors import PREFIX, explain, unknown_variables
 from streams.topics import Naming
-from targeting.budget import AT_ONCE
+from targeting.budget import AT_ONCE, GUARANTEED
 
 
 def user_cache_dir() -> Path:
@@ -284,6 +284,12 @@ class Audience(_Section):
     knows of it; or who will like the song, whether they listen much or not."""
     at_once: float = Field(AT_ONCE, ge=0, le=1)
     """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
+    spending: Literal["bandit", "pace"] = "bandit"
+    """What says how fast that rest is spent: the answers so far, too (Thompson sampling on each campaign's chance of a
+    listen; it needs push-outcomes), or the time that is left alone."""
+    guaranteed: float = Field(GUARANTEED, ge=0, le=1)
+    """Share of a song's budget that is pushed within a day of its request whatever the answers, as far as users come
+    near who may be pushed; for spending = "bandit"."""
     erasure_key: SecretStr = SecretStr("coldstart")
     """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
     all workers. A start with a key that does not find them again is refused."""

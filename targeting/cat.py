@@ -25,6 +25,7 @@ from targeting.prototypes import Clustering, bottom
 from targeting.reverse import Hits
 from targeting.shares import HEAVIEST, MOST_MEMBERS, Shares, units
 from targeting.slots import I64, U64, hash64, mixed
+from targeting.spending import Plan
 from targeting.types import F32, F64, Prototypes
 
 _VERSION = b"\x01"
@@ -183,22 +184,34 @@ class Cat:
         """Tells how many pushes of the budget are left."""
         self._spending[self._slot_of[key], _REMAINING] = pushes
 
-    def thresholds(self, now: float) -> F32:
+    @property
+    def places(self) -> Sequence[str | None]:
+        """The campaign at each place; None: none."""
+        return self._keys
+
+    def thresholds(self, now: float, plan: Plan | None = None) -> F32:
         """The score that is enough in each campaign, float32 (A,), by place; infinite: nobody is wanted."""
         first, scale, budget, remaining, opened, ends = self._spending[: len(self._keys)].T
-        return pace.thresholds(first, scale, budget, remaining, opened, ends, now)
+        if plan is None:
+            return pace.thresholds(first, scale, budget, remaining, opened, ends, now)
+        enough = pace.thresholds(first, scale, budget, remaining, opened, ends, now, plan.rates)
+        # Nothing left is infinite, behind whatever door.
+        open_ = np.isfinite(enough) & (plan.doors < 1)
+        enough[open_] = np.minimum(enough[open_], np.maximum(enough[open_], 0) * plan.doors[open_])
+        return enough
 
-    def score(self, vectors: F32, now: float) -> Hits:
+    def score(self, vectors: F32, now: float, plan: Plan | None = None) -> Hits:
         """Who is wanted by which campaigns: the mean of the cosines to the song and to the nearest centroid.
 
         Args:
             vectors: float32 (b, d), unit, or multiplied with what their users' scores are multiplied with.
+            plan: how campaigns spend, by place (:mod:`targeting.spending`); None: as the time has it.
 
         Returns:
             Pairs at or above the campaign's threshold; ``campaigns`` are for :meth:`key`. More may be wanted at once
             than pushes are left: the best are to be taken first.
         """
-        return reverse.hits(vectors, self._shares.prototypes[:, : len(self._keys)], self.thresholds(now))
+        return reverse.hits(vectors, self._shares.prototypes[:, : len(self._keys)], self.thresholds(now, plan))
 
     def observe(self, users: I64, old: F32, new: F32) -> None:
         """Members' vectors changed: int64 (m,), each once; float32 (m, d) before and after, zero rows for none."""

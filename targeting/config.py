@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from targeting import audience, budget, relevance
 from targeting.cat import CatConfig
 from targeting.policy import Policy
+from targeting.spending import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class Config:
         scored: campaigns at most that are scored against users who change; the others only count listens.
         at_once: share of the budget that is spent on the request itself; the rest is for who comes near later. With 1,
             there is none.
+        spending: what says how fast that rest is spent.
+        guaranteed: share of the budget that is pushed within a day whatever the answers, as far as there is anybody
+            who may be; obeyed where ``spending`` is by answers.
         history: songs remembered of a user.
         half_life: days in which a song's weight in its listener's vector halves.
         half: user vectors in 16-bit floats.
@@ -33,6 +37,8 @@ class Config:
     cat: CatConfig = field(default_factory=CatConfig)
     scored: int = 1000
     at_once: float = budget.AT_ONCE
+    spending: Spending = Spending.BANDIT
+    guaranteed: float = budget.GUARANTEED
     history: int = audience.HISTORY
     half_life: float = audience.HALF_LIFE
     half: bool = False

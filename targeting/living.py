@@ -25,6 +25,7 @@ from targeting.config import Config
 from targeting.prototypes import bottom
 from targeting.relevance import Scored
 from targeting.slots import I64, U64, Slots, hash64
+from targeting.spending import Plan
 from targeting.types import F32, Match, Prototypes
 
 # Records written in a batch because statistics moved, some 20 kB each: they must not outweigh the batch itself.
@@ -149,6 +150,11 @@ class Living:
     def keys(self) -> Sequence[str]:
         """The songs that are scored, in the order in which they were opened."""
         return self.cat.keys if self.cat else ()
+
+    @property
+    def places(self) -> Sequence[str | None]:
+        """The songs that are scored, by their place in the matrix product; None: none."""
+        return self.cat.places if self.cat else ()
 
     def prototypes(self, song_id: str) -> Prototypes | None:
         """A campaign's prototypes as they stand; None for one that is not scored."""
@@ -320,9 +326,16 @@ class Staging:
             self._shift.records.pop(song_id, None)
 
     def meet(
-        self, users: I64, old: F32, new: F32, activity: F32, boundaries: F32, open_: NDArray[np.bool_]
+        self,
+        users: I64,
+        old: F32,
+        new: F32,
+        activity: F32,
+        boundaries: F32,
+        open_: NDArray[np.bool_],
+        plan: Plan | None,
     ) -> Iterator[Arrivals]:
-        """Users whose vectors change, and the campaigns that want them.
+        """Users whose vectors change, and the campaigns that want them, those first whose turn it is.
 
         Args:
             users: int64 (m,), rows, each of them once.
@@ -330,6 +343,7 @@ class Staging:
             activity: float32 (m,): what their scores are multiplied with.
             boundaries: float32 (m,): who has a higher one needs a higher score.
             open_: bool (m,): who may be pushed at all.
+            plan: how campaigns spend, in the order of :attr:`Living.places`; None: as the time has it.
         """
         living = self._living
         self._shift.changed = users, old, new
@@ -340,14 +354,20 @@ class Staging:
         # The product is as long as what is asked with: so it is the score itself that meets the thresholds.
         lengths = activity[scored] / boundaries[scored]
         asked *= lengths[:, None]
-        hits = living.cat.score(asked, self._now)
+        hits = living.cat.score(asked, self._now, plan)
         if not len(hits):
             return
         order = np.lexsort((users[scored[hits.rows]], hits.campaigns))
         each, first = np.unique(hits.campaigns[order], return_index=True)
-        for campaign, at in zip(each.tolist(), np.split(order, first[1:]), strict=True):
+        keys, parts = [living.cat.key(campaign) for campaign in each.tolist()], np.split(order, first[1:])
+        turns = list(range(len(keys)))
+        if plan is not None:
+            first_of = (-plan.turns[each]).tolist()
+            turns.sort(key=lambda turn: (first_of[turn], keys[turn]))
+        for turn in turns:
+            at = parts[turn]
             yield Arrivals(
-                living.cat.key(campaign),
+                keys[turn],
                 users[scored[hits.rows[at]]],
                 np.minimum(hits.scores[at] / lengths[hits.rows[at]], 1),
                 activity[scored[hits.rows[at]]],

@@ -58,15 +58,18 @@ def opening(scores: F32, share: float) -> Opening:
     return Opening(float(ranked[max(len(ranked) - int(np.ceil(len(ranked) * share)), 0)]), scale)
 
 
-def thresholds(first: F64, scale: F64, budget: F64, remaining: F64, opened: F64, ends: F64, now: float) -> F32:
+def thresholds(
+    first: F64, scale: F64, budget: F64, remaining: F64, opened: F64, ends: F64, now: float, rate: F64 | float = 1.0
+) -> F32:
     """The score that is enough now in each campaign, float32 (A,); infinite where nothing is left, or no time.
 
     Args:
         first, scale: of :class:`Opening`.
         budget, remaining: pushes for the time since ``opened``, and those of them not yet made.
         opened, ends, now: Unix seconds.
+        rate: how many times as fast as the time alone would have it the budget is planned to be spent.
     """
-    passed = np.clip((now - opened) / np.maximum(ends - opened, 1.0), 0, 1)
+    passed = np.clip(rate * (now - opened) / np.maximum(ends - opened, 1.0), 0, 1)
     ahead = (budget - remaining) / np.maximum(budget, 1) - passed
     found = first + scale * np.maximum(_STEER * ahead, -_LOWEST)
     return np.where((remaining > 0) & (now < ends), found, np.inf).astype(np.float32)

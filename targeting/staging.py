@@ -26,6 +26,7 @@ from targeting.living import Staging as LivingStaging
 from targeting.policy import without
 from targeting.relevance import Scored
 from targeting.slots import I64, Slots, hash64
+from targeting.spending import Plan, Spending
 from targeting.state import ACCOUNT, ERASED, INTEREST, META, PUSHED, REQUEST, SHAPE, USER, Staged, State, due
 from targeting.types import (
     F32,
@@ -508,10 +509,18 @@ class Staging:
             boundaries[:] = 1
         # Whoever has no room is not even scored: with caps full, every campaign would look at the same users.
         used, pushes = self._deciding.room.used(users, np.full(len(users), self._now))
-        for arrivals in self._living.meet(*changed, self._activity(users, heard), boundaries, used < pushes):
+        activity, plan = self._activity(users, heard), self._plan()
+        for arrivals in self._living.meet(*changed, activity, boundaries, used < pushes, plan):
             each = self._campaign(arrivals.song_id)
             if each is not None and each.ended is None:
                 self._arrive(each, arrivals)
+
+    def _plan(self) -> Plan | None:
+        """How campaigns spend; None: as the time has it. By the answers of earlier batches, as a request is decided."""
+        state = self._state
+        if state.config.spending is Spending.PACE:
+            return None
+        return state.bandit.plan(state.living.places, state.campaigns.get, self._now)
 
     def _activity(self, users: I64, heard: Heard | None) -> F32:
         """What the scores of changed users are multiplied with, the batch's listens included, float32 (n,)."""
@@ -536,7 +545,11 @@ class Staging:
             here = state.songs.slots(self._listens.song_ids) == state.songs.slots([match.song_id])
             now_heard.append(np.unique(self._listen_rows[here]))
         allowed = self._allowed(match, arrivals.users, now_heard)
-        chosen = choose(match, scored, allowed, self._state.left(each), self._deciding, Tier.LIVE, arrivals.prototypes)
+        most = state.left(each)
+        if state.config.spending is Spending.BANDIT and (owed := state.bandit.owed(each)):
+            # No more than these: their door is open to users who are less near than the others of the budget must be.
+            most = min(most, owed)
+        chosen = choose(match, scored, allowed, most, self._deciding, Tier.LIVE, arrivals.prototypes)
         if len(chosen.users):
             self._take(each, chosen)
             after = self._campaign(match.song_id)

@@ -39,6 +39,7 @@ from targeting.preferences import Consent
 from targeting.relevance import Ranking
 from targeting.slots import I64, Slots, grow, hash64
 from targeting.songs import Songs
+from targeting.spending import Bandit
 from targeting.types import Outputs, Preferences
 
 META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
@@ -107,6 +108,7 @@ class State:
         self.consent = Consent(config.policy)
         self.campaigns: dict[str, Campaign] = {}
         self.living = Living(config, People(self.users, self.audience))
+        self.bandit = Bandit(config.policy.salt, number, partitions, config.guaranteed)
         self.live: set[str] = set()
         self._songs_of: dict[int, set[str]] = {}  # recording -> songs with a campaign
         self.step = 0
@@ -338,6 +340,7 @@ class State:
         self._slots_stale = True
         before = self.campaigns.pop(song_id, None)
         self.live.discard(song_id)
+        self.bandit.remember(before, each)
         if before:
             self._song_of_slot.pop(self._slot_of_song.pop(song_id), None)
             recording = int(hash64([before.match.recording])[0])

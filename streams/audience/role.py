@@ -34,6 +34,7 @@ from targeting.partition import Partition
 from targeting.policy import Policy
 from targeting.relevance import Ranking, Relevance
 from targeting.songs import Songs
+from targeting.spending import Spending
 from targeting.types import Cap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
@@ -135,6 +136,8 @@ def how(settings: Audience, obey: bool) -> Config:
         policy=policy if obey else Policy(enabled=False),
         relevance=Relevance(ranking=Ranking(settings.ranking)),
         at_once=settings.at_once,
+        spending=Spending(settings.spending),
+        guaranteed=settings.guaranteed,
         half=settings.half_vectors,
         erasure_key=settings.erasure_keys[0],
         former_erasure_keys=settings.erasure_keys[1:],

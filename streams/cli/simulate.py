@@ -47,7 +47,8 @@ def simulate(
 
     Each arm meets the same users, songs, uploads, budget and caps, and the same chances: what a user would do about a
     song does not depend on the arm. Arms: organic (no pushes), random, i2i2u, evidence, cat-once and cat (clustering,
-    deciding once or alive), default-once, liking (whom songs fit, however much they listen) and default.
+    deciding once or alive), default-once, liking (whom songs fit, however much they listen), pace (what is kept for
+    later is spent by time alone, not by answers) and default.
 
     A run with --json goes on where one that stopped left off, and takes further seeds and arms into the same file.
 

@@ -14,7 +14,7 @@ class Arm:
 
     Attributes:
         words: as a person reads it.
-        ranking, at_once, objective: of ``[audience]``; an empty ranking pushes nobody.
+        ranking, at_once, objective, spending: of ``[audience]``; an empty ranking pushes nobody.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Arm:
     ranking: str = ""
     at_once: float = 1.0
     objective: str = "answers"
+    spending: str = "bandit"
 
     @property
     def pushes(self) -> bool:
@@ -30,7 +31,7 @@ class Arm:
 
 ORGANIC, EVIDENCE, DEFAULT, DEFAULT_ONCE = "organic", "evidence", "default", "default-once"
 CAT, CAT_ONCE = "cat", "cat-once"
-LIKING = "liking"
+LIKING, PACE = "liking", "pace"
 
 # What is kept for later is kept by the arms that stay alive; the rivals decide once, as they are known.
 ARMS = {
@@ -44,6 +45,7 @@ ARMS = {
         Arm(CAT, "clusters of these listeners, alive", "cat", 0.7),
         Arm(DEFAULT_ONCE, "coldstart, once", "default"),
         Arm(LIKING, "coldstart for liking, alive", "default", 0.7, "liking"),
+        Arm(PACE, "coldstart, alive, spent by time alone", "default", 0.7, spending="pace"),
         Arm(DEFAULT, "coldstart, alive", "default", 0.7),
     )
 }
@@ -54,6 +56,7 @@ COMPARISONS = {
     "against no pushes": tuple((name, ORGANIC) for name in ARMS if name != ORGANIC),
     "alive against deciding once": ((CAT, CAT_ONCE), (DEFAULT, DEFAULT_ONCE)),
     "for answers against for liking": ((DEFAULT, LIKING),),
+    "spent by answers against by time alone": ((DEFAULT, PACE),),
 }
 
 
@@ -64,6 +67,7 @@ def environment(arm: Arm, scenario: Scenario, day_s: float) -> dict[str, str]:
         "COLDSTART_AUDIENCE__RANKING": arm.ranking,
         "COLDSTART_AUDIENCE__OBJECTIVE": arm.objective,
         "COLDSTART_AUDIENCE__AT_ONCE": str(arm.at_once),
+        "COLDSTART_AUDIENCE__SPENDING": arm.spending,
         "COLDSTART_AUDIENCE__CAP_PUSHES": str(scenario.caps),
         "COLDSTART_AUDIENCE__CAP_HOURS": day_hours,
         "COLDSTART_AUDIENCE__ARTIST_CAP_PUSHES": "1",
