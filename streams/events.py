@@ -271,6 +271,13 @@ class Terms(Struct, frozen=True, kw_only=True):
     ]
 
 
+class Learned(Struct, frozen=True, kw_only=True):
+    """What answers to earlier pushes made of the chance: logit(score) = offset + slope * logit(chance)."""
+
+    offset: float
+    slope: Annotated[float, Meta(gt=0)]
+
+
 class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Why this user gets this song."""
 
@@ -284,6 +291,13 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
         ),
     ] = 1.0
     terms: Annotated[Terms | None, Meta(description="null in pushes from before terms were told")] = None
+    learned: Annotated[
+        Learned | None,
+        Meta(
+            description="null while answers say nothing else than the model's chance. Of live pushes no model has "
+            "chances: there chance is what the terms give"
+        ),
+    ] = None
 
 
 class Experiment(Struct, frozen=True):
@@ -324,7 +338,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
     expires_at: Time
     score: Annotated[
         float,
-        Meta(ge=0, le=1, description="comparable across users and partitions; a probability once calibrated"),
+        Meta(ge=0, le=1, description="comparable across users and partitions; where calibrated the chance of a listen"),
     ]
     calibrated: bool
     tier: Annotated[
@@ -513,7 +527,7 @@ class Chances(Struct, frozen=True):
 
     scores: Annotated[list[float], Meta(min_length=1)]
     chances: Annotated[list[float], Meta(min_length=1)]
-    means: Annotated[str, Meta(description="the chance of what")]
+    means: Annotated[str, Meta(description="the chance of what, before answers to pushes correct it")]
     answers: Annotated[
         Answers | None, Meta(description="without it nobody knows by how much activity counts, and it does not")
     ] = None

@@ -282,6 +282,9 @@ class Audience(_Section):
     objective: Literal["answers", "liking"] = "answers"
     """Whom the default ranking looks for: who will listen, so that users' activity counts by as much as the live model
     knows of it; or who will like the song, whether they listen much or not."""
+    answer_hours: float = Field(24.0, ge=0, le=168)
+    """A push that is not listened to within so many hours, 6 more at most, was not answered; by answers the chances
+    that pushes tell are corrected. 0: they are not."""
     at_once: float = Field(AT_ONCE, ge=0, le=1)
     """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
     spending: Literal["bandit", "pace"] = "bandit"

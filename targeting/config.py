@@ -27,6 +27,8 @@ class Config:
         half: user vectors in 16-bit floats.
         least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
             (:attr:`targeting.songs.Songs.calibration`).
+        answer_hours: a push that is not listened to within so many hours, 6 more at most, was not answered; by answers
+            chances are corrected (:mod:`targeting.recalibration`). 0: they are not.
         ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
         erasure_key: of the keyed hash by which erased users are remembered, up to 64 bytes.
         former_erasure_keys: that may have been used before it.
@@ -43,6 +45,7 @@ class Config:
     half_life: float = audience.HALF_LIFE
     half: bool = False
     least_chance: float = 0.0
+    answer_hours: float = 24.0
     ended_days: float = 14.0
     erasure_key: bytes = field(default=b"coldstart", repr=False)
     former_erasure_keys: tuple[bytes, ...] = field(default=(), repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from targeting.caps import Room
 from targeting.interest import Interest
 from targeting.policy import Policy, fairness, held_out
 from targeting.preferences import Consent
+from targeting.recalibration import Correction, Examples, Scale
 from targeting.relevance import Scored
 from targeting.slots import I64, U64, hash64, mixed
 from targeting.types import F32, F64, Mark, Match, Preferences, Push, Tier, Why
@@ -75,6 +76,7 @@ class Deciding:
     room: Room
     calibration: Calibration | None
     least_chance: float
+    examples: Examples = field(default_factory=Examples)
 
 
 def choose(
@@ -96,8 +98,9 @@ def choose(
     (:func:`targeting.policy.fairness`), and a place among the best ``most`` that is closed is not filled up with
     a worse one: that part of the budget stays unspent.
 
-    With a calibration, pushes tell the chance of a listen, and nobody is pushed whose chance, divided by the
-    boundary, is less than ``least_chance``. A song that is scored by one sign alone has no chances.
+    With a calibration, pushes tell the chance of a listen as answers correct it, and nobody is pushed whose chance,
+    divided by the boundary, is less than ``least_chance``. So do those to who came later, once enough of them were
+    judged. A song that is scored by one sign alone has no chances.
 
     Of equal ranks the smaller hash of (user, song) wins: for each song another user, and the same one after
     a restart, whatever row the user has then.
@@ -106,10 +109,14 @@ def choose(
         prototypes: which prototype each candidate is near, int64 (n,), for those who came later.
     """
     calibration = by.calibration if scored.both else None
-    told = calibration.chance(scored.scores) if calibration else scored.scores
-    boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(len(told), np.float32)
-    least = by.least_chance if calibration else 0.0
-    eligible = np.flatnonzero(allowed & (scored.scores > 0) & (told / boundaries >= least))
+    live = tier is Tier.LIVE
+    correction = by.examples.model if calibration else by.examples.live if live else None
+    n = len(scored.users)
+    boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
+    eligible = np.flatnonzero(allowed & (scored.scores > 0))
+    if correction and by.least_chance > 0:
+        chances = correction.chance(_priors(scored.scores[eligible], calibration))
+        eligible = eligible[chances / boundaries[eligible] >= by.least_chance]
     # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
     start = max(by.now, float(math.ceil(match.available_from)))
     nobody = Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
@@ -147,21 +154,29 @@ def choose(
         marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
     chosen = eligible[best]
     pushed = (marks & Mark.HELD_OUT) == 0
+    priors = _priors(scored.scores[chosen[pushed]], calibration)
     why = np.where(marks & Mark.EXPLORED, Why.EXPLORATION, _why(scored, chosen, prototypes))
+    if calibration or live:
+        marks[pushed] |= by.examples.marks(priors, when[pushed], Scale.MODEL if calibration else Scale.LIVE)
     pushes = _pushes(
         match,
         scored,
         chosen[pushed],
-        told,
+        correction.chance(priors) if correction else priors,
         why[pushed],
         when[pushed],
         boundaries,
         by.users,
-        calibration,
+        correction,
         tier,
         prototypes,
     )
     return Chosen(scored.users[chosen], when, marks, pushes)
+
+
+def _priors(scores: F32, calibration: Calibration | None) -> F32:
+    """The chances that the model gives, or what stands in for them; as many, float32."""
+    return calibration.chance(scores) if calibration else scores
 
 
 def song_and_artist(match: Match) -> tuple[int, int]:
@@ -249,7 +264,7 @@ def _pushes(
     when: F64,
     boundaries: F32,
     users: Ids,
-    calibration: Calibration | None,
+    correction: Correction | None,
     tier: Tier,
     prototypes: NDArray[np.int64] | None,
 ) -> list[Push]:
@@ -263,9 +278,10 @@ def _pushes(
         for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
             heard[user].append(song)
     near = prototypes[best].tolist() if prototypes is not None else [-1] * len(best)
+    offset, slope = (correction.offset, correction.slope) if correction else (0.0, 1.0)
     activity = [1.0] * len(best) if scored.activity is None else scored.activity[best].tolist()
     columns = zip(
-        scored.users[best].tolist(), told[best].tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
+        scored.users[best].tolist(), told.tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
         scored.evidence[best].tolist(), scored.direct[best].tolist(), activity,
         strict=True,
     )  # fmt: skip
@@ -278,12 +294,14 @@ def _pushes(
             songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
             not_before=at_time,
             prototype=prototype if prototype >= 0 else None,
-            calibrated=calibration is not None,
+            calibrated=correction is not None,
             tier=tier,
             boundary=boundary,
             evidence=evidence,
             direct=direct,
             activity=active,
+            offset=offset,
+            slope=slope,
         )
         for user, score, reason, at_time, boundary, prototype, evidence, direct, active in columns
     ]

@@ -99,7 +99,7 @@ class Entries:
         recordings, artists, at, marks: the rows, one after the other.
         added: what is new.
         dropped_users, dropped_recordings, dropped_artists: what was too old to be kept.
-        set_users, set_recordings, set_marks, set_before: marks that were not there before, and those that were.
+        set_users, set_recordings, set_at, set_marks, set_before: marks that were not there before, and those that were.
     """
 
     users: I64
@@ -114,6 +114,7 @@ class Entries:
     dropped_artists: U64
     set_users: I64
     set_recordings: U64
+    set_at: U32
     set_marks: U16
     set_before: U16
 
@@ -142,6 +143,11 @@ class Ledger:
     def holds(self, users: I64) -> NDArray[np.bool_]:
         """Which rows were pushed anything, or held out from it, bool (n,)."""
         return self._pushed.lengths(users) > 0
+
+    def pushes(self, users: I64) -> tuple[U32, U16]:
+        """``not_before`` and marks of all that these rows were pushed, and of what was held out."""
+        _, (_, _, at, marks) = self._pushed.gather(users)
+        return at, marks
 
     def full(self, users: I64) -> NDArray[np.bool_]:
         """Which rows hold as much as a user may have, bool (n,)."""
@@ -195,8 +201,9 @@ class Ledger:
         recordings, artists, at, marks = (
             np.concatenate([mine, theirs])[order] for mine, theirs in zip(old, new[1:], strict=True)
         )
-        nothing = np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint16), np.zeros(0, np.uint16)
-        set_users, set_recordings, set_marks, set_before = nothing
+        none = np.zeros(0, np.int64)
+        set_users, set_recordings, set_at = none, none.astype(np.uint64), none.astype(np.uint32)
+        set_marks, set_before = none.astype(np.uint16), none.astype(np.uint16)
         if marked is not None:
             which, bits = _found(of, recordings, np.searchsorted(each, marked.users), marked)
             before = marks[which]
@@ -204,7 +211,8 @@ class Ledger:
             some = np.flatnonzero(fresh)
             which, fresh, before = which[some], fresh[some], before[some]
             marks[which] |= fresh
-            set_users, set_recordings, set_marks, set_before = each[of[which]], recordings[which], fresh, before
+            set_users, set_recordings, set_at = each[of[which]], recordings[which], at[which]
+            set_marks, set_before = fresh, before
             if not len(which) and not len(new[0]):
                 return None
             # Marks on what is not there touch nobody.
@@ -228,6 +236,7 @@ class Ledger:
             artists[~keep],
             set_users,
             set_recordings,
+            set_at,
             set_marks,
             set_before,
         )

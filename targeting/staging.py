@@ -24,10 +24,11 @@ from targeting.ledger import Added, Entries, Marked
 from targeting.living import Arrivals, Shift
 from targeting.living import Staging as LivingStaging
 from targeting.policy import without
+from targeting.recalibration import Examples, Recalibration
 from targeting.relevance import Scored
 from targeting.slots import I64, Slots, hash64
 from targeting.spending import Plan, Spending
-from targeting.state import ACCOUNT, ERASED, INTEREST, META, PUSHED, REQUEST, SHAPE, USER, Staged, State, due
+from targeting.state import ACCOUNT, ANSWERS, ERASED, INTEREST, META, PUSHED, REQUEST, SHAPE, USER, Staged, State, due
 from targeting.types import (
     F32,
     F64,
@@ -134,6 +135,7 @@ class Staging:
         # Whoever is erased and is not even known has nothing to forget; the marker is set all the same.
         erased = state.users.find(list(self._erasing))
         self._erased = np.sort(erased[erased >= 0])
+        self._recalibration = self._judged()
         self._deciding = Deciding(
             now=self._now,
             policy=state.config.policy,
@@ -146,6 +148,9 @@ class Staging:
             ),
             calibration=state.songs.calibration,
             least_chance=state.config.least_chance,
+            examples=(
+                self._recalibration.examples(self._now, state.basis) if state.config.answer_hours else Examples()
+            ),
         )
         self._living = LivingStaging(state.living, self._now)
 
@@ -174,6 +179,7 @@ class Staging:
         self._meet(self._changed(heard, withdrawn), heard)
         entries = state.ledger.plan(batch.added, self._marked(), self._now)
         moved = self._count(entries)
+        learned = self._learned(entries)
         batch.accounts.extend(
             each.account(self._living.prototypes(song_id))
             for song_id in batch.answers
@@ -181,7 +187,7 @@ class Staging:
         )
         shift = self._living.shift()
         return Staged(
-            Outputs(self._records(heard, entries, moved, shift), batch.pushes, batch.accounts),
+            Outputs(self._records(heard, entries, moved, shift, learned), batch.pushes, batch.accounts),
             state.step,
             state.songs.sweeps,
             self._fresh,
@@ -198,6 +204,7 @@ class Staging:
             entries,
             moved,
             shift,
+            learned,
         )
 
     # -- users -------------------------------------------------------------------------------------------
@@ -636,6 +643,23 @@ class Staging:
         times = np.full(int(told.sum()), self._now)
         return self._state.interest.plan(entries.set_users[told], entries.set_marks[told], times)
 
+    def _judged(self) -> Recalibration:
+        """With requests, pushes are judged whose wait is over: requests are read when what came before them is."""
+        known, hours = self._state.recalibration, self._state.config.answer_hours
+        return known.judge(self._now, hours * 3600) if hours and self._inputs.commands else known
+
+    def _learned(self, entries: Entries | None) -> Recalibration | None:
+        """What pushes, marks and erasures teach; None where they teach nothing new."""
+        learned, state = self._recalibration, self._state
+        if state.config.answer_hours and (entries or len(self._erased)):
+            none = np.zeros(0, np.uint32), np.zeros(0, np.uint16)
+            pushed, told = none, (*none, none[1])
+            if entries:
+                pushed = entries.added[3], entries.added[4]
+                told = entries.set_at, entries.set_before, entries.set_marks
+            learned = learned.count(pushed, told, state.ledger.pushes(self._erased), state.basis)
+        return None if learned is state.recalibration else learned
+
     def _add(self, recording: int, name: str, count: int) -> None:
         campaigns = (self._campaign(song_id) for song_id in self._state.songs_of(recording))
         # Of several songs that are one recording, the one that asked last: the same one after a restart.
@@ -648,7 +672,12 @@ class Staging:
     # -- the changelog -----------------------------------------------------------------------------------
 
     def _records(
-        self, heard: Heard | None, entries: Entries | None, moved: Moved | None, shift: Shift
+        self,
+        heard: Heard | None,
+        entries: Entries | None,
+        moved: Moved | None,
+        shift: Shift,
+        learned: Recalibration | None,
     ) -> list[tuple[bytes, bytes | None]]:
         state, batch = self._state, self._batch
         changelog: dict[bytes, bytes | None] = {} if state.meta_written else {META: state.meta}
@@ -668,6 +697,8 @@ class Staging:
         if moved:
             ids = [id_of(row).encode() for row in moved.users.tolist()]
             changelog |= zip([INTEREST + each for each in ids], Interest.encode(moved), strict=True)
+        if learned:
+            changelog[ANSWERS] = learned.encode()
         for song_id, told in batch.campaigns.items():
             key = song_id.encode()
             if told is None:

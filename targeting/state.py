@@ -12,6 +12,7 @@ The changelog's keys, by their first byte:
 | ``c`` song id | a campaign's request (:mod:`targeting.campaign`) |
 | ``n`` song id | a campaign's account |
 | ``k`` song id | a campaign's prototypes and their statistics (:mod:`targeting.cat`) |
+| ``a`` | what answers to pushes taught (:mod:`targeting.recalibration`) |
 
 Everything else is derived from these records, from the songs' vectors, and from preferences and outside vectors, whose
 topics are their own changelogs: they come back through ``Inputs``.
@@ -27,7 +28,7 @@ from itertools import islice
 import msgspec
 import numpy as np
 
-from targeting import audience, budget, campaign
+from targeting import audience, budget, campaign, recalibration
 from targeting.audience import Audience, Heard, Outside
 from targeting.campaign import Campaign
 from targeting.config import Config
@@ -36,6 +37,7 @@ from targeting.interest import Interest, Moved
 from targeting.ledger import Entries, Ledger
 from targeting.living import Living, People, Shift
 from targeting.preferences import Consent
+from targeting.recalibration import Recalibration
 from targeting.relevance import Ranking
 from targeting.slots import I64, Slots, grow, hash64
 from targeting.songs import Songs
@@ -43,10 +45,12 @@ from targeting.spending import Bandit
 from targeting.types import Outputs, Preferences
 
 META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
-REQUEST, ACCOUNT, SHAPE = b"c", b"n", b"k"
+REQUEST, ACCOUNT, SHAPE, ANSWERS = b"c", b"n", b"k", b"a"
 
 # Records taken from the changelog at once, or users encoded at once: enough to be quick, some 20 MB of them.
 _CHUNK = 4000
+
+_NOTHING_LEARNED = Recalibration().encode()
 
 
 class ForeignStateError(Exception):
@@ -69,6 +73,7 @@ class Staged:
         campaigns: new or changed, by song id; None: forgotten.
         outside: vectors from outside; ``withdrawn``: rows that have none any more.
         shift: what becomes of the living campaigns.
+        recalibration: what was learned of pushes from now on; None: as before.
     """
 
     outputs: Outputs
@@ -88,6 +93,7 @@ class Staged:
     ledger: Entries | None
     interest: Moved | None
     shift: Shift
+    recalibration: Recalibration | None
 
 
 class State:
@@ -104,6 +110,7 @@ class State:
         self.audience = Audience(songs, config.history, config.half_life, config.half)
         self.ledger = Ledger()
         self.interest = Interest()
+        self.recalibration = Recalibration()
         self.erasures = Erasures(config.erasure_key, config.former_erasure_keys)
         self.consent = Consent(config.policy)
         self.campaigns: dict[str, Campaign] = {}
@@ -197,6 +204,7 @@ class State:
             self.ledger.apply(staged.ledger)
         if staged.interest:
             self.interest.apply(staged.interest)
+        self.recalibration = staged.recalibration or self.recalibration
         for song_id, each in staged.campaigns.items():
             self._remember(song_id, each)
         if staged.campaigns:
@@ -269,6 +277,8 @@ class State:
         """The records that the state amounts to."""
         if self.meta_written:
             yield META, self.meta
+        if (learned := self.recalibration.encode()) != _NOTHING_LEARNED:
+            yield ANSWERS, learned
         for song_id, each in self.campaigns.items():
             yield REQUEST + song_id.encode(), campaign.encode_request(each.match)
             yield ACCOUNT + song_id.encode(), campaign.encode_account(each)
@@ -376,6 +386,8 @@ class State:
                     songs[kind][key[1:].decode()] = value
             elif kind == ERASED:
                 self.erasures.load(key[1:], value)
+            elif key == ANSWERS:
+                self.recalibration = recalibration.decode(value) if value else Recalibration()
             elif kind == META:
                 if value != self.meta:
                     raise ForeignStateError(

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from streams import vectors
 from streams.envelope import Record, pack
-from streams.events import CampaignReport, Counts, Experiment, PartitionPrototype, PushTarget, Reason, Terms
+from streams.events import CampaignReport, Counts, Experiment, Learned, PartitionPrototype, PushTarget, Reason, Terms
 from targeting.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
@@ -66,6 +66,7 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
             terms=Terms(
                 evidence=round(push.evidence, 6), taste=round(push.direct, 6), activity=round(push.activity, 6)
             ),
+            learned=_learned(push),
         ),
         experiment=Experiment(experiment) if experiment else None,
         space=match.space,
@@ -97,6 +98,12 @@ def report_record(account: Account, partition: int, partitions: int, version: in
     )
     id = f"{account.song_id}/{partition}/{version}"
     return pack(event, ce_type=CampaignReport.TYPES[0], id=id, source=SOURCE, time=now)
+
+
+def _learned(push: Push) -> Learned | None:
+    if (push.offset, push.slope) == (0, 1):
+        return None
+    return Learned(offset=round(push.offset, 6), slope=round(push.slope, 6))
 
 
 def _time(seconds: float) -> datetime:

@@ -139,6 +139,7 @@ def how(settings: Audience, obey: bool) -> Config:
         spending=Spending(settings.spending),
         guaranteed=settings.guaranteed,
         half=settings.half_vectors,
+        answer_hours=settings.answer_hours,
         erasure_key=settings.erasure_keys[0],
         former_erasure_keys=settings.erasure_keys[1:],
     )

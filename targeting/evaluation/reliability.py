@@ -15,7 +15,7 @@ from targeting.evaluation.case import Case, some
 from targeting.evaluation.loaded import load
 from targeting.relevance import Relevance
 from targeting.slots import I64
-from targeting.types import F32
+from targeting.types import F32, F64
 
 # Users of a song that a budget would buy.
 BEST = 200
@@ -92,14 +92,17 @@ def reliability(tests: Sequence[Case], how: Relevance, calibrated: Calibration) 
     }
 
 
-def error(chances: F32, listened: NDArray[np.bool_]) -> float:
-    """Expected calibration error: the mean distance of chance and share of listeners over 20 bins of equal size."""
+def error(chances: F32 | F64, listened: NDArray[np.bool_] | F64) -> float:
+    """Expected calibration error: the mean distance of chance and share of listeners over 20 bins of equal size.
+
+    ``listened`` are outcomes, or the chances that are true.
+    """
     rows = _bins(chances, listened)
     total = sum(row["pairs"] for row in rows)
     return float(sum(row["pairs"] * abs(row["chance"] - row["listened"]) for row in rows) / total)
 
 
-def _bins(chances: F32, listened: NDArray[np.bool_]) -> list[dict[str, float]]:
+def _bins(chances: F32 | F64, listened: NDArray[np.bool_] | F64) -> list[dict[str, float]]:
     # Equal chances fall into one bin, whatever else that leaves to the others.
     edges = np.unique(np.quantile(chances, np.linspace(0, 1, _BINS + 1)[1:-1]))
     which = np.searchsorted(edges, chances, side="right")

@@ -10,7 +10,7 @@ import numpy as np
 from streams import vectors
 from streams.audience.outputs import push_id, push_record, report_record
 from streams.envelope import unpack
-from streams.events import CampaignReport, PushTarget, Reason, Terms
+from streams.events import CampaignReport, Learned, PushTarget, Reason, Terms
 from targeting.activity import factors
 from targeting.calibration import STRONGEST
 from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
@@ -78,6 +78,12 @@ def test_a_push_tells_what_each_term_gave() -> None:
     assert 0 < told.activity < 1e-5
     # Pushes of the former code tell none.
     assert msgspec.json.decode(b'{"why":"direct"}', type=Reason).terms is None
+
+
+def test_a_push_tells_what_answers_made_of_its_chance() -> None:
+    event = pushed(msgspec.structs.replace(PUSH, offset=-0.69314718, slope=0.87654321))
+    assert event.reason.learned == Learned(offset=-0.693147, slope=0.876543)
+    assert pushed(PUSH).reason.learned is None
 
 
 def account(members: list[int], ended: End | None = None) -> Account:
