@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from encoder import supervision
 from encoder.data.dataset import Dataset
-from encoder.evaluation import damage, figures, intervals
+from encoder.data.world import World
+from encoder.evaluation import damage, figures, intervals, truths
 from encoder.evaluation.arms import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
 from encoder.evaluation.jobs import FULL, Fit, Run, Trial, Work, contents_of, each
 from encoder.evaluation.search import Found, best, draws, untried
 from encoder.evaluation.task import Task
 from encoder.features import FeatureSchema
-from encoder.truth import K, Scores
+from encoder.truth import K, Scores, quartiles
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 Json = dict[str, Any]
 
 # Seeds on which the paper's arm and its twin are compared, at least.
@@ -63,6 +65,15 @@ class _Record:
     def of(self, content: str, seeds: Sequence[int]) -> list[Scores]:
         return [self.runs[seed].scores[content] for seed in seeds]
 
+    def places(self, seeds: Sequence[int]) -> list[I64]:
+        """The quartiles of each seed's cold songs."""
+        return [scores.quartile for scores in self.of(FULL, seeds)]
+
+    def further(self, seeds: Sequence[int]) -> Json:
+        """The figures of the further measures."""
+        runs = [self.runs[seed].further for seed in seeds]
+        return {name: figures.summed([run[name] for run in runs], self.places(seeds)) for name in runs[0]}
+
 
 def evaluate(
     dataset: Dataset,
@@ -74,6 +85,7 @@ def evaluate(
     tell: Callable[[Stage], None] = lambda _: None,
     serve: Callable[[Served], None] | None = None,
     first: int = 0,
+    world: World | None = None,
 ) -> Json:
     """Every arm on the splits of ``seeds`` seeds, from ``first`` on, each with the hyper-parameters of its own search.
 
@@ -83,6 +95,7 @@ def evaluate(
         paper_seeds: splits on which the paper's arm and its twin are compared, if both are among the arms.
         processes: in which the fits are done; the figures are the same with any number.
         serve: is given the default arm on the validation split and then on each of the seeds.
+        world: that the data set was generated from, if it was.
 
     Returns:
         Plain numbers, strings, lists and dictionaries; the README lists the keys.
@@ -98,7 +111,7 @@ def evaluate(
     skipped = {name: [bag for bag in arm.needs if bag not in present] for name, arm in arms.items()}
     skipped = {name: missing for name, missing in skipped.items() if missing}
     arms = {name: arm for name, arm in arms.items() if name not in skipped}
-    work = Work(dataset, tuple(twins))
+    work = Work(dataset, tuple(twins), world)
     records = _search(work, arms, trials, processes, tell)
     _fit(work, records, scored, twins, processes, tell, with_vectors=serve is not None)
     if serve:
@@ -119,11 +132,12 @@ def evaluate(
         "arms": {name: _figures(record, scored) for name, record in records.items()},
         "skipped": {name: f"the data have no {' and no '.join(missing)}" for name, missing in skipped.items()},
         "paired": {
-            f"{DEFAULT}-{name}": figures.paired(records[DEFAULT].of(FULL, scored), record.of(FULL, scored), overlap)
+            f"{DEFAULT}-{name}": _gaps(records[DEFAULT], record, scored, overlap)
             for name, record in records.items()
             if name != DEFAULT
         },
         "paired_method": intervals.METHOD,
+        "truths": _bounds(work, scored),
         "supervision_gini": gini,
         "unseen_terms_per_song": {name: float(np.mean([row[name] for row in unseen])) for name in unseen[0]},
         "paper": _paper(records, twins, gini, overlap) if {PAPER, PAPER_TWIN} <= records.keys() else None,
@@ -197,6 +211,7 @@ def _figures(record: _Record, seeds: Sequence[int]) -> Json:
     return {
         "what": record.arm.what,
         **figures.summary(record.of(FULL, seeds)),
+        **record.further(seeds),
         "content": {name: figures.summary(record.of(name, seeds)) for name in first.scores if name != FULL},
         "config": config_of(found.model),
         "chosen": found.chosen,
@@ -204,6 +219,31 @@ def _figures(record: _Record, seeds: Sequence[int]) -> Json:
         "train_seconds": _seconds(record),
         "gauges": {key: float(np.mean([record.runs[seed].gauges[key] for seed in seeds])) for key in first.gauges},
     }
+
+
+def _gaps(ours: _Record, other: _Record, seeds: Sequence[int], overlap: float) -> Json:
+    """One arm minus another, by measure."""
+    gaps = figures.paired(ours.of(FULL, seeds), other.of(FULL, seeds), overlap)
+    runs = [(ours.runs[seed].further, other.runs[seed].further) for seed in seeds]
+    for name in runs[0][0]:
+        gaps[name] = figures.differing([mine[name] - its[name] for mine, its in runs], ours.places(seeds), overlap)
+    return gaps
+
+
+def _bounds(work: Work, seeds: Sequence[int]) -> Json:
+    """What the truths themselves allow: overall, and by quartile."""
+    asked = [work.asked(seed) for seed in seeds]
+    found = [truths.bounds(task, work.truths(seed)) for task, seed in zip(asked, seeds, strict=True)]
+    places = [quartiles(task.answer.listeners) for task in asked]
+    known = {name: figures.summed([own[name] for own in found], places) for name in found[0]}
+    share = K / len(asked[0].warm.song_ids)
+    for place, name in enumerate(("ceiling_half", "ceiling")):
+        agreement = known["agreement"]
+        known[name] = {
+            "mean": truths.ceilings(agreement["mean"], share)[place],
+            "quartiles": [truths.ceilings(part, share)[place] for part in agreement["quartiles"]],
+        }
+    return known
 
 
 def _overlap(work: Work) -> float:

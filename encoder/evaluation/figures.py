@@ -15,6 +15,7 @@ from encoder.truth import Scores, Truth
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 Json = dict[str, Any]
 
 MEASURES = {"recall_50": "recall", "ndcg_50": "ndcg"}
@@ -29,36 +30,53 @@ def values_of(scores: Scores, measure: str) -> F64:
 
 
 def summary(runs: Sequence[Scores]) -> Json:
-    """For each measure its mean and sample standard deviation over seeds, the mean by quartile, and each seed's."""
-    found = {}
-    for measure in MEASURES:
-        means = [float(values_of(run, measure).mean()) for run in runs]
-        quartiles = np.mean([run.by_quartile(values_of(run, measure)) for run in runs], axis=0)
-        found[measure] = {
-            "mean": float(np.mean(means)),
-            "std": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
-            "quartiles": quartiles.tolist(),
-            "seeds": means,
-        }
-    return found
+    """:func:`summed` for each measure."""
+    places = [run.quartile for run in runs]
+    return {measure: summed([values_of(run, measure) for run in runs], places) for measure in MEASURES}
+
+
+def summed(values: Sequence[F64], places: Sequence[I64]) -> Json:
+    """Mean and sample standard deviation over seeds, the mean by quartile, and each seed's; NaN songs left out.
+
+    Args:
+        values, places: of each seed, float64 (songs,), and int64 (songs,), the songs' quartiles.
+    """
+    means = [_mean(own) for own in values]
+    quartiles = [[_mean(own[place == q]) for q in range(QUARTILES)] for own, place in zip(values, places, strict=True)]
+    return {
+        "mean": float(np.mean(means)),
+        "std": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+        "quartiles": np.mean(quartiles, axis=0).tolist(),
+        "seeds": means,
+    }
 
 
 def paired(ours: Sequence[Scores], other: Sequence[Scores], overlap: float) -> Json:
-    """Ours minus another's (:mod:`encoder.evaluation.intervals`), for each measure: overall, and by quartile.
-
-    ``overlap``: cold songs of a split per warm one.
-    """
+    """:func:`differing` for each measure: ours minus another's."""
+    places = [run.quartile for run in ours]
     found = {}
     for measure in MEASURES:
         gaps = [values_of(a, measure) - values_of(b, measure) for a, b in zip(ours, other, strict=True)]
-        places = [run.quartile for run in ours]
-        found[measure] = interval(gaps, overlap) | {
-            "quartiles": [
-                interval([gap[place == q] for gap, place in zip(gaps, places, strict=True)], overlap)
-                for q in range(QUARTILES)
-            ]
-        }
+        found[measure] = differing(gaps, places, overlap)
     return found
+
+
+def differing(gaps: Sequence[F64], places: Sequence[I64], overlap: float) -> Json:
+    """The interval (:mod:`encoder.evaluation.intervals`) overall and by quartile; NaN songs left out.
+
+    Args:
+        gaps, places: of each seed, float64 (songs,), the songs' differences, and int64 (songs,), their quartiles.
+        overlap: cold songs of a split per warm one.
+    """
+    known = [(gap[np.isfinite(gap)], place[np.isfinite(gap)]) for gap, place in zip(gaps, places, strict=True)]
+    return interval([gap for gap, _ in known], overlap) | {
+        "quartiles": [interval([gap[place == q] for gap, place in known], overlap) for q in range(QUARTILES)]
+    }
+
+
+def _mean(values: F64) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def gauges(cold: F32, warm: F32, answer: Truth) -> dict[str, float]:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from encoder.data.dataset import Dataset
 from encoder.data.layout import TAG_BAG
 from encoder.data.split import split
+from encoder.data.world import World
 from encoder.evaluation import damage, figures
 from encoder.evaluation.arms import Arm
 from encoder.evaluation.search import trial
-from encoder.evaluation.task import Model, Task, Vectors, retrieve, task, unheard, validation
+from encoder.evaluation.task import Model, Task, in_space, retrieve, task, unheard, validation
+from encoder.evaluation.truths import Truths, judge, truths
 from encoder.truth import Scores, score
 
 F32 = NDArray[np.float32]
@@ -37,11 +39,14 @@ class Work:
     Attributes:
         dataset: all songs.
         seeds: on whose cold songs no hyper-parameter may be chosen.
+        world: that the data set was generated from; None if it is none.
     """
 
     dataset: Dataset
     seeds: tuple[int, ...]
+    world: World | None = None
     _known: dict[int | None, Task] = field(default_factory=dict, repr=False)
+    _true: dict[int, Truths] = field(default_factory=dict, repr=False)
 
     def asked(self, seed: int | None) -> Task:
         """The question of a seed, or with None of the validation split; the last one is remembered."""
@@ -49,6 +54,12 @@ class Work:
             parts = validation(self.dataset, self.seeds) if seed is None else split(self.dataset, seed)
             self._known = {seed: task(self.dataset, parts)}
         return self._known[seed]
+
+    def truths(self, seed: int) -> Truths:
+        """What is true of the cold songs of a seed; the last one is remembered."""
+        if seed not in self._true:
+            self._true = {seed: truths(self.asked(seed), seed, self.world)}
+        return self._true[seed]
 
 
 class Job(Protocol[Result]):
@@ -77,12 +88,14 @@ class Run:
 
     Attributes:
         scores: by the content that the cold songs had.
+        further: by measure of :mod:`encoder.evaluation.truths`, float64 (cold songs,); none on the validation split.
         seconds: that fitting took.
         gauges: of the space, if the arm has one.
         vectors: float32 (warm songs, d) and (cold songs, d), if they were asked for.
     """
 
     scores: dict[str, Scores]
+    further: dict[str, F64]
     seconds: float
     gauges: dict[str, float]
     vectors: tuple[F32, F32] | None
@@ -112,13 +125,17 @@ class Fit:
         contents = contents_of(asked.cold, work.dataset, self.seed or 0) if self.damaged else {FULL: asked.cold}
         if not self.arm.hears:
             contents = {name: unheard(cold) for name, cold in contents.items()}
-        scores = {name: score(retrieve(fitted, cold, popularity), asked.answer) for name, cold in contents.items()}
-        # One dimension is no space: popularity.
-        if not isinstance(fitted, Vectors) or fitted.warm.shape[1] < 2:
-            return Run(scores, seconds, {}, None)
-        cold = fitted.encode(contents[FULL])
-        gauges = figures.gauges(cold, fitted.warm, asked.answer)
-        return Run(scores, seconds, gauges, (fitted.warm, cold) if self.vectors else None)
+        found = {name: retrieve(fitted, cold, popularity) for name, cold in contents.items()}
+        scores = {name: score(retrieved, asked.answer) for name, retrieved in found.items()}
+        further = {}
+        if self.seed is not None:
+            further = judge(asked, work.truths(self.seed), found[FULL], fitted, contents[FULL])
+        space = in_space(fitted)
+        if space is None:
+            return Run(scores, further, seconds, {}, None)
+        cold = space.encode(contents[FULL])
+        gauges = figures.gauges(cold, space.warm, asked.answer)
+        return Run(scores, further, seconds, gauges, (space.warm, cold) if self.vectors else None)
 
 
 def contents_of(cold: Dataset, dataset: Dataset, seed: int) -> Mapping[str, Dataset]:

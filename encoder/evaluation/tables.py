@@ -19,6 +19,14 @@ from encoder.evaluation.intervals import told_apart
 
 Json = dict[str, Any]
 
+# Measure by each truth -> what it is called.
+_TRUTHS = {
+    "recall_50": "recall@50, similar listeners",
+    "held_out_recall_50": "the same, held out",
+    "taste_recall_50": "recall@50, known taste",
+    "audience_precision_50": "precision@50 of the audience",
+}
+
 
 def _short(value: float) -> str:
     """.4123, as the tables write shares."""
@@ -67,15 +75,56 @@ def arms(result: Json) -> list[str]:
 
 def differences(result: Json) -> list[str]:
     """The default minus each arm: mean, low and high; ≈ before what is not told apart from 0."""
-    rows = [*_head("default minus", "recall@50", "NDCG@50", "recall@50, tail quartile")]
+    return _gaps(
+        result,
+        ("default minus", "recall@50", "NDCG@50", "recall@50, tail quartile"),
+        lambda found: [found["recall_50"], found["ndcg_50"], found["recall_50"]["quartiles"][0]],
+    )
+
+
+def quartiles(result: Json) -> list[str]:
+    """The same by quartile of the cold song's listeners."""
+    head = ("default minus, recall@50", "tail", "second", "third", "head")
+    return _gaps(result, head, lambda found: list(found["recall_50"]["quartiles"]))
+
+
+def ahead(result: Json) -> list[str]:
+    """The same by every truth."""
+    return _gaps(result, ("default minus", *_TRUTHS.values()), lambda found: [found.get(name) for name in _TRUTHS])
+
+
+def _marked(cell: Json | None, apart: bool) -> str:
+    return "–" if cell is None else _gap(cell) if apart else f"≈ {_gap(cell)}"
+
+
+def _gaps(result: Json, head: tuple[str, ...], cells_of: Callable[[Json], list[Json | None]]) -> list[str]:
+    """A row for each arm that the default is compared with; ≈ is by the whole table."""
     names = [name for name in _ranked(result) if name != result["default_arm"]]
-    cells = []
-    for name in names:
-        found = result["paired"][f"{result['default_arm']}-{name}"]
-        cells += [found["recall_50"], found["ndcg_50"], found["recall_50"]["quartiles"][0]]
-    apart = told_apart([cell["p"] for cell in cells])
-    words = [_gap(cell) if sure else f"≈ {_gap(cell)}" for cell, sure in zip(cells, apart, strict=True)]
-    return rows + [f"| {name} | {' | '.join(words[3 * row : 3 * row + 3])} |" for row, name in enumerate(names)]
+    rows = [cells_of(result["paired"][f"{result['default_arm']}-{name}"]) for name in names]
+    apart = iter(told_apart([cell["p"] if cell else float("nan") for row in rows for cell in row]))
+    words = [[_marked(cell, next(apart)) for cell in row] for row in rows]
+    return [*_head(*head), *(f"| {name} | {' | '.join(row)} |" for name, row in zip(names, words, strict=True))]
+
+
+def truths(result: Json) -> list[str]:
+    """Each arm by each truth, over all cold songs and over the tail quartile; then what the truth itself allows."""
+    rows = [*_head("arm: all, tail", *_TRUTHS.values())]
+    for name in _ranked(result):
+        parts = [_all_and_tail(result["arms"][name].get(measure)) for measure in _TRUTHS]
+        rows.append(f"| {name} | {' | '.join(parts)} |")
+    known = result["truths"]
+    world = "taste" in known
+    ceiling, half, found, taste, agreement = (
+        _all_and_tail(known.get(name)) for name in ("ceiling", "ceiling_half", "audience", "taste", "agreement")
+    )
+    # Nothing is drawn in a world's tastes.
+    exact = "1 1" if world else "–"
+    return [
+        *rows,
+        f"| **ceiling** | {ceiling} | {half} | {exact} | {found} |",
+        f"| half of the users, by the other half | – | {agreement} | – | – |",
+        f"| neighbours by the known taste | {taste} | – | {exact} | – |",
+    ][: None if world else -1]
 
 
 def robustness(result: Json) -> list[str]:
@@ -134,8 +183,16 @@ def _head(*cells: str) -> tuple[str, str]:
     return f"| {' | '.join(cells)} |", "|" + "---|" * len(cells)
 
 
+def _all_and_tail(found: Json | None) -> str:
+    """A measure over all songs and over the tail quartile."""
+    if found is None:
+        return "–"
+    return " ".join("–" if value is None else _short(value) for value in (found["mean"], found["quartiles"][0]))
+
+
 TABLES: dict[str, Callable[[Json], list[str]]] = {
-    table.__name__: table for table in (run, arms, differences, robustness, paper, gauges, search)
+    table.__name__: table
+    for table in (run, arms, differences, quartiles, truths, ahead, robustness, paper, gauges, search)
 }
 
 

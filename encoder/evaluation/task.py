@@ -54,6 +54,11 @@ class Vectors:
         return np.asarray(self.encode(cold) @ self.warm.T, np.float32)
 
 
+def in_space(fitted: Fitted) -> Vectors | None:
+    """The fitted arm if it lives in a space; one dimension is none: popularity."""
+    return fitted if isinstance(fitted, Vectors) and fitted.warm.shape[1] > 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One split as a question.

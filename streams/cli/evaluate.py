@@ -58,6 +58,7 @@ def evaluate(
         if error.name not in ("torch", "matplotlib"):
             raise
         refuse(f"evaluation needs {error.name}: pip install 'coldstart[train]'")
+    from encoder.data.generate import WORLD, read_world
     from encoder.data.layout import read_dataset
 
     chosen = dict(table.ARMS)
@@ -100,6 +101,7 @@ def evaluate(
             processes=processes,
             serve=serve if targeting else None,
             first=first_seed,
+            world=read_world(data) if (data / WORLD).exists() else None,
         )
         if targeting:
             from targeting.evaluation import evaluate as judge_targeting

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from encoder.data.generate import World, generate
+from encoder.evaluation.tables import TABLES
 from streams.cli import app
 from streams.cli.evaluate import finite
 
@@ -19,7 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with its figures in it."""
     path = tmp_path_factory.mktemp("evaluate")
     generate(World(users=500, songs=600, history=20), path / "data")
-    evaluated = run(path, "--no-search", "--seeds", "2", "--arms", "random,ridge,ceiling", "--processes", "1")
+    evaluated = run(
+        path, "--no-search", "--seeds", "2", "--first-seed", "7", "--arms", "random,ridge,ceiling", "--processes", "1"
+    )
     assert evaluated.exit_code == 0, evaluated.output
     return path
 
@@ -44,6 +47,25 @@ def test_the_encoders_keys(figures: dict[str, Any]) -> None:
             assert 0 <= arm[measure]["mean"] <= 1
             assert len(arm[measure]["quartiles"]) == 4
     assert figures["train_seconds"] > 0
+
+
+def test_the_seeds_are_those_asked_for(figures: dict[str, Any]) -> None:
+    assert figures["seeds"] == [7, 8]
+
+
+def test_every_truth_is_there_with_what_it_allows(figures: dict[str, Any]) -> None:
+    """Content finds a generated world's tastes, and the listeners' own audience is no better than all of them."""
+    known = figures["truths"]
+    assert known["agreement"]["mean"] < known["ceiling_half"]["mean"] < known["ceiling"]["mean"] < 1
+    random, ridge = figures["arms"]["random"], figures["arms"]["ridge"]
+    for measure in ("held_out_recall_50", "taste_recall_50", "audience_precision_50"):
+        assert len(ridge[measure]["quartiles"]) == 4
+        assert random[measure]["mean"] < ridge[measure]["mean"]
+        ahead = figures["paired"][f"{figures['default_arm']}-random"][measure]
+        assert ahead["mean"] == pytest.approx(figures["arms"]["bcl"][measure]["mean"] - random[measure]["mean"])
+    assert figures["arms"]["ceiling"]["audience_precision_50"]["mean"] < known["audience"]["mean"]
+    # All tables of a page can be made of it.
+    assert all(len(table(figures)) > 2 for name, table in TABLES.items() if name not in ("paper", "search"))
 
 
 def test_the_targetings_keys(figures: dict[str, Any]) -> None:

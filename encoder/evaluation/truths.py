@@ -1,0 +1,166 @@
+"""Which truths still mean something in a large catalogue, and how much of one is noise?
+
+The truth of :mod:`encoder.truth`, the warm songs with the most similar listeners, is drawn from the listens that there
+happen to be: of a song with few listeners in a large catalogue, most of the 50 are chance. Beside it stand:
+
+- held out: the same truth from each half of the users alone. How far the two halves agree is its reliability, from
+  which follows what a song's noiseless similarities would score: the ceiling.
+- taste: in a generated world, the 50 warm songs that lie nearest in the space of tastes. No noise at all.
+- audience: the share of the song's listeners among the 50 users nearest to it, each of whom is the sum of the warm
+  songs heard. No neighbours are needed, whatever the size of the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from encoder.data.dataset import Dataset
+from encoder.data.split import songs_of
+from encoder.data.world import World, catalogue, rows
+from encoder.evaluation.inputs import unit, unit_rows
+from encoder.evaluation.task import Fitted, Task, in_space
+from encoder.truth import BLOCK, K, Truth, neighbours, score
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+MEASURES = ("held_out_recall_50", "held_out_ndcg_50", "taste_recall_50", "taste_ndcg_50", "audience_precision_50")
+# Stream of the draw of the halves, apart from the splits'.
+_HALVES = 0x4A1F
+# Points of the integral over a normal variable's top.
+_POINTS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """What is true of the cold songs of a split.
+
+    Attributes:
+        halves: their neighbours by the listeners among either half of the users.
+        taste: their neighbours by taste; None unless the world is known.
+    """
+
+    halves: tuple[Truth, Truth]
+    taste: Truth | None
+
+
+def truths(asked: Task, seed: int, world: World | None) -> Truths:
+    """The truths of a split."""
+    order = np.random.default_rng([_HALVES, seed]).permutation(asked.warm.plays.shape[1])
+    middle = len(order) // 2
+    first, second = (_among(asked, np.sort(users)) for users in (order[:middle], order[middle:]))
+    return Truths((first, second), None if world is None else _by_taste(asked, world))
+
+
+def _among(asked: Task, users: I64) -> Truth:
+    return neighbours(_heard(asked.cold)[:, users], _heard(asked.warm)[:, users], K)
+
+
+def _by_taste(asked: Task, world: World) -> Truth:
+    taste = catalogue(world).taste
+    cold, warm = taste[rows(asked.cold.song_ids)], taste[rows(asked.warm.song_ids)]
+    k = min(K, len(warm))
+    found, cosines = np.empty((len(cold), k), np.int64), np.empty((len(cold), k), np.float32)
+    for start in range(0, len(cold), BLOCK):
+        block = slice(start, start + BLOCK)
+        near = cold[block] @ warm.T
+        found[block] = np.argsort(-near, axis=1, kind="stable")[:, :k]
+        cosines[block] = np.take_along_axis(near, found[block], axis=1)
+    return Truth(found, cosines, np.diff(asked.cold.plays.indptr).astype(np.int64))
+
+
+def judge(asked: Task, known: Truths, retrieved: I64, fitted: Fitted, cold: Dataset) -> dict[str, F64]:
+    """What retrieved songs, int64 (m, 50), and an arm's users are worth: :data:`MEASURES`, float64 (m,) each.
+
+    NaN for a song of which one half of the users knows no neighbour. ``cold``: what the arm is told of the cold songs.
+    """
+    both = [score(retrieved, half) for half in known.halves]
+    empty = _empty(known)
+    found = {
+        "held_out_recall_50": np.where(empty, np.nan, np.mean([half.recall for half in both], axis=0)),
+        "held_out_ndcg_50": np.where(empty, np.nan, np.mean([half.ndcg for half in both], axis=0)),
+    }
+    if known.taste is not None:
+        scores = score(retrieved, known.taste)
+        found |= {"taste_recall_50": scores.recall, "taste_ndcg_50": scores.ndcg}
+    return found | {"audience_precision_50": audience_precision(asked, fitted, cold)}
+
+
+def audience_precision(asked: Task, fitted: Fitted, cold: Dataset, k: int = K) -> F64:
+    """float64 (m,): the share of each cold song's listeners among the k users nearest to it by cosine.
+
+    A user is the sum of the warm songs heard, in the arm's space. An arm without one lives in that of the warm songs,
+    one axis each: its scores are the song's vector.
+    """
+    heard = unit_rows(_heard(asked.warm).T.tocsr())
+    space = in_space(fitted)
+    listeners = _heard(asked.cold)
+    k = min(k, heard.shape[0])
+    right = np.zeros(listeners.shape[0])
+    users = unit(heard @ unit(space.warm)) if space else heard
+    for start in range(0, len(right), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(right)))
+        songs = songs_of(cold, block)
+        near = np.asarray(users @ (unit(space.encode(songs)) if space else fitted.scores(songs)).T).T
+        best = np.argpartition(-near, k - 1, axis=1)[:, :k]
+        right[block] = np.take_along_axis(listeners[block].toarray(), best, axis=1).sum(axis=1) / k
+    return right
+
+
+def bounds(asked: Task, known: Truths) -> dict[str, F64]:
+    """What the truths themselves say of each cold song, float64 (m,) each.
+
+    - ``agreement``: the share of one half's neighbours among the other's, both ways; NaN where one knows none.
+    - ``taste``: recall@50 of the neighbours by taste where the listeners' are the truth.
+    - ``audience``: the precision@50 of who knows every listener.
+    """
+    first, second = known.halves
+    both = [score(first.neighbours, second).recall, score(second.neighbours, first).recall]
+    found = {
+        "agreement": np.where(_empty(known), np.nan, np.mean(both, axis=0)),
+        "audience": np.minimum(asked.answer.listeners, K) / K,
+    }
+    return found if known.taste is None else found | {"taste": score(known.taste.neighbours, asked.answer).recall}
+
+
+def ceilings(agreement: float, share: float) -> tuple[float, float]:
+    """The recall of noiseless similarities by the truth of half of the users, and of all.
+
+    Similarities are taken for normal, as far as their order goes, with noise that is independent in the two halves: so
+    far as tops of ``share`` agree, the halves correlate with r, two samples of all users with 2 r / (1 + r) (Spearman
+    1910, Brown 1910), and what is noiseless with the root of either.
+
+    Args:
+        agreement: of the two halves' tops.
+        share: of the warm songs that a top holds.
+    """
+    if not share < agreement < 1:
+        return (1.0, 1.0) if agreement >= 1 else (share, share)
+    half = float(brentq(lambda correlation: overlap(correlation, share) - agreement, 0, 1 - 1e-9, xtol=1e-6))
+    return overlap(half**0.5, share), overlap((2 * half / (1 + half)) ** 0.5, share)
+
+
+def overlap(correlation: float, share: float) -> float:
+    """How much of one normal variable's top ``share`` is in that of another: P(Y > t | X > t)."""
+    least = norm.isf(share)
+    top = norm.isf((np.arange(_POINTS) + 0.5) / _POINTS * share)
+    noise = np.sqrt(max(1 - correlation**2, 1e-12))
+    return float(norm.cdf((correlation * top - least) / noise).mean())
+
+
+def _empty(known: Truths) -> NDArray[np.bool_]:
+    first, second = (half.neighbours[:, 0] < 0 for half in known.halves)
+    return np.asarray(first | second, np.bool_)
+
+
+def _heard(songs: Dataset) -> sparse.csr_matrix:
+    """float32 csr (songs, users), 1 for each listener."""
+    plays = songs.plays
+    return sparse.csr_matrix((np.ones(plays.nnz, np.float32), plays.indices, plays.indptr), plays.shape)
