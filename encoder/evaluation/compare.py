@@ -225,7 +225,7 @@ def _gaps(ours: _Record, other: _Record, seeds: Sequence[int], overlap: float) -
     """One arm minus another, by measure."""
     gaps = figures.paired(ours.of(FULL, seeds), other.of(FULL, seeds), overlap)
     runs = [(ours.runs[seed].further, other.runs[seed].further) for seed in seeds]
-    for name in runs[0][0]:
+    for name in [name for name in runs[0][0] if name in runs[0][1]]:
         gaps[name] = figures.differing([mine[name] - its[name] for mine, its in runs], ours.places(seeds), overlap)
     return gaps
 

@@ -46,6 +46,11 @@ def html(result: Json) -> str:
         _paired_table(result),
         "<h2>By listeners of the cold song</h2>",
         _figure(_quartiles(result)),
+        "<h2>Truths that hold in a large catalogue</h2>",
+        "<p>Held out: the 50 warm songs with the most similar listeners, by either half of the users alone. Taste: the "
+        "nearest in a generated world. Audience: the share of the song's listeners among the 50 users nearest to it. "
+        "The ceiling follows from how far the two halves agree.</p>",
+        _truths_table(result),
         "<h2>Less content, strange content</h2>",
         "<p>Full tags are written by the same listeners after the release: optimistic content. Thinned, a cold song "
         "keeps 5 tag assignments; <code>without</code> a feature, no cold song has it; <code>unseen</code>, each has "
@@ -108,6 +113,26 @@ def _paired_table(result: Json) -> str:
         tail = gap["recall_50"]["quartiles"][0]
         rows.append([pair, *(_interval(part) for part in (gap["recall_50"], gap["ndcg_50"], tail))])
     return _table(["difference", "recall@50", "NDCG@50", "recall@50, tail quartile"], rows)
+
+
+def _truths_table(result: Json) -> str:
+    """Each arm by each truth, all cold songs and the tail quartile; last what the truths themselves allow."""
+    names = {
+        "recall_50": ("recall@50", "ceiling"),
+        "held_out_recall_50": ("held out", "ceiling_half"),
+        "taste_recall_50": ("known taste", ""),
+        "audience_precision_50": ("audience@50 by cosine", "audience"),
+        "evidence_precision_50": ("audience@50 by what is retrieved", "audience"),
+    }
+    default = result["arms"][result["default_arm"]]
+    names = {measure: name for measure, name in names.items() if measure in default}
+
+    def cell(found: Json | None) -> str:
+        return f"{found['mean']:.4f}, {found['quartiles'][0]:.3f}" if found else "–"
+
+    rows = [[name, *(cell(result["arms"][name][measure]) for measure in names)] for name in reversed(_ranked(result))]
+    rows.append(["what it allows", *(cell(result["truths"].get(bound)) for _, bound in names.values())])
+    return _table(["all, tail", *(name for name, _ in names.values())], rows, result["default_arm"])
 
 
 def _encoder_pairs(result: Json) -> list[tuple[str, Json]]:
@@ -182,10 +207,11 @@ def _targeting(result: Json) -> list[str]:
             name,
             *(f"{arm['precision'][n]:.4f}" for n in ("50", "100", "200")),
             *(f"{arm[key]:.4f}" for key in ("recall_200", "r_precision", "auc")),
+            f"{arm['every_song']['r_precision']:.4f}",
         ]
         for name, arm in result["targeting"].items()
     ]
-    head = ["arm", "precision@50", "@100", "@200", "recall@200", "R-precision", "AUC"]
+    head = ["arm", "precision@50", "@100", "@200", "recall@200", "R-precision", "AUC", "R-precision, every song"]
     pairs = []
     for pair, gap in result["paired"].items():
         if pair.startswith("targeting:"):
@@ -193,7 +219,7 @@ def _targeting(result: Json) -> list[str]:
             pairs.append([pair.removeprefix("targeting:"), *(_interval(gap[key]) for key in keys)])
     return [
         "<h2>Targeting</h2>",
-        "<p>Cold songs with at least 20 listeners; all users ranked.</p>",
+        "<p>Cold songs with at least 20 listeners, and in the last column every one; all users ranked.</p>",
         _table(head, rows, result["targeting_default"]),
         f"<p class=note>{escape(result['targeting_paired_method'])}</p>",
         _table(["difference", "precision@50", "@100", "@200"], pairs),

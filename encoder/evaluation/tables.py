@@ -24,7 +24,8 @@ _TRUTHS = {
     "recall_50": "recall@50, similar listeners",
     "held_out_recall_50": "the same, held out",
     "taste_recall_50": "recall@50, known taste",
-    "audience_precision_50": "precision@50 of the audience",
+    "audience_precision_50": "audience@50 by cosine",
+    "evidence_precision_50": "audience@50 by what is retrieved",
 }
 
 
@@ -121,9 +122,9 @@ def truths(result: Json) -> list[str]:
     exact = "1 1" if world else "–"
     return [
         *rows,
-        f"| **ceiling** | {ceiling} | {half} | {exact} | {found} |",
-        f"| half of the users, by the other half | – | {agreement} | – | – |",
-        f"| neighbours by the known taste | {taste} | – | {exact} | – |",
+        f"| **ceiling** | {ceiling} | {half} | {exact} | {found} | {found} |",
+        f"| half of the users, by the other half | – | {agreement} | – | – | – |",
+        f"| neighbours by the known taste | {taste} | – | {exact} | – | – |",
     ][: None if world else -1]
 
 

@@ -7,11 +7,13 @@ happen to be: of a song with few listeners in a large catalogue, most of the 50 
   which follows what a song's noiseless similarities would score: the ceiling.
 - taste: in a generated world, the 50 warm songs that lie nearest in the space of tastes. No noise at all.
 - audience: the share of the song's listeners among the 50 users nearest to it, each of whom is the sum of the warm
-  songs heard. No neighbours are needed, whatever the size of the catalogue.
+  songs heard; and among the 50 of whom the retrieved songs say most. Nobody's neighbours are needed, whatever the size
+  of the catalogue. Arms compare by the second: a cosine counts users' activity more or less, as the space has it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +25,22 @@ from scipy.stats import norm
 from encoder.data.dataset import Dataset
 from encoder.data.split import songs_of
 from encoder.data.world import World, catalogue, rows
-from encoder.evaluation.inputs import unit, unit_rows
-from encoder.evaluation.task import Fitted, Task, in_space
+from encoder.evaluation.inputs import unit
+from encoder.evaluation.task import Fitted, Task, Vectors, in_space
 from encoder.truth import BLOCK, K, Truth, neighbours, score
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-MEASURES = ("held_out_recall_50", "held_out_ndcg_50", "taste_recall_50", "taste_ndcg_50", "audience_precision_50")
+MEASURES = (
+    "held_out_recall_50",
+    "held_out_ndcg_50",
+    "taste_recall_50",
+    "taste_ndcg_50",
+    "audience_precision_50",
+    "evidence_precision_50",
+)
 # Stream of the draw of the halves, apart from the splits'.
 _HALVES = 0x4A1F
 # Points of the integral over a normal variable's top.
@@ -79,7 +88,8 @@ def _by_taste(asked: Task, world: World) -> Truth:
 def judge(asked: Task, known: Truths, retrieved: I64, fitted: Fitted, cold: Dataset) -> dict[str, F64]:
     """What retrieved songs, int64 (m, 50), and an arm's users are worth: :data:`MEASURES`, float64 (m,) each.
 
-    NaN for a song of which one half of the users knows no neighbour. ``cold``: what the arm is told of the cold songs.
+    NaN for a song of which one half of the users knows no neighbour; without a space, no cosine of the audience.
+    ``cold``: what the arm is told of the cold songs.
     """
     both = [score(retrieved, half) for half in known.halves]
     empty = _empty(known)
@@ -90,26 +100,40 @@ def judge(asked: Task, known: Truths, retrieved: I64, fitted: Fitted, cold: Data
     if known.taste is not None:
         scores = score(retrieved, known.taste)
         found |= {"taste_recall_50": scores.recall, "taste_ndcg_50": scores.ndcg}
-    return found | {"audience_precision_50": audience_precision(asked, fitted, cold)}
+    space = in_space(fitted)
+    if space is not None:
+        found["audience_precision_50"] = audience_precision(asked, space, cold)
+    return found | {"evidence_precision_50": evidence_precision(asked, retrieved)}
 
 
-def audience_precision(asked: Task, fitted: Fitted, cold: Dataset, k: int = K) -> F64:
+def audience_precision(asked: Task, space: Vectors, cold: Dataset, k: int = K) -> F64:
     """float64 (m,): the share of each cold song's listeners among the k users nearest to it by cosine.
 
-    A user is the sum of the warm songs heard, in the arm's space. An arm without one lives in that of the warm songs,
-    one axis each: its scores are the song's vector.
+    A user is the sum of the unit vectors of the warm songs heard.
     """
-    heard = unit_rows(_heard(asked.warm).T.tocsr())
-    space = in_space(fitted)
+    users = unit(_heard(asked.warm).T @ unit(space.warm)).T
+    return _precision(asked, k, lambda block: unit(space.encode(songs_of(cold, block))) @ users)
+
+
+def evidence_precision(asked: Task, retrieved: I64, k: int = K) -> F64:
+    """The same of the k users of whom the retrieved songs say most: each song heard says 1 / log2(rank + 1)."""
+    heard = _heard(asked.warm)
+    says = (retrieved >= 0) / np.log2(np.arange(2, retrieved.shape[1] + 2))
+    starts = np.arange(0, retrieved.size + 1, retrieved.shape[1])
+    songs = sparse.csr_matrix(
+        (says.ravel().astype(np.float32), np.maximum(retrieved, 0).ravel(), starts), (len(retrieved), heard.shape[0])
+    )
+    return _precision(asked, k, lambda block: np.asarray((songs[block] @ heard).toarray()))
+
+
+def _precision(asked: Task, k: int, scores_of: Callable[[I64], F32]) -> F64:
+    """The share of listeners among the k users with the highest scores: cold songs int64 (b,) -> float32 (b, users)."""
     listeners = _heard(asked.cold)
-    k = min(k, heard.shape[0])
+    k = min(k, listeners.shape[1])
     right = np.zeros(listeners.shape[0])
-    users = unit(heard @ unit(space.warm)) if space else heard
     for start in range(0, len(right), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(right)))
-        songs = songs_of(cold, block)
-        near = np.asarray(users @ (unit(space.encode(songs)) if space else fitted.scores(songs)).T).T
-        best = np.argpartition(-near, k - 1, axis=1)[:, :k]
+        best = np.argpartition(-scores_of(block), k - 1, axis=1)[:, :k]
         right[block] = np.take_along_axis(listeners[block].toarray(), best, axis=1).sum(axis=1) / k
     return right
 

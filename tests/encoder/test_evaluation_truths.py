@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,28 +32,42 @@ def devoted(scenes: Dataset, warm_rows: np.ndarray, cold_rows: np.ndarray) -> Ta
     return task(replace(scenes, plays=sparse.csr_matrix(own.astype(np.float32))), Split(warm_rows, cold_rows))
 
 
-@dataclass(frozen=True)
-class SameScene:
-    """1 for the songs of a cold song's scene, which its row names; no space."""
-
-    def scores(self, cold: Dataset) -> np.ndarray:
-        own = np.array([int(name.removeprefix("song")) // SONGS for name in cold.song_ids])
-        return (own[:, None] == np.arange(SCENES * (SONGS - 1))[None] // (SONGS - 1)).astype(np.float32)
+def own_scene(cold: Dataset) -> np.ndarray:
+    """float32 (cold, warm), 1 for the songs of a cold song's scene."""
+    own = np.array([int(name.removeprefix("song")) // SONGS for name in cold.song_ids])
+    return (own[:, None] == np.arange(SCENES * (SONGS - 1))[None] // (SONGS - 1)).astype(np.float32)
 
 
 def in_scenes() -> Vectors:
     """Every song lies in its scene's direction."""
     axes = np.eye(SCENES, dtype=np.float32)
-    return Vectors(np.repeat(axes, SONGS - 1, axis=0), lambda cold: axes[SameScene().scores(cold).argmax(1) // 14])
+    return Vectors(np.repeat(axes, SONGS - 1, axis=0), lambda cold: axes[own_scene(cold).argmax(1) // (SONGS - 1)])
 
 
-@pytest.mark.parametrize("fitted", [SameScene(), in_scenes()], ids=["no space", "space"])
-def test_the_nearest_users_of_a_song_are_those_of_its_scene(asked: Task, fitted: Vectors) -> None:
-    found = truths.audience_precision(asked, fitted, asked.cold, k=USERS)
+def best(cold: Dataset, k: int) -> np.ndarray:
+    return np.argsort(-own_scene(cold), axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("how", ["cosine", "evidence"])
+def test_the_nearest_users_of_a_song_are_those_of_its_scene(asked: Task, how: str) -> None:
+    def found(k: int) -> np.ndarray:
+        if how == "cosine":
+            return truths.audience_precision(asked, in_scenes(), asked.cold, k)
+        return truths.evidence_precision(asked, best(asked.cold, SONGS - 1), k)
+
     # Nobody else heard a song of the scene, and of its 30 users those who listen are counted.
-    np.testing.assert_allclose(found, np.diff(asked.cold.plays.indptr) / USERS)
-    everybody = truths.audience_precision(asked, fitted, asked.cold, k=SCENES * USERS)
-    np.testing.assert_allclose(everybody, asked.answer.listeners / (SCENES * USERS))
+    np.testing.assert_allclose(found(USERS), np.diff(asked.cold.plays.indptr) / USERS)
+    np.testing.assert_allclose(found(SCENES * USERS), asked.answer.listeners / (SCENES * USERS))
+
+
+def test_of_whom_retrieved_songs_say_more_stands_before_others(asked: Task) -> None:
+    plays = sparse.csr_matrix(np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0]], np.float32))
+    # The song is heard by the user of the first one alone, which says 1; the two behind it say .63 and .5.
+    cold = replace(asked.cold, plays=sparse.csr_matrix(np.array([[1, 0, 0]], np.float32)))
+    known = replace(asked, warm=replace(asked.warm, plays=plays), cold=cold)
+    assert truths.evidence_precision(known, np.array([[0, 1, -1]]), k=1) == [1]
+    assert truths.evidence_precision(known, np.array([[0, 1, 2]]), k=1) == [0]
+    assert truths.evidence_precision(known, np.array([[-1, 1, -1]]), k=2) == [0]
 
 
 def test_halves_of_users_agree_where_listeners_leave_no_choice(devoted: Task) -> None:
@@ -66,7 +80,7 @@ def test_halves_of_users_agree_where_listeners_leave_no_choice(devoted: Task) ->
     first, second = (half.listeners for half in known.halves)
     np.testing.assert_array_equal(first + second, asked.answer.listeners)
     assert "taste" not in found
-    retrieved = np.argsort(-SameScene().scores(asked.cold), axis=1, kind="stable")[:, :50]
+    retrieved = best(asked.cold, 50)
     judged = truths.judge(asked, known, retrieved, in_scenes(), asked.cold)
     np.testing.assert_array_equal(judged["held_out_recall_50"], 1)
     np.testing.assert_allclose(judged["held_out_ndcg_50"], 1)

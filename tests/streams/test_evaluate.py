@@ -58,12 +58,15 @@ def test_every_truth_is_there_with_what_it_allows(figures: dict[str, Any]) -> No
     known = figures["truths"]
     assert known["agreement"]["mean"] < known["ceiling_half"]["mean"] < known["ceiling"]["mean"] < 1
     random, ridge = figures["arms"]["random"], figures["arms"]["ridge"]
-    for measure in ("held_out_recall_50", "taste_recall_50", "audience_precision_50"):
+    # Without a space there is no cosine.
+    assert "audience_precision_50" not in random
+    assert ridge["audience_precision_50"]["mean"] > 0
+    for measure in ("held_out_recall_50", "taste_recall_50", "evidence_precision_50"):
         assert len(ridge[measure]["quartiles"]) == 4
         assert random[measure]["mean"] < ridge[measure]["mean"]
         ahead = figures["paired"][f"{figures['default_arm']}-random"][measure]
         assert ahead["mean"] == pytest.approx(figures["arms"]["bcl"][measure]["mean"] - random[measure]["mean"])
-    assert figures["arms"]["ceiling"]["audience_precision_50"]["mean"] < known["audience"]["mean"]
+    assert figures["arms"]["ceiling"]["evidence_precision_50"]["mean"] < known["audience"]["mean"]
     # All tables of a page can be made of it.
     assert all(len(table(figures)) > 2 for name, table in TABLES.items() if name not in ("paper", "search"))
 
