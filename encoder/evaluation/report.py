@@ -130,7 +130,9 @@ def _truths_table(result: Json) -> str:
     def cell(found: Json | None) -> str:
         return f"{found['mean']:.4f}, {found['quartiles'][0]:.3f}" if found else "–"
 
-    rows = [[name, *(cell(result["arms"][name][measure]) for measure in names)] for name in reversed(_ranked(result))]
+    rows = [
+        [name, *(cell(result["arms"][name].get(measure)) for measure in names)] for name in reversed(_ranked(result))
+    ]
     rows.append(["what it allows", *(cell(result["truths"].get(bound)) for _, bound in names.values())])
     return _table(["all, tail", *(name for name, _ in names.values())], rows, result["default_arm"])
 

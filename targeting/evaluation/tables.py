@@ -3,16 +3,22 @@
     python -m targeting.evaluation.tables FIGURES.json
 
 prints those of a run of ``coldstart evaluate`` in Markdown.
+
+    python -m targeting.evaluation.tables FIGURES_RUN.json README.md
+
+writes them between the marks ``<!-- table RUN.NAME -->`` and ``<!-- end -->`` of the page.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from targeting.evaluation.arms import OPEN
 from targeting.evaluation.judge import ALL, OUTSIDE, POOL
 from targeting.evaluation.metrics import AT, RECALL_AT
 from targeting.evaluation.paired import told_apart
@@ -79,6 +85,19 @@ def of_user_vectors(figures: Json) -> str:
     return _table(["a user is", *(f"precision@{n}" for n in AT), "minus production's, @100"], rows)
 
 
+def chosen(figures: Json) -> str:
+    """What validation chose in each arm that has something open."""
+    rows = [[f"`{arm}`", _config(figures["targeting_config"][arm])] for arm in [*OPEN, figures["targeting_default"]]]
+    return _table(["arm", "chosen"], rows)
+
+
+def _config(config: Json) -> str:
+    parts = {name: _config(value) if isinstance(value, dict) else value for name, value in config.items()}
+    return ", ".join(
+        f"{name} ({value})" if isinstance(value, str) else f"{name} {value}" for name, value in parts.items()
+    )
+
+
 def of_calibration(figures: Json) -> str:
     """Chances against what came, in each bin of the users that a budget buys."""
     known = figures["targeting_calibration"]
@@ -111,13 +130,38 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main(path: Path) -> None:
-    figures = json.loads(path.read_text(encoding="utf-8"))
-    parts = [of_arms(figures), by_listeners(figures), of_arms(figures, POOL), of_arms(figures, OUTSIDE)]
-    if "targeting_calibration" in figures:
-        parts += [of_user_vectors(figures), of_calibration(figures)]
-    print("\n\n".join(parts))
+TABLES: dict[str, Callable[[Json], str]] = {
+    "arms": of_arms,
+    "listeners": by_listeners,
+    "pool": lambda figures: of_arms(figures, POOL),
+    "outside": lambda figures: of_arms(figures, OUTSIDE),
+    "chosen": chosen,
+    "vectors": of_user_vectors,
+    "chances": of_calibration,
+}
+
+
+def filled(page: str, figures: Json, run: str) -> str:
+    """The page with these figures between the marks of this run.
+
+    Raises:
+        KeyError: a mark names no table of :data:`TABLES`.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- table {run}.{found[1]} -->\n{TABLES[found[1]](figures)}\n<!-- end -->"
+
+    return re.sub(rf"<!-- table {re.escape(run)}\.(\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def main(source: Path, pages: Sequence[Path]) -> None:
+    figures = json.loads(source.read_text(encoding="utf-8"))
+    if not pages:
+        print("\n\n".join(table(figures) for table in TABLES.values()))
+    for page in pages:
+        text = filled(page.read_text(encoding="utf-8"), figures, source.stem.partition("_")[2])
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), [Path(page) for page in sys.argv[2:]])
