@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# Where training computes; auto is a card if there is one.
+Device = Literal["auto", "cpu", "cuda"]
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

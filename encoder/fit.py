@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoder.config import Config
+from encoder.device import CPU
 from encoder.features import Features, select_columns
 from encoder.model import Batch, QueryTower
+from encoder.optimiser import AdamW
+from encoder.ranks import Ranks
 from encoder.supervision import Targets
 
 F32 = NDArray[np.float32]
@@ -29,6 +32,8 @@ I64 = NDArray[np.int64]
 
 # Training songs whose recall is measured after each epoch.
 _MEASURED = 1000
+# How vectors spread is measured at every so many steps.
+_GAUGED = 8
 
 
 class Inputs:
@@ -76,55 +81,6 @@ def _keep(shape: tuple[int, ...], dropout: float, generator: torch.Generator) ->
     return (torch.rand(shape, generator=generator) >= dropout).float() / (1 - dropout)
 
 
-class AdamW:
-    """Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (ICLR 2019), algorithm 2.
-
-    The same as torch's, which on first use imports the whole compiler: 4 s of CPU in a training of 15 s. Of a parameter
-    with a sparse gradient only the rows in it and their means move: a step meets a tenth of 200,000 warm songs.
-    """
-
-    def __init__(self, parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
-        self.parameters = parameters
-        self.weight_decay = weight_decay
-        self.means = [torch.zeros_like(p) for p in parameters]
-        self.squares = [torch.zeros_like(p) for p in parameters]
-        self.steps = 0
-
-    @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor | None], rates: Sequence[float]) -> None:
-        """Moves each parameter at its rate; what has no gradient stays where it is."""
-        self.steps += 1
-        first, second = 1 - 0.9**self.steps, 1 - 0.999**self.steps
-        for parameter, gradient, mean, square, rate in zip(
-            self.parameters, gradients, self.means, self.squares, rates, strict=True
-        ):
-            if gradient is None:
-                continue
-            moving = [parameter, mean, square]
-            if gradient.is_sparse:
-                gradient = gradient.coalesce()
-                rows, gradient = gradient.indices()[0], gradient.values()
-                moving = [whole[rows] for whole in moving]
-            values, means, squares = moving
-            means.lerp_(gradient, 0.1)
-            squares.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            values.mul_(1 - rate * self.weight_decay)
-            values.addcdiv_(means, (squares / second).sqrt_().add_(1e-8), value=-rate / first)
-            if values is not parameter:
-                for whole, moved in zip((parameter, mean, square), moving, strict=True):
-                    whole[rows] = moved
-
-    def state(self) -> dict[str, Tensor]:
-        tensors = {f"mean.{i}": mean for i, mean in enumerate(self.means)}
-        tensors |= {f"square.{i}": square for i, square in enumerate(self.squares)}
-        return tensors | {"steps": torch.tensor(self.steps)}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.means = [state[f"mean.{i}"] for i in range(len(self.parameters))]
-        self.squares = [state[f"square.{i}"] for i in range(len(self.parameters))]
-        self.steps = int(state["steps"])
-
-
 class Run:
     """One training: weights, optimiser and random state, by which it can be stopped and resumed.
 
@@ -132,74 +88,104 @@ class Run:
     retrieved. Those in ``held`` can be retrieved, too, but are not asked about.
     """
 
-    def __init__(self, config: Config, inputs: Inputs, targets: Targets, vectors: F32, held: I64 | None = None) -> None:
-        self.config = config
-        self.inputs = inputs
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        targets: Targets,
+        vectors: F32,
+        held: I64 | None = None,
+        device: torch.device = CPU,
+        ranks: Ranks = Ranks(),  # noqa: B008
+    ) -> None:
+        self.config, self.inputs, self.device, self.ranks = config, inputs, device, ranks
         self.target_songs = torch.from_numpy(targets.songs)
         self.target_weights = torch.from_numpy(targets.weights)
+        # Random numbers are drawn on the CPU, whatever the device. All processes draw the same order of songs; what
+        # else is drawn, each draws for itself.
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
-        self.tower.initialise(vectors.shape[1], self.generator)
+        self.own = self.generator if ranks.size == 1 else torch.Generator()
+        tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
+        tower.initialise(vectors.shape[1], self.generator)
         self.catalogue = len(vectors)
+        self.sampling = self.catalogue > config.catalogue
+        # Where a batch meets a part of the catalogue alone, so do its gradients; processes exchange whole ones.
+        tower.sparse = self.sampling and ranks.size == 1
         start = torch.zeros(self.catalogue, config.dim)
         width = min(config.dim, vectors.shape[1])
         start[:, :width] = torch.from_numpy(vectors[:, :width])
         # A song apart from all others may have no part in the first dimensions; a zero has no direction to learn from.
         lost = start.norm(dim=1) < 1e-6
         start[lost] = torch.randn((int(lost.sum()), config.dim), generator=self.generator)
-        self.warm = torch.nn.Parameter(functional.normalize(start, dim=1))
-        self.scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.tower = tower.to(device)
+        self.warm = torch.nn.Parameter(functional.normalize(start, dim=1).to(device))
+        self.scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature), device=device))
         self.parameters = [*self.tower.parameters(), self.scale, self.warm]
+        self.objective = ranks.together(_Objective(self))
         self.optimiser = AdamW(self.parameters, config.weight_decay)
         asked = np.arange(inputs.songs) if held is None else np.setdiff1d(np.arange(inputs.songs), held)
         self.asked = torch.from_numpy(asked)
+        self.order = self.asked
         self.steps = math.ceil(len(asked) / config.batch)
         self.epochs = max(1, min(config.epochs, config.steps // self.steps))
         # Half uniform, half as often as a song is a target: these have the large logits.
         often = torch.bincount(self.target_songs.flatten(), minlength=self.catalogue).float()
         self.proposal = 0.5 / self.catalogue + 0.5 * often / often.sum()
+        self._slot = torch.full((self.catalogue,), -1)
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
-        """One pass over the songs; yields the gauges of each step."""
-        order = self.asked[torch.randperm(len(self.asked), generator=self.generator)]
-        for step in range(self.steps):
-            rows = order[step * self.config.batch : (step + 1) * self.config.batch]
-            pace = _one_cycle((epoch * self.steps + step + 1) / (self.epochs * self.steps))
-            loss, gauges = self.loss(rows)
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[dict[str, float]]:
+        """One pass over the songs, from step ``first`` on; yields the gauges of each step."""
+        if first == 0:
+            self.order = self.asked[torch.randperm(len(self.asked), generator=self.generator)]
+        for step in range(first, self.steps):
+            at = epoch * self.steps + step
+            if self.ranks.size > 1:
+                self.own.manual_seed((self.config.seed * self.ranks.size + self.ranks.rank << 32) + at)
+            rows = self.ranks.share(self.order[step * self.config.batch : (step + 1) * self.config.batch])
+            pace = _one_cycle((at + 1) / (self.epochs * self.steps))
+            loss, gauges = self.objective(rows, at % _GAUGED == 0 or step + 1 == self.steps)
+            loss.backward()
+            gradients = [parameter.grad for parameter in self.parameters]
+            for parameter in self.parameters:
+                parameter.grad = None
             rates = [self.config.rate * pace] * (len(self.parameters) - 1) + [self.config.warm_rate * pace]
             self.optimiser.step(gradients, rates)
             yield gauges
 
-    def loss(self, songs: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, songs: Tensor, gauged: bool = True) -> tuple[Tensor, dict[str, float]]:
         """Supervised plus contrastive loss of a batch of songs (B,), and what it looks like inside."""
         config = self.config
         query = self.query(songs, config.untransformed, config.bag_dropout, config.context_dropout)  # (B, dim)
         if config.loss == "bpr":
             loss = self.bpr(query, songs)
-        elif self.catalogue > config.catalogue:
+        elif self.sampling:
             loss = self.sampled_softmax(query, songs)
         else:
             loss = self.softmax(query, songs)
         gauges = {"supervised": loss.item()}
         if config.contrast:
-            drawn = self.asked[torch.randint(len(self.asked), songs.shape, generator=self.generator)]
+            drawn = self.asked[torch.randint(len(self.asked), songs.shape, generator=self.own)]
             share = 1 / self.inputs.versions
             one, two = (self.query(drawn, share, config.view_dropout, config.view_dropout) for _ in range(2))
             contrastive = info_nce(one, two, config.contrast_temperature)
             loss = loss + config.contrast * contrastive
             gauges["contrastive"] = contrastive.item()
-        with torch.no_grad():
-            gauges["alignment"] = self.alignment(query, songs)
-            gauges |= collapse(query)
+        if gauged:
+            with torch.no_grad():
+                gauges["alignment"] = self.alignment(query, songs)
+                gauges |= collapse(query)
         return loss, gauges
 
     def alignment(self, query: Tensor, songs: Tensor) -> float:
         """Mean squared distance to the targets (Wang & Isola, ICML 2020): 0 when met, 2 when unrelated."""
-        weights = self.target_weights[songs]
-        targets = functional.normalize(self.warm[self.target_songs[songs]], dim=2)  # (B, k, dim)
-        cosines = torch.einsum("bd,bkd->bk", query, targets)
+        targets, weights = self.targets(songs)
+        vectors = functional.normalize(self.warm[targets], dim=2)  # (B, k, dim)
+        cosines = torch.einsum("bd,bkd->bk", query, vectors)
         return float((weights * (2 - 2 * cosines)).sum() / weights.sum().clamp_min(1e-12))
+
+    def targets(self, songs: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets of the songs and their weights, (B, k) each, on the device."""
+        return self.target_songs[songs].to(self.device), self.target_weights[songs].to(self.device)
 
     def recall(self, quarter: I64) -> dict[str, float]:
         """Share of the targets among as many retrieved songs, over evenly spaced warm songs, by their quartile.
@@ -213,10 +199,10 @@ class Run:
         for part in torch.split(songs, self.config.batch):
             logits = self.answers(part) @ warm.T
             logits[torch.arange(len(part)), part] = -torch.inf
-            found = logits.topk(self.target_songs.shape[1]).indices
-            true = self.target_weights[part] > 0
-            hits = ((found[:, None] == self.target_songs[part][:, :, None]).any(dim=2) & true).sum(dim=1)
-            parts.append(hits / true.sum(dim=1).clamp_min(1))
+            targets, weights = self.targets(part)
+            found, true = logits.topk(targets.shape[1]).indices, weights > 0
+            hits = ((found[:, None] == targets[:, :, None]).any(dim=2) & true).sum(dim=1)
+            parts.append((hits / true.sum(dim=1).clamp_min(1)).cpu())
         recall = torch.cat(parts).numpy()
         quarters = quarter[songs.numpy()]
         return {
@@ -227,66 +213,77 @@ class Run:
     def answers(self, rows: Tensor) -> Tensor:
         """Unit rows (B, dim) of the given rows of the inputs, nothing of them hidden."""
         with torch.no_grad():
-            query: Tensor = self.tower(self.inputs.batch(rows, 0.0, 0.0, self.generator))
+            query: Tensor = self.tower(self.inputs.batch(rows, 0.0, 0.0, self.own).to(self.device))
         return query
 
     def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
         """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""
+        targets, weights = self.targets(songs)
         logits = self.scale.exp() * query @ functional.normalize(self.warm, dim=1).T  # (B, n)
         own = torch.nonzero(songs < self.catalogue)[:, 0]
         logits[own, songs[own]] = -torch.inf
-        found = torch.gather(functional.log_softmax(logits, dim=1), 1, self.target_songs[songs])  # (B, k)
+        found = torch.gather(functional.log_softmax(logits, dim=1), 1, targets)  # (B, k)
         # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
-        return -(self.target_weights[songs] * found).sum() / len(songs)
+        return -(weights * found).sum() / len(songs)
 
     def sampled_softmax(self, query: Tensor, songs: Tensor) -> Tensor:
         """The same with the normaliser estimated from songs drawn by ``proposal``, each weighing 1 / expected draws.
 
         A drawn song that is the song itself or one of its targets is left out: targets count exactly.
         """
-        targets, size = self.target_songs[songs], self.config.sampled  # (B, k)
-        drawn = torch.multinomial(self.proposal, size, replacement=True, generator=self.generator)  # (S,)
+        targets, size, slot = self.target_songs[songs], self.config.sampled, self._slot  # (B, k)
+        drawn = torch.multinomial(self.proposal, size, replacement=True, generator=self.own)
+        drawn, times = torch.unique(drawn, return_counts=True)  # (S,)
+        # Each song that is met stands once in a small table, the drawn ones in front.
+        slot[drawn] = torch.arange(len(drawn))
+        others = torch.unique(targets[slot[targets] < 0])
+        slot[others] = len(drawn) + torch.arange(len(others))
+        places = slot[targets]
+        itself = slot[torch.where(songs < self.catalogue, songs, targets[:, 0])]
+        slot[drawn], slot[others] = -1, -1
+        met = torch.cat([drawn, others]).to(self.device)
+        table = functional.normalize(functional.embedding(met, self.warm, sparse=self.tower.sparse), dim=1)
+        correction = torch.log(times / (size * self.proposal[drawn])).to(self.device)
         scale = self.scale.exp()
-        warm = functional.normalize(functional.embedding(drawn, self.warm, sparse=True), dim=1)  # (S, dim)
-        negatives = scale * query @ warm.T - torch.log(size * self.proposal[drawn])  # (B, S)
-        taken = torch.zeros(len(songs), self.catalogue, dtype=torch.bool)
-        own = torch.where(songs < self.catalogue, songs, targets[:, 0])
-        taken.scatter_(1, torch.cat([targets, own[:, None]], dim=1), True)
-        negatives = negatives.masked_fill(taken[:, drawn], -torch.inf)
-        positives = functional.normalize(functional.embedding(targets, self.warm, sparse=True), dim=2)  # (B, k, dim)
-        positives = scale * torch.einsum("bd,bkd->bk", query, positives)
-        normaliser = torch.logsumexp(torch.cat([positives, negatives], dim=1), dim=1, keepdim=True)
-        return -(self.target_weights[songs] * (positives - normaliser)).sum() / len(songs)
+        negatives = scale * query @ table[: len(drawn)].T + correction  # (B, S)
+        taken = torch.cat([places, itself[:, None]], dim=1)
+        row, column = torch.nonzero((taken >= 0) & (taken < len(drawn)), as_tuple=True)
+        negatives[row, taken[row, column]] = -torch.inf
+        vectors = functional.embedding(places.to(self.device), table)  # (B, k, dim)
+        positives = scale * torch.einsum("bd,bkd->bk", query, vectors)
+        normaliser = torch.logaddexp(torch.logsumexp(positives, dim=1), torch.logsumexp(negatives, dim=1))
+        weights = self.target_weights[songs].to(self.device)
+        return -(weights * (positives - normaliser[:, None])).sum() / len(songs)
 
     def bpr(self, query: Tensor, songs: Tensor) -> Tensor:
         """-log sigmoid(positive - negative): a target drawn by weight against a song drawn uniformly."""
         weights = self.target_weights[songs]
-        drawn = torch.multinomial(weights + 1e-12, 1, generator=self.generator)  # (B, 1)
+        drawn = torch.multinomial(weights + 1e-12, 1, generator=self.own)  # (B, 1)
         positive = self.warm[torch.gather(self.target_songs[songs], 1, drawn)[:, 0]]
-        negative = self.warm[torch.randint(self.catalogue, songs.shape, generator=self.generator)]
+        negative = self.warm[torch.randint(self.catalogue, songs.shape, generator=self.own)]
         difference = functional.normalize(positive, dim=1) - functional.normalize(negative, dim=1)
         margin = self.scale.exp() * (query * difference).sum(dim=1)
-        return -(functional.logsigmoid(margin) * weights.sum(dim=1)).sum() / len(songs)
+        return -(functional.logsigmoid(margin) * weights.sum(dim=1).to(self.device)).sum() / len(songs)
 
     def query(self, songs: Tensor, untransformed: float, bag: float, context: float) -> Tensor:
-        rows = self.inputs.versions_of(songs, untransformed, self.generator)
-        batch = self.inputs.batch(rows, bag, context, self.generator)
-        keep = _keep((len(songs), self.config.hidden), self.config.hidden_dropout, self.generator)
-        query: Tensor = self.tower(batch, keep)
+        rows = self.inputs.versions_of(songs, untransformed, self.own)
+        batch = self.inputs.batch(rows, bag, context, self.own)
+        keep = _keep((len(songs), self.config.hidden), self.config.hidden_dropout, self.own)
+        query: Tensor = self.tower(batch.to(self.device), keep.to(self.device))
         return query
 
-    def save(self, path: Path, epochs: int) -> None:
-        """Writes everything that the next epoch depends on, whole or not at all."""
+    def save(self, path: Path, steps: int) -> None:
+        """Writes everything that the next step depends on, after so many, whole or not at all."""
         state = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
         state |= {"warm": self.warm.detach(), "scale": self.scale.detach()}
-        state["generator"] = self.generator.get_state()
+        state |= {"generator": self.generator.get_state(), "order": self.order}
         state |= {f"optimiser.{name}": value for name, value in self.optimiser.state().items()}
         temporary = path.with_name(path.name + ".tmp")
-        save_file(state, temporary, {"run": self._identity(), "epochs": str(epochs)})
+        save_file(state, temporary, {"run": self._identity(), "steps": str(steps)})
         os.replace(temporary, path)
 
     def restore(self, path: Path) -> int:
-        """Takes over a saved state; returns how many epochs it has behind it."""
+        """Takes over a saved state; returns how many steps it has behind it."""
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("run") != self._identity():
@@ -300,8 +297,9 @@ class Run:
             self.warm.copy_(state["warm"])
             self.scale.copy_(state["scale"])
         self.generator.set_state(state["generator"])
+        self.order = state["order"]
         self.optimiser.restore({k[10:]: v for k, v in state.items() if k.startswith("optimiser.")})
-        return int(metadata["epochs"])
+        return int(metadata["steps"])
 
     def _identity(self) -> str:
         """What a checkpoint must agree with: the configuration, and what is trained on."""
@@ -309,7 +307,20 @@ class Run:
         data.update(self.target_weights.numpy().tobytes())
         data.update(self.asked.numpy().tobytes())
         data.update(self.inputs.values.numpy().tobytes())
-        return json.dumps({**asdict(self.config), "songs": self.inputs.songs, "data": data.hexdigest()[:16]})
+        what = {"songs": self.inputs.songs, "data": data.hexdigest()[:16], "processes": self.ranks.size, "layout": 2}
+        return json.dumps({**asdict(self.config), **what})
+
+
+class _Objective(torch.nn.Module):
+    """A run's loss as a module, which is what processes can share."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.tower, self.scale, self.warm = run.tower, run.scale, run.warm
+        self._loss = run.loss
+
+    def forward(self, songs: Tensor, gauged: bool) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(songs, gauged)
 
 
 def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
@@ -318,7 +329,7 @@ def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
     Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018), equation 4.
     """
     logits = one @ two.T / temperature
-    own = torch.arange(len(one))
+    own = torch.arange(len(one), device=one.device)
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
 

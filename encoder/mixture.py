@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from encoder.resemblance import largest
+from encoder.context import largest
 from encoder.serving import joined
 from encoder.supervision import Targets
 from encoder.truth import Truth, score
@@ -42,10 +42,15 @@ def projection(network: F32, audiences: F32, weight: float) -> F32:
     An inner product of projected vectors is (1 - weight) times that of the network's vectors plus weight times that of
     the audiences', but for what the last r directions hold; so that both fit into the index of one.
     """
-    scale = np.repeat(np.sqrt([1 - weight, weight]), [network.shape[1], audiences.shape[1]])
-    both = np.hstack([network, audiences]) * scale
-    _, directions = linalg.eigh(both.T @ both)
-    return np.ascontiguousarray(scale[:, None] * directions[:, ::-1][:, : network.shape[1]], np.float32)
+    both = np.hstack([network, audiences])
+    return _projection(both.T @ both, network.shape[1], weight)
+
+
+def _projection(moments: F32, width: int, weight: float) -> F32:
+    """The same from the sums of products of the vectors' coordinates, (w + r, w + r)."""
+    scale = np.repeat(np.sqrt([1 - weight, weight]), [width, len(moments) - width])
+    _, directions = linalg.eigh(moments * scale * scale[:, None])
+    return np.ascontiguousarray(scale[:, None] * directions[:, ::-1][:, :width], np.float32)
 
 
 def best_weight(
@@ -67,9 +72,11 @@ def best_weight(
     # Places without a target go to the end.
     right = -np.sort(-np.where(targets.weights[held] > 0, targets.songs[held], -1), axis=1)
     answer = Truth(right, np.zeros(right.shape, np.float32), np.zeros(len(held), np.int64))
+    both = np.hstack([network, audiences])
+    moments = both.T @ both
     values = []
     for weight in weights:
-        onto = projection(network, audiences, weight)
+        onto = _projection(moments, network.shape[1], weight)
         catalogue = joined(network, audiences, onto)
         value = np.zeros(len(held))
         for query, closed in asked:

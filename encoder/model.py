@@ -33,6 +33,10 @@ class Batch:
     side: Tensor
     context: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        parts = (self.indices, self.offsets, self.values, self.side, self.context)
+        return Batch(*(part.to(device) for part in parts))
+
 
 class QueryTower(nn.Module):
     """Maps a :class:`Batch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
@@ -40,6 +44,8 @@ class QueryTower(nn.Module):
     def __init__(self, terms: int, side: int, context: int, hidden: int, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        # Whether a batch's gradient of the bag holds the rows of its terms alone.
+        self.sparse = False
         # One table for both uses of the bag: dim columns go straight to the query, hidden ones to the MLP.
         self.bag = nn.Parameter(torch.zeros(terms, dim + hidden))
         self.side = nn.Parameter(torch.zeros(side, dim + hidden))
@@ -69,7 +75,7 @@ class QueryTower(nn.Module):
     def forward(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
         """Unit rows (B, dim). ``keep`` (B, hidden) scales the hidden layer: dropout."""
         x = functional.embedding_bag(
-            batch.indices, self.bag, batch.offsets, mode="sum", per_sample_weights=batch.values
+            batch.indices, self.bag, batch.offsets, None, 2.0, False, "sum", self.sparse, batch.values
         )  # (B, dim + hidden)
         x = x + batch.side @ self.side
         hidden = torch.cat([x[:, self.dim :], batch.context], dim=1)  # (B, hidden + C)

@@ -1,18 +1,21 @@
 """Which remembered songs resemble many songs, and how much? The numbers of :class:`encoder.context.Memory` in bulk.
 
 A term that many songs have is cheap in a dense matrix product and dear in a sparse one, a term that few have the other
-way round: both kinds are handled apart. For the most similar of many songs, all are compared in a few principal
-directions of what is common plus what is rare exactly, and only the best of that are compared in full.
+way round: both kinds are handled apart. The most similar of many remembered songs are looked for by an inverted file
+(Jegou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search", TPAMI 2011, section IV): songs lie in lists
+around centres, and a song is compared with those of the lists near to it and those with which it shares a rare term, in
+a few principal directions of what is common plus what is rare exactly; only the best of that are compared in full.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import sparse
+from torch import Tensor
 
+from encoder.device import CPU
 from encoder.features import Features, select_columns
 
 F32 = NDArray[np.float32]
@@ -26,6 +29,12 @@ _FEW = 8192
 _DIRECTIONS = 128
 # Songs compared in full for each that is wanted.
 _SPARE = 3
+# Of the inverted file: songs a list, on average; the share of all that is looked through; rounds of Lloyd.
+_LIST = 128
+_SHARE = 8
+_ROUNDS = 5
+# Songs asked for at once.
+_CHUNK = 1024
 
 
 class Products:
@@ -36,60 +45,80 @@ class Products:
         directions: if given, the common terms and dense features count only in so many principal directions.
     """
 
-    def __init__(self, bags: sparse.csr_matrix, dense: F32, directions: int | None = None) -> None:
+    def __init__(
+        self, bags: sparse.csr_matrix, dense: F32, device: torch.device = CPU, directions: int | None = None
+    ) -> None:
         often = np.bincount(bags.indices, minlength=bags.shape[1])
         order = np.argsort(-often, kind="stable")[:_MOST_COMMON]
         common = np.zeros(bags.shape[1], bool)
         common[order[often[order] * _COMMON >= max(bags.shape[0], 1)]] = True
-        self._common, self._rare = np.flatnonzero(common), np.flatnonzero(~common & (often > 0))
-        self._position = np.full(bags.shape[1], -1, np.int64)
-        self._position[self._common] = np.arange(len(self._common))
+        self._width = int(common.sum())
+        self._position = np.where(common, np.cumsum(common) - 1, -1)
+        rare = np.flatnonzero(~common & (often > 0))
         self._rare_position = np.full(bags.shape[1], -1, np.int64)
-        self._rare_position[self._rare] = np.arange(len(self._rare))
-        self._of_rare = bags[:, self._rare].T.tocsr()
-        table = np.hstack([bags[:, self._common].toarray(), dense])  # (M, common + D)
-        self._basis: F32 | None = None
+        self._rare_position[rare] = np.arange(len(rare))
+        self._of_rare = bags[:, rare].T.tocsr()
+        self._basis: Tensor | None = None
+        self._device = device
+        table = self._common(bags, dense)
         self.approximate = directions is not None and directions < table.shape[1]
         if self.approximate:
-            values, vectors = linalg.eigh(table.T @ table)
-            self._basis = np.ascontiguousarray(vectors[:, np.argsort(-values)[:directions]], np.float32)
+            _, vectors = torch.linalg.eigh((table.T @ table).double())
+            self._basis = vectors.flip(1)[:, :directions].float()
             table = table @ self._basis
-        self._table = np.ascontiguousarray(table.T, np.float32)
-        self._room = np.zeros((0, bags.shape[0]), np.float32)
+        # float32 (M, d)
+        self.table = table.contiguous()
 
-    def __call__(self, songs: Features) -> F32:
-        """float32 (n, M); the next call writes over it, because fresh memory costs as much as the product."""
-        c = len(self._common)
-        common = select_columns(songs.bags, self._position, c)
-        if self._basis is None:
-            products = common @ self._table[:c]
-            if songs.dense.shape[1]:
-                products += songs.dense @ self._table[c:]
-        else:
-            if len(self._room) < len(songs):
-                self._room = np.empty((len(songs), self._table.shape[1]), np.float32)
-            directions = common @ self._basis[:c] + songs.dense @ self._basis[c:]
-            products = np.matmul(directions, self._table, out=self._room[: len(songs)])
-        rare = select_columns(songs.bags, self._rare_position, len(self._rare)) @ self._of_rare
-        rows = np.repeat(np.arange(len(songs)), np.diff(rare.indptr))
+    def __call__(self, songs: Features) -> Tensor:
+        """float32 (n, M)."""
+        products = self.directions(songs) @ self.table.T
+        rare = self.rare(songs)
+        self._add(products, rare, rare.indices)
+        return products
+
+    def among(self, songs: Features, places: I64) -> tuple[I64, Tensor]:
+        """The given places (p,) and those of songs that share a rare term, and the products with all of them."""
+        rare = self.rare(songs)
+        places = np.union1d(places, rare.indices)
+        table = self.table[torch.from_numpy(places).to(self._device)]
+        products = self.directions(songs) @ table.T
+        self._add(products, rare, np.searchsorted(places, rare.indices))
+        return places, products
+
+    def directions(self, songs: Features) -> Tensor:
+        """float32 (n, d): what is common in the songs, to be multiplied with the rows of ``table``."""
+        rows = self._common(songs.bags, songs.dense)
+        return rows if self._basis is None else rows @ self._basis
+
+    def rare(self, songs: Features) -> sparse.csr_matrix:
+        """float32 csr (n, M): what the rare terms add."""
+        return select_columns(songs.bags, self._rare_position, self._of_rare.shape[0]) @ self._of_rare
+
+    def _common(self, bags: sparse.csr_matrix, dense: F32) -> Tensor:
+        common = select_columns(bags, self._position, self._width).toarray()
+        return torch.from_numpy(np.hstack([common, dense])).to(self._device)
+
+    def _add(self, products: Tensor, rare: sparse.csr_matrix, columns: I64) -> None:
+        rows = np.repeat(np.arange(len(products)), np.diff(rare.indptr))
         # Each place stands once in a sparse matrix, so that adding by index loses nothing.
-        products[rows, rare.indices] += rare.data
-        return np.asarray(products, np.float32)
+        flat = torch.from_numpy(rows * products.shape[1] + columns).to(self._device)
+        values = torch.from_numpy(rare.data.astype(np.float32, copy=False)).to(self._device)
+        products.view(-1).index_add_(0, flat, values)
 
 
-@dataclass(frozen=True, slots=True)
 class Nearest:
     """The ``count`` most similar of M songs, for many songs."""
 
-    bags: sparse.csr_matrix
-    dense: F32
-    count: int
-    products: Products
+    def __init__(self, bags: sparse.csr_matrix, dense: F32, count: int, products: Products, lists: Lists | None):
+        self.bags, self.dense, self.count, self.products = bags, dense, min(count, bags.shape[0]), products
+        self._lists = lists
 
     @classmethod
-    def among(cls, bags: sparse.csr_matrix, dense: F32, count: int) -> Nearest:
+    def among(cls, bags: sparse.csr_matrix, dense: F32, count: int, device: torch.device = CPU) -> Nearest:
+        """Few songs are all compared in full, and among many the candidates."""
         few = bags.shape[0] <= _FEW
-        return cls(bags, dense, min(count, bags.shape[0]), Products(bags, dense, None if few else _DIRECTIONS))
+        products = Products(bags, dense, device, None if few else _DIRECTIONS)
+        return cls(bags, dense, count, products, None if few else Lists(products.table, _SPARE * count))
 
     def __call__(self, songs: Features, left_out: I64) -> tuple[I64, F32]:
         """int64 and float32 (n, count): places among the M songs, and their inner products.
@@ -98,16 +127,40 @@ class Nearest:
             left_out: int64 (n,), for each song the place of one that does not count, or -1. Where fewer than ``count``
                 are left, it stands there all the same, with a product of -inf.
         """
-        similarity = self.products(songs)
-        rows = np.flatnonzero(left_out >= 0)
-        similarity[rows, left_out[rows]] = -np.inf
-        if not self.products.approximate:
-            best = largest(similarity, self.count)
-            return best, np.take_along_axis(similarity, best, axis=1)
-        candidates = largest(similarity, min(similarity.shape[1], _SPARE * self.count))
+        found = np.empty((len(songs), self.count), np.int64)
+        similarity = np.empty(found.shape, np.float32)
+        for rows, places in self._asked(songs):
+            part = songs.rows(rows)
+            if places is None:
+                found[rows], similarity[rows] = self._of_all(part, left_out[rows])
+            else:
+                found[rows], similarity[rows] = self._of_some(part, left_out[rows], places)
+        return found, similarity
+
+    def _asked(self, songs: Features) -> list[tuple[I64, I64 | None]]:
+        """Which songs are asked for together, and the places they have near to them; None for all."""
+        if self._lists is None:
+            return [(rows, None) for rows in _split(np.arange(len(songs)))]
+        nearest = [
+            self._lists.nearest(self.products.directions(songs.rows(rows))) for rows in _split(np.arange(len(songs)))
+        ]
+        centre = np.concatenate(nearest) if nearest else np.zeros(0, np.int64)
+        groups = np.split(np.argsort(centre, kind="stable"), np.cumsum(np.bincount(centre))[:-1])
+        return [(rows, self._lists.near[centre[rows[0]]]) for group in groups if len(group) for rows in _split(group)]
+
+    def _of_all(self, songs: Features, left_out: I64) -> tuple[I64, F32]:
+        products = self.products(songs)
+        _leave_out(products, left_out)
+        best = products.topk(self.count, sorted=False)
+        return best.indices.cpu().numpy(), best.values.cpu().numpy()
+
+    def _of_some(self, songs: Features, left_out: I64, places: I64) -> tuple[I64, F32]:
+        places, products = self.products.among(songs, places)
+        best = products.topk(min(len(places), _SPARE * self.count), sorted=False).indices.cpu().numpy()
+        candidates = places[best]
         exact = self._exact(songs, candidates)
         exact[candidates == left_out[:, None]] = -np.inf
-        place = largest(exact, self.count)
+        place = np.argpartition(exact, -self.count, axis=1)[:, -self.count :]
         return np.take_along_axis(candidates, place, axis=1), np.take_along_axis(exact, place, axis=1)
 
     def _exact(self, songs: Features, candidates: I64) -> F32:
@@ -120,24 +173,46 @@ class Nearest:
         return products
 
 
-def largest(values: F32, k: int) -> I64:
-    """int64 (n, k): places of the k largest of each row (n, m), in no order.
+class Lists:
+    """An inverted file over M rows (M, d): lists around centres (Lloyd's k-means), and which are near each.
 
-    They lie in the k groups with the largest maxima, so that what has to be partitioned is short: a fifth of the time
-    for 20 of 6,670.
+    Attributes:
+        near: for each centre, int64 ascending: the rows of the lists with the largest products, at least the share that
+            is looked through.
     """
-    n, m = values.shape
-    if k == 0:
-        return np.zeros((n, 0), np.int64)
-    # As many groups as places in the k best of them: both are partitioned.
-    each = round(float(np.sqrt(m / k)))
-    if each < 2:
-        return np.argpartition(values, m - k, axis=1)[:, m - k :]
-    # Group g is g, g + groups, g + 2 groups and so on: the maxima of all groups at once are those of long rows.
-    groups = m // each
-    maxima = values[:, : groups * each].reshape(n, each, groups).max(axis=1)
-    best = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
-    places = (best[:, None, :] + groups * np.arange(each)[None, :, None]).reshape(n, -1)
-    places = np.hstack([places, np.broadcast_to(np.arange(groups * each, m), (n, m - groups * each))])
-    inner = np.argpartition(np.take_along_axis(values, places, axis=1), places.shape[1] - k, axis=1)[:, -k:]
-    return np.take_along_axis(places, inner, axis=1)
+
+    def __init__(self, table: Tensor, least: int) -> None:
+        m = len(table)
+        count = max(m // _LIST, 1)
+        self._centres = table[torch.arange(count, device=table.device) * m // count].clone()
+        for _ in range(_ROUNDS):
+            owner = torch.from_numpy(self.nearest(table)).to(table.device)
+            sums = torch.zeros_like(self._centres).index_add_(0, owner, table)
+            sizes = torch.bincount(owner, minlength=count)
+            kept = sizes > 0
+            self._centres[kept] = sums[kept] / sizes[kept, None]
+        lists = self.nearest(table)
+        held = np.bincount(lists, minlength=count)
+        members = np.split(np.argsort(lists, kind="stable"), np.cumsum(held)[:-1])
+        # What is looked for is the largest inner product, not the least distance.
+        products = (self._centres @ self._centres.T).cpu().numpy()
+        self.near: list[I64] = []
+        for order in np.argsort(-products, axis=1, kind="stable"):
+            enough = int(np.searchsorted(np.cumsum(held[order]), min(m, max(m // _SHARE, 2 * least)))) + 1
+            self.near.append(np.sort(np.concatenate([members[each] for each in order[:enough]])))
+
+    def nearest(self, rows: Tensor) -> I64:
+        """int64 (n,): the centre nearest to each row (n, d)."""
+        half = (self._centres * self._centres).sum(dim=1) / 2
+        parts = [(part @ self._centres.T - half).argmax(dim=1) for part in torch.split(rows, _CHUNK)]
+        found: I64 = torch.cat(parts).cpu().numpy()
+        return found
+
+
+def _split(rows: I64) -> list[I64]:
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+
+
+def _leave_out(products: Tensor, left_out: I64) -> None:
+    rows = torch.from_numpy(np.flatnonzero(left_out >= 0)).to(products.device)
+    products[rows, torch.from_numpy(left_out).to(products.device)[rows]] = -torch.inf

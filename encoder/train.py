@@ -22,12 +22,14 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch.nn import functional
 
-from encoder import context, mixture, supervision, tuning, views
-from encoder.config import Config
+from encoder import leave_one_out, mixture, supervision, tuning, views
+from encoder.config import Config, Device
 from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
+from encoder.device import chosen
 from encoder.features import FeatureSchema
 from encoder.fit import Inputs, Run
+from encoder.ranks import Ranks
 from encoder.serving import Encoder, joined
 from encoder.truth import quartiles
 
@@ -53,6 +55,9 @@ _VERSIONS = 250_000
 # Up to so many songs one thread computes. Its steps are too small to share, and where other processes want the cores
 # threads wait for each other: 137 s with two threads, 13 s with one, for the same 2,545 songs on a busy machine.
 _SINGLE = 10_000
+
+# Steps after which a checkpoint is written within an epoch, too.
+_SAVED = 100
 
 Report = Callable[[Progress], None]
 
@@ -83,14 +88,18 @@ def train(
     checkpoint: Path | None = None,
     *,
     rare_rows: I64 | None = None,
+    device: Device = "cpu",
 ) -> Trained:
     """Trains on the songs ``warm_rows`` of ``dataset``, on ``rare_rows`` if the config wants them, and on nothing else.
 
-    With ``checkpoint`` (a file), the state is kept there after every epoch, and a run that finds it goes on from it:
-    on the same machine and number of threads to the same weights, bit for bit.
+    With ``checkpoint`` (a file), the state is kept there after every epoch and every hundred steps, and a run that
+    finds it goes on from it: on the same machine, device and number of threads to the same weights, bit for bit.
+
+    Under torchrun, processes share the network's batches and end with equal weights (:mod:`encoder.ranks`); each
+    prepares for itself, and the first alone writes the checkpoint.
 
     Raises:
-        ValueError: fewer than two warm songs, no content, or a checkpoint of another run.
+        ValueError: fewer than two warm songs, no content, a checkpoint of another run, or a card where there is none.
     """
     if len(warm_rows) < 2:
         raise ValueError(f"{len(warm_rows)} warm songs; at least 2 are needed, 5 listeners each")
@@ -98,12 +107,19 @@ def train(
     with threadpool_limits(limits=threads):
         config = config or Config()
         rare = rare_rows if config.rare and rare_rows is not None else np.zeros(0, np.int64)
-        return _train(dataset, warm_rows, rare, config, progress or (lambda _: None), checkpoint)
+        return _train(dataset, warm_rows, rare, config, progress or (lambda _: None), checkpoint, chosen(device))
 
 
 def _train(
-    dataset: Dataset, warm_rows: I64, rare_rows: I64, config: Config, report: Report, checkpoint: Path | None
+    dataset: Dataset,
+    warm_rows: I64,
+    rare_rows: I64,
+    config: Config,
+    report: Report,
+    checkpoint: Path | None,
+    device: torch.device,
 ) -> Trained:
+    ranks = Ranks.of_environment(device)
     started = perf_counter()
     report(Progress("features", 0, 1))
     # The warm songs in front: only they can be retrieved.
@@ -116,7 +132,7 @@ def _train(
     report(Progress("audiences", 0, 1))
     listeners = supervision.listener_rows(dataset.plays[warm_rows])
     rare = supervision.listener_rows(dataset.plays[rare_rows])
-    vectors = supervision.audience_vectors(listeners, config.factors, rng, rare)
+    vectors = supervision.audience_vectors(listeners, config.factors, rng, rare, device)
     counts = np.maximum(np.diff(np.concatenate([listeners.indptr, listeners.indptr[-1] + rare.indptr[1:]])), 1)
     targets = supervision.targets(listeners, config.targets, rare).weighed(counts / (counts + config.doubt))
     bandwidth, ridge = config.bandwidth, (config.ridge + config.ridge_noise / counts).astype(np.float32)
@@ -127,7 +143,7 @@ def _train(
         schema, bandwidth, ridge = tuned.schema, tuned.bandwidth, ridge * np.float32(tuned.ridge)
     report(Progress("contexts", 0, 1))
     songs, *_ = features = [schema.transform(version) for version in versions]
-    loo = context.fit(
+    loo = leave_one_out.fit(
         songs,
         vectors,
         bandwidth=bandwidth,
@@ -137,25 +153,28 @@ def _train(
         remembered=config.remembered,
         rng=rng,
         warm=warm,
+        device=device,
     )
     columns = _frequent(songs.bags, config.terms)
     contexts = loo.contexts(features) if config.contexts else np.zeros((len(features), len(songs), 0), np.float32)
     inputs = Inputs(features, columns, contexts)
     prepared = perf_counter() - started
     held = mixture.held_back(warm, rng) if config.contexts and len(config.closed) > 1 else np.zeros(0, np.int64)
-    run = Run(config, inputs, targets, vectors[:warm], held)
-    first = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
+    run = Run(config, inputs, targets, vectors[:warm], held, device, ranks)
+    done = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
     quarter = quartiles(np.diff(listeners.indptr).astype(np.int64))
     gauges: dict[str, float] = {}
-    for epoch in range(first, run.epochs):
-        for step in run.epoch(epoch):
+    while done < run.epochs * run.steps:
+        epoch, first = divmod(done, run.steps)
+        for step in run.epoch(epoch, first):
+            done += 1
             gauges |= step
             report(Progress("epochs", epoch, run.epochs, gauges))
+            if checkpoint and ranks.rank == 0 and (done % _SAVED == 0 or done % run.steps == 0):
+                run.save(checkpoint, done)
         gauges |= run.recall(quarter)
-        if checkpoint:
-            run.save(checkpoint, epoch + 1)
     report(Progress("epochs", run.epochs, run.epochs, gauges))
-    warm_vectors = functional.normalize(run.warm.detach(), dim=1).numpy()
+    warm_vectors = functional.normalize(run.warm.detach(), dim=1).cpu().numpy()
     projection, weight = None, config.closed[0] if config.contexts else 0.0
     report(Progress("mixing", 0, 1))
     if len(held):
@@ -163,7 +182,7 @@ def _train(
         # As they are, and in one transformation.
         for version in range(min(2, len(features))):
             rows = torch.from_numpy(held + version * len(songs))
-            asked.append((run.answers(rows).numpy(), contexts[version, held, : vectors.shape[1]]))
+            asked.append((run.answers(rows).cpu().numpy(), contexts[version, held, : vectors.shape[1]]))
         weight = mixture.best_weight(asked, warm_vectors, vectors[:warm], targets, held, config.closed)
     if weight:
         projection = mixture.projection(warm_vectors, vectors[:warm], weight)
@@ -175,7 +194,7 @@ def _train(
         schema=schema,
         memory=loo.memory,
         columns=columns,
-        network={name: value.numpy().copy() for name, value in run.tower.state_dict().items()},
+        network={name: value.cpu().numpy().copy() for name, value in run.tower.state_dict().items()},
         fallback=np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), np.float32),
         projection=projection,
     )

@@ -23,8 +23,9 @@ from targeting.calibration import Calibration
 
 # Workers read maps and fit none: what fitting takes is imported by it alone.
 if TYPE_CHECKING:
+    from encoder.config import Config, Device
     from encoder.data.dataset import Dataset
-    from encoder.train import Config, Progress
+    from encoder.train import Progress
 
 _FILE = "chances.json"
 MEANS = "chance of being among the song's listeners"
@@ -42,7 +43,11 @@ class Fitted:
 
 
 def fit(
-    dataset: Dataset, rows: NDArray[np.int64], config: Config, progress: Callable[[Progress], None] | None = None
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    config: Config,
+    progress: Callable[[Progress], None] | None = None,
+    device: Device = "cpu",
 ) -> Fitted | None:
     """The maps from scores to chances of the encoder that this config trains on these songs, the rare ones among them.
 
@@ -58,7 +63,7 @@ def fit(
         return None
     parts = split(songs, config.seed)
     known, hidden = songs_of(songs, parts.warm), songs_of(songs, parts.cold)
-    trained = train(songs, parts.warm, config, progress, rare_rows=parts.rare)
+    trained = train(songs, parts.warm, config, progress, rare_rows=parts.rare, device=device)
     case = Case(
         name="made cold",
         song_ids=hidden.song_ids,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
+from encoder.config import Device
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.terminal import Bars, Table, Terminal
@@ -47,6 +48,9 @@ def train(
             "second time for it, without a tenth of the songs."
         ),
     ] = True,
+    device: Annotated[
+        Device, typer.Option(help="Where the network, contexts and audiences are computed; auto: a card if any.")
+    ] = "auto",
     strict: Strict = False,
 ) -> None:
     """Train the encoder: from what a song is to the vectors of songs with such an audience.
@@ -54,6 +58,9 @@ def train(
     Songs with fewer than 5 listeners are left out; of the others a tenth, drawn by the seed, is held back as cold,
     so that the result can be judged on songs it has never seen. The artifact is a folder of safetensors with a
     manifest: checksums, the name of the embedding space, and the figures of the training.
+
+    Under torchrun several processes train one encoder; each then has a card of its own, and the first one writes:
+    torchrun --nproc-per-node 2 -m streams train --data ... --out ...
 
     Example: coldstart train --data data/lastfm --out models/lastfm --seed 0
     """
@@ -66,6 +73,8 @@ def train(
     console = Terminal(stderr=True)
     try:
         from encoder import train as training
+        from encoder.device import chosen
+        from encoder.ranks import Ranks
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -74,6 +83,9 @@ def train(
         # Before the work, not after it.
         artifact.vacant(out, name)
         writable(checkpoint)
+        # Of several processes the first alone speaks and writes.
+        first = Ranks.of_environment(chosen(device)).rank == 0
+        console.quiet = not first
         with console.status(f"reading {data}"):
             dataset = read_dataset(data, strict)
         for finding in dataset.findings:
@@ -96,18 +108,20 @@ def train(
 
             config = training.Config(seed=seed)
             rare = rare_rows(dataset)
-            trained = training.train(dataset, warm, config, show, checkpoint, rare_rows=rare)
-        manifest = artifact.save(trained, out, name)
+            trained = training.train(dataset, warm, config, show, checkpoint, rare_rows=rare, device=device)
+        manifest = artifact.save(trained, out, name) if first else None
         fitted = None
         if calibrate:
             from streams import calibrating
 
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
-                fitted = calibrating.fit(dataset, np.union1d(warm, rare), config)
+                fitted = calibrating.fit(dataset, np.union1d(warm, rare), config, device=device)
             if fitted is None:
                 console.print("too few songs to learn chances from: scores will order users and be no chances")
-            else:
+            elif first:
                 calibrating.save(fitted, out)
+    if manifest is None:
+        return
     table = Table("what", "value", title=f"{out}")
     table.add_row("embedding space", manifest.space)
     table.add_row("dimension", str(manifest.dim))

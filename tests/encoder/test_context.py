@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encoder import context
+from encoder import leave_one_out
 from encoder.content import ContentTable, SongContent
 from encoder.features import Features, FeatureSchema
 
@@ -38,12 +38,12 @@ def fit(
     remembered: int = 100,
     ridge: np.ndarray | float = 0.25,
     warm: int | None = None,
-) -> context.LeaveOneOut:
-    return context.fit(
+) -> leave_one_out.LeaveOneOut:
+    return leave_one_out.fit(
         songs,
         vectors,
         bandwidth=2.0,
-        ridge=np.broadcast_to(np.float32(ridge), len(vectors)),
+        ridge=np.full(len(vectors), ridge, np.float32),
         neighbours=3,
         landmarks=landmarks,
         remembered=remembered,

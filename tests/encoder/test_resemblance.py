@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoder import context, resemblance
+from encoder import leave_one_out, resemblance
 from encoder.content import ContentTable, SongContent
+from encoder.context import largest
 from encoder.features import Features, FeatureSchema
-from encoder.resemblance import Nearest, Products, largest
+from encoder.resemblance import Nearest, Products
 
 N = 600
 
@@ -44,7 +45,7 @@ def test_products_are_those_of_the_features() -> None:
     some = known.rows(np.arange(0, N, 7))
     found = Products(known.bags, known.dense)
     assert not found.approximate
-    np.testing.assert_allclose(found(some), product(some, known), atol=1e-5)
+    np.testing.assert_allclose(found(some).numpy(), product(some, known), atol=1e-5)
 
 
 @pytest.mark.parametrize("few", [N, 10], ids=["in full", "by candidates"])
@@ -54,6 +55,7 @@ def test_the_nearest_are_the_largest_products_without_the_one_left_out(
     """The sound lies in 3 directions and one tag is common, so that 6 directions hold all that is common."""
     monkeypatch.setattr(resemblance, "_FEW", few)
     monkeypatch.setattr(resemblance, "_DIRECTIONS", 6)
+    monkeypatch.setattr(resemblance, "_SHARE", 1)
     known = songs(3)
     nearest = Nearest.among(known.bags, known.dense, 10)
     assert nearest.products.approximate == (few < N)
@@ -65,6 +67,24 @@ def test_the_nearest_are_the_largest_products_without_the_one_left_out(
     np.testing.assert_allclose(np.take_along_axis(expected, places, axis=1), similarity, atol=1e-5)
 
 
+def test_in_a_part_of_the_lists_most_of_the_nearest_are_found_and_all_that_share_a_rare_term(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = songs(3)
+    exact, _ = Nearest.among(known.bags, known.dense, 10)(known, np.full(N, -1))
+    for name, value in {"_FEW": 10, "_DIRECTIONS": 6, "_LIST": 10, "_SHARE": 8}.items():
+        monkeypatch.setattr(resemblance, name, value)
+    nearest = Nearest.among(known.bags, known.dense, 10)
+    found, _ = nearest(known, np.full(N, -1))
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)]) > 0.8
+    # A song is its own nearest, wherever it lies.
+    assert all(row in places for row, places in enumerate(found))
+    some = known.rows(np.arange(5))
+    places, products = nearest.products.among(some, np.array([7]))
+    assert set(places) == {7} | set(nearest.products.rare(some).indices)
+    np.testing.assert_allclose(products.numpy(), product(some, known)[:, places], atol=1e-5)
+
+
 def test_contexts_by_candidates_and_estimated_leverages_are_near_the_exact_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,7 +92,7 @@ def test_contexts_by_candidates_and_estimated_leverages_are_near_the_exact_ones(
     vectors = np.random.default_rng(1).normal(size=(N, 5)).astype(np.float32)
 
     def contexts() -> np.ndarray:
-        loo = context.fit(
+        loo = leave_one_out.fit(
             known,
             vectors,
             bandwidth=2.0,
@@ -87,7 +107,8 @@ def test_contexts_by_candidates_and_estimated_leverages_are_near_the_exact_ones(
     exact = contexts()
     monkeypatch.setattr(resemblance, "_FEW", 10)
     monkeypatch.setattr(resemblance, "_DIRECTIONS", 6)
-    monkeypatch.setattr(context, "_SKETCH", 128)
+    monkeypatch.setattr(resemblance, "_SHARE", 1)
+    monkeypatch.setattr(leave_one_out, "_SKETCH", 128)
     found = contexts()
     np.testing.assert_allclose(found[..., 5:], exact[..., 5:], atol=1e-4)
     # An estimated leverage is below a tenth, and off by a tenth of that at most in most songs.

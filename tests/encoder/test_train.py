@@ -14,7 +14,8 @@ from encoder import mixture, supervision
 from encoder.content import Bag, ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
-from encoder.fit import AdamW, Inputs, Run, collapse, info_nce
+from encoder.fit import Inputs, Run, collapse, info_nce
+from encoder.optimiser import AdamW
 from encoder.serving import joined
 from encoder.train import Progress, Trained, train
 
@@ -158,6 +159,61 @@ def test_a_killed_training_resumes_to_the_same_weights(
     )
     assert min(epochs) == 2
     assert same_weights(trained, resumed)
+
+
+@pytest.mark.parametrize("change", [{}, {"catalogue": 10, "sampled": 40}], ids=["whole softmax", "sampled softmax"])
+def test_a_training_killed_within_an_epoch_resumes_to_the_same_weights(
+    scenes: Dataset, warm_rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """A large catalogue has one epoch, of hundreds of steps."""
+    config = replace(SMALL, epochs=2, batch=4, **change)
+    whole = train(scenes, warm_rows, config)
+    monkeypatch.setattr("encoder.train._SAVED", 3)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        nonlocal steps
+        steps += progress.stage == "epochs"
+        if steps == 9:
+            raise Killed
+
+    steps, checkpoint = 0, tmp_path / "state.safetensors"
+    with pytest.raises(Killed):
+        train(scenes, warm_rows, config, kill, checkpoint)
+    steps = 10
+    assert same_weights(whole, train(scenes, warm_rows, config, kill, checkpoint))
+    # After 6 of 28 steps it was written last; the report at the end is one more.
+    assert steps - 10 == 28 - 6 + 1
+
+
+def test_a_card_is_asked_for_in_vain_where_there_is_none(
+    scenes: Dataset, warm_rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees no card here"):
+        train(scenes, warm_rows, SMALL, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no card on this machine")
+        ),
+    ],
+)
+def test_one_seed_on_one_device_gives_the_same_weights(
+    scenes: Dataset, trained: Trained, warm_rows: np.ndarray, device: Literal["cpu", "cuda"]
+) -> None:
+    one, two = (train(scenes, warm_rows, SMALL, device=device) for _ in range(2))
+    assert same_weights(one, two)
+    # On another device, sums are rounded otherwise.
+    np.testing.assert_allclose(
+        one.warm_vectors @ one.warm_vectors.T, trained.warm_vectors @ trained.warm_vectors.T, atol=1e-2
+    )
 
 
 def test_a_checkpoint_of_another_run_is_refused(scenes: Dataset, warm_rows: np.ndarray, tmp_path: Path) -> None:
