@@ -42,8 +42,13 @@ def projection(network: F32, audiences: F32, weight: float) -> F32:
     An inner product of projected vectors is (1 - weight) times that of the network's vectors plus weight times that of
     the audiences', but for what the last r directions hold; so that both fit into the index of one.
     """
+    return _projection(_moments(network, audiences), network.shape[1], weight)
+
+
+def _moments(network: F32, audiences: F32) -> F32:
     both = np.hstack([network, audiences])
-    return _projection(both.T @ both, network.shape[1], weight)
+    product: F32 = both.T @ both
+    return product
 
 
 def _projection(moments: F32, width: int, weight: float) -> F32:
@@ -72,8 +77,7 @@ def best_weight(
     # Places without a target go to the end.
     right = -np.sort(-np.where(targets.weights[held] > 0, targets.songs[held], -1), axis=1)
     answer = Truth(right, np.zeros(right.shape, np.float32), np.zeros(len(held), np.int64))
-    both = np.hstack([network, audiences])
-    moments = both.T @ both
+    moments = _moments(network, audiences)
     values = []
     for weight in weights:
         onto = _projection(moments, network.shape[1], weight)
