@@ -20,7 +20,7 @@ help:
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
-	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.caps*": of one module)'
+	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.users.frequency_caps*": of one module)'
 	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
 	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 

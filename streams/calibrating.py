@@ -56,7 +56,7 @@ def fit(
     from encoder.data.split import COLD_SHARE, MIN_LISTENERS, songs_of, split
     from encoder.train import train
     from targeting.evaluation import Case, fitted
-    from targeting.evaluation.activity import strength
+    from targeting.evaluation.activity_power import strength
 
     songs = songs_of(dataset, rows)
     if round(np.count_nonzero(np.diff(songs.plays.indptr) >= MIN_LISTENERS) * COLD_SHARE) == 0:

@@ -1,7 +1,8 @@
 """What is still known of a user who asked to be forgotten, where, and until when?
 
 Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
-asked. What a partition's state holds is what its changelog says last of the user's keys (``targeting/state.py``).
+asked. What a partition's state holds is what its changelog says last of the user's keys
+(``targeting/partition/state.py``).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from streams.topics import (
     Plane,
     Topic,
 )
-from targeting.erasure import Erasures
-from targeting.state import ERASED, INTEREST, PUSHED, USER
+from targeting.partition.state import ERASED, INTEREST, PUSHED, USER
+from targeting.users.erasures import Erasures
 
 _KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "boundary"}
 

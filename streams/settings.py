@@ -34,7 +34,7 @@ from streams.bootstrap import canonical
 from streams.errors import SettingsError
 from streams.settings_errors import PREFIX, explain, unknown_variables
 from streams.topics import Naming
-from targeting.budget import AT_ONCE, GUARANTEED
+from targeting.campaigns.budget import AT_ONCE, GUARANTEED
 
 
 def user_cache_dir() -> Path:

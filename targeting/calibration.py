@@ -33,7 +33,7 @@ class Calibration:
     Attributes:
         scores: ascending.
         chances: as many, in [0, 1], not descending.
-        activity: the power of :mod:`targeting.activity` in these scores, 0 to :data:`STRONGEST`.
+        activity: the power of :mod:`targeting.ranking.activity` in these scores, 0 to :data:`STRONGEST`.
 
     Raises:
         ValueError: no knots, or not as described.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from targeting import audience, budget, relevance
-from targeting.cat import CatConfig
-from targeting.policy import Policy
-from targeting.spending import Spending
+from targeting.campaigns import budget
+from targeting.campaigns.spending import Spending
+from targeting.live.incremental_cat import CatConfig
+from targeting.ranking import scoring
+from targeting.rules.policy import Policy
+from targeting.users import histories
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +28,23 @@ class Config:
         half_life: days in which a song's weight in its listener's vector halves.
         half: user vectors in 16-bit floats.
         least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
-            (:attr:`targeting.songs.Songs.calibration`).
+            (:attr:`targeting.catalogue.catalogue.Songs.calibration`).
         answer_hours: a push that is not listened to within so many hours, 6 more at most, was not answered; by answers
-            chances are corrected (:mod:`targeting.recalibration`). 0: they are not.
+            chances are corrected (:mod:`targeting.ranking.recalibration`). 0: they are not.
         ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
         erasure_key: of the keyed hash by which erased users are remembered, up to 64 bytes.
         former_erasure_keys: that may have been used before it.
     """
 
     policy: Policy = field(default_factory=Policy)
-    relevance: relevance.Relevance = field(default_factory=relevance.Relevance)
+    relevance: scoring.Relevance = field(default_factory=scoring.Relevance)
     cat: CatConfig = field(default_factory=CatConfig)
     scored: int = 1000
     at_once: float = budget.AT_ONCE
     spending: Spending = Spending.BANDIT
     guaranteed: float = budget.GUARANTEED
-    history: int = audience.HISTORY
-    half_life: float = audience.HALF_LIFE
+    history: int = histories.HISTORY
+    half_life: float = histories.HALF_LIFE
     half: bool = False
     least_chance: float = 0.0
     answer_hours: float = 24.0

@@ -119,7 +119,7 @@ class OutsideVectors:
 
 class Mark(IntFlag):
     """What is known of a push, or of one that was held out; 16 bits in the ledger, of which five more say what it
-    teaches (:mod:`targeting.recalibration`)."""
+    teaches (:mod:`targeting.ranking.recalibration`)."""
 
     HELD_OUT = 1
     EXPLORED = 2
@@ -211,9 +211,9 @@ class Push(msgspec.Struct, frozen=True, gc=False):
 
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
     chance of a listen where ``calibrated``; otherwise it only orders. It was made of ``(evidence + direct) * activity``
-    (:mod:`targeting.relevance`); ``offset`` and ``slope`` are what answers made of its chance
-    (:mod:`targeting.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds. ``boundary`` is
-    what this user's scores were divided by (:mod:`targeting.interest`).
+    (:mod:`targeting.ranking.scoring`); ``offset`` and ``slope`` are what answers made of its chance
+    (:mod:`targeting.ranking.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds. ``boundary`` is
+    what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
     ``erased_at``: when the user was last erased, Unix seconds; None: never.
     """
 

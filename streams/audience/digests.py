@@ -18,7 +18,7 @@ from streams.clock import Clock
 from streams.errors import Refused
 from streams.settings import Kafka
 from streams.topics import AUDIENCE_STATE, Naming
-from targeting.partition import Partition
+from targeting.partition.partition import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from streams import vectors
 from streams.envelope import Record, pack
 from streams.events import CampaignReport, Counts, Experiment, Learned, PartitionPrototype, PushTarget, Reason, Terms
-from targeting.policy import POLICY_VERSION
+from targeting.rules.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
 SOURCE = "coldstart/audience"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from streams.audience.restore import Beside, state_records
 from streams.audience.store import Entry, Unfit
 from streams.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
-from targeting.erasure import ForeignKeyError
-from targeting.partition import Partition
-from targeting.state import ACCOUNT, REQUEST, ForeignStateError
+from targeting.partition.partition import Partition
+from targeting.partition.state import ACCOUNT, REQUEST, ForeignStateError
+from targeting.users.erasures import ForeignKeyError
 
 _LOST = "what they say of a user or campaign is lost: who was pushed what, who was erased"
 

@@ -15,7 +15,7 @@ from streams.clock import Clock
 from streams.errors import Unavailable
 from streams.settings import Kafka
 from streams.topics import AUDIENCE_STATE, Naming
-from targeting.partition import ACCOUNT
+from targeting.partition.partition import ACCOUNT
 
 ACCOUNT_PREFIX: Final = ACCOUNT
 """Of the records whose changelog offset is a report's version."""

@@ -29,12 +29,12 @@ from streams.provision import check_times
 from streams.settings import Audience, Kafka, Settings
 from streams.skipped import Skipped
 from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
+from targeting.campaigns.spending import Spending
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.relevance import Ranking, Relevance
-from targeting.songs import Songs
-from targeting.spending import Spending
+from targeting.partition.partition import Partition
+from targeting.ranking.scoring import Ranking, Relevance
+from targeting.rules.policy import Policy
 from targeting.types import Cap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.

@@ -9,7 +9,7 @@ from streams.audience.inputs import Records
 from streams.audience.positions import Positions, offsets_value
 from streams.audience.repeats import Repeats
 from streams.audience.store import Store
-from targeting.partition import Partition, Staged
+from targeting.partition.partition import Partition, Staged
 
 
 @dataclass(slots=True)

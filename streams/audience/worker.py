@@ -41,8 +41,8 @@ from streams.observe import Condition, Heartbeat
 from streams.settings import Audience, Kafka
 from streams.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from targeting.calibration import Calibration
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Match, Tier
 
 # A partition without work writes its offsets this often: Kafka closes and compacts a log only as more is written to it,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streams.settings import Settings
 from targeting.config import Config
-from targeting.relevance import Ranking, Relevance
+from targeting.ranking.scoring import Ranking, Relevance
 
 DAY = 86_400.0
 

@@ -37,9 +37,9 @@ from streams.provision import create_topics
 from streams.settings import Audience, Kafka
 from streams.snapshot import Snapshot
 from streams.topics import MODELS, PUSH_TARGETS, TOPICS, WARM_SONGS, Naming, Topic
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
 
 # Without a record taken for so long, something is stuck.
 _PATIENCE_S = 60.0

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from encoder.data.history import History
 from streams.backtest.script import Grown, Listened, Script, Step, Swapped, Uploaded
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Command, End, Inputs, Listens, Takedown
 
 Cuts = Mapping[int, Sequence[int]]

@@ -25,7 +25,7 @@ from streams.backtest.script import Script
 from streams.clock import SystemClock
 from streams.settings import Audience, Kafka
 from targeting.config import Config
-from targeting.partition import Partition
+from targeting.partition.partition import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ def digest(
         from streams.audience.digests import digest as compute
         from streams.audience.role import check_partitions, how, stores
         from streams.audience.store import Unfit
-        from targeting.partition import Partition
-        from targeting.songs import Songs
+        from targeting.catalogue.catalogue import Songs
+        from targeting.partition.partition import Partition
 
         naming, clock = settings.topics.naming(), SystemClock()
         wrong = [number for number in partition or () if number >= naming.audience_partitions]

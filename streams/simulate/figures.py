@@ -10,8 +10,8 @@ from scipy import stats
 
 from encoder.data.world import DAY, catalogue
 from streams.simulate.life import Life, Mask
+from targeting.arrays.id_table import I64
 from targeting.evaluation.paired import Difference
-from targeting.slots import I64
 from targeting.types import F64
 
 # name -> (in words, whether more is better; None: neither).

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from encoder.data.world import CHUNK, DAY, affinity, catalogue, people
 from streams.simulate.lots import Lot, lots
 from streams.simulate.scenario import Scenario
-from targeting.slots import I64
+from targeting.arrays.id_table import I64
 from targeting.types import F64
 
 Mask = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from targeting.slots import I64, mixed
+from targeting.arrays.id_table import I64, mixed
 from targeting.types import F64
 
 

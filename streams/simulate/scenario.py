@@ -9,7 +9,7 @@ import numpy as np
 
 from encoder.data.world import DAY, World
 from streams.errors import Refused
-from targeting.slots import I64
+from targeting.arrays.id_table import I64
 
 
 @dataclass(frozen=True, slots=True)

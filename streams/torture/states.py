@@ -11,8 +11,8 @@ from streams.audience.store import Unfit
 from streams.clock import SystemClock
 from streams.torture.promises import Judged
 from streams.torture.stage import Stage
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 
 
 def differences(stage: Stage) -> Iterator[Judged]:

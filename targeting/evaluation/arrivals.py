@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from targeting import prototypes
+from targeting.clustering import kmeans
+from targeting.clustering.kmeans import Clustering
 from targeting.evaluation.loaded import Loaded
-from targeting.evaluation.tastes import Taste
-from targeting.prototypes import Clustering
-from targeting.relevance import Relevance
+from targeting.evaluation.user_vectors import Taste
+from targeting.ranking.scoring import Relevance
 from targeting.types import F32
 
 
@@ -38,7 +38,7 @@ def score(loaded: Loaded, song: int, how: Kept) -> F32:
     scored = loaded.scored(song, Relevance())
     users, songs = loaded.tastes(Taste(stretched=True))
     weights = np.power(scored.scores, np.float32(how.power))
-    found = prototypes.cluster(users[scored.users], Clustering(how.clusters), song, weights)
+    found = kmeans.cluster(users[scored.users], Clustering(how.clusters), song, weights)
     near = (users @ found.vectors.T).max(axis=1, initial=0)
     if how.own:
         near = near + users @ songs[song]

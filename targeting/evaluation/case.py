@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from targeting.slots import I64
+from targeting.arrays.id_table import I64
 from targeting.types import F32, F64
 
 # Songs that are enough to fit what holds for all: with more, candidates fill the memory and the figures stay.

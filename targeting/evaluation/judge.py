@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from targeting.evaluation import paired, reliability
-from targeting.evaluation.activity import strength
-from targeting.evaluation.arms import ARMS, DATED, DEFAULT, OPEN, SERVED, Arm
+from targeting.evaluation.activity_power import strength
 from targeting.evaluation.case import Case
+from targeting.evaluation.grid_search import LISTENERS, tuned
 from targeting.evaluation.loaded import load
-from targeting.evaluation.metrics import AT, NAMES, RECALL_AT, judged
-from targeting.evaluation.tuning import LISTENERS, tuned
-from targeting.evaluation.variants import variants
+from targeting.evaluation.ranking_metrics import AT, NAMES, RECALL_AT, judged
+from targeting.evaluation.ranking_variants import ARMS, DATED, DEFAULT, OPEN, SERVED, Arm
+from targeting.evaluation.user_vector_variants import variants
 from targeting.types import F64
 
 Json = dict[str, Any]

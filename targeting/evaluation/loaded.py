@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from targeting import relevance
-from targeting.audience import Audience
-from targeting.evaluation import tastes
+from targeting.arrays.id_table import I64
+from targeting.catalogue.catalogue import Songs
+from targeting.evaluation import user_vectors
 from targeting.evaluation.case import Case
-from targeting.evaluation.tastes import Taste
+from targeting.evaluation.user_vectors import Taste
 from targeting.index import ExactIndex
-from targeting.relevance import Relevance, Scored
-from targeting.slots import I64
-from targeting.songs import Songs
+from targeting.ranking import scoring
+from targeting.ranking.scoring import Relevance, Scored
 from targeting.types import F32, Match
+from targeting.users.histories import Audience
 
 # The space's name means nothing here; songs and requests must share one.
 _SPACE = "judged"
@@ -43,14 +43,14 @@ class Loaded:
     def tastes(self, how: Taste) -> tuple[F32, F32]:
         """Unit user vectors (users, d) and unit vectors of the cold songs (m, d) along the same axes."""
         if how not in self._tastes:
-            queries = tastes.unit(self.case.queries @ tastes.space_of(self.case, how))
-            self._tastes[how] = tastes.vectors(self.case, how), queries
+            queries = user_vectors.unit(self.case.queries @ user_vectors.space_of(self.case, how))
+            self._tastes[how] = user_vectors.vectors(self.case, how), queries
         return self._tastes[how]
 
     def several(self, count: int) -> F32:
         """Unit vectors along the axes of clusters of each user's songs, (users, count, d); rows of zeros fill up."""
         if count not in self._several:
-            self._several[count] = tastes.several(self.case, count)
+            self._several[count] = user_vectors.several(self.case, count)
         return self._several[count]
 
     def match(self, song: int, neighbours: int) -> Match:
@@ -76,7 +76,7 @@ class Loaded:
         ``activity`` is the power with which users' activity counts.
         """
         match = self.match(song, neighbours or self.case.neighbours)
-        return relevance.score(self.audience, self.songs, match, how, activity)
+        return scoring.score(self.audience, self.songs, match, how, activity)
 
     def spread(self, users: I64, scores: F32) -> F32:
         """Scores of some users as scores of all, float32 (users,); the others have 0."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from targeting.slots import I64
+from targeting.arrays.id_table import I64
 from targeting.types import F64
 
 METHOD = (

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting import calibration
+from targeting.arrays.id_table import I64
 from targeting.calibration import Calibration
 from targeting.evaluation.case import Case, some
 from targeting.evaluation.loaded import load
-from targeting.relevance import Relevance
-from targeting.slots import I64
+from targeting.ranking.scoring import Relevance
 from targeting.types import F32, F64
 
 # Users of a song that a budget would buy.

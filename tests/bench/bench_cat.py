@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from sklearn.cluster import KMeans
 
-from targeting.cat import Cat, CatConfig, Pace
-from targeting.merging import centroids
-from targeting.prototypes import Clustering, cluster
-from targeting.slots import I64, U64, mixed
+from targeting.arrays.id_table import I64, U64, mixed
+from targeting.clustering.kmeans import Clustering, cluster
+from targeting.clustering.ward_merge import centroids
+from targeting.live.incremental_cat import Cat, CatConfig, Pace
 from targeting.types import F32
 
 D = 128

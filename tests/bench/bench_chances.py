@@ -30,13 +30,13 @@ from encoder.train import Config as Training
 from encoder.train import train
 from streams.calibrating import fit
 from targeting.calibration import Calibration
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.evaluation.reliability import error
 from targeting.index import ExactIndex
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.recalibration import SLOT_S
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
+from targeting.ranking.recalibration import SLOT_S
+from targeting.rules.policy import Policy
 from targeting.types import F32, F64, Inputs, Listens, Match, Push, Tier
 
 USERS, SONGS, WARM = 5000, 12_000, 2400

@@ -5,12 +5,13 @@
 Songs arrive one after the other, evenly over days, at one partition whose users take three pushes in any 24 hours.
 Their budgets together are a quarter of that, as much, twice and four times as much. Users have one to three tastes of
 twelve, a song has one; tastes are unequally popular. Scores are cosines with noise, the chance of a listen follows from
-the cosine without it. Decisions are :func:`targeting.decision.choose` under :class:`targeting.caps.Room`, all else
-switched off. On the first day all caps are unused; on the last one pushes grow old and free room as they do for good.
+the cosine without it. Decisions are :func:`targeting.ranking.selection.choose` under
+:class:`targeting.users.frequency_caps.Room`, all else switched off. On the first day all caps are unused; on the last
+one pushes grow old and free room as they do for good.
 
 Rules:
     first come: no discount.
-    discount: scores times :func:`targeting.policy.fairness`, by the part of the cap that is used.
+    discount: scores times :func:`targeting.rules.policy.fairness`, by the part of the cap that is used.
     discount cubed: the same to the third power.
     by age: used pushes count by the part of the 24 hours that they have left.
     spaced: a third of a cap each eight hours.
@@ -25,15 +26,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from targeting.caps import Room
-from targeting.decision import Deciding, choose
-from targeting.interest import Interest
-from targeting.ledger import Added, Ledger
-from targeting.policy import Policy, fairness
-from targeting.preferences import Consent
-from targeting.relevance import Scored
-from targeting.slots import Slots
+from targeting.arrays.id_table import Slots
+from targeting.ranking.scoring import Scored
+from targeting.ranking.selection import Deciding, choose
+from targeting.rules.policy import Policy, fairness
 from targeting.types import F32, F64, Cap, Match
+from targeting.users.frequency_caps import Room
+from targeting.users.preferences import Consent
+from targeting.users.push_log import Added, Ledger
+from targeting.users.score_thresholds import Interest
 
 RULES = ("first come", "discount", "discount cubed", "by age", "spaced", "thinned")
 NOW, DAY, CAP, TASTES, D, BUDGET = 1_700_000_000.0, 86_400.0, 3, 12, 32, 500

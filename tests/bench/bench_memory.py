@@ -17,9 +17,9 @@ from itertools import chain
 
 import numpy as np
 
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Cap, Inputs, Listens, Match, Preferences, Quiet
 
 D, WARM, NOW, BATCH = 128, 2_000, 1_700_000_000.0, 5_000

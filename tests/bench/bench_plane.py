@@ -57,9 +57,9 @@ from streams.broker import EmbeddedKafka
 from streams.settings import Audience
 from streams.supervisor import RoleProcess
 from streams.topics import AUDIENCE_VECTORS, LISTENS
-from targeting.partition import Partition
-from targeting.reverse import hits
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.live.reverse_scoring import hits
+from targeting.partition.partition import Partition
 from targeting.types import Inputs, Match
 
 HERE = Path(__file__).parent

@@ -24,11 +24,11 @@ from streams.simulate.life import Life, Listens
 from streams.simulate.records import dataset
 from streams.simulate.scenario import Scenario
 from targeting.calibration import Calibration
+from targeting.campaigns.spending import Spending
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.songs import Songs
-from targeting.spending import Spending
+from targeting.partition.partition import Partition
+from targeting.rules.policy import Policy
 from targeting.types import F32, Cap, Inputs, Mark, Match, Outcomes, Preferences, Push
 from targeting.types import Listens as Heard
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from targeting.arrays.id_table import hash64
 from targeting.calibration import Calibration
-from targeting.partition import Partition
-from targeting.slots import hash64
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import F32, Inputs, Listens, Match
 
 D, SONGS, HEARD = 128, 50_000, 50
@@ -37,7 +37,7 @@ def popular(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def records(users: int, hashes: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
     """The changelog of users with 50 songs each."""
-    from targeting.audience import HEARD as ENTRY
+    from targeting.users.histories import HEARD as ENTRY
 
     rng = np.random.default_rng(1)
     for start in range(0, users, 10_000):

@@ -30,11 +30,11 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import Split, songs_of, split
 from encoder.data.world import CHUNK, affinity, people, rows
 from encoder.train import Config, train
-from targeting import prototypes
-from targeting.evaluation import Case, evaluate, tables
+from targeting.clustering import kmeans
+from targeting.evaluation import Case, audience_tables, evaluate
 from targeting.evaluation.judge import ALL, OUTSIDE
 from targeting.evaluation.loaded import Loaded, load
-from targeting.relevance import Relevance
+from targeting.ranking.scoring import Relevance
 
 USERS, SONGS, KNOWN_OF_LATE = 3000, 2500, 3
 WORLDS = {"one taste": 1, "several tastes": 4}
@@ -96,7 +96,7 @@ def costs(loaded: Loaded) -> dict[str, float]:
     """CPU nanoseconds for each user scored by one product, by eight prototypes, and by production."""
     users = np.tile(np.arange(loaded.case.users), 20)
     vectors = loaded.audience.vectors(users)
-    centres = prototypes.cluster(vectors[: loaded.case.users], prototypes.Clustering(), 0).vectors
+    centres = kmeans.cluster(vectors[: loaded.case.users], kmeans.Clustering(), 0).vectors
     song = loaded.case.queries[0]
 
     def seconds(what: Any, times: int = 20) -> float:
@@ -138,8 +138,8 @@ def main() -> None:
         given.json.write_text(json.dumps(out, indent=1))
     for name, figures in out.items():
         for group in (ALL, "late", OUTSIDE):
-            print(f"\n## {name}, users: {group}\n\n{tables.of_arms(figures, group)}")
-        print(f"\n{tables.of_user_vectors(figures)}\n\n{tables.of_calibration(figures)}")
+            print(f"\n## {name}, users: {group}\n\n{audience_tables.of_arms(figures, group)}")
+        print(f"\n{audience_tables.of_user_vectors(figures)}\n\n{audience_tables.of_calibration(figures)}")
         print(f"\nCPU ns a user scored: {figures['cost_ns_a_user']}")
 
 

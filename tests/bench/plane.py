@@ -54,12 +54,12 @@ from streams.topics import (
     Naming,
     Topic,
 )
-from targeting.audience import HEARD
+from targeting.arrays.id_table import hash64
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.slots import hash64
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
 from targeting.types import F32, Inputs
+from targeting.users.histories import HEARD
 
 D = 128
 SPACE = "bench"

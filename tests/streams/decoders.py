@@ -65,8 +65,8 @@ from streams.topics import (
     Topic,
 )
 from streams.unreadable import BAD_HEADER_NAME, UNREADABLE, unreadable
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
 
 # When the examples of the contract were made.

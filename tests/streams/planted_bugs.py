@@ -75,12 +75,12 @@ def changed(root: Path, edits: Sequence[Edit]) -> dict[str, str]:
     return texts
 
 
-_STAGING = "targeting/staging.py"
-_DECISION = "targeting/decision.py"
+_STAGING = "targeting/partition/stage.py"
+_DECISION = "targeting/ranking/selection.py"
 _INPUTS = "streams/audience/inputs.py"
 _WORKER = "streams/audience/worker.py"
 _OUTPUTS = "streams/audience/outputs.py"
-_WISHES = "targeting/preferences.py"
+_WISHES = "targeting/users/preferences.py"
 _REPORTS = "streams/songs/reports.py"
 _LIVE = (("at_once", 0.3),)
 
@@ -90,7 +90,7 @@ PLANTED = (
         "push-twice",
         [
             (
-                "targeting/ledger.py",
+                "targeting/users/push_log.py",
                 '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
                 "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
             )
@@ -170,24 +170,26 @@ PLANTED = (
         ],
     ),
     Planted(
-        "the cap is off by one", "cap", [("targeting/caps.py", "fits = (used < pushes) &", "fits = (used <= pushes) &")]
+        "the cap is off by one",
+        "cap",
+        [("targeting/users/frequency_caps.py", "fits = (used < pushes) &", "fits = (used <= pushes) &")],
     ),
     Planted(
         "the artist cap is off by two",
         "artist-cap",
-        [("targeting/caps.py", "fits &= counts < cap.pushes", "fits &= counts < cap.pushes + 2")],
+        [("targeting/users/frequency_caps.py", "fits &= counts < cap.pushes", "fits &= counts < cap.pushes + 2")],
     ),
     Planted(
         "quiet hours end at midnight",
         "quiet-hours",
-        [("targeting/quiet.py", "return minute >= span.start or minute < span.end", "return False")],
+        [("targeting/rules/quiet_hours.py", "return minute >= span.start or minute < span.end", "return False")],
     ),
     Planted(
         "muted artists are pushed",
         "muted",
         [
             (_WISHES, "may = may & ~np.isin(numbers, np.fromiter(muting, np.int64, len(muting)))", "pass"),
-            ("targeting/policy.py", "preferences.muted_artists.isdisjoint(match.artist_ids)", "True"),
+            ("targeting/rules/policy.py", "preferences.muted_artists.isdisjoint(match.artist_ids)", "True"),
         ],
     ),
     Planted(
@@ -223,7 +225,7 @@ PLANTED = (
         "budget-at-once",
         [
             (
-                "targeting/budget.py",
+                "targeting/campaigns/budget.py",
                 "return base + ((number - song_hash) % partitions < remainder)",
                 "return base + 1",
             )
@@ -429,7 +431,7 @@ PLANTED = (
     Planted(
         "every partition takes the whole budget",
         "budget",
-        [("targeting/budget.py", "divmod(pushes, partitions)", "divmod(pushes, 1)")],
+        [("targeting/campaigns/budget.py", "divmod(pushes, partitions)", "divmod(pushes, 1)")],
     ),
     Planted(
         "a campaign that was ended meets users still",
@@ -521,7 +523,7 @@ PLANTED = (
         "recording-twice",
         [
             (
-                "targeting/ledger.py",
+                "targeting/users/push_log.py",
                 '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
                 "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
             ),

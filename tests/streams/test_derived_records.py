@@ -42,7 +42,7 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
-from targeting.campaign import encode_request
+from targeting.campaigns.campaign import encode_request
 from targeting.types import Match, Push, Tier, Why
 
 NOW = 1_800_000_000.0

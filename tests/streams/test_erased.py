@@ -29,9 +29,9 @@ from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.settings import Audience, Settings, load_settings
 from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
-from targeting.erasure import fingerprint
-from targeting.partition import Config, Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Config, Partition
+from targeting.users.erasures import fingerprint
 
 CLOCK = SystemClock()
 PATIENCE_S = 60.0

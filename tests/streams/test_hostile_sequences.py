@@ -23,10 +23,10 @@ from streams.topics import (
     PUSH_TARGETS,
     Topic,
 )
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
+from targeting.rules.policy import Policy
 from targeting.types import Cap
 
 SPACE = Space("bcl", 4)

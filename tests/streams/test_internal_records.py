@@ -39,8 +39,8 @@ from streams.skipped import Skipped
 from streams.songs import ledger, parts
 from streams.songs.kept import Kept
 from streams.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
 
 CLOCK = SystemClock()

@@ -11,8 +11,8 @@ from streams import vectors
 from streams.audience.outputs import push_id, push_record, report_record
 from streams.envelope import unpack
 from streams.events import CampaignReport, Learned, PushTarget, Reason, Terms
-from targeting.activity import factors
 from targeting.calibration import STRONGEST
+from targeting.ranking.activity import factors
 from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
 
 NOW = 1_800_000_000.0

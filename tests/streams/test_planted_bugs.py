@@ -77,7 +77,7 @@ def test_every_planted_bug_still_has_its_place(bug: Planted) -> None:
 
 def test_a_bug_whose_place_has_moved_is_refused() -> None:
     with pytest.raises(ValueError, match="0 times, it must be once"):
-        changed(ROOT, [("targeting/budget.py", "no such text", "")])
+        changed(ROOT, [("targeting/campaigns/budget.py", "no such text", "")])
 
 
 @pytest.mark.long

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.audience.outputs import push_id, push_record
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens, Match, Preferences, Tier
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,7 @@ from streams.errors import Refused
 from streams.simulate.life import Answers, Life
 from streams.simulate.lots import Lot, lots
 from streams.simulate.scenario import Habits, Scenario
-from targeting.slots import I64
+from targeting.arrays.id_table import I64
 
 SMALL = Scenario(users=300, warm=120, new=16, seed=3, days=6, watch=3, shown=150.0)
 

@@ -53,9 +53,9 @@ from streams.torture.faults import FAULTS
 from streams.torture.promises import PROMISES
 from streams.torture.rules import AtMost, Rules
 from streams.torture.run import Ordeal, torture
-from targeting.policy import Policy
-from targeting.policy import held_out as decided
-from targeting.slots import hash64
+from targeting.arrays.id_table import hash64
+from targeting.rules.policy import Policy
+from targeting.rules.policy import held_out as decided
 
 NOW = 1_700_000_000.0
 # A Tuesday, 22:13 in UTC.

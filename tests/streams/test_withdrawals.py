@@ -18,8 +18,8 @@ from streams.audience.repeats import Repeats
 from streams.audience.withdrawals import erasure_asked, user_of, withheld
 from streams.envelope import Headers, pack
 from streams.events import UserPreferences
-from targeting.partition import Partition
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens, Match, Preferences
 
 NOW = 1_800_000_000.0

@@ -52,10 +52,10 @@ from streams.topics import (
     Topic,
 )
 from targeting.calibration import Calibration
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
+from targeting.rules.policy import Policy
 
 CLOCK = SystemClock()
 # No folder can be made in it: the state lives in memory and in the changelog.

@@ -38,11 +38,11 @@ from streams.topics import (
     PUSH_TARGETS,
     WARM_SONGS,
 )
-from targeting.audience import decode
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.songs import Songs
+from targeting.partition.partition import Partition
+from targeting.rules.policy import Policy
+from targeting.users.histories import decode
 
 CLOCK = SystemClock()
 USERS, WARM = 40, 8

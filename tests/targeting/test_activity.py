@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from scipy import sparse
 from test_partition import NOW, VECTORS, WARM, asking, hearing
 
-from targeting.activity import factors
-from targeting.audience import HISTORY
 from targeting.calibration import STRONGEST, Calibration
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
-from targeting.evaluation.activity import POWERS, strength
+from targeting.evaluation.activity_power import POWERS, strength
 from targeting.evaluation.case import Case
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.relevance import Ranking, Relevance
-from targeting.songs import Songs
-from targeting.state import SHAPE
+from targeting.partition.partition import Partition
+from targeting.partition.state import SHAPE
+from targeting.ranking.activity import factors
+from targeting.ranking.scoring import Ranking, Relevance
+from targeting.rules.policy import Policy
 from targeting.types import F32, Inputs, Outputs, OutsideVectors, Push, Tier
+from targeting.users.histories import HISTORY
 
 HOUR = 3600.0
 PLAIN = Policy(enabled=False)

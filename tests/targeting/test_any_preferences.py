@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.partition import Config, Partition
-from targeting.policy import Policy
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.partition.partition import Config, Partition
+from targeting.rules.policy import Policy
 from targeting.types import Cap, Inputs, Listens, Match, Outputs, Preferences, Push, Quiet
 
 NOW = 1_700_000_000.25

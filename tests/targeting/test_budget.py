@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targeting.budget import at_once, share
+from targeting.campaigns.budget import at_once, share
 
 
 def test_seven_tenths_at_once() -> None:

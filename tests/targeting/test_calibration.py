@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from targeting.arrays.id_table import Slots
 from targeting.calibration import Calibration, fit
-from targeting.caps import Room
-from targeting.decision import Deciding, choose
-from targeting.interest import Interest
-from targeting.ledger import Added, Ledger
-from targeting.policy import Policy
-from targeting.preferences import Consent
-from targeting.relevance import Scored
-from targeting.slots import Slots
+from targeting.ranking.scoring import Scored
+from targeting.ranking.selection import Deciding, choose
+from targeting.rules.policy import Policy
 from targeting.types import F32, Match
+from targeting.users.frequency_caps import Room
+from targeting.users.preferences import Consent
+from targeting.users.push_log import Added, Ledger
+from targeting.users.score_thresholds import Interest
 
 SIMPLE = Calibration((0.2, 0.4, 0.8), (0.0, 0.1, 0.5))
 

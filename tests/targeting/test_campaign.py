@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from targeting.campaign import Campaign, decode_account, decode_request, encode_account, encode_request
+from targeting.campaigns.campaign import Campaign, decode_account, decode_request, encode_account, encode_request
 from targeting.types import Counts, End, Match, Prototypes
 
 MATCH = Match(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targeting.cat import Cat, CatConfig, Pace
-from targeting.slots import I64, U64, hash64
+from targeting.arrays.id_table import I64, U64, hash64
+from targeting.live.incremental_cat import Cat, CatConfig, Pace
 from targeting.types import F32
 
 D = 16

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from test_partition import NOW, VECTORS, WARM, Driver, asking, hearing
 
-from targeting.partition import Config
-from targeting.policy import Policy
-from targeting.reverse import hits
-from targeting.state import ACCOUNT, INTEREST, PUSHED, REQUEST
+from targeting.live.reverse_scoring import hits
+from targeting.partition.partition import Config
+from targeting.partition.state import ACCOUNT, INTEREST, PUSHED, REQUEST
+from targeting.rules.policy import Policy
 from targeting.types import End, Mark, Outcomes, Outputs, OutsideVectors, Preferences, Quiet, Takedown, Tier
 
 PLAIN = Policy(fair=False)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partition import NOW, VECTORS, WARM, Batch, Driver, asking, batches, catalogue, hearing, inputs_of
 
-from targeting.partition import Config, Partition
-from targeting.slots import hash64
-from targeting.songs import _FEW, Songs
+from targeting.arrays.id_table import hash64
+from targeting.catalogue.catalogue import _FEW, Songs
+from targeting.partition.partition import Config, Partition
 from targeting.types import Cap, End, Inputs, Listens, Mark, Outcomes, Outputs, OutsideVectors, Preferences, Takedown
 
 SOME = 2_000

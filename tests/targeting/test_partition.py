@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.cat import CatConfig
-from targeting.partition import Config, ForeignStateError, Partition, Staged
-from targeting.policy import Policy
-from targeting.songs import Songs
+from targeting.catalogue.catalogue import Songs
+from targeting.live.incremental_cat import CatConfig
+from targeting.partition.partition import Config, ForeignStateError, Partition, Staged
+from targeting.rules.policy import Policy
 from targeting.types import (
     Account,
     End,

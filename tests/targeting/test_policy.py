@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.policy import Policy, allows, fairness, held_out, without
-from targeting.preferences import Consent
-from targeting.slots import hash64, mixed
+from targeting.arrays.id_table import hash64, mixed
+from targeting.rules.policy import Policy, allows, fairness, held_out, without
 from targeting.types import Match, Preferences, Quiet
+from targeting.users.preferences import Consent
 
 SONG = Match(
     "new", 1, "new", "New", ("a1", "a2"), "space", np.ones(1, np.float32), (), np.ones(0, np.float32), 10, 0, 9

@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from targeting.policy import Policy, allows
-from targeting.preferences import Consent
-from targeting.quiet import open_at
+from targeting.rules.policy import Policy, allows
+from targeting.rules.quiet_hours import open_at
 from targeting.types import Cap, Match, Preferences, Quiet
+from targeting.users.preferences import Consent
 
 MIDNIGHT = 1_700_006_400.0
 SONG = Match(

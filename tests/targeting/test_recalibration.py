@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partition import NOW, VECTORS, WARM, D, asking, hearing
 
-from targeting import recalibration
 from targeting.calibration import Calibration
+from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.evaluation.reliability import error
-from targeting.partition import Partition
-from targeting.policy import Policy
-from targeting.recalibration import (
+from targeting.partition.partition import Partition
+from targeting.partition.state import ANSWERS
+from targeting.ranking import recalibration
+from targeting.ranking.recalibration import (
     BINS,
     ENOUGH,
     HORIZON_S,
@@ -31,8 +32,7 @@ from targeting.recalibration import (
     decode,
     fit,
 )
-from targeting.songs import Songs
-from targeting.state import ANSWERS
+from targeting.rules.policy import Policy
 from targeting.types import F32, F64, Inputs, Mark, Match, Outcomes, Outputs, OutsideVectors, Preferences, Push, Tier
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -461,7 +461,7 @@ def test_pushes_of_the_former_code_teach_nothing() -> None:
 
 
 def _without_bins(record: bytes | None) -> bytes:
-    from targeting.ledger import PUSHED
+    from targeting.users.push_log import PUSHED
 
     assert record is not None
     rows = np.frombuffer(record[1:], PUSHED).copy()

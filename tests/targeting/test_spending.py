@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_partition import NOW, WARM, Driver, asking, hearing
 
-from targeting.campaign import Campaign
-from targeting.partition import Config
-from targeting.policy import Policy
-from targeting.spending import Bandit, Spending, drawn, known, so_far
+from targeting.campaigns.campaign import Campaign
+from targeting.campaigns.spending import Bandit, Spending, drawn, known, so_far
+from targeting.partition.partition import Config
+from targeting.rules.policy import Policy
 from targeting.types import Cap, Counts, Mark, Match, Outcomes, Outputs, Push
 
 DAY = 86_400.0

@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from targeting.arena import directions
-from targeting.audience import Audience
-from targeting.songs import Songs
-from targeting.space import Space
+from targeting.arrays.vector_table import directions
+from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.embedding_space import Space
 from targeting.types import F32
+from targeting.users.histories import Audience
 
 USERS, SONGS = 6, 8
 HALF_LIFE = 30.0

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from targeting.audience import HISTORY
-from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, variants
-from targeting.evaluation.arms import ARMS, OPEN, SERVED, Said, Weighed, direct, evidence, weighed
+from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, user_vector_variants
 from targeting.evaluation.arrivals import Kept
+from targeting.evaluation.audience_tables import by_listeners, of_arms, of_calibration, of_user_vectors
+from targeting.evaluation.grid_search import drawn
 from targeting.evaluation.loaded import load
-from targeting.evaluation.metrics import judged
 from targeting.evaluation.paired import Splits, difference, told_apart
+from targeting.evaluation.ranking_metrics import judged
+from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, Said, Weighed, direct, evidence, weighed
 from targeting.evaluation.reliability import error
-from targeting.evaluation.tables import by_listeners, of_arms, of_calibration, of_user_vectors
-from targeting.evaluation.tastes import Taste, several, vectors
-from targeting.evaluation.tuning import drawn
-from targeting.evaluation.variants import Variant
+from targeting.evaluation.user_vector_variants import Variant
+from targeting.evaluation.user_vectors import Taste, several, vectors
+from targeting.users.histories import HISTORY
 
 SCENES, SONGS, USERS, D = 4, 15, 120, 8
 
@@ -151,7 +151,7 @@ def test_production_with_its_own_user_vectors_is_production() -> None:
     loaded = load(scenes(0))
     for song in range(SCENES):
         np.testing.assert_allclose(
-            variants.score(loaded, song, Variant()), SERVED.score(loaded, song, SERVED.config), atol=1e-6
+            user_vector_variants.score(loaded, song, Variant()), SERVED.score(loaded, song, SERVED.config), atol=1e-6
         )
 
 

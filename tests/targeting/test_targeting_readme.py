@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from targeting.evaluation.arms import ARMS
-from targeting.evaluation.tables import TABLES, filled
+from targeting.evaluation.audience_tables import TABLES, filled
+from targeting.evaluation.ranking_variants import ARMS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "targeting" / "evaluation" / "README.md"
@@ -17,7 +17,7 @@ RUNS = {"fresh": "hetrec2011_fresh.json", "world": "generated_world.json"}
 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_tables_are_those_of_the_run(run: str) -> None:
-    """If not: ``python -m targeting.evaluation.tables FIGURES_RUN.json README.md``."""
+    """If not: ``python -m targeting.evaluation.audience_tables FIGURES_RUN.json README.md``."""
     figures = json.loads((ROOT / "encoder" / "evaluation" / RUNS[run]).read_text(encoding="utf-8"))
     assert figures["targeting"].keys() == {arm.name for arm in ARMS}
     page = PAGE.read_text(encoding="utf-8")

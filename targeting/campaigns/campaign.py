@@ -1,0 +1,149 @@
+"""What is remembered of a song that asked for its audience?
+
+Two records: the request, which stays as it came, and the account, small, which changes with every push and listen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from targeting.clustering import kmeans
+from targeting.types import Account, Counts, End, Match, Prototypes
+
+_VERSION = b"\x02"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A song's campaign in one partition. ``counts`` go on over revisions."""
+
+    match: Match
+    counts: Counts = field(default_factory=Counts)
+    ended: End | None = None
+    ended_at: float = 0.0
+
+    def account(self, found: Prototypes | None = None) -> Account:
+        """What may be told outside, with the campaign's prototypes as they stand."""
+        none = Prototypes(np.zeros((0, len(self.match.vector)), np.float32), np.zeros(0, np.int64))
+        return Account(
+            song_id=self.match.song_id,
+            revision=self.match.revision,
+            space=self.match.space,
+            counts=self.counts,
+            prototypes=kmeans.shown(found) if found else none,
+            ended=self.ended,
+            started_at=self.match.requested_at,
+            ended_at=self.ended_at,
+        )
+
+
+class _Request(msgspec.Struct, array_like=True):
+    song_id: str
+    revision: int
+    recording: str
+    title: str
+    artist_ids: tuple[str, ...]
+    space: str
+    vector: bytes
+    neighbours: tuple[str, ...]
+    similarities: bytes
+    budget: int
+    requested_at: float
+    expires_at: float
+    explicit: bool
+    territories: tuple[str, ...]
+    available_from: float
+    others: tuple[tuple[str, bytes], ...]
+
+
+class _Account(msgspec.Struct, array_like=True):
+    counts: Counts
+    ended: End | None
+    ended_at: float
+
+
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(_Request)
+_accounts = msgspec.msgpack.Decoder(_Account)
+
+
+def encode_request(match: Match) -> bytes:
+    """The request's record: a version byte and MessagePack; vectors are raw little-endian float32."""
+    return _VERSION + _encoder.encode(
+        _Request(
+            song_id=match.song_id,
+            revision=match.revision,
+            recording=match.recording,
+            title=match.title,
+            artist_ids=match.artist_ids,
+            space=match.space,
+            vector=match.vector.astype("<f4").tobytes(),
+            neighbours=match.neighbours,
+            similarities=match.similarities.astype("<f4").tobytes(),
+            budget=match.budget,
+            # A whole number of seconds may come as an int, which MessagePack would tell from the float read back.
+            requested_at=float(match.requested_at),
+            expires_at=float(match.expires_at),
+            explicit=match.explicit,
+            territories=match.territories,
+            available_from=float(match.available_from),
+            others=tuple((space, vector.astype("<f4").tobytes()) for space, vector in match.others),
+        )
+    )
+
+
+def encode_account(campaign: Campaign) -> bytes:
+    """The account's record: a version byte and MessagePack."""
+    return _VERSION + _encoder.encode(_Account(campaign.counts, campaign.ended, float(campaign.ended_at)))
+
+
+def decode_request(record: bytes) -> Match:
+    """The inverse of :func:`encode_request`.
+
+    Raises:
+        ValueError: a record of another version, or broken.
+    """
+    stored = _read(_requests, record)
+    return Match(
+        song_id=stored.song_id,
+        revision=stored.revision,
+        recording=stored.recording,
+        title=stored.title,
+        artist_ids=stored.artist_ids,
+        space=stored.space,
+        vector=np.frombuffer(stored.vector, "<f4"),
+        neighbours=stored.neighbours,
+        similarities=np.frombuffer(stored.similarities, "<f4"),
+        budget=stored.budget,
+        requested_at=stored.requested_at,
+        expires_at=stored.expires_at,
+        explicit=stored.explicit,
+        territories=stored.territories,
+        available_from=stored.available_from,
+        others=tuple((space, np.frombuffer(vector, "<f4")) for space, vector in stored.others),
+    )
+
+
+def decode_account(record: bytes) -> tuple[Counts, End | None, float]:
+    """Counts, why the campaign ended and when.
+
+    Raises:
+        ValueError: a record of another version, or broken.
+    """
+    stored = _read(_accounts, record)
+    return stored.counts, stored.ended, stored.ended_at
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], record: bytes) -> T:
+    if record[:1] != _VERSION:
+        raise ValueError(f"a campaign record of version {record[:1]!r}")
+    try:
+        return decoder.decode(record[1:])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"a broken campaign record: {error}") from error

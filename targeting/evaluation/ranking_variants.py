@@ -1,0 +1,161 @@
+"""Which ways of choosing an audience are compared?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from targeting.evaluation import arrivals, clustering_baseline
+from targeting.evaluation.arrivals import Kept
+from targeting.evaluation.clustering_baseline import Cat
+from targeting.evaluation.loaded import Loaded
+from targeting.evaluation.user_vectors import Taste
+from targeting.ranking.activity import factors
+from targeting.ranking.scoring import Relevance
+from targeting.types import F32
+
+DEFAULT = "coldstart"
+"""The arm that the partitions run."""
+DATED = "half_life"
+"""A field that is open only where listens are dated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A row of the table.
+
+    Attributes:
+        config: a frozen dataclass, or None where nothing is open.
+        score: (loaded case, cold song, config) -> float32 (users,), >= 0; who has 0 gets no place but a random one.
+    """
+
+    name: str
+    config: Any
+    score: Callable[[Loaded, int, Any], F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """How many of the retrieved songs speak."""
+
+    songs: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What retrieved songs say: how many of them, what power of their similarity, and activity."""
+
+    songs: int = 50
+    sharpness: float = 1.0
+    activity: float = 0.0
+
+
+def nobody(loaded: Loaded, _song: int, _how: None) -> F32:
+    """No score at all: a random order."""
+    return np.zeros(loaded.case.users, np.float32)
+
+
+def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
+    """1 for whoever heard a retrieved song (I2I2U)."""
+    users = loaded.scored(song, Relevance(), how.songs).users
+    return loaded.spread(users, np.ones(len(users), np.float32))
+
+
+def evidence(loaded: Loaded, song: int, how: Said) -> F32:
+    """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
+    scored = loaded.scored(song, Relevance(sharpness=how.sharpness), how.songs)
+    said = np.bincount(scored.heard_users, scored.speaks[scored.heard_songs], loaded.case.users)
+    heard = loaded.audience.heard(np.arange(loaded.case.users))
+    return np.asarray(said * factors(heard, how.activity), np.float32)
+
+
+def direct(loaded: Loaded, song: int, how: Taste) -> F32:
+    """The cosine of the song's vector and the user's."""
+    users, songs = loaded.tastes(how)
+    return np.asarray(np.maximum(users @ songs[song], 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a partition scores, and the power with which users' activity counts."""
+
+    relevance: Relevance = field(default_factory=Relevance)
+    activity: float = 0.0
+
+
+def served(loaded: Loaded, song: int, how: Served) -> F32:
+    """What a partition computes on a request."""
+    scored = loaded.scored(song, how.relevance, activity=how.activity)
+    return loaded.spread(scored.users, scored.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The served score with its own weights open; see :class:`targeting.ranking.scoring.Relevance`."""
+
+    sharpness: float = 6.0
+    saturation: float = 0.2
+    weight: float = 0.35
+    activity: float = 0.0
+
+
+def weighed(loaded: Loaded, song: int, how: Weighed) -> F32:
+    """What a partition would compute with these weights."""
+    weights = Relevance(sharpness=how.sharpness, saturation=how.saturation, weight=how.weight)
+    return served(loaded, song, Served(weights, how.activity))
+
+
+SERVED = Arm(DEFAULT, Served(), served)
+ARMS = (
+    Arm("random", None, nobody),
+    Arm("i2i2u", Retrieved(), listeners),
+    Arm("evidence_plain", Said(), evidence),
+    Arm("evidence", Said(), evidence),
+    Arm("direct", Taste(), direct),
+    Arm("direct_stretched", Taste(stretched=True), direct),
+    Arm("cat_literal", Cat(), clustering_baseline.score),
+    Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), clustering_baseline.score),
+    Arm("prototypes", Kept(clusters=8, power=0.0, own=False), arrivals.score),
+    Arm("own_and_centroid", Kept(), arrivals.score),
+    Arm("liking", Served(), served),
+    Arm("weighed", Weighed(), weighed),
+    SERVED,
+)
+
+_ACTIVITY = (0.0, 0.1, 0.25, 0.4)
+_TASTE: dict[str, tuple[Any, ...]] = {
+    "plays": (0.0, 0.25, 0.5),
+    "listeners": (0.0, -0.25, -0.5),
+    DATED: (0.0, 30.0, 90.0, 180.0, 365.0),
+}
+_KEPT: dict[str, tuple[Any, ...]] = {"clusters": (1, 2, 4, 8), "power": (0.0, 1.0, 4.0, 8.0)}
+# What is open in an arm, field by field, the present value among the others; chosen on validation.
+OPEN: dict[str, dict[str, tuple[Any, ...]]] = {
+    "i2i2u": {"songs": (1, 2, 5, 10, 20, 50)},
+    "evidence": {
+        "songs": (5, 10, 20, 50, 100, 200),
+        "sharpness": (1.0, 2.0, 4.0, 6.0, 8.0, 12.0),
+        "activity": _ACTIVITY,
+    },
+    "direct": _TASTE,
+    "direct_stretched": _TASTE,
+    "cat": {
+        "songs": (2, 5, 10, 20, 50),
+        "clusters": (1, 2, 5, 8),
+        "pooled": (True, False),
+        "sharpness": (0.0, 1.0, 4.0, 8.0),
+        "nearest": (True, False),
+        "taste": (Taste(), Taste(stretched=True), Taste(plays=0.25), Taste(listeners=-0.25)),
+    },
+    "prototypes": _KEPT,
+    "own_and_centroid": _KEPT,
+    "weighed": {
+        "sharpness": (1.0, 2.0, 4.0, 6.0, 8.0, 12.0),
+        "saturation": (0.05, 0.1, 0.2, 0.4, 0.8),
+        "weight": (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95),
+        "activity": _ACTIVITY,
+    },
+}

@@ -1,0 +1,108 @@
+"""What is one partition, staged, applied, restored, digested?
+
+A deterministic state machine over a hash-share of the users. What its state is made of stands in
+:mod:`targeting.partition.state`, what a batch does to it in :mod:`targeting.partition.stage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from targeting.catalogue.catalogue import Songs
+from targeting.config import Config
+from targeting.partition.stage import Staging
+from targeting.partition.state import ACCOUNT, ForeignStateError, Staged, State
+from targeting.types import Account, Inputs
+from targeting.users.erasures import ForeignKeyError
+
+__all__ = ["ACCOUNT", "Config", "ForeignKeyError", "ForeignStateError", "Partition", "Staged"]
+
+
+class Partition:
+    """A hash-share of the users: their histories, who was pushed what, and the songs' campaigns.
+
+    Not thread-safe. ``stage`` leaves the state as it is; of a song id that it meets for the first time, the
+    shared :class:`Songs` keeps the slot, whether or not the batch is applied, until it looks for those nobody needs.
+    """
+
+    def __init__(self, number: int, partitions: int, songs: Songs, config: Config | None = None) -> None:
+        self.number = number
+        self.partitions = partitions
+        self._state = State(number, partitions, songs, config or Config())
+        self._unreported: set[str] = set()
+
+    @property
+    def users(self) -> int:
+        """The number of users that are known."""
+        return self._state.users.used
+
+    @property
+    def campaigns(self) -> int:
+        """The number of campaigns that are alive."""
+        return len(self._state.live)
+
+    @property
+    def scored(self) -> int:
+        """The number of campaigns against which users who change are scored."""
+        return len(self._state.living)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of histories, listeners and vectors."""
+        return self._state.audience.nbytes
+
+    def stage(self, inputs: Inputs) -> Staged:
+        """What a batch does, without doing it. Commands see the state before the batch's listens.
+
+        Raises:
+            ValueError: columns of different lengths.
+        """
+        self._state.songs.plans(self._state)
+        self._state.audience.follow_songs()
+        return Staging(self._state, inputs).run()
+
+    def apply(self, staged: Staged) -> None:
+        """Takes over a staged batch: the last one staged, and nothing was applied since.
+
+        Raises:
+            ValueError: it was staged on another state.
+        """
+        self._state.apply(staged)
+        self._state.songs.planned(self._state)
+        self._unreported.update(staged.campaigns)
+
+    def prepare(self, entries: int) -> bool:
+        """Works on the coming space of the songs, ``entries`` of histories at most; True when nothing is left to do."""
+        return self._state.audience.prepare(entries)
+
+    def check(self, key: bytes, value: bytes | None) -> None:
+        """Whether one changelog record can be read; see :meth:`State.check`."""
+        self._state.check(key, value)
+
+    def restore(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Rebuilds the state from changelog records in their order; of a key, the last record counts.
+
+        Raises:
+            ForeignStateError: the records are another partition's, or of another number of partitions.
+            ForeignKeyError: erased users are remembered with a key that is not known here.
+            ValueError: a record of an unknown kind or version, or broken.
+        """
+        self._state.restore(records)
+        # What was counted last may not have been told: also of campaigns that ended, whose listens still promote songs.
+        self._unreported.update(self._state.campaigns)
+
+    def digest(self) -> str:
+        """128 bits that two states share when their changelogs say the same, in hex."""
+        return self._state.digest()
+
+    def accounts(self) -> list[Account]:
+        """The accounts of all campaigns that are alive, to be told again."""
+        return [self._account(song_id) for song_id in sorted(self._state.live)]
+
+    def changed_accounts(self) -> list[Account]:
+        """The accounts that changed since this was last asked."""
+        changed, self._unreported = sorted(self._unreported), set()
+        return [self._account(song_id) for song_id in changed if song_id in self._state.campaigns]
+
+    def _account(self, song_id: str) -> Account:
+        return self._state.campaigns[song_id].account(self._state.living.prototypes(song_id))

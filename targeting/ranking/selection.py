@@ -1,0 +1,307 @@
+"""A song and its candidates: who gets it, and why?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targeting.arrays.id_table import I64, U64, hash64, mixed
+from targeting.calibration import Calibration
+from targeting.ranking.recalibration import Correction, Examples, Scale
+from targeting.ranking.scoring import Scored
+from targeting.rules.policy import Policy, fairness, held_out
+from targeting.types import F32, F64, Mark, Match, Preferences, Push, Tier, Why
+from targeting.users.frequency_caps import Room
+from targeting.users.preferences import Consent
+from targeting.users.score_thresholds import Interest
+
+# Songs named as the reason of a push.
+_NAMED = 5
+
+# Mixed into the lot that explores, so that it is another one than that of equal scores.
+_EXPLORING = 0x5851F42D4C957F2D
+
+# Mixed into the lot that keeps room for songs to come.
+_KEEPING = 0x2545F4914F6CDD1D
+
+# Looked up by the hundred: an enum asked for its member takes three times as long.
+_WHY = {each.value: each for each in Why}
+
+# Candidates looked at beyond the number wanted, before caps and quiet hours refuse some of them.
+_SPARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who gets a song, best first, and who is held out; by row.
+
+    Attributes:
+        users: int64 (n,), those pushed and those held out.
+        at: float64 (n,), the ``not_before`` of each.
+        marks: uint16 (n,), HELD_OUT or EXPLORED or nothing.
+        pushes: those pushed, as they are told.
+    """
+
+    users: I64
+    at: F64
+    marks: NDArray[np.uint16]
+    pushes: list[Push]
+
+
+class Ids(Protocol):
+    """Who the rows are."""
+
+    def id_of(self, row: int) -> str: ...
+
+    def hashes(self, rows: I64) -> U64:
+        """The :func:`targeting.arrays.id_table.hash64` of their ids, uint64 (n,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """What every decision of a batch looks at. ``preferences`` are obeyed already but not applied yet."""
+
+    now: float
+    policy: Policy
+    users: Ids
+    consent: Consent
+    preferences: Mapping[int, Preferences | None]
+    interest: Interest
+    room: Room
+    calibration: Calibration | None
+    least_chance: float
+    examples: Examples = field(default_factory=Examples)
+
+
+def choose(
+    match: Match,
+    scored: Scored,
+    allowed: NDArray[np.bool_],
+    most: int,
+    by: Deciding,
+    tier: Tier = Tier.INITIAL,
+    prototypes: NDArray[np.int64] | None = None,
+) -> Chosen:
+    """The best ``most`` of the allowed candidates, and those among the better ones who are held out.
+
+    Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.users.score_thresholds`). A score of
+    zero is no reason to push. A share of the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the
+    song's life refuse is passed over for the next best.
+
+    Where :attr:`targeting.rules.policy.Policy.fair`, a user whose cap is partly used is open to the song by lot only
+    (:func:`targeting.rules.policy.fairness`), and a place among the best ``most`` that is closed is not filled up with
+    a worse one: that part of the budget stays unspent.
+
+    With a calibration, pushes tell the chance of a listen as answers correct it, and nobody is pushed whose chance,
+    divided by the boundary, is less than ``least_chance``. So do those to who came later, once enough of them were
+    judged. A song that is scored by one sign alone has no chances.
+
+    Of equal ranks the smaller hash of (user, song) wins: for each song another user, and the same one after
+    a restart, whatever row the user has then.
+
+    Args:
+        prototypes: which prototype each candidate is near, int64 (n,), for those who came later.
+    """
+    calibration = by.calibration if scored.both else None
+    live = tier is Tier.LIVE
+    correction = by.examples.model if calibration else by.examples.live if live else None
+    n = len(scored.users)
+    boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
+    eligible = np.flatnonzero(allowed & (scored.scores > 0))
+    if correction and by.least_chance > 0:
+        chances = correction.chance(_priors(scored.scores[eligible], calibration))
+        eligible = eligible[chances / boundaries[eligible] >= by.least_chance]
+    # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
+    start = max(by.now, float(math.ceil(match.available_from)))
+    nobody = Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+    if most <= 0 or not len(eligible) or start >= match.expires_at:
+        return nobody
+    song_hash, artist = song_and_artist(match)
+    hashes = by.users.hashes(scored.users[eligible])
+    worth = scored.scores[eligible] / boundaries[eligible]
+    if by.policy.enabled and by.policy.fair:
+        open_ = _open(by.room, scored.users[eligible], hashes, start, song_hash)
+        if not open_.all():
+            most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
+            eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
+            if not len(eligible):
+                return nobody
+    lots = mixed(hashes, song_hash)
+    by_lot = _by_lot(most, by.policy, int(lots.min()))
+    best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
+    marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
+    if by_lot:
+        rest = np.delete(np.arange(len(eligible)), best)
+        others = mixed(hashes[rest], song_hash ^ _EXPLORING)
+        more, later, more_out = _first(
+            match,
+            scored.users[eligible[rest]],
+            hashes[rest],
+            others.astype(np.float64),
+            others,
+            by_lot,
+            start,
+            artist,
+            by,
+        )
+        best, when = np.concatenate([best, rest[more]]), np.concatenate([when, later])
+        marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
+    chosen = eligible[best]
+    pushed = (marks & Mark.HELD_OUT) == 0
+    priors = _priors(scored.scores[chosen[pushed]], calibration)
+    why = np.where(marks & Mark.EXPLORED, Why.EXPLORATION, _why(scored, chosen, prototypes))
+    if calibration or live:
+        marks[pushed] |= by.examples.marks(priors, when[pushed], Scale.MODEL if calibration else Scale.LIVE)
+    pushes = _pushes(
+        match,
+        scored,
+        chosen[pushed],
+        correction.chance(priors) if correction else priors,
+        why[pushed],
+        when[pushed],
+        boundaries,
+        by.users,
+        correction,
+        tier,
+        prototypes,
+    )
+    return Chosen(scored.users[chosen], when, marks, pushes)
+
+
+def _priors(scores: F32, calibration: Calibration | None) -> F32:
+    """The chances that the model gives, or what stands in for them; as many, float32."""
+    return calibration.chance(scores) if calibration else scores
+
+
+def song_and_artist(match: Match) -> tuple[int, int]:
+    """The 64-bit hashes of the song and of its primary artist (of no artist: its own)."""
+    song, artist = hash64([match.song_id, match.artist_ids[0] if match.artist_ids else match.song_id])
+    return int(song), int(artist)
+
+
+def _first(
+    match: Match,
+    rows: I64,
+    hashes: NDArray[np.uint64],
+    rank: NDArray[np.float64] | F32,
+    lots: NDArray[np.uint64],
+    most: int,
+    start: float,
+    artist: int,
+    by: Deciding,
+) -> tuple[I64, F64, NDArray[np.bool_]]:
+    """The first ``most`` by (rank, lot) who can be disturbed, and those held out who stand before the last of them.
+
+    Returns:
+        indices into ``rows`` in order, when each may be disturbed, and who is held out.
+    """
+    if most <= 0 or not len(rows):
+        return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_)
+    look = 2 * most + _SPARE
+    while True:
+        block = np.arange(len(rows))
+        if look < len(rows):
+            # All of the last rank that is looked at: which of equals come first is the lot's to say.
+            block = np.flatnonzero(rank <= np.partition(rank, look)[look])
+        block = block[np.lexsort((lots[block], rank[block]))]
+        when = by.consent.not_before(rows[block], start, by.preferences)
+        fits = when < match.expires_at
+        fits &= by.room.fits(rows[block], np.where(fits, when, start), artist)
+        block, when = block[fits], when[fits]
+        out = held_out(hashes[block], match.song_id, by.policy) if by.policy.enabled else np.zeros(len(block), np.bool_)
+        enough = int(np.searchsorted(np.cumsum(~out), most))
+        if enough < len(block):
+            last = enough + 1
+            return block[:last], when[:last], out[:last]
+        if look >= len(rows):
+            return block, when, out
+        look *= 4
+
+
+def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
+    """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
+    used, pushes = room.used(users, np.full(len(users), at, np.float64))
+    some = np.flatnonzero(used > 0)
+    open_ = np.ones(len(users), np.bool_)
+    lots = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)
+    open_[some] = lots < fairness(used[some], pushes[some]) * 2.0**64
+    return open_
+
+
+def _top(worth: NDArray[np.floating[Any]], lots: NDArray[np.uint64], most: int) -> I64:
+    """The indices of the ``most`` that are worth most, the smaller lot first among equals."""
+    at = np.arange(len(worth))
+    if most < len(worth):
+        at = np.flatnonzero(worth >= np.partition(worth, len(worth) - most)[len(worth) - most])
+    return at[np.lexsort((lots[at], -worth[at]))][:most]
+
+
+def _by_lot(most: int, policy: Policy, chance: int) -> int:
+    """How many of the pushes explore: the share, rounded up or down by lot, so that small budgets explore too."""
+    if not policy.enabled:
+        return 0
+    return int(most * policy.exploration + (chance % 2**20) / 2**20)
+
+
+def _why(scored: Scored, chosen: I64, prototypes: NDArray[np.int64] | None) -> NDArray[np.str_]:
+    if prototypes is not None:
+        return np.where(prototypes[chosen] >= 0, Why.PROTOTYPE, Why.DIRECT)
+    return np.where(scored.evidence[chosen] > scored.direct[chosen], Why.EVIDENCE, Why.DIRECT)
+
+
+def _pushes(
+    match: Match,
+    scored: Scored,
+    best: I64,
+    told: F32,
+    why: NDArray[np.str_],
+    when: F64,
+    boundaries: F32,
+    users: Ids,
+    correction: Correction | None,
+    tier: Tier,
+    prototypes: NDArray[np.int64] | None,
+) -> list[Push]:
+    heard: dict[int, list[int]] = {user: [] for user in scored.users[best].tolist()}
+    if len(best) and len(scored.heard_users):
+        mine = np.zeros(int(max(scored.users.max(), scored.heard_users.max())) + 1, np.bool_)
+        mine[scored.users[best]] = True
+        at = np.flatnonzero(mine[scored.heard_users])
+        # Loudest first, so that the first five that a user heard are the reason.
+        at = at[np.argsort(-scored.speaks[scored.heard_songs[at]], kind="stable")]
+        for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
+            heard[user].append(song)
+    near = prototypes[best].tolist() if prototypes is not None else [-1] * len(best)
+    offset, slope = (correction.offset, correction.slope) if correction else (0.0, 1.0)
+    activity = [1.0] * len(best) if scored.activity is None else scored.activity[best].tolist()
+    columns = zip(
+        scored.users[best].tolist(), told.tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
+        scored.evidence[best].tolist(), scored.direct[best].tolist(), activity,
+        strict=True,
+    )  # fmt: skip
+    return [
+        Push(
+            match=match,
+            user_id=users.id_of(user),
+            score=score,
+            why=_WHY[reason],
+            songs=tuple([match.neighbours[song] for song in heard[user][:_NAMED]]),
+            not_before=at_time,
+            prototype=prototype if prototype >= 0 else None,
+            calibrated=correction is not None,
+            tier=tier,
+            boundary=boundary,
+            evidence=evidence,
+            direct=direct,
+            activity=active,
+            offset=offset,
+            slope=slope,
+        )
+        for user, score, reason, at_time, boundary, prototype, evidence, direct, active in columns
+    ]

@@ -1,0 +1,87 @@
+"""Who must not be pushed, and who not now?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targeting.arrays.id_table import I64, hash64, mixed
+from targeting.types import F64, Cap, Match, Preferences
+
+POLICY_VERSION = 2
+"""Stands in every push: which rules decided. Grows when a rule changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is obeyed beside "never a song already heard" and "never the same recording twice".
+
+    Attributes:
+        enabled: False: nothing here is obeyed (to measure targeting alone).
+        default: what a user without preferences is taken to prefer; its user_id means nothing.
+        cap: pushes a user, of users who do not say themselves; None: no cap.
+        artist_cap: pushes a user of songs by one (primary) artist; None: no cap.
+        holdout: share of (user, song) pairs that are left out by lot and only counted.
+        salt: of that lot: another one holds out others.
+        exploration: share of a song's pushes that go to candidates by lot instead of by score, to learn.
+        fair: caps that are partly used keep room for songs to come (:func:`fairness`); False: first come, first served.
+    """
+
+    enabled: bool = True
+    default: Preferences = field(default_factory=lambda: Preferences(""))
+    cap: Cap | None = None
+    artist_cap: Cap | None = None
+    holdout: float = 0.0
+    salt: str = "1"
+    exploration: float = 0.0
+    fair: bool = True
+
+
+def fairness(used: F64, pushes: F64) -> F64:
+    """The chance that a user whose cap is partly used is open to a song, float64 (n,): 1 where unused, 0 where full.
+
+    Songs that come first would take all of a cap, and those that come late would find nobody. The curve, with x the
+    used part, is ``(1 - e^(x-1)) / (1 - 1/e)``, by which Mehta, Saberi, Vazirani and Vazirani discount bids ("AdWords
+    and generalized online matching", J. ACM 2007). As a discount of scores it only turns a song to worse users while it
+    takes as many; as a chance it leaves room, which is what late songs need (targeting/README.md, "Under caps").
+    """
+    part = np.minimum(used / np.maximum(pushes, 1), 1)
+    return np.asarray((1 - np.exp(part - 1)) / (1 - np.exp(-1)), np.float64)
+
+
+def held_out(user_hashes: NDArray[np.uint64], song_id: str, policy: Policy) -> NDArray[np.bool_]:
+    """Which users are never pushed this song, by lot; bool (n,).
+
+    The lot is ``mixed(hash64(user_id), hash64(salt + "/" + song_id))`` as a share of 2**64
+    (:mod:`targeting.arrays.id_table`).
+    """
+    if not policy.holdout:
+        return np.zeros(len(user_hashes), np.bool_)
+    lots = mixed(user_hashes, int(hash64([f"{policy.salt}/{song_id}"])[0]))
+    return np.asarray(lots.astype(np.float64) < policy.holdout * 2.0**64)
+
+
+def allows(preferences: Preferences, match: Match) -> bool:
+    """Whether a user with these preferences may be pushed the song.
+
+    Where the song's rights name territories, a user of unknown country is outside of them.
+    """
+    return (
+        preferences.opted_in
+        and (preferences.allow_explicit or not match.explicit)
+        and preferences.muted_artists.isdisjoint(match.artist_ids)
+        and (not match.territories or preferences.country in match.territories)
+    )
+
+
+def without(users: I64, excluded: Sequence[I64]) -> NDArray[np.bool_]:
+    """Which of ``users`` (int64 (n,), ascending) are in none of the excluded arrays of rows."""
+    keep = np.ones(len(users), np.bool_)
+    for each in excluded:
+        if len(each) and len(users):
+            at = np.minimum(np.searchsorted(users, each), len(users) - 1)
+            keep[at[users[at] == each]] = False
+    return keep

@@ -1,0 +1,256 @@
+"""Room under caps, held to a count over every span."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from targeting.rules.policy import Policy
+from targeting.types import Cap, Mark, Preferences
+from targeting.users.frequency_caps import Room
+from targeting.users.preferences import Consent
+from targeting.users.push_log import MOST, Added, Ledger
+
+NOW = 1_700_000_000.0
+HOUR = 3600.0
+NOBODY = np.zeros(0, np.int64)
+
+
+class Driver:
+    """Decisions of batches, each committed at the end of its batch."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.consent, self.ledger = policy, Consent(policy), Ledger()
+        self.added = Added()
+        self.recordings = 0
+
+    def room(self, staged: Mapping[int, Preferences | None] | None = None, forgotten: Sequence[int] = ()) -> Room:
+        gone = np.asarray(forgotten, np.int64)
+        return Room(self.policy, self.consent, self.ledger, staged or {}, self.added, gone)
+
+    def tell(self, user: int, at: float, artist: int = 0, marks: int = 0) -> None:
+        self.recordings += 1
+        times, bits = np.asarray([at], np.float64), np.asarray([marks], np.uint16)
+        self.added.add(np.asarray([user]), self.recordings, artist, times, bits)
+
+    def commit(self) -> None:
+        entries = self.ledger.plan(self.added, None, NOW)
+        if entries:
+            self.ledger.apply(entries)
+        self.added = Added()
+
+    def fits(self, user: int, at: float, artist: int = 0, **room: Sequence[int]) -> bool:
+        return bool(self.room(**room).fits(np.asarray([user]), np.asarray([at]), artist)[0])  # type: ignore[arg-type]
+
+
+def fullest(times: Sequence[float], span: float) -> int:
+    """The most that any half-open span holds; one that starts with a push is enough to look at."""
+    return max((sum(start <= each < start + span for each in times) for start in times), default=0)
+
+
+asked = st.lists(
+    st.tuples(st.integers(0, 2), st.floats(0, 40 * HOUR), st.integers(0, 1), st.booleans(), st.booleans()), max_size=60
+)
+
+
+@settings(deadline=None)
+@given(asked, st.integers(0, 10), st.sampled_from([1.0, 6.0, 24.0]), st.integers(1, 3))
+def test_no_span_ever_holds_more_than_the_cap_in_whatever_order_it_is_decided(
+    batch: list[tuple[int, float, int, bool, bool]], pushes: int, hours: float, by_artist: int
+) -> None:
+    driver = Driver(Policy(cap=Cap(pushes, hours), artist_cap=Cap(by_artist, 12.0)))
+    told: dict[int, list[tuple[float, int]]] = {user: [] for user in range(3)}
+    # Moments come in any order, because some are deferred; they are whole seconds but for those of now.
+    for user, at, artist, out, commit in batch:
+        moment = NOW + np.ceil(at)
+        if driver.fits(user, moment, artist):
+            driver.tell(user, moment, artist, Mark.HELD_OUT if out else 0)
+            if not out:
+                told[user].append((moment, artist))
+        if commit:
+            driver.commit()
+    for mine in told.values():
+        assert fullest([at for at, _ in mine], hours * HOUR) <= pushes
+        for artist in (0, 1):
+            assert fullest([at for at, by in mine if by == artist], 12 * HOUR) <= by_artist
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 30 * HOUR), max_size=40).map(sorted), st.integers(1, 3))
+def test_parts_of_seconds_do_not_end_a_span_early(moments: list[float], pushes: int) -> None:
+    driver, told = Driver(Policy(cap=Cap(pushes, 1.0))), list[float]()
+    for moment in moments:
+        if driver.fits(0, NOW + moment):
+            driver.tell(0, NOW + moment)
+            told.append(NOW + moment)
+            driver.commit()
+    assert fullest(told, HOUR) <= pushes
+
+
+def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> None:
+    driver = Driver(Policy(cap=Cap(1, 24.0)))
+    driver.tell(0, NOW)
+    driver.commit()
+    day = 24 * HOUR
+    assert [driver.fits(0, NOW + after) for after in (-day, 1 - day, 0, day - 1, day)] == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8_760_000), st.integers(-2, 2), st.sampled_from(["applied", "staged", "policy", "artist"]))
+@example(8_192_100, -1, "applied")
+@example(8_759_999, -1, "applied")
+def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, beside: int, whose: str) -> None:
+    cap, span = Cap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
+    policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
+    driver, wish = Driver(policy), Preferences("", cap=cap)
+    if whose == "applied":
+        driver.consent.apply({0: wish})
+    driver.tell(0, NOW)
+    driver.commit()
+    after = max(math.ceil(span) + beside, 0)
+    staged = {0: wish} if whose == "staged" else {}
+    for moment in (NOW + after, NOW - after):
+        fits = bool(driver.room(staged).fits(np.asarray([0]), np.asarray([moment]), 0)[0])
+        assert fits is (after >= span)
+
+
+def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> None:
+    most = 2**53 - 1
+    driver = Driver(Policy())
+    driver.consent.apply({0: Preferences("", cap=Cap(most, 1.0)), 1: Preferences("", cap=Cap(2**24 + 1, 1.0))})
+    assert driver.consent.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(-5, 5), st.integers(0, 2), st.booleans(), st.booleans()), max_size=25
+    ),
+    st.permutations(range(5)),
+    st.lists(st.integers(-5, 5), min_size=5, max_size=5),
+    st.lists(st.integers(0, 4), min_size=5, max_size=5),
+    st.sets(st.integers(0, 4)),
+)
+def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
+    pushes: list[tuple[int, int, int, bool, bool]],
+    order: list[int],
+    moments: list[int],
+    most: list[int],
+    gone: set[int],
+) -> None:
+    # Spans of two hours and moments on the hour, so that many a push lies exactly at an end, which is outside.
+    driver = Driver(Policy(artist_cap=Cap(2, 2.0)))
+    driver.consent.apply({user: Preferences("", cap=Cap(most[user], 2.0)) for user in range(4)})  # the last has no cap
+    committed = sum(commit for *_, commit in pushes)
+    for part in (pushes[:committed], pushes[committed:]):
+        driver.commit()
+        for user, hour, artist, out, _ in part:
+            driver.tell(user, NOW + hour * HOUR, artist, Mark.HELD_OUT if out else 0)
+    users, asked = np.asarray(order), NOW + HOUR * np.asarray(moments, np.float64)
+    room = driver.room(forgotten=sorted(gone))
+    used, limits = room.used(users, asked)
+    for artist in range(3):
+        fits = room.fits(users, asked, artist).tolist()
+        for place, (user, moment) in enumerate(zip(order, moments, strict=True)):
+            # Of those to be forgotten, what is committed counts no more.
+            counts = [
+                by
+                for at, (who, hour, by, out, _) in enumerate(pushes)
+                if who == user and abs(hour - moment) < 2 and not out and (user not in gone or at >= committed)
+            ]
+            of_artist = 0 if user in gone else counts.count(artist)
+            assert used[place] == (len(counts) if user < 4 else 0)
+            assert limits[place] == (most[user] if user < 4 else math.inf)
+            assert fits[place] is bool(used[place] < limits[place] and of_artist < 2)
+
+
+def test_decisions_of_the_same_batch_count() -> None:
+    driver = Driver(Policy(cap=Cap(2, 1.0)))
+    driver.tell(0, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW)
+    driver.tell(1, NOW)
+    assert not driver.fits(0, NOW)
+    assert driver.fits(1, NOW)
+
+
+def test_who_is_held_out_has_as_much_room_as_before() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver.tell(0, NOW, marks=Mark.HELD_OUT)
+    assert driver.fits(0, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW, marks=Mark.EXPLORED)
+    assert not driver.fits(0, NOW)
+
+
+def test_an_artist_is_capped_beside_all_the_others() -> None:
+    driver = Driver(Policy(artist_cap=Cap(1, 24.0)))
+    driver.tell(0, NOW, artist=7)
+    for _ in range(2):  # in the batch, and when it is committed
+        assert not driver.fits(0, NOW, artist=7)
+        assert driver.fits(0, NOW, artist=8)
+        assert driver.fits(1, NOW, artist=7)
+        driver.commit()
+
+
+def test_of_who_is_forgotten_nothing_counts() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver.tell(0, NOW)
+    driver.tell(1, NOW)
+    driver.commit()
+    assert driver.fits(0, NOW, forgotten=[0])
+    assert not driver.fits(1, NOW, forgotten=[0])
+
+
+def test_a_users_own_cap_comes_before_the_defaults_and_the_policys() -> None:
+    driver = Driver(Policy(default=Preferences("", cap=Cap(5, 2.0)), cap=Cap(9, 9.0)))
+    driver.consent.apply({1: Preferences("b", cap=Cap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
+    users, at = np.arange(5), np.full(5, NOW)
+    staged = {3: Preferences("d", cap=Cap(2, 1.0)), 1: None}
+    assert driver.room().used(users, at)[1].tolist() == [5, 0, 5, 5, 5]
+    assert driver.room(staged).used(users, at)[1].tolist() == [5, 5, 5, 2, 5]
+    assert not driver.room().fits(users, at, 0)[1]
+
+
+def test_without_caps_or_switched_off_everybody_fits() -> None:
+    for policy in (Policy(), Policy(enabled=False, cap=Cap(0, 1.0), artist_cap=Cap(0, 1.0))):
+        driver = Driver(policy)
+        for _ in range(20):
+            driver.tell(0, NOW)
+        driver.commit()
+        used, pushes = driver.room().used(np.asarray([0]), np.asarray([NOW]))
+        assert (used.tolist(), pushes.tolist()) == ([0], [np.inf])
+        assert driver.fits(0, NOW)
+
+
+def test_of_nobody_nothing_is_asked() -> None:
+    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver.tell(0, NOW)
+    assert driver.room().fits(NOBODY, np.zeros(0), 0).tolist() == []
+
+
+def test_who_has_as_many_pushes_as_a_record_holds_gets_no_more_whatever_the_caps() -> None:
+    driver = Driver(Policy())
+    count = MOST - 1
+    known = np.arange(count, dtype=np.uint64) + 1_000_000
+    driver.added.users, driver.added.recordings, driver.added.artists = [np.zeros(count, np.int64)], [known], [known]
+    driver.added.at, driver.added.marks = [np.full(count, NOW, np.uint32)], [np.zeros(count, np.uint16)]
+    driver.commit()
+    assert driver.fits(0, NOW)
+    driver.tell(0, NOW)
+    entries = driver.ledger.plan(driver.added, None, NOW)
+    assert entries is not None
+    (record,) = driver.ledger.encode(entries)
+    assert 800_000 < len(record) < 1_000_000
+    driver.commit()
+    assert not driver.fits(0, NOW)
+    assert driver.fits(1, NOW)
