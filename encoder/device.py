@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from encoder.config import Device
+from encoder.training_config import Device
 
 CPU = torch.device("cpu")
 

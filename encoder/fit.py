@@ -19,13 +19,13 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
-from encoder.config import Config
 from encoder.device import CPU
 from encoder.features import Features, select_columns
 from encoder.model import Batch, QueryTower
 from encoder.optimiser import AdamW
 from encoder.ranks import Ranks
 from encoder.supervision import Targets
+from encoder.training_config import Config
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]

@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch.nn import functional
 
 from encoder import leave_one_out, mixture, supervision, tuning, views
-from encoder.config import Config, Device
 from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.device import chosen
@@ -31,6 +30,7 @@ from encoder.features import FeatureSchema
 from encoder.fit import Inputs, Run
 from encoder.ranks import Ranks
 from encoder.serving import Encoder, joined
+from encoder.training_config import Config, Device
 from encoder.truth import quartiles
 
 __all__ = ["Config", "Progress", "Report", "Trained", "train"]

@@ -23,9 +23,9 @@ from targeting.calibration import Calibration
 
 # Workers read maps and fit none: what fitting takes is imported by it alone.
 if TYPE_CHECKING:
-    from encoder.config import Config, Device
     from encoder.data.dataset import Dataset
     from encoder.train import Progress
+    from encoder.training_config import Config, Device
 
 _FILE = "chances.json"
 MEANS = "chance of being among the song's listeners"

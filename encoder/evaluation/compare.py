@@ -13,10 +13,10 @@ from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.world import World
 from encoder.evaluation import damage, figures, intervals, truths
-from encoder.evaluation.arms import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
 from encoder.evaluation.jobs import FULL, Fit, Run, Trial, Work, contents_of, each
+from encoder.evaluation.retrieval_task import Task
 from encoder.evaluation.search import Found, best, draws, untried
-from encoder.evaluation.task import Task
+from encoder.evaluation.variants import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
 from encoder.features import FeatureSchema
 from encoder.truth import K, Scores, quartiles
 

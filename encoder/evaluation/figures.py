@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.inputs import unit
+from encoder.evaluation.content_matrix import unit
 from encoder.evaluation.intervals import interval
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth

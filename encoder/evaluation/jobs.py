@@ -17,10 +17,10 @@ from encoder.data.layout import TAG_BAG
 from encoder.data.split import split
 from encoder.data.world import World
 from encoder.evaluation import damage, figures
-from encoder.evaluation.arms import Arm
+from encoder.evaluation.retrieval_task import Model, Task, in_space, retrieve, task, unheard, validation
 from encoder.evaluation.search import trial
-from encoder.evaluation.task import Model, Task, in_space, retrieve, task, unheard, validation
 from encoder.evaluation.truths import Truths, judge, truths
+from encoder.evaluation.variants import Arm
 from encoder.truth import Scores, score
 
 F32 = NDArray[np.float32]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.arms import Arm
-from encoder.evaluation.task import Model, Task, retrieve, unheard
+from encoder.evaluation.retrieval_task import Model, Task, retrieve, unheard
+from encoder.evaluation.variants import Arm
 from encoder.truth import Scores, score
 
 F64 = NDArray[np.float64]

@@ -25,8 +25,8 @@ from scipy.stats import norm
 from encoder.data.dataset import Dataset
 from encoder.data.split import songs_of
 from encoder.data.world import World, catalogue, rows
-from encoder.evaluation.inputs import unit
-from encoder.evaluation.task import Fitted, Task, Vectors, in_space
+from encoder.evaluation.content_matrix import unit
+from encoder.evaluation.retrieval_task import Fitted, Task, Vectors, in_space
 from encoder.truth import BLOCK, K, Truth, neighbours, score
 
 F32 = NDArray[np.float32]

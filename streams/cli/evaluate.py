@@ -51,9 +51,9 @@ def evaluate(
     # Read when torch is loaded, here and in the other processes: together they use each core once.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
-        from encoder.evaluation import arms as table
         from encoder.evaluation import compare
         from encoder.evaluation import report as page
+        from encoder.evaluation import variants as table
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "matplotlib"):
             raise
@@ -122,7 +122,7 @@ def evaluate(
 
 def case_of(served: Served) -> Case:
     """What the targeting is asked on a split: the default encoder's vectors, and the cold songs' hidden listeners."""
-    from encoder.evaluation.inputs import unit
+    from encoder.evaluation.content_matrix import unit
     from targeting.evaluation import Case
 
     asked = served.asked

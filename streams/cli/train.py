@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
-from encoder.config import Device
+from encoder.training_config import Device
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.terminal import Bars, Table, Terminal

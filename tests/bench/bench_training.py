@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from encoder.config import Config, Device
 from encoder.data.dataset import Dataset
 from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import Split, split
 from encoder.train import Progress, train
+from encoder.training_config import Config, Device
 from encoder.truth import K, score, truth
 
 ASKED = 3000

@@ -22,7 +22,7 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from encoder.data.world import catalogue, rows
 from encoder.evaluation import figures, truths
-from encoder.evaluation.task import Vectors, task
+from encoder.evaluation.retrieval_task import Vectors, task
 from encoder.truth import K, quartiles
 
 COLD = 1000

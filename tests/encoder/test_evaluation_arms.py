@@ -13,28 +13,28 @@ from scipy import sparse
 from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split, songs_of
-from encoder.evaluation import damage, rivals
-from encoder.evaluation.arms import ARMS, Encoder
-from encoder.evaluation.inputs import READINGS, Inputs, Reading
-from encoder.evaluation.neural import CLCRec, DropoutNet
-from encoder.evaluation.task import Model, Task, retrieve, task, unheard
+from encoder.evaluation import baselines, damage
+from encoder.evaluation.content_matrix import READINGS, Inputs, Reading
+from encoder.evaluation.neural_baselines import CLCRec, DropoutNet
+from encoder.evaluation.retrieval_task import Model, Task, retrieve, task, unheard
+from encoder.evaluation.variants import ARMS, Encoder
 
 # Of each scene, one song is cold and two are rare.
 K = SONGS - 3
 
 # Which arms find a song's own scene by its content; enrol a new one here.
 KNOWING: dict[str, Model] = {
-    "artist_mean": rivals.ArtistMean(rank=8),
-    **{f"content_knn {reading}": rivals.ContentNeighbours(reading) for reading in READINGS},
-    **{f"ridge {reading}": rivals.Ridge(reading, rank=8) for reading in READINGS},
-    **{f"propagation {reading}": rivals.Propagation(reading, neighbours=3) for reading in READINGS},
+    "artist_mean": baselines.ArtistMean(rank=8),
+    **{f"content_knn {reading}": baselines.ContentNeighbours(reading) for reading in READINGS},
+    **{f"ridge {reading}": baselines.Ridge(reading, rank=8) for reading in READINGS},
+    **{f"propagation {reading}": baselines.Propagation(reading, neighbours=3) for reading in READINGS},
     "dropoutnet": DropoutNet(rank=8),
     "clcrec": CLCRec(dim=16, between=0.0, epochs=60),
     "bcl": Encoder(SMALL),
     "bcl_paper": Encoder(replace(SMALL, contexts=False, loss="bpr", views=0, epochs=30)),
-    "ceiling": rivals.Ceiling(rank=8),
+    "ceiling": baselines.Ceiling(rank=8),
 }
-ALL: dict[str, Model] = {"random": rivals.Random(), "popularity": rivals.Popularity(), **KNOWING}
+ALL: dict[str, Model] = {"random": baselines.Random(), "popularity": baselines.Popularity(), **KNOWING}
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def test_equal_scores_go_by_popularity(asked: Task) -> None:
     # Nothing is known of a song without an artist: all scores are 0.
     nobody = replace(asked.cold.content.bags["artists"], weights=sparse.csr_matrix((len(asked.cold.song_ids), 4)))
     cold = replace(asked.cold, content=replace(asked.cold.content, bags={"artists": nobody}))
-    found = retrieve(rivals.ArtistMean(rank=8).fit(asked.warm, asked.rare, 0), cold, popularity, k=3)
+    found = retrieve(baselines.ArtistMean(rank=8).fit(asked.warm, asked.rare, 0), cold, popularity, k=3)
     np.testing.assert_array_equal(found, np.broadcast_to(popularity[:-4:-1], found.shape))
 
 
 def test_fewer_warm_songs_than_asked_for_leave_places_open(asked: Task) -> None:
     n = len(asked.warm.song_ids)
-    found = retrieve(rivals.Random().fit(asked.warm, asked.rare, 0), asked.cold, np.zeros(n, np.int64), k=n + 2)
+    found = retrieve(baselines.Random().fit(asked.warm, asked.rare, 0), asked.cold, np.zeros(n, np.int64), k=n + 2)
     np.testing.assert_array_equal(np.sort(found, axis=1)[:, 2:], np.broadcast_to(np.arange(n), (len(found), n)))
     assert (found[:, -2:] == -1).all()
 
@@ -141,7 +141,7 @@ def test_propagation_is_the_weighted_sum_of_cosines(asked: Task) -> None:
     )
     cold = replace(warm, content=content.rows(np.array([3])), plays=sparse.csr_matrix((1, 4), dtype=np.float32))
     got = (
-        rivals.Propagation("counts", neighbours=2, power=1.0)
+        baselines.Propagation("counts", neighbours=2, power=1.0)
         .fit(warm, songs_of(warm, np.zeros(0, np.int64)), 0)
         .scores(cold)
     )
@@ -155,9 +155,9 @@ def test_conjugate_gradients_solve_the_same_ridge(penalty: float, monkeypatch: p
     rng = np.random.default_rng(0)
     rows = sparse.random_array((60, 200), density=0.1, rng=rng, dtype=np.float32).tocsr()
     targets = rng.standard_normal((60, 5)).astype(np.float32)
-    exact = rivals.solve(rows, targets, penalty)
-    monkeypatch.setattr(rivals, "_DENSE", 0)
-    np.testing.assert_allclose(rivals.solve(rows, targets, penalty), exact, atol=5e-3 * np.abs(exact).max())
+    exact = baselines.solve(rows, targets, penalty)
+    monkeypatch.setattr(baselines, "_DENSE", 0)
+    np.testing.assert_allclose(baselines.solve(rows, targets, penalty), exact, atol=5e-3 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("reading", READINGS)

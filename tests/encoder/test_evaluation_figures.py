@@ -15,11 +15,11 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from encoder.evaluation import compare, damage, figures, intervals, report, rivals
-from encoder.evaluation.arms import ARMS, DEFAULT, Arm, Encoder
+from encoder.evaluation import baselines, compare, damage, figures, intervals, report
 from encoder.evaluation.jobs import Trial, Work, each
+from encoder.evaluation.retrieval_task import task, validation
 from encoder.evaluation.search import best, draws, judge
-from encoder.evaluation.task import task, validation
+from encoder.evaluation.variants import ARMS, DEFAULT, Arm, Encoder
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
 
@@ -144,20 +144,20 @@ def test_with_too_many_seeds_a_tenth_can_still_be_validated_on() -> None:
 def test_a_search_finds_what_is_better() -> None:
     work = Work(dataset(), (0,))
     # Ranks of the ceiling on listeners of chance: the more, the nearer to the cosine itself.
-    arm = Arm("", rivals.Ceiling(rank=2), {"rank": (2, 4, 8, 50)}, hears=True)
+    arm = Arm("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8, 50)}, hears=True)
     drawn = draws(arm, 10)
     values = [Trial(arm, trial)(work)[0] for trial in drawn]
-    assert best(arm, drawn, values, 1.0).model == rivals.Ceiling(rank=50)
+    assert best(arm, drawn, values, 1.0).model == baselines.Ceiling(rank=50)
     assert best(arm, drawn, [np.full(30, 0.5)] * len(drawn), 1.0).model == arm.model
 
 
 def test_a_search_leaves_an_arms_own_config_only_for_more_than_noise() -> None:
-    arm = Arm("", rivals.Ceiling(rank=2), {"rank": (2, 4, 8)}, hears=True)
+    arm = Arm("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8)}, hears=True)
     drawn: list[dict[str, int]] = [{"rank": 2}, {"rank": 4}, {"rank": 8}]
     own, noise = np.full(100, 0.5), np.tile([0.4, -0.4], 50)
     # A mean gain of .03 with a standard error of .04, and one of .01 for every song alike.
     found = best(arm, drawn, [own, own + 0.03 + noise, own + 0.01], 1.0)
-    assert found.model == rivals.Ceiling(rank=8)
+    assert found.model == baselines.Ceiling(rank=8)
     assert (found.value, found.trials, found.of) == (pytest.approx(0.51), 3, 3)
     assert best(arm, drawn[:2], [own, own + 0.03 + noise], 1.0).model == arm.model
 
@@ -203,10 +203,10 @@ def test_a_missing_modality_is_missing_and_the_others_are_not() -> None:
 def result() -> dict[str, object]:
     """An evaluation of three arms on two seeds, on content that says nothing."""
     arms = {
-        "random": rivals.Random(),
-        "artist_mean": rivals.ArtistMean(),
+        "random": baselines.Random(),
+        "artist_mean": baselines.ArtistMean(),
         DEFAULT: Encoder(replace(SMALL, epochs=1)),
-        "ceiling": rivals.Ceiling(rank=50),
+        "ceiling": baselines.Ceiling(rank=50),
     }
     return compare.evaluate(
         dataset(),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from encoder.evaluation.arms import ARMS
 from encoder.evaluation.tables import TABLES, filled
+from encoder.evaluation.variants import ARMS
 
 FOLDER = Path(__file__).parents[2] / "encoder" / "evaluation"
 

@@ -17,7 +17,7 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import Split, split
 from encoder.data.world import catalogue, rows
 from encoder.evaluation import truths
-from encoder.evaluation.task import Task, Vectors, task
+from encoder.evaluation.retrieval_task import Task, Vectors, task
 
 
 @pytest.fixture(scope="module")

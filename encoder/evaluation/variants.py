@@ -13,9 +13,9 @@ import numpy as np
 
 from encoder.data.dataset import Dataset
 from encoder.data.split import together
-from encoder.evaluation import neural, rivals
-from encoder.evaluation.inputs import READINGS
-from encoder.evaluation.task import Model, Vectors
+from encoder.evaluation import baselines, neural_baselines
+from encoder.evaluation.content_matrix import READINGS
+from encoder.evaluation.retrieval_task import Model, Vectors
 from encoder.train import Config, train
 
 DEFAULT = "bcl"
@@ -105,25 +105,28 @@ _PAPERS = {
 _VIEWS = {"contrast": (0.1, 0.3, 1.0), "contrast_temperature": (0.1, 0.2, 0.5), "view_dropout": (0.15, 0.3, 0.5)}
 
 ARMS: dict[str, Arm] = {
-    "random": Arm("any order", rivals.Random()),
-    "popularity": Arm("the songs with the most listeners", rivals.Popularity()),
-    "content_knn": Arm("cosine of content", rivals.ContentNeighbours(), _READING),
+    "random": Arm("any order", baselines.Random()),
+    "popularity": Arm("the songs with the most listeners", baselines.Popularity()),
+    "content_knn": Arm("cosine of content", baselines.ContentNeighbours(), _READING),
     "artist_mean": Arm(
-        "mean audience vector of the artist's songs", rivals.ArtistMean(), {"rank": _RANKS, **_RARE}, needs=("artists",)
+        "mean audience vector of the artist's songs",
+        baselines.ArtistMean(),
+        {"rank": _RANKS, **_RARE},
+        needs=("artists",),
     ),
     "ridge": Arm(
         "ridge regression from content to the audience's SVD",
-        rivals.Ridge(),
+        baselines.Ridge(),
         {**_READING, **_RARE, "rank": _RANKS, "penalty": (0.1, 0.3, 1.0, 3.0)},
     ),
     "propagation": Arm(
         "content neighbours, then ItemCF from them",
-        rivals.Propagation(),
+        baselines.Propagation(),
         {**_READING, **_RARE, "neighbours": (5, 10, 20, 40), "power": (1.0, 2.0, 4.0)},
     ),
     "dropoutnet": Arm(
         "DropoutNet (NIPS 2017)",
-        neural.DropoutNet(),
+        neural_baselines.DropoutNet(),
         {
             **_READING,
             **_RARE,
@@ -135,7 +138,7 @@ ARMS: dict[str, Arm] = {
     ),
     "clcrec": Arm(
         "CLCRec (MM 2021)",
-        neural.CLCRec(),
+        neural_baselines.CLCRec(),
         {
             **_READING,
             **_RARE,
@@ -163,7 +166,7 @@ ARMS: dict[str, Arm] = {
     PAPER_TWIN: Arm("the same without InfoNCE", Encoder(replace(_PAPER, contrast=0.0, bag_dropout=0.0)), _PAPERS),
     "ceiling": Arm(
         "the cold song's own audience in the SVD: no content, sees the answer",
-        rivals.Ceiling(),
+        baselines.Ceiling(),
         {"rank": _RANKS},
         hears=True,
     ),

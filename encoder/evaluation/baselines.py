@@ -12,8 +12,8 @@ from scipy.sparse.linalg import svds
 from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.split import together
-from encoder.evaluation.inputs import Inputs, Reading, unit, unit_rows
-from encoder.evaluation.task import Vectors
+from encoder.evaluation.content_matrix import Inputs, Reading, unit, unit_rows
+from encoder.evaluation.retrieval_task import Vectors
 
 F32 = NDArray[np.float32]
 

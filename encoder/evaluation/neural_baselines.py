@@ -22,8 +22,8 @@ from torch.nn import functional
 from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.split import together
-from encoder.evaluation.inputs import Inputs, Reading, unit
-from encoder.evaluation.task import Vectors
+from encoder.evaluation.content_matrix import Inputs, Reading, unit
+from encoder.evaluation.retrieval_task import Vectors
 
 F32 = NDArray[np.float32]
 
