@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from streams.broker import EmbeddedKafka
+from streams.testbed.broker import EmbeddedKafka
 
 # How long an example takes says more about the machine's other load than about the code.
 settings.register_profile("coldstart", deadline=None)

@@ -18,10 +18,10 @@ from streams.backtest.plan import ARMS, DEFAULT, Plan
 from streams.backtest.replay import Trace, replay
 from streams.backtest.script import Script, begin, write
 from streams.backtest.stream import Streamed, compare
-from streams.broker import EmbeddedKafka
 from streams.errors import Refused
 from streams.settings import Kafka, Settings
 from streams.terminal import Bars, Terminal
+from streams.testbed.broker import EmbeddedKafka
 
 
 def run(plan: Plan, console: Terminal) -> Outcome:

@@ -37,7 +37,7 @@ def up(
     With --secure the printed lines make you the administrator; `coldstart topics acls --apply` grants everybody else
     the least that they need.
     """
-    from streams.broker import daemon
+    from streams.testbed.broker import daemon
 
     with errors_explained():
         settings = settings_from(config)
@@ -59,7 +59,7 @@ def up(
 @app.command()
 def down(config: Config = None) -> None:
     """Stop the broker, or the cluster. The topics stay for the next `up`."""
-    from streams.broker import daemon
+    from streams.testbed.broker import daemon
 
     with errors_explained():
         stopped = daemon.down(settings_from(config).paths.broker)
@@ -69,7 +69,7 @@ def down(config: Config = None) -> None:
 @app.command()
 def status(config: Config = None) -> None:
     """Say whether the broker runs, where, since when, and with which topics. Exit code 1 when it does not."""
-    from streams.broker import daemon
+    from streams.testbed.broker import daemon
 
     with errors_explained():
         running = daemon.status(settings_from(config).paths.broker)

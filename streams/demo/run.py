@@ -24,7 +24,6 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from encoder.data.world import rows
 from streams import calibrating
-from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.clock import SystemClock
 from streams.demo.events import upload_event
@@ -41,6 +40,7 @@ from streams.publishing import publish
 from streams.settings import Kafka, Settings
 from streams.supervisor import RoleProcess
 from streams.terminal import Bars, Terminal
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import TOPICS, Naming
 
 

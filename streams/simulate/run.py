@@ -17,7 +17,6 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from streams import calibrating
-from streams.broker import EmbeddedKafka
 from streams.errors import Refused
 from streams.settings import Kafka, Settings
 from streams.simulate import records
@@ -27,6 +26,7 @@ from streams.simulate.figures import MEASURES, Compared, Figures, Pushes, compar
 from streams.simulate.life import Life
 from streams.simulate.scenario import Scenario
 from streams.terminal import Bars, Terminal
+from streams.testbed.broker import EmbeddedKafka
 
 NETEASE = {"potential target users": 0.38, "collects": 0.0195, "full plays": 0.0142}
 """What its paper reports of its system online, against the one before it: to stand beside, not ours."""

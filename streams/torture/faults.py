@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict
 
-from streams.broker import EmbeddedCluster, EmbeddedKafka
-from streams.broker.identity import Identity
 from streams.clients import hand_over, producer
 from streams.errors import Unavailable
+from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
+from streams.testbed.broker.process_identity import Identity
 from streams.topics import AUDIENCE_STATE, LISTENS
 from streams.torture.stage import Stage
 from streams.torture.traffic import listen

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.broker import EmbeddedCluster, EmbeddedKafka
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
 from streams.demo.follow import Follower
@@ -23,6 +22,7 @@ from streams.envelope import Record
 from streams.errors import BadBurst, Refused, Unavailable
 from streams.events import SongUpload
 from streams.settings import Kafka, Settings
+from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.topics import SONG_UPLOADS
 from streams.torture.checker import Verdict, check
 from streams.torture.faults import CLUSTER_FAULTS, FAULTS, Fault, Scene

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streams.broker import EmbeddedKafka
 from streams.clients import hand_over, producer
 from streams.demo.events import upload_record
 from streams.demo.follow import Follower
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import SONG_UPLOADS
 from streams.torture.stage import Stage, set_stage
 

@@ -13,10 +13,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
 from streams.demo.swap import Target, swap_under_load
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.torture.stage import set_stage
 
 

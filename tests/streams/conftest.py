@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from installation import Installation
 
-from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.provision import create_topics
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import Naming
 
 

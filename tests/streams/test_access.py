@@ -19,10 +19,6 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 
 from streams.access import ACTORS, Actor, Right, commands, grants
-from streams.broker import EmbeddedKafka, daemon
-from streams.broker.config import Node
-from streams.broker.jars import KAFKA_VERSION, fetch, java
-from streams.broker.security import ADMIN, Security
 from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
 from streams.demo.events import poisoned, upload_record
@@ -32,6 +28,10 @@ from streams.errors import BrokerFailed
 from streams.provision import create_topics, deviations, grant
 from streams.publishing import publish
 from streams.settings import Kafka, Paths
+from streams.testbed.broker import EmbeddedKafka, daemon
+from streams.testbed.broker.broker_config import Node
+from streams.testbed.broker.broker_security import ADMIN, Security
+from streams.testbed.broker.jars import KAFKA_VERSION, fetch, java
 from streams.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
 from streams.torture.stage import set_stage
 

@@ -22,10 +22,10 @@ from streams.backtest.plan import ARMS, DEFAULT, Plan
 from streams.backtest.replay import Trace, replay
 from streams.backtest.script import Grown, Listened, Script, Step, Swapped
 from streams.backtest.stream import Streamed, compare
-from streams.broker import EmbeddedKafka
 from streams.cli import app
 from streams.envelope import Record
 from streams.settings import Audience, Kafka, Settings
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import Topic
 from targeting.config import Config
 

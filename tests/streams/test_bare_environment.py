@@ -49,7 +49,7 @@ def test_a_bare_environment_is_enough(words: tuple[str, ...], environment: dict[
 def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_own() -> None:
     # Imported before, the last of it by asking for help: this user may not be allowed to read the code.
     code = (
-        "import contextlib, io, os, sys, rich._unicode_data, streams.broker.daemon\n"
+        "import contextlib, io, os, sys, rich._unicode_data, streams.testbed.broker.daemon\n"
         "from streams.cli import main; from streams.settings import load_settings\n"
         "sys.argv = ['coldstart', 'kafka', 'status', '--help']\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"

@@ -15,9 +15,9 @@ from faust.transport.drivers.aiokafka import server_list
 from faust.utils.urls import urllist
 from pydantic import ValidationError
 
-from streams.broker import EmbeddedKafka
 from streams.clients import admin, topics
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 
 
 def faust_servers(kafka: Kafka) -> list[str]:

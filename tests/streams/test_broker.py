@@ -14,11 +14,11 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
-from streams.broker import EmbeddedKafka, daemon, jars
-from streams.broker.identity import Identity
 from streams.cli.kafka import app
 from streams.errors import BrokerFailed
 from streams.settings import Paths
+from streams.testbed.broker import EmbeddedKafka, daemon, jars
+from streams.testbed.broker.process_identity import Identity
 
 PATIENCE_S = 60
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
@@ -85,7 +85,7 @@ def test_two_brokers_run_side_by_side_and_a_misspelt_topic_is_not_made(kafka: Em
 def test_no_orphan_after_the_owner_or_the_keeper_is_killed(tmp_path: Path, victim: str) -> None:
     script = (
         "import sys, pathlib\n"
-        "from streams.broker import EmbeddedKafka\n"
+        "from streams.testbed.broker import EmbeddedKafka\n"
         "kafka = EmbeddedKafka(pathlib.Path(sys.argv[1])).start()\n"
         "print('up', flush=True)\n"
         "sys.stdin.read()\n"

@@ -12,10 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from streams.broker import EmbeddedKafka
 from streams.cli import app
 from streams.contract import asyncapi_yaml
 from streams.exits import REFUSED, RESTART
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import TOPICS
 
 ROOT = Path(__file__).parents[2]

@@ -7,12 +7,12 @@ import shutil
 import pytest
 from confluent_kafka import Consumer
 
-from streams.broker import EmbeddedCluster
-from streams.broker.cluster import _java_hash
 from streams.clients import admin, consumer, producer
 from streams.clock import SystemClock
 from streams.provision import create_topics, deviations
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedCluster
+from streams.testbed.broker.cluster import _java_hash
 from streams.topics import LISTENS, Naming
 
 PATIENCE_S = 60

@@ -11,11 +11,11 @@ from installation import PATIENCE_S, Installation
 from test_worker import Life
 from town import CLOCK, USERS, Service, Town
 
-from streams.broker import EmbeddedKafka
 from streams.clients import admin, consumer
 from streams.events import PushTarget
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import LISTENS, PUSH_TARGETS, Naming
 from targeting.types import Inputs
 

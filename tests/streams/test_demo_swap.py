@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
 from streams.demo.swap import PHASES, Sent, Swapped, Target, swap_under_load
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.torture.stage import set_stage
 
 

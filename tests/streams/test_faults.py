@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from installation import copies
 
-from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
 from streams.settings import Kafka, load_settings
+from streams.testbed.broker import EmbeddedKafka
 from streams.torture.faults import FAULTS
 from streams.torture.run import torture
 from streams.torture.stage import Stage, set_stage

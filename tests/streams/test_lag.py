@@ -11,11 +11,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
 from streams import lag
-from streams.broker import EmbeddedKafka
 from streams.cli import app
 from streams.clock import ManualClock, SystemClock
 from streams.errors import Unavailable
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import LISTENS, PUSH_TARGETS, Naming
 
 NOW = 1_700_000_000.0

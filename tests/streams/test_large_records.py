@@ -12,13 +12,13 @@ import pytest
 from confluent_kafka import Producer
 from test_million import Answers
 
-from streams.broker import EmbeddedKafka
 from streams.clock import SystemClock
 from streams.dead_letters import headers
 from streams.envelope import Record, pack
 from streams.events import Listen, SongUpload
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
 from streams.torture.stage import set_stage
 

@@ -12,11 +12,11 @@ from installation import PATIENCE_S, Installation
 from lying_network import Api, LyingNetwork
 
 from streams.audience.transaction import Transactions, Uncertain
-from streams.broker import EmbeddedKafka
 from streams.clients import consumer
 from streams.clock import SystemClock
 from streams.errors import MustRestart
 from streams.settings import Audience, Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import AUDIENCE_STATE, LISTENS, MAX_RECORD_BYTES
 
 

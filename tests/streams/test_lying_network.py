@@ -18,11 +18,11 @@ from lying_network import KINDS, Api, Kind, LyingNetwork, seeded
 from test_faults import all_answered
 from town import CLOCK, USERS, Crew, Service, Town
 
-from streams.broker import EmbeddedKafka
 from streams.clients import admin, list_offsets
 from streams.errors import Unavailable
 from streams.provision import create_topics
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import LISTENS, Naming
 from streams.torture.stage import set_stage
 

@@ -13,10 +13,10 @@ from town import CLOCK, USERS, Service, Town
 
 from streams.audience.restore import read_changelog
 from streams.audience.store import Entry
-from streams.broker import EmbeddedKafka
 from streams.clients import admin
 from streams.provision import create_topics
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import Naming
 
 

@@ -14,12 +14,12 @@ import pytest
 from confluent_kafka import Producer
 from hostile_traffic import Traffic
 
-from streams.broker import EmbeddedKafka
 from streams.clock import SystemClock
 from streams.dead_letters import headers
 from streams.events import CampaignReport
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
 
-from streams.broker import EmbeddedKafka
 from streams.demo.follow import Follower
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.torture.faults import FAULTS, Fault, Scene
 from streams.torture.promises import PROMISES, name_of
 from streams.torture.run import SETTINGS, Ordeal, drive

@@ -23,7 +23,6 @@ from encoder.artifact import ArtifactError, load_warm, read_manifest
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams import calibrating
-from streams.broker import EmbeddedKafka
 from streams.calibrating import Fitted
 from streams.clock import ManualClock, SystemClock
 from streams.envelope import Record
@@ -35,6 +34,7 @@ from streams.publishing import _fitting, publish
 from streams.settings import Kafka
 from streams.songs.matcher import Matcher
 from streams.songs.serving import LiveMatcher, load_encoder
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import MODELS, WARM_SONGS, Naming
 from streams.vectors import unpack
 from targeting.calibration import Calibration

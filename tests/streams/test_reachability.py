@@ -9,11 +9,11 @@ import psutil
 from installation import Installation, recreate
 from structlog.testing import capture_logs
 
-from streams.broker import EmbeddedKafka
 from streams.clock import ManualClock
 from streams.kafka.reachability import Reachability
 from streams.observe import Readiness
 from streams.settings import Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import LISTENS
 
 

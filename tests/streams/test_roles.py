@@ -18,7 +18,6 @@ import pytest
 from confluent_kafka import Message
 from installation import copies
 
-from streams.broker import EmbeddedKafka
 from streams.clock import SystemClock
 from streams.demo.events import upload_record
 from streams.demo.follow import Follower
@@ -29,6 +28,7 @@ from streams.exits import BAD_INPUT
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.supervisor import RoleProcess
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import (
     CAMPAIGNS,
     LISTENS,

@@ -19,7 +19,6 @@ from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams import vectors
-from streams.broker import EmbeddedKafka
 from streams.clients import producer
 from streams.clock import SystemClock
 from streams.demo.events import upload_record
@@ -36,6 +35,7 @@ from streams.songs.intake import content_of
 from streams.songs.ledger import entry, write
 from streams.songs.matcher import encoded
 from streams.songs.parts import report_key
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,

@@ -25,7 +25,6 @@ from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
-from streams.broker import EmbeddedKafka
 from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin, consumer
@@ -39,6 +38,7 @@ from streams.observe import Condition, Heartbeat, Readiness
 from streams.operations.adopt_topic import adopt
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
+from streams.testbed.broker import EmbeddedKafka
 from streams.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,

@@ -19,15 +19,15 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.broker import keeper
-from streams.broker.config import HOST as _HOST
-from streams.broker.config import Node, write_config
-from streams.broker.identity import Identity, end
-from streams.broker.jars import fetch, java
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed
 from streams.settings import Paths
 from streams.terminal import Terminal
+from streams.testbed.broker import keeper
+from streams.testbed.broker.broker_config import HOST as _HOST
+from streams.testbed.broker.broker_config import Node, write_config
+from streams.testbed.broker.jars import fetch, java
+from streams.testbed.broker.process_identity import Identity, end
 
 # A stopping broker hands over in under a second (measured); one that takes longer is stuck.
 _STOP_S: Final = 20.0
@@ -50,7 +50,7 @@ class EmbeddedKafka:
         data_dir: where its log, topics and configuration live; without one, a temporary folder that goes with it.
         cache: where the jars are kept.
         port: for clients; 0 takes the one that ``data_dir`` had before, if it is free, or any.
-        node: its place in a cluster (:class:`streams.broker.cluster.EmbeddedCluster`); alone, if not given.
+        node: its place in a cluster (:class:`streams.testbed.broker.cluster.EmbeddedCluster`); alone, if not given.
         controller_port: of ``node`` in a cluster, where the others look for it; 0 takes any.
         leashed: it ends with this process, however that ends. Without, it runs until it is stopped by its folder.
         console: where a download shows its progress.

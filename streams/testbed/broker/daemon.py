@@ -11,14 +11,14 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.broker.cluster import EmbeddedCluster
-from streams.broker.config import HOST, Node
-from streams.broker.embedded import EmbeddedKafka
-from streams.broker.identity import Identity, end
-from streams.broker.jars import java
-from streams.broker.security import Security
 from streams.errors import BrokerFailed
 from streams.terminal import Terminal
+from streams.testbed.broker.broker_config import HOST, Node
+from streams.testbed.broker.broker_security import Security
+from streams.testbed.broker.cluster import EmbeddedCluster
+from streams.testbed.broker.embedded import EmbeddedKafka
+from streams.testbed.broker.jars import java
+from streams.testbed.broker.process_identity import Identity, end
 
 # A loaded machine still answers a question about topics within this; a hung broker never does.
 _ANSWER_S = 5.0
@@ -84,7 +84,7 @@ def up(
 
     Args:
         port: for clients of a single broker; a cluster takes this one and those after it. 0 takes free ones.
-        secure: clients need a name, a password and rights; see :mod:`streams.broker.security`.
+        secure: clients need a name, a password and rights; see :mod:`streams.testbed.broker.broker_security`.
 
     Raises:
         BrokerFailed: it cannot start, or runs on another port or with another number of brokers than asked for.

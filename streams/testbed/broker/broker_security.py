@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from streams.broker.config import HOST
 from streams.errors import BrokerFailed
+from streams.testbed.broker.broker_config import HOST
 
 ADMIN: Final = "admin"
 """Who may do everything, and grants to others what they may."""

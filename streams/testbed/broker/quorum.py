@@ -9,8 +9,8 @@ import socket
 import struct
 from typing import Final
 
-from streams.broker.config import HOST
 from streams.errors import Unavailable
+from streams.testbed.broker.broker_config import HOST
 
 _DESCRIBE_QUORUM: Final = 55
 _TOPIC: Final = b"__cluster_metadata"

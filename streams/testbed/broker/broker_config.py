@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from streams.broker.security import Security
+    from streams.testbed.broker.broker_security import Security
 
 HOST: Final = "127.0.0.1"
 

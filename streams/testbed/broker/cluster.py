@@ -12,19 +12,19 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.broker import quorum
-from streams.broker.config import Node
-from streams.broker.embedded import EmbeddedKafka, free_ports, new_cluster_id
-from streams.broker.identity import Identity
-from streams.broker.security import Security
 from streams.clock import Clock, SystemClock
 from streams.errors import BrokerFailed, Unavailable
 from streams.terminal import Terminal
+from streams.testbed.broker import quorum
+from streams.testbed.broker.broker_config import Node
+from streams.testbed.broker.broker_security import Security
+from streams.testbed.broker.embedded import EmbeddedKafka, free_ports, new_cluster_id
+from streams.testbed.broker.process_identity import Identity
 
 _ANSWER_S: Final = 5.0
 # Which broker coordinates a group or a transactional id: the leader of the partition that keeps its news.
 _OFFSETS, _TRANSACTIONS = "__consumer_offsets", "__transaction_state"
-_PARTITIONS: Final = 4  # of each (streams/broker/config.py)
+_PARTITIONS: Final = 4  # of each (streams/testbed/broker/broker_config.py)
 
 
 class EmbeddedCluster:
@@ -36,7 +36,7 @@ class EmbeddedCluster:
     Args:
         data_dir: holds a folder a broker; without one, a temporary folder that goes with the cluster.
         count: how many; formatted with another count, a folder is refused.
-        cache, heap_mb, start_timeout_s, leashed, console: as of :class:`streams.broker.EmbeddedKafka`.
+        cache, heap_mb, start_timeout_s, leashed, console: as of :class:`streams.testbed.broker.EmbeddedKafka`.
         security: what its brokers ask of their clients; None: nothing.
         ports: for clients, one a broker; empty takes free ones.
     """
