@@ -72,9 +72,15 @@ def test_inside_streams_the_verbs_are_outermost() -> None:
     ]
     demo = [
         breach
-        for breach in breaches("streams", {"streams.demo"})
+        for breach in breaches("streams", {"streams.testbed.demo"})
         if not breach.startswith(
-            ("streams/cli/", "streams/demo/", "streams/torture/", "streams/simulate/", "streams/backtest/")
+            (
+                "streams/cli/",
+                "streams/testbed/demo/",
+                "streams/testbed/chaos/",
+                "streams/testbed/simulation/",
+                "streams/testbed/backtest/",
+            )
         )
     ]
     assert outside + demo == []

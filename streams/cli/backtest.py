@@ -19,8 +19,8 @@ from streams.errors import Refused
 from streams.terminal import Table, Terminal, bold, say
 
 if TYPE_CHECKING:
-    from streams.backtest.figures import Outcome
-    from streams.backtest.stream import Streamed
+    from streams.testbed.backtest.backtest_figures import Outcome
+    from streams.testbed.backtest.broker_replay import Streamed
     from targeting.evaluation.paired import Difference
 
 
@@ -70,7 +70,7 @@ def backtest(
     coldstart backtest --users 500 --songs 600 --arms default --stream
     """
     from streams.audience.role import how
-    from streams.backtest.plan import ARMS, DEFAULT, Plan
+    from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
 
     console = Terminal(stderr=True)
     with errors_explained():
@@ -97,8 +97,8 @@ def backtest(
             if error.name != "torch":
                 raise
             raise Refused("a backtest needs torch: pip install 'coldstart[train]'") from None
-        from streams.backtest.report import write_report
-        from streams.backtest.run import run
+        from streams.testbed.backtest.backtest_report import write_report
+        from streams.testbed.backtest.backtest_run import run
 
         writable(json_file, page)
         outcome = run(plan, console)
@@ -120,8 +120,8 @@ def backtest(
 
 
 def _tables(outcome: Outcome) -> list[Table]:
-    from streams.backtest.figures import MEASURES
-    from streams.backtest.plan import ARMS, DEFAULT
+    from streams.testbed.backtest.backtest_figures import MEASURES
+    from streams.testbed.backtest.plan import ARMS, DEFAULT
 
     happened = Table("what happened", "", title=f"{outcome.dataset}: {outcome.users:,} users")
     checked = "no" if outcome.leaks is None else f"{len(outcome.leaks)} leaks at {outcome.cuts} uploads"

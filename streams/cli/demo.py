@@ -58,8 +58,8 @@ def demo(
     Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50;
     coldstart demo --swap
     """
-    from streams.demo.report import write_report
-    from streams.demo.run import Plan, run
+    from streams.testbed.demo.demo_report import write_report
+    from streams.testbed.demo.demo_run import Plan, run
 
     console = Terminal(stderr=True)
     with errors_explained():

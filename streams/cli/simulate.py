@@ -16,8 +16,8 @@ from streams.errors import Refused
 from streams.terminal import Table, Terminal, say
 
 if TYPE_CHECKING:
-    from streams.simulate.figures import Compared
-    from streams.simulate.run import Worlds
+    from streams.testbed.simulation.simulation_figures import Compared
+    from streams.testbed.simulation.simulation_run import Worlds
 
 
 def simulate(
@@ -54,11 +54,11 @@ def simulate(
 
     Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --arms organic,evidence,default
     """
-    from streams.simulate.arms import ARMS
-    from streams.simulate.report import write_report
-    from streams.simulate.run import NETEASE, Plan, Worlds, read, write
-    from streams.simulate.run import simulate as run
-    from streams.simulate.scenario import Scenario
+    from streams.testbed.simulation.push_variants import ARMS
+    from streams.testbed.simulation.scenario import Scenario
+    from streams.testbed.simulation.simulation_report import write_report
+    from streams.testbed.simulation.simulation_run import NETEASE, Plan, Worlds, read, write
+    from streams.testbed.simulation.simulation_run import simulate as run
 
     console = Terminal(stderr=True)
     with errors_explained():
@@ -90,8 +90,8 @@ def simulate(
 
 
 def _tables(worlds: Worlds) -> list[Table]:
-    from streams.simulate.arms import COMPARISONS
-    from streams.simulate.figures import MEASURES
+    from streams.testbed.simulation.push_variants import COMPARISONS
+    from streams.testbed.simulation.simulation_figures import MEASURES
 
     means = Table("mean of a world", *worlds.runs, title=f"{worlds.seeds} worlds")
     for name, (words, _) in MEASURES.items():

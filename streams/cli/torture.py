@@ -41,11 +41,11 @@ def torture(
 
     Example: coldstart torture --seed 7 --minutes 10
     """
-    from streams.torture.faults import CLUSTER_FAULTS, FAULTS
-    from streams.torture.lateness import percentile
-    from streams.torture.promises import PROMISES, name_of
-    from streams.torture.run import torture as run
-    from streams.torture.stops import BY_ITSELF
+    from streams.testbed.chaos.chaos_run import torture as run
+    from streams.testbed.chaos.faults import CLUSTER_FAULTS, FAULTS
+    from streams.testbed.chaos.promises import PROMISES, name_of
+    from streams.testbed.chaos.unexpected_stops import BY_ITSELF
+    from streams.testbed.chaos.withdrawal_delay import percentile
 
     if brokers == 2:
         raise typer.BadParameter("2: of two brokers none may die; there are 1 and 3", param_hint="--brokers")

@@ -272,9 +272,9 @@ def bench_million(size: Size) -> dict[str, Any]:
     """A million users over two worker processes: memory, restarts, and uploads that go through both."""
     from bench_latency import upload_at
 
-    from streams.demo.follow import Follower
     from streams.settings import Kafka
-    from streams.torture.stage import set_stage
+    from streams.testbed.chaos.environment import set_stage
+    from streams.testbed.demo.follow import Follower
 
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, broker() as bootstrap:

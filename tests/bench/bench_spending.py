@@ -19,10 +19,10 @@ from encoder import train as training
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from encoder.data.world import DAY, catalogue, rows, song_id, user_id
 from streams import calibrating
-from streams.simulate.figures import Figures, Pushes, compare, measure
-from streams.simulate.life import Life, Listens
-from streams.simulate.records import dataset
-from streams.simulate.scenario import Scenario
+from streams.testbed.simulation.life import Life, Listens
+from streams.testbed.simulation.scenario import Scenario
+from streams.testbed.simulation.simulation_figures import Figures, Pushes, compare, measure
+from streams.testbed.simulation.world_records import dataset
 from targeting.calibration import Calibration
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Songs

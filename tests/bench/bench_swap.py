@@ -13,11 +13,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from streams.demo.follow import Follower
-from streams.demo.swap import Target, swap_under_load
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.torture.stage import set_stage
+from streams.testbed.chaos.environment import set_stage
+from streams.testbed.demo.follow import Follower
+from streams.testbed.demo.swap_measurement import Target, swap_under_load
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Planted:
 
     Attributes:
         promise: the name of the rule that must find it.
-        faults: what strikes, one a round; see :data:`streams.torture.faults.FAULTS`; "none": nothing.
+        faults: what strikes, one a round; see :data:`streams.testbed.chaos.faults.FAULTS`; "none": nothing.
         settings: of the audience role, beside those of torture.
         between_s: seconds of a round.
     """

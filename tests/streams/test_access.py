@@ -21,8 +21,6 @@ from pydantic import SecretStr
 from streams.access import ACTORS, Actor, Right, commands, grants
 from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
-from streams.demo.events import poisoned, upload_record
-from streams.demo.follow import Follower
 from streams.envelope import Record
 from streams.errors import BrokerFailed
 from streams.provision import create_topics, deviations, grant
@@ -32,8 +30,10 @@ from streams.testbed.broker import EmbeddedKafka, daemon
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import ADMIN, Security
 from streams.testbed.broker.jars import KAFKA_VERSION, fetch, java
+from streams.testbed.chaos.environment import set_stage
+from streams.testbed.demo.dataset_events import poisoned, upload_record
+from streams.testbed.demo.follow import Follower
 from streams.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
-from streams.torture.stage import set_stage
 
 PATIENCE_S = 30
 NAMING = Naming("guarded.", 2, 2)

@@ -21,15 +21,15 @@ from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
 from encoder.data.world import song_id, user_id
-from streams.backtest import replay, script
-from streams.backtest.audit import Leak, audit, cuts
-from streams.backtest.figures import Judge, Judged, Outcome
-from streams.backtest.models import Model, Trainer
-from streams.backtest.plan import ARMS, DAY, DEFAULT, Plan
-from streams.backtest.replay import Pushed, Trace
-from streams.backtest.script import Listened, Script, Swapped, Uploaded
 from streams.cli import app
 from streams.exits import REFUSED
+from streams.testbed.backtest import replay, script
+from streams.testbed.backtest.audit import Leak, audit, cuts
+from streams.testbed.backtest.backtest_figures import Judge, Judged, Outcome
+from streams.testbed.backtest.past_models import Model, Trainer
+from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, Plan
+from streams.testbed.backtest.replay import Pushed, Trace
+from streams.testbed.backtest.script import Listened, Script, Swapped, Uploaded
 from targeting.calibration import Calibration
 from targeting.config import Config
 from targeting.types import F32, F64, Listens, Match

@@ -16,15 +16,15 @@ from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
 from streams.audience.role import how
-from streams.backtest import records, script
-from streams.backtest.models import Trainer
-from streams.backtest.plan import ARMS, DEFAULT, Plan
-from streams.backtest.replay import Trace, replay
-from streams.backtest.script import Grown, Listened, Script, Step, Swapped
-from streams.backtest.stream import Streamed, compare
 from streams.cli import app
 from streams.envelope import Record
 from streams.settings import Audience, Kafka, Settings
+from streams.testbed.backtest import replay_records, script
+from streams.testbed.backtest.broker_replay import Streamed, compare
+from streams.testbed.backtest.past_models import Trainer
+from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
+from streams.testbed.backtest.replay import Trace, replay
+from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped
 from streams.testbed.broker import EmbeddedKafka
 from streams.topics import Topic
 from targeting.config import Config
@@ -90,7 +90,7 @@ def test_one_listen_that_differs_is_found(
     kafka: EmbeddedKafka, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One listen of the past is of another song on the stream."""
-    original = records.inputs
+    original = replay_records.inputs
 
     def inputs(step: Step, history: History) -> tuple[Topic, list[Record]]:
         if isinstance(step, Listened) and step.first == 0:
@@ -99,7 +99,7 @@ def test_one_listen_that_differs_is_found(
             history = replace(history, song=song)
         return original(step, history)
 
-    monkeypatch.setattr(records, "inputs", inputs)
+    monkeypatch.setattr(replay_records, "inputs", inputs)
     result, figures, page = verb(kafka, folder, tmp_path)
     assert result.exit_code == 1, result.output
     assert "the stream does something else" in result.output

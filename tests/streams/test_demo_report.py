@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from streams.demo import html, plots
-from streams.demo.judge import CUTS, Judgement
-from streams.demo.outcome import Outcome
-from streams.demo.report import write_report
-from streams.demo.swap import PHASES, Sent, Swapped
+from streams.testbed.demo import html, plots
+from streams.testbed.demo.demo_report import write_report
+from streams.testbed.demo.outcome import Outcome
+from streams.testbed.demo.precision import CUTS, Judgement
+from streams.testbed.demo.swap_measurement import PHASES, Sent, Swapped
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")

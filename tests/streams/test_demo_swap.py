@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from streams.demo.follow import Follower
-from streams.demo.swap import PHASES, Sent, Swapped, Target, swap_under_load
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.torture.stage import set_stage
+from streams.testbed.chaos.environment import set_stage
+from streams.testbed.demo.follow import Follower
+from streams.testbed.demo.swap_measurement import PHASES, Sent, Swapped, Target, swap_under_load
 
 
 @pytest.fixture

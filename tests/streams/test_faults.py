@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from installation import copies
 
-from streams.demo.follow import Follower
 from streams.settings import Kafka, load_settings
 from streams.testbed.broker import EmbeddedKafka
-from streams.torture.faults import FAULTS
-from streams.torture.run import torture
-from streams.torture.stage import Stage, set_stage
+from streams.testbed.chaos.chaos_run import torture
+from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.faults import FAULTS
+from streams.testbed.demo.follow import Follower
 
 # What a worker's log says when the fault reached it, one of these.
 BITES = {

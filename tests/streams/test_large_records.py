@@ -19,8 +19,8 @@ from streams.events import Listen, SongUpload
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import set_stage
 from streams.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
-from streams.torture.stage import set_stage
 
 COUNT, BYTES = 2_000, 5_000_000
 # Both topics hold 10 GB. The audience role's client unpacks what a fetch of 32 KiB brings, at zstd's best 70 records;

@@ -23,8 +23,8 @@ from streams.errors import Unavailable
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import set_stage
 from streams.topics import LISTENS, Naming
-from streams.torture.stage import set_stage
 
 
 @pytest.fixture(scope="module")

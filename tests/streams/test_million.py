@@ -20,6 +20,7 @@ from streams.events import CampaignReport
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
 from streams.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
@@ -32,7 +33,6 @@ from streams.topics import (
     SONG_UPLOADS,
     WARM_SONGS,
 )
-from streams.torture.stage import Stage, set_stage
 
 EVENTS = int(os.environ.get("HOSTILE_EVENTS", "1000000"))
 SHARES = {

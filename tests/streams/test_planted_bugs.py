@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
 
-from streams.demo.follow import Follower
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.torture.faults import FAULTS, Fault, Scene
-from streams.torture.promises import PROMISES, name_of
-from streams.torture.run import SETTINGS, Ordeal, drive
-from streams.torture.stage import set_stage
+from streams.testbed.chaos.chaos_run import SETTINGS, Ordeal, drive
+from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.faults import FAULTS, Fault, Scene
+from streams.testbed.chaos.promises import PROMISES, name_of
+from streams.testbed.demo.follow import Follower
 
 ROOT = Path(__file__).parents[2]
 NOTHING = Fault("nothing", lambda _: None)

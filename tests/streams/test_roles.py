@@ -19,8 +19,6 @@ from confluent_kafka import Message
 from installation import copies
 
 from streams.clock import SystemClock
-from streams.demo.events import upload_record
-from streams.demo.follow import Follower
 from streams.envelope import Record, pack
 from streams.errors import BadBurst, Refused
 from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
@@ -29,6 +27,9 @@ from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.demo.dataset_events import upload_record
+from streams.testbed.demo.follow import Follower
 from streams.topics import (
     CAMPAIGNS,
     LISTENS,
@@ -39,7 +40,6 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.torture.stage import Stage, set_stage
 
 
 @pytest.fixture(scope="module")

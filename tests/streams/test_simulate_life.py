@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from encoder.data.world import DAY
 from streams.errors import Refused
-from streams.simulate.life import Answers, Life
-from streams.simulate.lots import Lot, lots
-from streams.simulate.scenario import Habits, Scenario
+from streams.testbed.simulation.life import Answers, Life
+from streams.testbed.simulation.random_draws import Lot, lots
+from streams.testbed.simulation.scenario import Habits, Scenario
 from targeting.arrays.id_table import I64
 
 SMALL = Scenario(users=300, warm=120, new=16, seed=3, days=6, watch=3, shown=150.0)

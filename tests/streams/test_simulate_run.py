@@ -12,11 +12,11 @@ from rich.console import Console
 
 from streams.errors import Refused
 from streams.settings import Settings
-from streams.simulate.arms import EVIDENCE, ORGANIC
-from streams.simulate.figures import MEASURES, Figures, compare, gini
-from streams.simulate.report import write_report
-from streams.simulate.run import Plan, Worlds, read, simulate, write
-from streams.simulate.scenario import Scenario
+from streams.testbed.simulation.push_variants import EVIDENCE, ORGANIC
+from streams.testbed.simulation.scenario import Scenario
+from streams.testbed.simulation.simulation_figures import MEASURES, Figures, compare, gini
+from streams.testbed.simulation.simulation_report import write_report
+from streams.testbed.simulation.simulation_run import Plan, Worlds, read, simulate, write
 
 TINY = Scenario(users=120, warm=100, new=10, days=3, watch=1, shown=60.0)
 

@@ -21,7 +21,6 @@ from encoder.data.split import split
 from streams import vectors
 from streams.clients import producer
 from streams.clock import SystemClock
-from streams.demo.events import upload_record
 from streams.envelope import Received, Record, pack
 from streams.erasure import partition_of
 from streams.errors import Refused, Unavailable
@@ -36,6 +35,8 @@ from streams.songs.ledger import entry, write
 from streams.songs.matcher import encoded
 from streams.songs.parts import report_key
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.demo.dataset_events import upload_record
 from streams.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
@@ -47,7 +48,6 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.torture.stage import Stage, set_stage
 
 PARTITIONS = 4
 REQUESTED, TAKEN_DOWN, PROMOTED, RE_ANCHORED = MatchRequest.TYPES

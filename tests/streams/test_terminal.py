@@ -25,13 +25,13 @@ from streams.cli import app, tables
 from streams.cli.campaigns import _all, _one
 from streams.cli.lag import _partitions, _topics
 from streams.cli.options import errors_explained
-from streams.demo.html import tag
 from streams.envelope import Record
 from streams.errors import Refused
 from streams.events import Campaign, CampaignCounts
 from streams.lag import Lag
 from streams.logs import set_up_logs
 from streams.terminal import Bars, Table, Terminal, bold, say, say_json, shown
+from streams.testbed.demo.html import tag
 from streams.topics import CAMPAIGNS
 
 ROOT = Path(__file__).parents[2]

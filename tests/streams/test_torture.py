@@ -37,6 +37,13 @@ from streams.events import (
     WarmSong,
 )
 from streams.settings import load_settings
+from streams.testbed.chaos.chaos_run import Ordeal, torture
+from streams.testbed.chaos.evidence import Evidence, Said, space_of
+from streams.testbed.chaos.faults import FAULTS
+from streams.testbed.chaos.promise_checker import check, judge
+from streams.testbed.chaos.promises import PROMISES
+from streams.testbed.chaos.push_check import fullest, held_out, is_quiet
+from streams.testbed.chaos.rules import AtMost, Rules
 from streams.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
@@ -46,13 +53,6 @@ from streams.topics import (
     SONG_UPLOADS,
     Naming,
 )
-from streams.torture.checker import check, judge
-from streams.torture.consent import fullest, held_out, is_quiet
-from streams.torture.evidence import Evidence, Said, space_of
-from streams.torture.faults import FAULTS
-from streams.torture.promises import PROMISES
-from streams.torture.rules import AtMost, Rules
-from streams.torture.run import Ordeal, torture
 from targeting.arrays.id_table import hash64
 from targeting.rules.policy import Policy
 from targeting.rules.policy import held_out as decided

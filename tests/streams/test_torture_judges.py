@@ -13,12 +13,12 @@ import pytest
 from streams.dead_letters import Origin, dead_letter
 from streams.errors import Undecodable
 from streams.events import UserPreferences
+from streams.testbed.chaos import dead_letter_check, unexpected_stops, withdrawal_delay
+from streams.testbed.chaos.evidence import Evidence, Found, Said
+from streams.testbed.chaos.promises import PROMISES, broken, name_of, violations
+from streams.testbed.chaos.rules import Rules
+from streams.testbed.chaos.withdrawal_delay import percentile, withdrawals
 from streams.topics import LISTENS, Naming
-from streams.torture import burials, lateness, stops
-from streams.torture.evidence import Evidence, Found, Said
-from streams.torture.lateness import percentile, withdrawals
-from streams.torture.promises import PROMISES, broken, name_of, violations
-from streams.torture.rules import Rules
 
 NAMING = Naming("test.", 2, 2)
 RULES = Rules(latest_s=10.0)
@@ -35,7 +35,7 @@ def letter(found: Found) -> Found:
 
 def buried(bad: Found, *letters: Found) -> list[str]:
     evidence = Evidence(dead={PLACE: list(letters)}, bad={PLACE: bad}, expected={PLACE: "buried"})
-    return [name_of(each) for each in violations(burials.judge(evidence, NAMING))]
+    return [name_of(each) for each in violations(dead_letter_check.judge(evidence, NAMING))]
 
 
 def test_a_dead_letter_with_every_byte_is_right() -> None:
@@ -67,7 +67,7 @@ def test_two_dead_letters_of_one_record_are_found() -> None:
     ],
 )
 def test_a_record_that_became_something_else_than_it_should_is_found(evidence: Evidence, name: str) -> None:
-    assert [name_of(each) for each in violations(burials.judge(evidence, NAMING))] == [name]
+    assert [name_of(each) for each in violations(dead_letter_check.judge(evidence, NAMING))] == [name]
 
 
 def said(event: UserPreferences | None, appended: float, offset: int = 0) -> Said[Any]:
@@ -99,27 +99,27 @@ def test_an_erasure_is_late_until_the_user_comes_back() -> None:
 
 
 def test_a_withdrawal_beyond_the_bound_is_found_and_one_within_is_not() -> None:
-    assert list(lateness.judge(story([wish(False, 100)], [110]), RULES)) == [("opt-out-late", None)]
-    (found,) = violations(lateness.judge(story([wish(False, 100)], [110.5]), RULES))
+    assert list(withdrawal_delay.judge(story([wish(False, 100)], [110]), RULES)) == [("opt-out-late", None)]
+    (found,) = violations(withdrawal_delay.judge(story([wish(False, 100)], [110.5]), RULES))
     assert found == "opt-out-late: u: pushed 10.5 s after the opt-out, 10 s allowed"
 
 
 def test_many_slow_withdrawals_are_found_though_none_is_beyond_the_hard_bound() -> None:
     wishes = [each for n in range(0, 1000, 10) for each in (wish(False, n), wish(True, n + 5))]
-    (found,) = violations(lateness.judge(story(wishes, [2, 12]), RULES))
+    (found,) = violations(withdrawal_delay.judge(story(wishes, [2, 12]), RULES))
     assert found == "opt-out-late: p99 of 100 withdrawals is 2.00 s, 1 s allowed"
-    assert violations(lateness.judge(story(wishes, [2]), RULES)) == []
+    assert violations(withdrawal_delay.judge(story(wishes, [2]), RULES)) == []
 
 
 def test_what_is_written_of_an_erased_user_after_the_erasure_is_found() -> None:
     evidence = story([wish(True, 100, erase=99)], [])
     evidence.written.extend([(0, b"uu", 109.0), (0, b"uu", 111.0), (1, b"uu", 111.0), (0, b"uv", 111.0)])
-    assert [name_of(each) for each in violations(lateness.judge(evidence, RULES))] == ["erased-written"]
+    assert [name_of(each) for each in violations(withdrawal_delay.judge(evidence, RULES))] == ["erased-written"]
 
 
 def test_an_end_by_itself_is_found_unless_what_the_role_needs_was_missing() -> None:
     def stopped(how: str, at: float = 100.0) -> list[str]:
-        return violations(stops.judge([(at, "songs", how)], [90.0], running=2))
+        return violations(unexpected_stops.judge([(at, "songs", how)], [90.0], running=2))
 
     assert stopped("was killed by SIGKILL") == stopped("ended with code 75: no broker answers") == []
     assert stopped("ended with code 75: {}", at=151.0) == ["stopped: songs ended with code 75: {}"]
@@ -134,7 +134,9 @@ def test_the_percentile_is_a_value_that_so_many_stay_within() -> None:
 
 
 def test_every_promise_is_judged_somewhere_under_its_name() -> None:
-    sources = [path.read_text() for path in Path(lateness.__file__).parent.glob("*.py") if path.stem != "promises"]
+    sources = [
+        path.read_text() for path in Path(withdrawal_delay.__file__).parent.glob("*.py") if path.stem != "promises"
+    ]
     assert [name for name in PROMISES if not any(f'"{name}"' in source for source in sources)] == []
     with pytest.raises(ValueError, match="'x' is no promise"):
         broken("x", "y")
