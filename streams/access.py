@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from streams.clients import reader_group
-from streams.topics import (
+from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,

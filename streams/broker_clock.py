@@ -11,8 +11,8 @@ import math
 import structlog
 
 from streams.clock import Clock
-from streams.envelope import Timestamp
-from streams.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
+from streams.contract.cloudevents import Timestamp
+from streams.contract.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
 from streams.observe import Condition
 
 _log = structlog.get_logger(__name__)

@@ -24,8 +24,8 @@ import structlog
 from prometheus_client import Counter as Metric
 
 from streams.clock import Clock
-from streams.dead_letters import DeadLetter
-from streams.errors import BadBurst
+from streams.contract.dead_letters import DeadLetter
+from streams.contract.errors import BadBurst
 from streams.observe import Readiness
 
 WINDOW_S: Final = 60.0

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import msgspec
 
 from streams.clock import Clock
-from streams.errors import BadRecord, KeyMismatch, Undecodable
-from streams.event_time import check_times
-from streams.events import Campaign, CampaignCounts
+from streams.contract.errors import BadRecord, KeyMismatch, Undecodable
+from streams.contract.event_time import check_times
+from streams.contract.events import Campaign, CampaignCounts
+from streams.contract.topics import CAMPAIGNS, Naming
 from streams.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot
-from streams.topics import CAMPAIGNS, Naming
 
 _CAMPAIGN = msgspec.json.Decoder(Campaign)
 _COUNTS = tuple(name for name in CampaignCounts.__struct_fields__ if name != "answered")

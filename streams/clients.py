@@ -11,10 +11,10 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 
-from streams.envelope import Record
-from streams.errors import Unavailable
+from streams.contract.cloudevents import Record
+from streams.contract.errors import Unavailable
+from streams.contract.topics import MAX_RECORD_BYTES
 from streams.settings import Kafka
-from streams.topics import MAX_RECORD_BYTES
 
 # librdkafka writes to stderr by itself unless it is given a logger.
 _log = logging.getLogger("librdkafka")

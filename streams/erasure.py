@@ -20,11 +20,9 @@ from streams.audience.store import Stores, Unfit
 from streams.audience.withdrawals import erasure_asked, user_of
 from streams.clients import admin
 from streams.clock import Clock
-from streams.dead_letters import headers
-from streams.errors import Refused, Unavailable
-from streams.settings import Kafka
-from streams.snapshot import Snapshot
-from streams.topics import (
+from streams.contract.dead_letters import headers
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
     DEAD_LETTERS,
@@ -35,6 +33,8 @@ from streams.topics import (
     Plane,
     Topic,
 )
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
 from targeting.partition.state import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 

@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams import clients
 from streams.clock import Clock
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
+from streams.contract.topics import Naming
 from streams.settings import Kafka
-from streams.topics import Naming
 
 # One record of each partition is read to learn its time. What has not come by then is shown as unknown.
 _READ_S: Final = 5.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from streams.events import Counts
+from streams.contract.events import Counts
 
 _Z = 1.959963984540054
 """Of a 95 % interval."""

@@ -12,17 +12,17 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from streams import vectors
 from streams.calibrating import OBJECTIVES, calibration_of
 from streams.clock import Clock
-from streams.dead_letters import headers
-from streams.envelope import Headers, unpack
-from streams.errors import BadRecord, InvalidField
-from streams.events import LiveModel, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Headers, unpack
+from streams.contract.dead_letters import headers
+from streams.contract.errors import BadRecord, InvalidField
+from streams.contract.events import LiveModel, WarmSong
+from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot
-from streams.topics import MODELS, WARM_SONGS, Naming
 
 ENCODER = "encoder"
 """The name under which ``publish`` makes a model live."""
@@ -276,7 +276,7 @@ def read_song(key: bytes | None, value: bytes | None, headers: Headers) -> tuple
         BadRecord: it holds none, or a vector without a direction or of another space than the song's.
     """
     song = unpack(WarmSong, key, value, headers, math.inf).event
-    space, vector = vectors.unpack_direction(song.vector)
+    space, vector = vector_codec.unpack_direction(song.vector)
     if space != song.space:
         raise InvalidField(f"vector: lies in space {space!r}, the song's is {song.space!r}")
     return song, vector

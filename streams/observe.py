@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streams.clock import Clock
-from streams.errors import Refused
+from streams.contract.errors import Refused
 
 
 class Condition:

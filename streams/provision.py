@@ -19,8 +19,8 @@ from confluent_kafka.admin import (
 )
 
 from streams.clock import Clock, SystemClock
-from streams.errors import Refused, Unavailable
-from streams.topics import TIME_SETTINGS, TOPICS, Naming, Topic
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.topics import TIME_SETTINGS, TOPICS, Naming, Topic
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,17 @@ import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
 from encoder.artifact import load_encoder, load_warm, read_manifest
-from streams import calibrating, vectors
+from streams import calibrating
 from streams.clients import admin, hand_over, producer
 from streams.clock import Clock
-from streams.envelope import Record, pack
-from streams.errors import Refused, Unavailable
-from streams.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, WarmSong
+from streams.contract.record_size import record_size
+from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.live import ENCODER
-from streams.record_size import record_size
 from streams.settings import Kafka
-from streams.topics import MODELS, WARM_SONGS, Naming
 
 SOURCE = "coldstart/publish"
 
@@ -65,7 +66,7 @@ def publish(
         song = WarmSong(
             song_id=song_id,
             space=manifest.space,
-            vector=vectors.pack(manifest.space, warm.vectors[row]),
+            vector=vector_codec.pack(manifest.space, warm.vectors[row]),
             features={name: np.asarray(values, "<f4").tobytes() for name, values in content.dense.items()},
             bags={name: dict(bag) for name, bag in content.bags.items()},
         )

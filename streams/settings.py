@@ -31,9 +31,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
 from streams.bootstrap import canonical
-from streams.errors import SettingsError
+from streams.contract.errors import SettingsError
+from streams.contract.topics import Naming
 from streams.settings_errors import PREFIX, explain, unknown_variables
-from streams.topics import Naming
 from targeting.campaigns.budget import AT_ONCE, GUARANTEED
 
 

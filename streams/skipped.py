@@ -14,8 +14,8 @@ import structlog
 from confluent_kafka import Message
 from prometheus_client import Counter
 
-from streams.dead_letters import Origin, origin
-from streams.errors import BadRecord, InvalidField
+from streams.contract.dead_letters import Origin, origin
+from streams.contract.errors import BadRecord, InvalidField
 from streams.observe import Readiness
 
 # Waiting for their dead letter. Beyond this a record is counted and logged only; it is still in its topic.

@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from streams.clock import Clock, SystemClock
-from streams.errors import BadBurst, Refused
+from streams.contract.errors import BadBurst, Refused
 from streams.exits import BAD_INPUT, OK, REFUSED
 
 _PR_SET_PDEATHSIG = 1

@@ -15,9 +15,9 @@ from streams.audience.recovery import refusal, restore
 from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Stores
 from streams.clock import Clock
-from streams.errors import Refused
+from streams.contract.errors import Refused
+from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.settings import Kafka
-from streams.topics import AUDIENCE_STATE, Naming
 from targeting.partition.partition import Partition
 
 

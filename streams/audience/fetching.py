@@ -7,9 +7,9 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.errors import ColdstartError, MustRestart, Refused
+from streams.contract.errors import ColdstartError, MustRestart, Refused
+from streams.contract.record_size import MAX_UNPACKED_BYTES
 from streams.kafka.second_reader import Batch
-from streams.record_size import MAX_UNPACKED_BYTES
 
 # What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
 # next one is always there. The broker keeps the rest: a full queue stops fetching.

@@ -12,14 +12,14 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from streams import vectors
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
 from streams.burst import source_of
-from streams.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
-from streams.envelope import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
-from streams.errors import BadRecord, FromTheFuture, InvalidField
-from streams.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
+from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
+from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
+from streams.contract.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
 from targeting.types import (
     Cap,
     Command,
@@ -230,7 +230,7 @@ class Decoder:
         matrix = np.zeros((0, space.dimension), np.float32)
         if full:
             places = np.asarray(full)
-            found = vectors.unpack_space([values[at] or b"" for at in full], space.name, space.dimension)
+            found = vector_codec.unpack_space([values[at] or b"" for at in full], space.name, space.dimension)
             matrix = found.vectors
             row_of[places[found.at]] = np.arange(len(found.at))
             for at, error in found.bad:
@@ -363,7 +363,7 @@ def _command(received: Received[MatchRequest], in_use: Space | None) -> Command:
 
 
 def _direction(data: bytes, in_use: Space | None) -> tuple[str, NDArray[np.float32]]:
-    space, vector = vectors.unpack_direction(data)
+    space, vector = vector_codec.unpack_direction(data)
     if in_use is not None and space == in_use.name and len(vector) != in_use.dimension:
         raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {in_use.dimension}")
     return space, vector

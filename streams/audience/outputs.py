@@ -6,9 +6,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
 
-from streams import vectors
-from streams.envelope import Record, pack
-from streams.events import CampaignReport, Counts, Experiment, Learned, PartitionPrototype, PushTarget, Reason, Terms
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import (
+    CampaignReport,
+    Counts,
+    Experiment,
+    Learned,
+    PartitionPrototype,
+    PushTarget,
+    Reason,
+    Terms,
+)
 from targeting.rules.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
@@ -91,7 +100,7 @@ def report_record(account: Account, partition: int, partitions: int, version: in
         ended=account.ended.value if account.ended else None,
         ended_at=_time(account.ended_at) if account.ended else None,
         prototypes=[
-            PartitionPrototype(round(int(members) / sampled, 6), int(members), vectors.pack(account.space, vector))
+            PartitionPrototype(round(int(members) / sampled, 6), int(members), vector_codec.pack(account.space, vector))
             for vector, members in zip(account.prototypes.vectors, account.prototypes.members, strict=True)
             if members >= MIN_MEMBERS
         ],

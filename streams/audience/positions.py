@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING
 
-from streams.errors import RecreatedTopic, Refused
-from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES
+from streams.contract.errors import RecreatedTopic, Refused
+from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES
 
 TOPIC_OF: Final = {
     "listens": LISTENS,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from streams.audience.restore import Beside, state_records
 from streams.audience.store import Entry, Unfit
-from streams.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
+from streams.contract.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
 from targeting.partition.partition import Partition
 from targeting.partition.state import ACCOUNT, REQUEST, ForeignStateError
 from targeting.users.erasures import ForeignKeyError

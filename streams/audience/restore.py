@@ -12,9 +12,9 @@ from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
 from streams.clients import consumer, reader_group, taken, watermarks
 from streams.clock import Clock
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
+from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.settings import Kafka
-from streams.topics import AUDIENCE_STATE, Naming
 from targeting.partition.partition import ACCOUNT
 
 ACCOUNT_PREFIX: Final = ACCOUNT

@@ -19,7 +19,8 @@ from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import Clock, SystemClock
-from streams.errors import BadBurst, PartitionMismatch, Unavailable
+from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
+from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from streams.exits import RESTART, leave
 from streams.kafka.reachability import Reachability
 from streams.live import LiveView
@@ -28,7 +29,6 @@ from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.provision import check_times
 from streams.settings import Audience, Kafka, Settings
 from streams.skipped import Skipped
-from streams.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config

@@ -22,7 +22,7 @@ from confluent_kafka import KafkaException
 
 from streams.clients import admin
 from streams.clock import Clock
-from streams.errors import Refused, Unavailable
+from streams.contract.errors import Refused, Unavailable
 from streams.settings import Kafka
 
 # Beyond the session: the broker looks for members that are gone a moment later.

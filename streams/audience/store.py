@@ -21,8 +21,8 @@ from streams.clock import Clock
 
 _META = b"\x00meta"
 _FORMAT = 1
-# A deletion stays in the changelog for 7 days (streams/topics.py); a database that was away for longer could keep
-# what was deleted. A day of margin for clocks and slow starts.
+# A deletion stays in the changelog for 7 days (streams/contract/topics.py); a database that was away for longer could
+# keep what was deleted. A day of margin for clocks and slow starts.
 _OLDEST_S = 6 * 86_400.0
 _AT_ONCE = 10_000
 

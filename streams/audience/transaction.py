@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.clients import producer
-from streams.errors import MustRestart
+from streams.contract.errors import MustRestart
 from streams.settings import Audience, Kafka
 
 Headers = Sequence[tuple[str, bytes | None]]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.event_time import MAX_AHEAD_SECONDS
+from streams.contract.event_time import MAX_AHEAD_SECONDS
 from targeting.types import Preferences
 
 # Of a value that is no JSON as a whole. Where the name stands in a text, a backslash stands before its quotes.

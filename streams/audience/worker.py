@@ -33,13 +33,13 @@ from streams.broker_clock import BrokerClock
 from streams.burst import Bad, BadBursts, bad_of
 from streams.calibrating import calibration_of
 from streams.clock import Clock
-from streams.errors import Refused
-from streams.events import LiveModel
+from streams.contract.errors import Refused
+from streams.contract.events import LiveModel
+from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Condition, Heartbeat
 from streams.settings import Audience, Kafka
-from streams.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition

@@ -15,7 +15,7 @@ import typer
 from streams.cli import tables
 from streams.cli.evaluate import finite
 from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.terminal import Table, Terminal, bold, say
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from streams.exits import REFUSED
 from streams.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
-    from streams.events import Campaign
+    from streams.contract.events import Campaign
     from streams.lift import Lift
 
 _SHOWN = (

@@ -12,11 +12,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streams.errors import BadBurst, ColdstartError
+from streams.contract.errors import BadBurst, ColdstartError
+from streams.contract.topics import Naming
 from streams.exits import BAD_INPUT, REFUSED, RESTART
 from streams.settings import Settings, load_settings
 from streams.terminal import Terminal
-from streams.topics import Naming
 
 Config = Annotated[
     Path | None,

@@ -12,7 +12,7 @@ import typer
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.terminal import Table, Terminal, say
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import typer
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
+from streams.contract.topics import TOPICS
 from streams.terminal import Table, say
-from streams.topics import TOPICS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -142,6 +142,6 @@ def acls(
 @app.command()
 def contract() -> None:
     """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
-    from streams.contract import asyncapi_yaml
+    from streams.contract.asyncapi import asyncapi_yaml
 
     say(asyncapi_yaml().removesuffix("\n"))

@@ -13,7 +13,7 @@ import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch, Resume
-from streams.errors import BadBurst
+from streams.contract.errors import BadBurst
 from streams.exits import BAD_INPUT
 from streams.supervisor import RoleProcess
 from streams.terminal import Terminal, bold

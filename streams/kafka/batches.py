@@ -18,8 +18,8 @@ from aiokafka.consumer import fetcher  # type: ignore[import-untyped]
 from aiokafka.record.default_records import DefaultRecordBase, DefaultRecordBatch  # type: ignore[import-untyped]
 from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-untyped]
 
-from streams.record_size import MAX_UNPACKED_BYTES, beginning
-from streams.unreadable import BAD_HEADER_NAME, unreadable
+from streams.contract.record_size import MAX_UNPACKED_BYTES, beginning
+from streams.contract.unreadable import BAD_HEADER_NAME, unreadable
 
 _HEADER: Final = DefaultRecordBase.HEADER_STRUCT
 _OVERHEAD: Final = 12

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.clock import Clock
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
 from streams.exits import REFUSED, leave
 from streams.kafka.topic_identity import topic_ids
 from streams.observe import Condition

@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from streams.errors import MustRestart
+from streams.contract.errors import MustRestart
 from streams.settings import Kafka
 
 

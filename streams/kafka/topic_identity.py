@@ -7,7 +7,7 @@ from collections.abc import Collection
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
 
 
 def topic_ids(client: AdminClient, names: Collection[str], timeout: float) -> dict[str, str]:

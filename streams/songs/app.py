@@ -16,7 +16,8 @@ import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from streams.burst import source_of
-from streams.errors import BadBurst, ColdstartError, Refused
+from streams.contract.errors import BadBurst, ColdstartError, Refused
+from streams.contract.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
 from streams.exits import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
 from streams.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
@@ -25,7 +26,6 @@ from streams.songs.committed_consumer import App
 from streams.songs.intake import timestamp
 from streams.songs.parts import Parts
 from streams.songs.upkeep import Upkeep
-from streams.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from streams.errors import Undecodable
+from streams.contract.errors import Undecodable
+from streams.contract.topics import SONGS_REPORTS
 from streams.songs.parts import Parts
-from streams.topics import SONGS_REPORTS
 
 STAGE = "songs.cache"
 # The keys of reports begin with a number.

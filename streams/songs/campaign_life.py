@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from streams.errors import InvalidField
-from streams.events import SongUpload
+from streams.contract.errors import InvalidField
+from streams.contract.events import SongUpload
 
 LONGEST_LIFE_DAYS = 365
 """Of a campaign. Who was pushed a recording is remembered a little longer than that, and caps look no further."""

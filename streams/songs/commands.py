@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from encoder.content import SongContent
-from streams.envelope import Record, pack
-from streams.events import MatchRequest, WarmSong
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import MatchRequest, WarmSong
 from streams.songs.ledger import Song, recording
 from streams.songs.matcher import Matched
 

@@ -13,12 +13,12 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from streams.clients import admin, consumer, producer, watermarks
-from streams.errors import RecreatedTopic, Unavailable
+from streams.contract.errors import RecreatedTopic, Unavailable
+from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, Naming, Topic
 from streams.kafka.topic_identity import topic_ids
 from streams.metrics import SongsMetrics
 from streams.settings import Kafka
 from streams.songs.kept import Entries
-from streams.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, Naming, Topic
 
 INPUTS: Final = (SONG_UPLOADS, CAMPAIGN_REPORTS)
 

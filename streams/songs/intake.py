@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from encoder.content import SongContent
-from streams.envelope import Received, Timestamp, append_time
-from streams.events import SongUpload
+from streams.contract.cloudevents import Received, Timestamp, append_time
+from streams.contract.events import SongUpload
 from streams.songs.ledger import Song
 
 DEFAULT_SPACE = "default"
@@ -22,7 +22,9 @@ def timestamp(message: Any) -> Timestamp:
 
 
 def appended(message: Any, now: float) -> float:
-    """When the broker appended a record that Faust brought, Unix seconds; see :func:`streams.envelope.append_time`."""
+    """When the broker appended a record that Faust brought, Unix seconds; see
+    :func:`streams.contract.cloudevents.append_time`.
+    """
     return append_time(timestamp(message), now)
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from confluent_kafka import Message
 
 from streams.clock import Clock
-from streams.errors import BadRecord, Refused, broken_state
+from streams.contract.errors import BadRecord, Refused, broken_state
 from streams.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot

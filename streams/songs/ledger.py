@@ -14,10 +14,10 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from streams.envelope import Received
-from streams.errors import KeyMismatch, Undecodable
-from streams.events import DenseFeature, EndReason, SongUpload
-from streams.topics import SONG_UPLOADS
+from streams.contract.cloudevents import Received
+from streams.contract.errors import KeyMismatch, Undecodable
+from streams.contract.events import DenseFeature, EndReason, SongUpload
+from streams.contract.topics import SONG_UPLOADS
 
 _DAY_S = 86_400.0
 _EVENT_ID = "event:"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from encoder.content import ContentTable, SongContent
 from encoder.serving import Encoder
-from streams import vectors
-from streams.errors import InvalidField
-from streams.events import Neighbour
+from streams.contract import vector_codec
+from streams.contract.errors import InvalidField
+from streams.contract.events import Neighbour
 from streams.live import Space
 from streams.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex
@@ -84,7 +84,7 @@ class Matcher:
         metrics.search_seconds.observe(time.perf_counter() - started)
         return [
             Matched(
-                vectors.pack(self.encoder.space, vector),
+                vector_codec.pack(self.encoder.space, vector),
                 [
                     Neighbour(self.song_ids[label], round(float(similarity), 6))
                     for label, similarity in zip(row, near, strict=True)
@@ -113,7 +113,7 @@ def what_fits(encoder: Encoder, content: SongContent) -> SongContent:
 def encoded(encoder: Encoder, songs: Iterable[SongContent]) -> list[bytes]:
     """The songs' vectors in the encoder's space, in the binary layout, by what of their content fits it."""
     fits = [what_fits(encoder, song) for song in songs]
-    return [vectors.pack(encoder.space, vector) for vector in encoder.encode(_table(fits))] if fits else []
+    return [vector_codec.pack(encoder.space, vector) for vector in encoder.encode(_table(fits))] if fits else []
 
 
 def _dims(encoder: Encoder) -> dict[str, int]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.events import LARGEST_COUNT, Campaign, CampaignCounts, CampaignReport, Counts, EndReason
+from streams.contract.events import LARGEST_COUNT, Campaign, CampaignCounts, CampaignReport, Counts, EndReason
 from streams.songs.ledger import Song
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole

@@ -13,11 +13,11 @@ from typing import Any
 import structlog
 
 from streams.burst import Bad, source_of
-from streams.dead_letters import Origin, dead_letter
-from streams.envelope import Record
-from streams.errors import BadRecord
+from streams.contract.cloudevents import Record
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import BadRecord
+from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 from streams.songs.kept import Kept
-from streams.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 
 Sent = Awaitable[Any]
 

@@ -12,9 +12,10 @@ import msgspec
 from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clock import Clock
-from streams.envelope import pack
-from streams.errors import KeyMismatch, Undecodable
-from streams.events import Campaign, CampaignReport
+from streams.contract.cloudevents import pack
+from streams.contract.errors import KeyMismatch, Undecodable
+from streams.contract.events import Campaign, CampaignReport
+from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
 from streams.metrics import SongsMetrics
 from streams.settings import Songs
 from streams.skipped import Skipped
@@ -25,7 +26,6 @@ from streams.songs.ledger import Song
 from streams.songs.merging import campaign
 from streams.songs.outbox import Outbox, Sent
 from streams.songs.serving import LiveMatcher
-from streams.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
 
 _reports = msgspec.json.Decoder(CampaignReport)
 _encoder = msgspec.json.Encoder()

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from streams.envelope import unpack
-from streams.errors import BadRecord, InvalidField
-from streams.events import CampaignReport
+from streams.contract.cloudevents import unpack
+from streams.contract.errors import BadRecord, InvalidField
+from streams.contract.events import CampaignReport
+from streams.contract.topics import WARM_SONGS
 from streams.songs import commands
 from streams.songs.intake import appended, content_of
 from streams.songs.ledger import KEPT_S, Song
@@ -20,7 +21,6 @@ from streams.songs.matcher import encoded
 from streams.songs.merging import kept, listeners, newer, reported_end
 from streams.songs.outbox import Sent
 from streams.songs.parts import Parts, report_key
-from streams.topics import WARM_SONGS
 
 _STAGE = "songs.merge"
 

@@ -13,6 +13,7 @@ from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin
 from streams.clock import SystemClock
+from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 from streams.exits import RESTART, leave
 from streams.kafka.reachability import Reachability
 from streams.live import LiveView
@@ -29,7 +30,6 @@ from streams.songs.ledger import check
 from streams.songs.outbox import Outbox
 from streams.songs.parts import Parts, check_report
 from streams.songs.serving import LiveMatcher
-from streams.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0

@@ -12,8 +12,8 @@ import structlog
 from encoder.artifact import ArtifactError
 from encoder.serving import Encoder
 from streams.clock import Clock
-from streams.errors import Refused
-from streams.events import LiveModel
+from streams.contract.errors import Refused
+from streams.contract.events import LiveModel
 from streams.exits import RESTART, leave
 from streams.live import LiveView, Space
 from streams.metrics import SongsMetrics

@@ -9,6 +9,7 @@ from itertools import chain
 
 import msgspec
 
+from streams.contract.topics import CAMPAIGNS, WARM_SONGS
 from streams.songs import commands
 from streams.songs.intake import content_of
 from streams.songs.ledger import Song
@@ -16,7 +17,6 @@ from streams.songs.matcher import encoded, what_fits
 from streams.songs.outbox import Sent
 from streams.songs.parts import Parts
 from streams.songs.serving import Serving
-from streams.topics import CAMPAIGNS, WARM_SONGS
 
 # A campaign's life is counted in days; a song served in the moment of a swap waits for the next round this long.
 _EVERY_S = 10.0

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from encoder.content import SongContent
-from streams.envelope import Received, unpack
-from streams.errors import BadRecord
-from streams.events import SongUpload
+from streams.contract.cloudevents import Received, unpack
+from streams.contract.errors import BadRecord
+from streams.contract.events import SongUpload
+from streams.contract.topics import WARM_SONGS
 from streams.songs import commands
 from streams.songs.campaign_life import campaign_end
 from streams.songs.intake import Novelty, appended, content_of, novelty
@@ -22,7 +23,6 @@ from streams.songs.merging import listeners
 from streams.songs.outbox import Sent
 from streams.songs.parts import Parts
 from streams.songs.serving import Serving
-from streams.topics import WARM_SONGS
 
 _STAGE = "songs.validate"
 

@@ -53,10 +53,10 @@ from rich.table import Table
 
 from streams.audience.memory import spare_collections
 from streams.audience.role import how
+from streams.contract.topics import AUDIENCE_VECTORS, LISTENS
 from streams.settings import Audience
 from streams.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import AUDIENCE_VECTORS, LISTENS
 from targeting.catalogue.catalogue import Songs
 from targeting.live.reverse_scoring import hits
 from targeting.partition.partition import Partition

@@ -31,29 +31,21 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from streams import vectors
 from streams.audience.memory import spare_collections
 from streams.audience.role import changelog_identity, how
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin, producer
 from streams.clock import SystemClock
-from streams.envelope import pack
-from streams.events import Listen, LiveModel, MatchRequest, Neighbour, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import pack
+from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, WarmSong
+from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, MATCH_REQUESTS, MODELS, WARM_SONGS, Naming, Topic
 from streams.live import ENCODER, LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
-from streams.topics import (
-    AUDIENCE_STATE,
-    AUDIENCE_VECTORS,
-    MATCH_REQUESTS,
-    MODELS,
-    WARM_SONGS,
-    Naming,
-    Topic,
-)
 from targeting.arrays.id_table import hash64
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
@@ -120,7 +112,7 @@ def publish(here: Installation, songs: int) -> F32:
 
     def records() -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
         for number, row in enumerate(rows):
-            song = WarmSong(song_id=f"song-{number}", space=SPACE, vector=vectors.pack(SPACE, row))
+            song = WarmSong(song_id=f"song-{number}", space=SPACE, vector=vector_codec.pack(SPACE, row))
             record = pack(song, ce_type=WarmSong.TYPES[0], id=f"w-{number}", source="bench", time=now)
             yield record.key, record.value, record.headers
 
@@ -137,7 +129,7 @@ def publish(here: Installation, songs: int) -> F32:
 def outside(count: int, users: int, seed: int = 1) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
     """Vectors of users in any order."""
     rng = np.random.default_rng(seed)
-    head = vectors.pack(SPACE, np.zeros(D, np.float32))[:40]
+    head = vector_codec.pack(SPACE, np.zeros(D, np.float32))[:40]
     for start in range(0, count, 10_000):
         n = min(10_000, count - start)
         packed = units(rng, n).tobytes()
@@ -213,7 +205,7 @@ def request(
     own = (own / np.linalg.norm(own)).astype(np.float32)
     event = MatchRequest(
         song_id=f"new-{number}", revision=1, recording=f"new-{number}", title="t", artist_ids=[f"artist-{number}"],
-        vector=vectors.pack(SPACE, own), budget=budget,
+        vector=vector_codec.pack(SPACE, own), budget=budget,
         neighbours=[Neighbour(f"song-{song}", 0.9 - 0.01 * n) for n, song in enumerate(around)],
         uploaded_at=datetime.fromtimestamp(now, UTC), expires_at=datetime.fromtimestamp(now + life_s, UTC),
     )  # fmt: skip

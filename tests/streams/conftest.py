@@ -6,10 +6,10 @@ import pytest
 from installation import Installation
 
 from streams.clients import admin
+from streams.contract.topics import Naming
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import Naming
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from confluent_kafka import Message
 from hostile_traffic import Sent, Traffic
 
-from streams import vectors
 from streams.audience.inputs import STAGE, Decoded, Decoder, Records, Space
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
 from streams.audience.recovery import refusal, restore
@@ -26,10 +25,11 @@ from streams.audience.restore import Beside
 from streams.audience.store import Entry
 from streams.burst import bad_of
 from streams.campaigns import read_campaign
-from streams.dead_letters import Origin, dead_letter
-from streams.envelope import pack, unpack
-from streams.errors import BadRecord, Refused
-from streams.events import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import pack, unpack
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import BadRecord, Refused
+from streams.contract.events import (
     Campaign,
     CampaignReport,
     Event,
@@ -41,17 +41,8 @@ from streams.events import (
     UserPreferences,
     WarmSong,
 )
-from streams.kafka.batches import LenientBatch, LenientRecords
-from streams.kafka.batches import unpacked as unpacked_bytes
-from streams.lift import lift
-from streams.live import read_model, read_song
-from streams.record_size import MAX_UNPACKED_BYTES, record_size
-from streams.songs import commands, ledger, parts
-from streams.songs.campaign_life import campaign_end
-from streams.songs.intake import content_of
-from streams.songs.matcher import Matched
-from streams.songs.role import _check_report, _check_song
-from streams.topics import (
+from streams.contract.record_size import MAX_UNPACKED_BYTES, record_size
+from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
     DEAD_LETTERS,
@@ -64,7 +55,16 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.unreadable import BAD_HEADER_NAME, UNREADABLE, unreadable
+from streams.contract.unreadable import BAD_HEADER_NAME, UNREADABLE, unreadable
+from streams.kafka.batches import LenientBatch, LenientRecords
+from streams.kafka.batches import unpacked as unpacked_bytes
+from streams.lift import lift
+from streams.live import read_model, read_song
+from streams.songs import commands, ledger, parts
+from streams.songs.campaign_life import campaign_end
+from streams.songs.intake import content_of
+from streams.songs.matcher import Matched
+from streams.songs.role import _check_report, _check_song
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
@@ -72,7 +72,7 @@ from targeting.types import Inputs, Listens
 # When the examples of the contract were made.
 NOW: Final = datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC).timestamp()
 SPACE: Final = Space("bcl", 2)
-DIRECTION: Final = vectors.pack("bcl", np.array([0.6, 0.8], np.float32))
+DIRECTION: Final = vector_codec.pack("bcl", np.array([0.6, 0.8], np.float32))
 
 Check = Callable[[bytes], None]
 
@@ -330,17 +330,17 @@ def _state(data: bytes) -> None:
 def _vector(data: bytes) -> None:
     where = "bad"
     with suppress(BadRecord):
-        name, vector = vectors.unpack(data)
+        name, vector = vector_codec.unpack(data)
         assert name.isascii()
         assert np.isfinite(vector).all()
         if name != SPACE.name:
             where = "elsewhere"
         elif len(vector) == SPACE.dimension:
-            assert vectors.unpack_direction(data)[1].any()
+            assert vector_codec.unpack_direction(data)[1].any()
             where = "here"
     good = [DIRECTION, DIRECTION]
     for values, at in (([data, *good], 0), ([*good, data], 2)):
-        found = vectors.unpack_space(values, SPACE.name, SPACE.dimension)
+        found = vector_codec.unpack_space(values, SPACE.name, SPACE.dimension)
         places = {
             "here": found.at.tolist(),
             "elsewhere": found.elsewhere.tolist(),
@@ -466,7 +466,7 @@ def seeds() -> Iterator[bytes]:
     }  # fmt: skip
     for name, records in topics.items():
         yield from (question(name, packed(sent)) for sent in records)
-    for vector in (DIRECTION, vectors.pack("another", np.ones(3, np.float32)), HALF):
+    for vector in (DIRECTION, vector_codec.pack("another", np.ones(3, np.float32)), HALF):
         yield question("vector", vector)
     for codec in range(5):
         whole = batch([b"value" * 20, None, b""], codec, [("name", b"said"), ("none", None)])

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from streams.envelope import Record
+from streams.contract.cloudevents import Record
 
 Headers = list[tuple[str, bytes | None]]
 Parts = tuple[bytes | None, bytes | None, Headers]

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from streams import vectors
-from streams.envelope import Record, pack
-from streams.events import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import (
     CampaignReport,
     Cap,
     Counts,
@@ -31,7 +31,7 @@ from streams.events import (
     UserPreferences,
     WarmSong,
 )
-from streams.topics import (
+from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
     LISTENS,
@@ -168,7 +168,7 @@ class Traffic:
     def _direction(self, space: str | None = None) -> bytes:
         pick = np.random.default_rng(self._random.getrandbits(32))
         vector = pick.standard_normal(self._dimension).astype(np.float32)
-        return vectors.pack(space or self._space, vector)
+        return vector_codec.pack(space or self._space, vector)
 
     def _vector(self) -> Record:
         space = self._space if self._random.random() < 0.9 else "another"

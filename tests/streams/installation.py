@@ -15,12 +15,12 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams.clients import admin, consumer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.events import SongUpload
+from streams.contract.cloudevents import Record
+from streams.contract.events import SongUpload
+from streams.contract.topics import Naming, Topic
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
-from streams.topics import Naming, Topic
 
 PATIENCE_S = 60.0
 

@@ -363,7 +363,7 @@ PLANTED = (
         "dead-letter-wrong",
         [
             (
-                "streams/dead_letters.py",
+                "streams/contract/dead_letters.py",
                 "return DeadLetter(origin.key, origin.value, headers)",
                 "return DeadLetter(origin.key, (origin.value or b'')[:-1], headers)",
             )
@@ -385,7 +385,7 @@ PLANTED = (
         "good-buried",
         [
             (
-                "streams/envelope.py",
+                "streams/contract/cloudevents.py",
                 "if key != expected.encode():",
                 "if key != expected.encode() or not expected.isascii():",
             )
@@ -394,7 +394,13 @@ PLANTED = (
     Planted(
         "a record of 5 MB stops a role",
         "stopped",
-        [("streams/dead_letters.py", "    return _cut(origin, reason)\n", '    raise ValueError("too large")\n')],
+        [
+            (
+                "streams/contract/dead_letters.py",
+                "    return _cut(origin, reason)\n",
+                '    raise ValueError("too large")\n',
+            )
+        ],
     ),
     Planted(
         "a push names a song that its user never heard",

@@ -21,8 +21,9 @@ from pydantic import SecretStr
 from streams.access import ACTORS, Actor, Right, commands, grants
 from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import BrokerFailed
+from streams.contract.cloudevents import Record
+from streams.contract.errors import BrokerFailed
+from streams.contract.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
 from streams.provision import create_topics, deviations, grant
 from streams.publishing import publish
 from streams.settings import Kafka, Paths
@@ -33,7 +34,6 @@ from streams.testbed.broker.jars import KAFKA_VERSION, fetch, java
 from streams.testbed.chaos.environment import set_stage
 from streams.testbed.demo.dataset_events import poisoned, upload_record
 from streams.testbed.demo.follow import Follower
-from streams.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
 
 PATIENCE_S = 30
 NAMING = Naming("guarded.", 2, 2)

@@ -15,10 +15,10 @@ from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
 from streams.clock import Clock, ManualClock, SystemClock
-from streams.envelope import Record
-from streams.errors import MustRestart
+from streams.contract.cloudevents import Record
+from streams.contract.errors import MustRestart
+from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
 from streams.settings import Audience
-from streams.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
 
 CLOCK = SystemClock()
 INPUT_TOPICS = (LISTENS, MATCH_REQUESTS, PREFERENCES, AUDIENCE_VECTORS, PUSH_OUTCOMES)

@@ -17,7 +17,8 @@ from encoder.data.history import History
 from encoder.data.layout import read_history
 from streams.audience.role import how
 from streams.cli import app
-from streams.envelope import Record
+from streams.contract.cloudevents import Record
+from streams.contract.topics import Topic
 from streams.settings import Audience, Kafka, Settings
 from streams.testbed.backtest import replay_records, script
 from streams.testbed.backtest.broker_replay import Streamed, compare
@@ -26,7 +27,6 @@ from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
 from streams.testbed.backtest.replay import Trace, replay
 from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import Topic
 from targeting.config import Config
 
 

@@ -65,7 +65,7 @@ def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_
 
 def test_a_home_of_another_user_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     from streams import settings
-    from streams.errors import SettingsError
+    from streams.contract.errors import SettingsError
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(settings, "_home", lambda: None)

@@ -12,8 +12,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.contract.unreadable import UNREADABLE
 from streams.kafka.batches import LenientRecords, kept, read_leniently, unpacked
-from streams.unreadable import UNREADABLE
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 HUGE = 70_000_000

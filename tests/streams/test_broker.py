@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
 from streams.cli.kafka import app
-from streams.errors import BrokerFailed
+from streams.contract.errors import BrokerFailed
 from streams.settings import Paths
 from streams.testbed.broker import EmbeddedKafka, daemon, jars
 from streams.testbed.broker.process_identity import Identity

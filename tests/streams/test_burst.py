@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from streams.burst import Bad, BadBursts, bad_of
 from streams.clock import ManualClock
-from streams.dead_letters import Origin, dead_letter
-from streams.errors import BadBurst, InvalidField
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import BadBurst, InvalidField
 from streams.metrics import SongsMetrics
 from streams.observe import Readiness
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from streams.errors import InvalidField
-from streams.events import SongUpload
+from streams.contract.errors import InvalidField
+from streams.contract.events import SongUpload
 from streams.songs.campaign_life import campaign_end
 
 UPLOADED = datetime(2026, 3, 1, tzinfo=UTC)

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from streams.campaigns import current, total
 from streams.cli import app
 from streams.clock import SystemClock
-from streams.envelope import Record, pack
-from streams.events import Campaign, CampaignCounts
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import Campaign, CampaignCounts
+from streams.contract.topics import CAMPAIGNS
 from streams.exits import REFUSED
 from streams.lift import compared, lift
-from streams.topics import CAMPAIGNS
 
 NOW = datetime.now(UTC)
 

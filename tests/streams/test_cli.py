@@ -13,10 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.contract import asyncapi_yaml
+from streams.contract.asyncapi import asyncapi_yaml
+from streams.contract.topics import TOPICS
 from streams.exits import REFUSED, RESTART
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import TOPICS
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,11 +9,11 @@ from confluent_kafka import Consumer
 
 from streams.clients import admin, consumer, producer
 from streams.clock import SystemClock
+from streams.contract.topics import LISTENS, Naming
 from streams.provision import create_topics, deviations
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedCluster
 from streams.testbed.broker.cluster import _java_hash
-from streams.topics import LISTENS, Naming
 
 PATIENCE_S = 60
 

@@ -12,11 +12,11 @@ from test_worker import Life
 from town import CLOCK, USERS, Service, Town
 
 from streams.clients import admin, consumer
-from streams.events import PushTarget
+from streams.contract.events import PushTarget
+from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.provision import create_topics
 from streams.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import LISTENS, PUSH_TARGETS, Naming
 from targeting.types import Inputs
 
 

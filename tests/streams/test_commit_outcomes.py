@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.audience.transaction import Aborted, Transactions, Uncertain
-from streams.errors import MustRestart
+from streams.contract.errors import MustRestart
 from streams.settings import Audience, Kafka
 
 KAFKA, AUDIENCE = Kafka(request_timeout_s=7), Audience(transaction_timeout_s=5)

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import pytest
 from faust.types import TP
 
+from streams.contract.topics import Naming
 from streams.settings import Kafka, Songs, Topics
 from streams.songs.app import faust_app
 from streams.songs.committed_consumer import CommittedConsumer
-from streams.topics import Naming
 
 T = TypeVar("T")
 UPLOADS = TP("mine.song-uploads", 0)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams import errors
-from streams.dead_letters import Origin, dead_letter
-from streams.errors import BadRecord, InvalidField
-from streams.record_size import beginning, full_size, record_size
-from streams.topics import DEAD_LETTERS
+from streams.contract import errors
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import BadRecord, InvalidField
+from streams.contract.record_size import beginning, full_size, record_size
+from streams.contract.topics import DEAD_LETTERS
 
 BYTES = b"\x00\xff{not json"
 

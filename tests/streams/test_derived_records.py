@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams import vectors
 from streams.audience.outputs import push_record
-from streams.envelope import Record, pack, unpack
-from streams.errors import InvalidField, TooLarge
-from streams.events import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack, unpack
+from streams.contract.errors import InvalidField, TooLarge
+from streams.contract.events import (
     MAX_DIMENSION,
     Campaign,
     CampaignReport,
@@ -24,14 +24,8 @@ from streams.events import (
     PartitionPrototype,
     SongUpload,
 )
-from streams.record_size import MAX_VALUE_BYTES, record_size
-from streams.settings import Songs
-from streams.songs import commands
-from streams.songs.intake import content_of
-from streams.songs.ledger import entry, read, write
-from streams.songs.matcher import Matched
-from streams.songs.merging import MAX_PROTOTYPES_KEPT, campaign
-from streams.topics import (
+from streams.contract.record_size import MAX_VALUE_BYTES, record_size
+from streams.contract.topics import (
     AUDIENCE_STATE,
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
@@ -42,6 +36,12 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.settings import Songs
+from streams.songs import commands
+from streams.songs.intake import content_of
+from streams.songs.ledger import entry, read, write
+from streams.songs.matcher import Matched
+from streams.songs.merging import MAX_PROTOTYPES_KEPT, campaign
 from targeting.campaigns.campaign import encode_request
 from targeting.types import Match, Push, Tier, Why
 
@@ -104,7 +104,7 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     kept = write(song)
     known = read(kept)
     assert known is not None
-    vector = vectors.pack("x" * 32, np.ones(MAX_DIMENSION, np.float32))
+    vector = vector_codec.pack("x" * 32, np.ones(MAX_DIMENSION, np.float32))
     near = [Neighbour(id, 0.123456) for id in ids(NEIGHBOURS, LONGEST)]
     request = commands.request(known, Matched(vector, near), [vector], 2**31)
     asked = msgspec.json.decode(request.value, type=MatchRequest)

@@ -15,20 +15,20 @@ from installation import Installation
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from streams import vectors
 from streams.audience.role import stores
 from streams.audience.worker import Worker
 from streams.cli import app
 from streams.clock import SystemClock
-from streams.envelope import Record, pack
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import ErasureKeyMismatch
+from streams.contract.events import Listen, UserPreferences
+from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
 from streams.erasure import Traces, partition_of, trace
-from streams.errors import ErasureKeyMismatch
-from streams.events import Listen, UserPreferences
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.settings import Audience, Settings, load_settings
-from streams.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Config, Partition
 from targeting.users.erasures import fingerprint
@@ -144,7 +144,7 @@ def test_what_waits_for_whom_is_told_by_topic(scene: Scene) -> None:
     now, here = CLOCK.now(), scene.here
     scene.listen(now)
     here.send(PUSH_TARGETS, Record(USER.encode(), b"{}", []))
-    here.send(AUDIENCE_VECTORS, Record(USER.encode(), vectors.pack("x", np.ones(2, np.float32)), []))
+    here.send(AUDIENCE_VECTORS, Record(USER.encode(), vector_codec.pack("x", np.ones(2, np.float32)), []))
     here.send(DEAD_LETTERS, Record(b"another", b'{ "user_id" : "%s" }' % USER.encode(), []))
     here.send(DEAD_LETTERS, Record(b"another", b'{"user_id":"%s-2"}' % USER.encode(), []))
     scene.ask()

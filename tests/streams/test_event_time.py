@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.envelope import Record, unpack, unpack_many
-from streams.errors import BadRecord, FromTheFuture, InvalidField
-from streams.event_time import times_of
-from streams.events import EVENTS, Event, Listen, SongUpload, UserPreferences
+from streams.contract.cloudevents import Record, unpack, unpack_many
+from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
+from streams.contract.event_time import times_of
+from streams.contract.events import EVENTS, Event, Listen, SongUpload, UserPreferences
 from streams.songs import commands
 from streams.songs.campaign_life import campaign_end
 from streams.songs.ledger import entry, read, write

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams import vectors
-from streams.errors import InvalidField
-from streams.events import EVENTS, DenseFeature, Event, Language, MatchRequest, SongUpload, WarmSong
-from streams.topics import TOPICS
+from streams.contract import vector_codec
+from streams.contract.errors import InvalidField
+from streams.contract.events import EVENTS, DenseFeature, Event, Language, MatchRequest, SongUpload, WarmSong
+from streams.contract.topics import TOPICS
 
 UPLOADED, UPDATED, TAKEN_DOWN = SongUpload.TYPES
 
@@ -47,7 +47,7 @@ def test_types_are_unique_named_alike_and_versioned() -> None:
 
 def test_examples_hold_real_vectors() -> None:
     for cls in (MatchRequest, WarmSong):
-        space, vector = vectors.unpack(msgspec.json.decode(cls.EXAMPLE, type=cls).vector)
+        space, vector = vector_codec.unpack(msgspec.json.decode(cls.EXAMPLE, type=cls).vector)
         assert space == "bcl"
         assert vector.tolist() == [1.0, 0.0]
 

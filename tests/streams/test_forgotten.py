@@ -8,17 +8,17 @@ import numpy as np
 from installation import Installation
 from test_worker import CLOCK, Life, here  # noqa: F401 - a fixture
 
-from streams import vectors
 from streams.clock import ManualClock
-from streams.envelope import pack
-from streams.events import MatchRequest
-from streams.topics import MATCH_REQUESTS
+from streams.contract import vector_codec
+from streams.contract.cloudevents import pack
+from streams.contract.events import MatchRequest
+from streams.contract.topics import MATCH_REQUESTS
 
 
 def test_of_a_forgotten_campaign_no_version_is_kept(here: Installation) -> None:  # noqa: F811 - the fixture
     now = CLOCK.now()
     event = MatchRequest(
-        song_id="s", revision=1, recording="s", vector=vectors.pack("x", np.ones(2, np.float32)), budget=9,
+        song_id="s", revision=1, recording="s", vector=vector_codec.pack("x", np.ones(2, np.float32)), budget=9,
         uploaded_at=datetime.fromtimestamp(now, UTC), expires_at=datetime.fromtimestamp(now + 60, UTC),
     )  # fmt: skip
     here.send(MATCH_REQUESTS, pack(event, ce_type=MatchRequest.TYPES[0], id="s", source="test", time=now))

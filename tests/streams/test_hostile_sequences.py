@@ -16,13 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from streams.audience.inputs import Decoded, Decoder, Records, Space
 from streams.audience.outputs import push_record, report_record
 from streams.audience.repeats import Repeats
-from streams.record_size import record_size
-from streams.topics import (
-    AUDIENCE_STATE,
-    CAMPAIGN_REPORTS,
-    PUSH_TARGETS,
-    Topic,
-)
+from streams.contract.record_size import record_size
+from streams.contract.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, PUSH_TARGETS, Topic
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.partition.partition import Partition

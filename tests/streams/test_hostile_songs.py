@@ -32,30 +32,16 @@ from encoder import artifact
 from encoder import train as training
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from streams import vectors
 from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.campaigns import read_campaign
 from streams.clock import ManualClock
-from streams.dead_letters import headers
-from streams.envelope import LOG_APPEND_TIME, pack, unpack
-from streams.events import CampaignReport, LiveModel, MatchRequest, SongUpload, WarmSong
-from streams.live import LiveView, read_song
-from streams.metrics import SongsMetrics
-from streams.observe import Readiness
-from streams.record_size import record_size
-from streams.settings import Songs
-from streams.skipped import Skipped
-from streams.songs import reports, uploads
-from streams.songs.app import _count
-from streams.songs.burials import bury_skipped
-from streams.songs.kept import Kept
-from streams.songs.outbox import Outbox
-from streams.songs.parts import Parts
-from streams.songs.role import _check_report, _check_song
-from streams.songs.serving import LiveMatcher
-from streams.songs.upkeep import Upkeep
-from streams.topics import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import LOG_APPEND_TIME, pack, unpack
+from streams.contract.dead_letters import headers
+from streams.contract.events import CampaignReport, LiveModel, MatchRequest, SongUpload, WarmSong
+from streams.contract.record_size import record_size
+from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
     DEAD_LETTERS,
@@ -68,6 +54,20 @@ from streams.topics import (
     Naming,
     Topic,
 )
+from streams.live import LiveView, read_song
+from streams.metrics import SongsMetrics
+from streams.observe import Readiness
+from streams.settings import Songs
+from streams.skipped import Skipped
+from streams.songs import reports, uploads
+from streams.songs.app import _count
+from streams.songs.burials import bury_skipped
+from streams.songs.kept import Kept
+from streams.songs.outbox import Outbox
+from streams.songs.parts import Parts
+from streams.songs.role import _check_report, _check_song
+from streams.songs.serving import LiveMatcher
+from streams.songs.upkeep import Upkeep
 
 START = 1_800_000_000.0
 AUDIENCE, SONGS = 2, 2
@@ -178,14 +178,14 @@ class FaustTopic:
 def understood(topic: Topic, key: bytes, value: bytes, said: list[tuple[str, Any]], now: float) -> None:
     """What the role says, its readers can read."""
     if topic is MATCH_REQUESTS:
-        vectors.unpack_direction(unpack(MatchRequest, key, value, said, now).event.vector or GONE)
+        vector_codec.unpack_direction(unpack(MatchRequest, key, value, said, now).event.vector or GONE)
     elif topic is WARM_SONGS:
         read_song(key, value, said)
     elif topic is CAMPAIGNS:
         read_campaign(key, value)
 
 
-GONE = vectors.pack("none", np.ones(1, np.float32))
+GONE = vector_codec.pack("none", np.ones(1, np.float32))
 
 
 class FaustApp:
@@ -424,7 +424,7 @@ def published(folder: Path) -> list[tuple[Topic, Sent]]:
     manifest, warm = artifact.read_manifest(folder), artifact.load_warm(folder)
     out: list[tuple[Topic, Sent]] = []
     for row, song_id in enumerate(warm.content.song_ids):
-        vector = vectors.pack(manifest.space, warm.vectors[row])
+        vector = vector_codec.pack(manifest.space, warm.vectors[row])
         song = WarmSong(song_id=song_id, space=manifest.space, vector=vector)
         record = pack(song, ce_type=WarmSong.TYPES[0], id=song_id, source="publish", time=START)
         out.append((WARM_SONGS, (record.key, record.value, list(record.headers))))

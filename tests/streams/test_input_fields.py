@@ -9,11 +9,11 @@ import pytest
 from confluent_kafka import Message
 from test_inputs import LIVE, NOW, THEN, decode, listen, message, outside, packed, packed_vector, request
 
-from streams import vectors
 from streams.audience.inputs import Records
 from streams.audience.repeats import Repeats
-from streams.envelope import Record, pack
-from streams.events import Listen, MatchRequest, Neighbour, PushOutcome, UserPreferences
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import Listen, MatchRequest, Neighbour, PushOutcome, UserPreferences
 from targeting.types import Match
 
 LATER = NOW + 1000
@@ -49,7 +49,7 @@ def test_a_vector_of_the_space_in_use_with_another_dimension_is_refused_with_bot
     assert told(records) == [("audience.commands", "vector: dimension 3, space 'bcl' has 2")]
     assert len(decode(records, space=LIVE).inputs.commands) == 1
     # Of another space, or before there is one, nobody knows its dimension.
-    elsewhere = request(vector=vectors.pack("next", np.ones(3, np.float32)))
+    elsewhere = request(vector=vector_codec.pack("next", np.ones(3, np.float32)))
     assert told(Records(commands=[message("c", 0, elsewhere)])) == []
     assert len(decode(records).inputs.commands) == 2
 

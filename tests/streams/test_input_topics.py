@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from streams.clients import admin, consumer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import RecreatedTopic
+from streams.contract.cloudevents import Record
+from streams.contract.errors import RecreatedTopic
+from streams.contract.topics import SONG_UPLOADS, SONGS_LEDGER
 from streams.metrics import SongsMetrics
 from streams.operations.adopt_topic import adopt
 from streams.songs.input_topics import InputTopics
 from streams.songs.kept import Entries, Kept
-from streams.topics import SONG_UPLOADS, SONGS_LEDGER
 
 CLOCK = SystemClock()
 

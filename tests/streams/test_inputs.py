@@ -11,12 +11,12 @@ from confluent_kafka import Message
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams import vectors
 from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
 from streams.audience.repeats import WINDOW, Repeats
-from streams.envelope import Record, pack
-from streams.events import Cap as EventCap
-from streams.events import Event, Listen, MatchRequest, Neighbour, PushOutcome, QuietHours, UserPreferences
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import Cap as EventCap
+from streams.contract.events import Event, Listen, MatchRequest, Neighbour, PushOutcome, QuietHours, UserPreferences
 from targeting.types import Cap, End, Mark, Match, OutsideVectors, Preferences, Quiet, Reanchor, Takedown
 
 NOW = 1_800_000_000.0
@@ -103,7 +103,7 @@ def test_preferences_and_their_deletion_stay_in_order() -> None:
 
 def test_a_request_becomes_a_match() -> None:
     vector = np.array([0.6, 0.8], np.float32)
-    records = Records(commands=[message("c", 0, request(vector=vectors.pack("bcl", vector)))])
+    records = Records(commands=[message("c", 0, request(vector=vector_codec.pack("bcl", vector)))])
     (match,) = decode(records).inputs.commands
     assert isinstance(match, Match)
     assert (match.song_id, match.revision, match.recording, match.space, match.budget) == ("s", 2, "r", "bcl", 7)
@@ -122,7 +122,7 @@ def test_a_takedown_needs_no_vector() -> None:
 
 def test_a_song_is_anchored_anew_in_another_space() -> None:
     vector = np.array([0.6, 0.8], np.float32)
-    records = Records(commands=[message("c", 0, request(3, vectors.pack("next", vector)))])
+    records = Records(commands=[message("c", 0, request(3, vector_codec.pack("next", vector)))])
     (command,) = decode(records).inputs.commands
     assert isinstance(command, Reanchor)
     assert (command.song_id, command.revision, command.space, command.neighbours) == ("s", 2, "next", ("w1", "w2"))
@@ -130,9 +130,9 @@ def test_a_song_is_anchored_anew_in_another_space() -> None:
     assert command.similarities.tolist() == [0.5, 0.25]
 
 
-@pytest.mark.parametrize("vector", [b"", b"CSVE", vectors.pack("bcl", np.ones(2, np.float32))[:-1]])
+@pytest.mark.parametrize("vector", [b"", b"CSVE", vector_codec.pack("bcl", np.ones(2, np.float32))[:-1]])
 def test_a_request_with_a_bad_vector_is_buried_and_the_next_is_served(vector: bytes) -> None:
-    good = request(vector=vectors.pack("bcl", np.ones(2, np.float32)))
+    good = request(vector=vector_codec.pack("bcl", np.ones(2, np.float32)))
     records = Records(commands=[message("c", 0, request(vector=vector)), message("c", 1, good)])
     found = decode(records)
     assert [command.song_id for command in found.inputs.commands] == ["s"]
@@ -286,7 +286,7 @@ def outside(offset: int, user: bytes, value: bytes | None, time: float = NOW) ->
 
 
 def packed_vector(*values: float, space: str = "bcl") -> bytes:
-    return vectors.pack(space, np.array(values, np.float32))
+    return vector_codec.pack(space, np.array(values, np.float32))
 
 
 def taken(messages: list[Message], space: Space | None = LIVE) -> tuple[OutsideVectors | None, list[str]]:

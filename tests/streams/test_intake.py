@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.envelope import Received
-from streams.events import SongUpload
+from streams.contract.cloudevents import Received
+from streams.contract.events import SongUpload
 from streams.songs.intake import Novelty, content_of, dense_name, novelty
 from streams.songs.ledger import Song, entry, read, write
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from installation import Installation
 from prometheus_client import CollectorRegistry
 
-from streams import vectors
 from streams.audience.inputs import Decoder, Records, Space
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
 from streams.audience.recovery import refusal, restore
@@ -28,9 +27,11 @@ from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Unfit
 from streams.campaigns import current, read_campaign
 from streams.clock import SystemClock
-from streams.envelope import Record, pack, unpack
-from streams.errors import BadRecord, PartitionMismatch, Refused, Unavailable
-from streams.events import Campaign, CampaignCounts, CampaignReport, Event, LiveModel, MatchRequest, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack, unpack
+from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
+from streams.contract.events import Campaign, CampaignCounts, CampaignReport, Event, LiveModel, MatchRequest, WarmSong
+from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
 from streams.lift import lift
 from streams.live import LiveView, read_model, read_song
 from streams.metrics import AudienceMetrics
@@ -38,7 +39,6 @@ from streams.observe import Readiness
 from streams.skipped import Skipped
 from streams.songs import ledger, parts
 from streams.songs.kept import Kept
-from streams.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
@@ -56,7 +56,7 @@ def example(cls: type[Event], kind: int = 0) -> Record:
 
 def song(song_id: str, *values: float, space: str = "x") -> Record:
     vector = np.array(values, np.float32)
-    event = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, vector))
+    event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
     return pack(event, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=NOW)
 
 

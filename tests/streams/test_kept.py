@@ -7,9 +7,9 @@ import asyncio
 from installation import Installation
 
 from streams.clock import SystemClock
-from streams.envelope import Record
+from streams.contract.cloudevents import Record
+from streams.contract.topics import SONGS_LEDGER
 from streams.songs.kept import Kept
-from streams.topics import SONGS_LEDGER
 
 
 def kept(here: Installation) -> Kept:

@@ -13,14 +13,14 @@ from confluent_kafka import Producer
 from test_million import Answers
 
 from streams.clock import SystemClock
-from streams.dead_letters import headers
-from streams.envelope import Record, pack
-from streams.events import Listen, SongUpload
+from streams.contract.cloudevents import Record, pack
+from streams.contract.dead_letters import headers
+from streams.contract.events import Listen, SongUpload
+from streams.contract.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
 from streams.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
-from streams.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
 
 COUNT, BYTES = 2_000, 5_000_000
 # Both topics hold 10 GB. The audience role's client unpacks what a fetch of 32 KiB brings, at zstd's best 70 records;

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from streams.envelope import Received
-from streams.events import DenseFeature, SongUpload
+from streams.contract.cloudevents import Received
+from streams.contract.events import DenseFeature, SongUpload
 from streams.songs.ledger import KEPT_S, Song, entry, read, recording, write
 from streams.songs.upkeep import Due, due
 

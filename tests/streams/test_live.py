@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installation import PATIENCE_S, Installation
 
-from streams import vectors
 from streams.clock import SystemClock
-from streams.envelope import Record, pack
-from streams.events import LiveModel, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import LiveModel, WarmSong
+from streams.contract.topics import MODELS, WARM_SONGS
 from streams.live import ENCODER, LiveView, Space
-from streams.topics import MODELS, WARM_SONGS
 
 CLOCK = SystemClock()
 
 
-def unit(*values: float) -> vectors.F32:
+def unit(*values: float) -> vector_codec.F32:
     return np.array(values, np.float32)
 
 
-def song(space: str, song_id: str, vector: vectors.F32) -> Record:
-    event = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, vector))
+def song(space: str, song_id: str, vector: vector_codec.F32) -> Record:
+    event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
     return pack(event, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=0)
 
 

@@ -19,12 +19,12 @@ from test_faults import all_answered
 from town import CLOCK, USERS, Crew, Service, Town
 
 from streams.clients import admin, list_offsets
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
+from streams.contract.topics import LISTENS, Naming
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
-from streams.topics import LISTENS, Naming
 
 
 @pytest.fixture(scope="module")

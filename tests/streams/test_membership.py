@@ -14,10 +14,10 @@ from town import CLOCK, USERS, Service, Town
 from streams.audience.restore import read_changelog
 from streams.audience.store import Entry
 from streams.clients import admin
+from streams.contract.topics import Naming
 from streams.provision import create_topics
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import Naming
 
 
 @pytest.mark.parametrize("slow", [0, 1])

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from streams.campaigns import read_campaign
-from streams.events import LARGEST_COUNT, CampaignReport, Counts, PartitionPrototype
+from streams.contract.events import LARGEST_COUNT, CampaignReport, Counts, PartitionPrototype
 from streams.songs.ledger import Song
 from streams.songs.merging import (
     MAX_PROTOTYPES,

@@ -15,13 +15,9 @@ from confluent_kafka import Producer
 from hostile_traffic import Traffic
 
 from streams.clock import SystemClock
-from streams.dead_letters import headers
-from streams.events import CampaignReport
-from streams.settings import Kafka
-from streams.snapshot import Snapshot
-from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
-from streams.topics import (
+from streams.contract.dead_letters import headers
+from streams.contract.events import CampaignReport
+from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
     DEAD_LETTERS,
@@ -33,6 +29,10 @@ from streams.topics import (
     SONG_UPLOADS,
     WARM_SONGS,
 )
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
+from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
 
 EVENTS = int(os.environ.get("HOSTILE_EVENTS", "1000000"))
 SHARES = {

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.clock import ManualClock
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.metrics import SongsMetrics
 from streams.observe import Heartbeat, ObserveServer, Readiness
 

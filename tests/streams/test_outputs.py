@@ -7,10 +7,10 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from streams import vectors
 from streams.audience.outputs import push_id, push_record, report_record
-from streams.envelope import unpack
-from streams.events import CampaignReport, Learned, PushTarget, Reason, Terms
+from streams.contract import vector_codec
+from streams.contract.cloudevents import unpack
+from streams.contract.events import CampaignReport, Learned, PushTarget, Reason, Terms
 from targeting.calibration import STRONGEST
 from targeting.ranking.activity import factors
 from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
@@ -104,7 +104,7 @@ def test_fewer_than_ten_members_are_never_shown() -> None:
     assert [each.members for each in event.prototypes] == [10, 81]
     # Shares are of the whole sample, the hidden members too.
     assert [each.weight for each in event.prototypes] == [0.1, 0.81]
-    assert [vectors.unpack(each.vector)[1].tolist() for each in event.prototypes] == [[0, 1], [1, 0]]
+    assert [vector_codec.unpack(each.vector)[1].tolist() for each in event.prototypes] == [[0, 1], [1, 0]]
 
 
 def test_report_without_prototypes_can_be_made() -> None:

@@ -7,7 +7,7 @@ from confluent_kafka import Producer
 from installation import Installation
 
 from streams.clients import producer
-from streams.topics import LISTENS
+from streams.contract.topics import LISTENS
 
 
 def test_librdkafka_and_faust_agree_on_500_keys(here: Installation) -> None:

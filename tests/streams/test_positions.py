@@ -15,7 +15,7 @@ from streams.audience.positions import (
     reconcile,
     within,
 )
-from streams.errors import RecreatedTopic, Refused
+from streams.contract.errors import RecreatedTopic, Refused
 
 IDS = {name: f"id-{name}" for name in TOPIC_OF}
 ENDS = dict.fromkeys(TOPIC_OF, 100)

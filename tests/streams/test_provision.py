@@ -9,11 +9,11 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from streams.clients import admin
-from streams.errors import Refused, Unavailable
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
 from streams.provision import check_times, create_topics, deviations, update_topics
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
 
 PATIENCE_S = 60
 

@@ -25,9 +25,11 @@ from encoder.data.dataset import Dataset
 from streams import calibrating
 from streams.calibrating import Fitted
 from streams.clock import ManualClock, SystemClock
-from streams.envelope import Record
-from streams.errors import InvalidField, Refused, Unavailable
-from streams.events import LARGEST, LiveModel, WarmSong
+from streams.contract.cloudevents import Record
+from streams.contract.errors import InvalidField, Refused, Unavailable
+from streams.contract.events import LARGEST, LiveModel, WarmSong
+from streams.contract.topics import MODELS, WARM_SONGS, Naming
+from streams.contract.vector_codec import unpack
 from streams.live import ENCODER, LiveView, Space
 from streams.metrics import SongsMetrics
 from streams.publishing import _fitting, publish
@@ -35,8 +37,6 @@ from streams.settings import Kafka
 from streams.songs.matcher import Matcher
 from streams.songs.serving import LiveMatcher, load_encoder
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import MODELS, WARM_SONGS, Naming
-from streams.vectors import unpack
 from targeting.calibration import Calibration
 
 NOW = 1_800_000_000.0

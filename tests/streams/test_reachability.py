@@ -10,11 +10,11 @@ from installation import Installation, recreate
 from structlog.testing import capture_logs
 
 from streams.clock import ManualClock
+from streams.contract.topics import LISTENS
 from streams.kafka.reachability import Reachability
 from streams.observe import Readiness
 from streams.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
-from streams.topics import LISTENS
 
 
 def broker_of(kafka: EmbeddedKafka) -> psutil.Process:

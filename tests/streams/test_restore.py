@@ -12,8 +12,8 @@ from streams.audience.restore import ACCOUNT_PREFIX, Beside, read_changelog, sta
 from streams.audience.store import Entry
 from streams.clients import consumer, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.topics import AUDIENCE_STATE
+from streams.contract.cloudevents import Record
+from streams.contract.topics import AUDIENCE_STATE
 
 Entries = list[tuple[bytes, bytes | None]]
 

@@ -19,18 +19,10 @@ from confluent_kafka import Message
 from installation import copies
 
 from streams.clock import SystemClock
-from streams.envelope import Record, pack
-from streams.errors import BadBurst, Refused
-from streams.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
-from streams.exits import BAD_INPUT
-from streams.settings import Kafka
-from streams.snapshot import Snapshot
-from streams.supervisor import RoleProcess
-from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
-from streams.testbed.demo.dataset_events import upload_record
-from streams.testbed.demo.follow import Follower
-from streams.topics import (
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import BadBurst, Refused
+from streams.contract.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
+from streams.contract.topics import (
     CAMPAIGNS,
     LISTENS,
     MODELS,
@@ -40,6 +32,14 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.exits import BAD_INPUT
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
+from streams.supervisor import RoleProcess
+from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.demo.dataset_events import upload_record
+from streams.testbed.demo.follow import Follower
 
 
 @pytest.fixture(scope="module")

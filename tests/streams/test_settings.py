@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.errors import SettingsError
+from streams.contract.errors import SettingsError
 from streams.logs import set_up_logs
 from streams.metrics import AudienceMetrics
 from streams.settings import Kafka, Settings, load_settings, user_cache_dir

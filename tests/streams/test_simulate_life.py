@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoder.data.world import DAY
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.testbed.simulation.life import Answers, Life
 from streams.testbed.simulation.random_draws import Lot, lots
 from streams.testbed.simulation.scenario import Habits, Scenario

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.settings import Settings
 from streams.testbed.simulation.push_variants import EVIDENCE, ORGANIC
 from streams.testbed.simulation.scenario import Scenario

@@ -17,8 +17,8 @@ from streams.audience.slot import Slot
 from streams.audience.worker import member_of
 from streams.clients import consumer
 from streams.clock import ManualClock, SystemClock
-from streams.errors import Refused
-from streams.topics import LISTENS
+from streams.contract.errors import Refused
+from streams.contract.topics import LISTENS
 
 HOLD = """
 import sys

@@ -9,10 +9,10 @@ from installation import PATIENCE_S, Installation
 
 from streams.clients import consumer, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import Unavailable
+from streams.contract.cloudevents import Record
+from streams.contract.errors import Unavailable
+from streams.contract.topics import LISTENS, MODELS, WARM_SONGS, Topic
 from streams.snapshot import Snapshot
-from streams.topics import LISTENS, MODELS, WARM_SONGS, Topic
 
 
 def record(key: str, value: str = "v") -> Record:

@@ -18,26 +18,23 @@ from encoder import artifact
 from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from streams import vectors
 from streams.clients import producer
 from streams.clock import SystemClock
-from streams.envelope import Received, Record, pack
-from streams.erasure import partition_of
-from streams.errors import Refused, Unavailable
-from streams.events import Campaign, CampaignReport, Counts, DenseFeature, LiveModel, MatchRequest, SongUpload, WarmSong
-from streams.exits import REFUSED, RESTART, UNEXPECTED
-from streams.publishing import publish
-from streams.record_size import MAX_VALUE_BYTES
-from streams.settings import Kafka
-from streams.songs.app import exit_code
-from streams.songs.intake import content_of
-from streams.songs.ledger import entry, write
-from streams.songs.matcher import encoded
-from streams.songs.parts import report_key
-from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
-from streams.testbed.demo.dataset_events import upload_record
-from streams.topics import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Received, Record, pack
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.events import (
+    Campaign,
+    CampaignReport,
+    Counts,
+    DenseFeature,
+    LiveModel,
+    MatchRequest,
+    SongUpload,
+    WarmSong,
+)
+from streams.contract.record_size import MAX_VALUE_BYTES
+from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
     DEAD_LETTERS,
@@ -48,6 +45,18 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.erasure import partition_of
+from streams.exits import REFUSED, RESTART, UNEXPECTED
+from streams.publishing import publish
+from streams.settings import Kafka
+from streams.songs.app import exit_code
+from streams.songs.intake import content_of
+from streams.songs.ledger import entry, write
+from streams.songs.matcher import encoded
+from streams.songs.parts import report_key
+from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.demo.dataset_events import upload_record
 
 PARTITIONS = 4
 REQUESTED, TAKEN_DOWN, PROMOTED, RE_ANCHORED = MatchRequest.TYPES
@@ -195,12 +204,12 @@ def header(message: Message, name: str) -> str:
 
 def same(one: bytes, other: bytes) -> bool:
     """Whether two vectors are equal but for rounding, which depends on the rows encoded beside one."""
-    (space, left), (other_space, right) = vectors.unpack(one), vectors.unpack(other)
+    (space, left), (other_space, right) = vector_codec.unpack(one), vector_codec.unpack(other)
     return space == other_space and np.allclose(left, right, atol=1e-5)
 
 
 def space_of(vector: bytes) -> str:
-    return vectors.unpack(vector)[0]
+    return vector_codec.unpack(vector)[0]
 
 
 LONG_PAST = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.clock import ManualClock
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.exits import REFUSED, RESTART
 from streams.observe import ObserveServer, Readiness
 from streams.supervisor import RoleProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.topics import (
+from streams.contract.topics import (
     AUDIENCE_VECTORS,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from installation import Installation
 
-from streams import vectors
 from streams.clock import SystemClock
-from streams.dead_letters import Origin, dead_letter
-from streams.envelope import Record, pack
-from streams.errors import Undecodable
-from streams.events import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import Undecodable
+from streams.contract.events import (
     Campaign,
     CampaignCounts,
     CampaignReport,
@@ -36,15 +36,7 @@ from streams.events import (
     UserPreferences,
     WarmSong,
 )
-from streams.settings import load_settings
-from streams.testbed.chaos.chaos_run import Ordeal, torture
-from streams.testbed.chaos.evidence import Evidence, Said, space_of
-from streams.testbed.chaos.faults import FAULTS
-from streams.testbed.chaos.promise_checker import check, judge
-from streams.testbed.chaos.promises import PROMISES
-from streams.testbed.chaos.push_check import fullest, held_out, is_quiet
-from streams.testbed.chaos.rules import AtMost, Rules
-from streams.topics import (
+from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
     DEAD_LETTERS,
@@ -53,6 +45,14 @@ from streams.topics import (
     SONG_UPLOADS,
     Naming,
 )
+from streams.settings import load_settings
+from streams.testbed.chaos.chaos_run import Ordeal, torture
+from streams.testbed.chaos.evidence import Evidence, Said, space_of
+from streams.testbed.chaos.faults import FAULTS
+from streams.testbed.chaos.promise_checker import check, judge
+from streams.testbed.chaos.promises import PROMISES
+from streams.testbed.chaos.push_check import fullest, held_out, is_quiet
+from streams.testbed.chaos.rules import AtMost, Rules
 from targeting.arrays.id_table import hash64
 from targeting.rules.policy import Policy
 from targeting.rules.policy import held_out as decided
@@ -191,7 +191,7 @@ def test_everything_is_read_from_its_topic(here: Installation) -> None:
         rules=Rules(warm_listeners=3),
     )
     story.send(here)
-    here.send(AUDIENCE_VECTORS, Record(b"v", vectors.pack("x", np.ones(2, np.float32)), []))
+    here.send(AUDIENCE_VECTORS, Record(b"v", vector_codec.pack("x", np.ones(2, np.float32)), []))
     buried = dead_letter(
         Origin(here.naming.name(LISTENS), 0, 7, 0, b"k", b"{", []), "audience.listens", Undecodable("x")
     )
@@ -453,7 +453,7 @@ def test_a_song_that_did_not_grow_warm_is_found(view: Campaign, rules: Rules, fo
 
 def test_a_song_that_grew_warm_too_early_is_found() -> None:
     view = changed(VIEW, status="ended", end_reason="promoted", counts=CampaignCounts(distinct_listeners=2))
-    warm = WarmSong(song_id="s", space="x", vector=vectors.pack("x", np.ones(2, np.float32)))
+    warm = WarmSong(song_id="s", space="x", vector=vector_codec.pack("x", np.ones(2, np.float32)))
     over = [changed(REPORT, partition=n, ended="promoted", ended_at=THEN) for n in (0, 1)]
     (violation,) = Story(views=[view], warm=[warm], reports=over, rules=Rules(warm_listeners=3)).judged()
     assert violation == "s: promoted with 2 listeners, 3 make a song warm"
@@ -467,7 +467,7 @@ def test_a_song_that_goes_on_after_its_takedown_is_found() -> None:
 
 def test_a_partition_in_which_a_promoted_song_goes_on_is_found() -> None:
     view = changed(VIEW, status="ended", end_reason="promoted", counts=CampaignCounts(distinct_listeners=3))
-    warm = WarmSong(song_id="s", space="x", vector=vectors.pack("x", np.ones(2, np.float32)))
+    warm = WarmSong(song_id="s", space="x", vector=vector_codec.pack("x", np.ones(2, np.float32)))
     reports = [changed(REPORT, ended="promoted", ended_at=THEN), changed(REPORT, partition=1)]
     (violation,) = Story(views=[view], warm=[warm], reports=reports, rules=Rules(warm_listeners=3)).judged()
     assert violation == "s: promoted, and alive in partitions [1]"
@@ -484,7 +484,7 @@ def test_an_older_revision_and_a_deletion_among_the_pushes_are_found() -> None:
 
 
 def test_vectors_of_other_spaces_are_found() -> None:
-    other = vectors.pack("y", np.ones(2, np.float32))
+    other = vector_codec.pack("y", np.ones(2, np.float32))
     request = MatchRequest(song_id="s", revision=1, vector=other, uploaded_at=THEN, expires_at=THEN)
     warm = WarmSong(song_id="w", space="x", vector=other)
     push = changed(PUSH, space="y")
@@ -509,7 +509,7 @@ def test_quiet_hours_are_local_and_may_cross_midnight() -> None:
 
 
 def test_the_space_of_a_vector_is_read_from_its_bytes() -> None:
-    assert space_of(vectors.pack("bcl-1", np.ones(3, np.float32))) == "bcl-1"
+    assert space_of(vector_codec.pack("bcl-1", np.ones(3, np.float32))) == "bcl-1"
     assert space_of(b"CSVE") == ""
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from streams.dead_letters import Origin, dead_letter
-from streams.errors import Undecodable
-from streams.events import UserPreferences
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import Undecodable
+from streams.contract.events import UserPreferences
+from streams.contract.topics import LISTENS, Naming
 from streams.testbed.chaos import dead_letter_check, unexpected_stops, withdrawal_delay
 from streams.testbed.chaos.evidence import Evidence, Found, Said
 from streams.testbed.chaos.promises import PROMISES, broken, name_of, violations
 from streams.testbed.chaos.rules import Rules
 from streams.testbed.chaos.withdrawal_delay import percentile, withdrawals
-from streams.topics import LISTENS, Naming
 
 NAMING = Naming("test.", 2, 2)
 RULES = Rules(latest_s=10.0)

@@ -12,9 +12,9 @@ from installation import PATIENCE_S, Installation
 from streams.audience.transaction import Aborted, Transactions
 from streams.clients import consumer
 from streams.clock import SystemClock
-from streams.errors import MustRestart
+from streams.contract.errors import MustRestart
+from streams.contract.topics import AUDIENCE_STATE, LISTENS
 from streams.settings import Audience, Kafka
-from streams.topics import AUDIENCE_STATE, LISTENS
 
 
 class Member:

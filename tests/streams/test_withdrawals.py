@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from streams.audience.inputs import Decoded, Decoder, Records
 from streams.audience.repeats import Repeats
 from streams.audience.withdrawals import erasure_asked, user_of, withheld
-from streams.envelope import Headers, pack
-from streams.events import UserPreferences
+from streams.contract.cloudevents import Headers, pack
+from streams.contract.events import UserPreferences
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens, Match, Preferences

@@ -19,7 +19,6 @@ from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
-from streams import vectors
 from streams.audience.digests import digest
 from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
@@ -29,17 +28,11 @@ from streams.broker_clock import BrokerClock
 from streams.burst import BadBursts
 from streams.clients import admin, consumer
 from streams.clock import Clock, ManualClock, SystemClock
-from streams.envelope import Record, pack
-from streams.errors import BadBurst, RecreatedTopic, Refused
-from streams.events import Answers, Chances, Listen, LiveModel, UserPreferences, WarmSong
-from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Condition, Heartbeat, Readiness
-from streams.operations.adopt_topic import adopt
-from streams.provision import create_topics
-from streams.settings import Audience, Kafka
-from streams.testbed.broker import EmbeddedKafka
-from streams.topics import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import BadBurst, RecreatedTopic, Refused
+from streams.contract.events import Answers, Chances, Listen, LiveModel, UserPreferences, WarmSong
+from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
     DEAD_LETTERS,
@@ -51,6 +44,13 @@ from streams.topics import (
     Naming,
     Topic,
 )
+from streams.live import LiveView
+from streams.metrics import AudienceMetrics
+from streams.observe import Condition, Heartbeat, Readiness
+from streams.operations.adopt_topic import adopt
+from streams.provision import create_topics
+from streams.settings import Audience, Kafka
+from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
@@ -332,7 +332,7 @@ def test_what_changelog_and_disk_say_is_the_state_and_the_disk_stays_as_it_is(
 
 
 def outside(here: Installation, user: str, vector: list[float] | None, space: str = "a") -> None:
-    value = None if vector is None else vectors.pack(space, np.array(vector, np.float32))
+    value = None if vector is None else vector_codec.pack(space, np.array(vector, np.float32))
     sender = Producer(here.kafka.confluent())
     sender.produce(here.naming.name(AUDIENCE_VECTORS), value, user.encode(), 0)
     assert sender.flush(PATIENCE_S) == 0
@@ -341,7 +341,7 @@ def outside(here: Installation, user: str, vector: list[float] | None, space: st
 def publish(here: Installation, space: str, songs: dict[str, list[float]], chances: Chances | None = None) -> None:
     now = datetime.fromtimestamp(CLOCK.now(), UTC)
     for song_id, vector in songs.items():
-        song = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, np.array(vector, np.float32)))
+        song = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, np.array(vector, np.float32)))
         here.send(WARM_SONGS, pack(song, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=CLOCK.now()), 0)
     model = LiveModel(
         name="encoder",

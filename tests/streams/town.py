@@ -16,28 +16,21 @@ from installation import PATIENCE_S, Installation
 from lying_network import LyingNetwork
 from prometheus_client import CollectorRegistry
 
-from streams import vectors
 from streams.audience.digests import digest
 from streams.audience.restore import read_changelog
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import consumer
 from streams.clock import SystemClock
-from streams.envelope import pack
-from streams.errors import ColdstartError
-from streams.events import Listen, LiveModel, MatchRequest, Neighbour, PushTarget, UserPreferences, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import pack
+from streams.contract.errors import ColdstartError
+from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, PushTarget, UserPreferences, WarmSong
+from streams.contract.topics import LISTENS, MATCH_REQUESTS, MODELS, PREFERENCES, PUSH_TARGETS, WARM_SONGS
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
 from streams.settings import Audience, Kafka
-from streams.topics import (
-    LISTENS,
-    MATCH_REQUESTS,
-    MODELS,
-    PREFERENCES,
-    PUSH_TARGETS,
-    WARM_SONGS,
-)
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.partition.partition import Partition
@@ -67,7 +60,7 @@ class Town:
         ]
         now = datetime.fromtimestamp(CLOCK.now(), UTC)
         for number in range(WARM):
-            song = WarmSong(song_id=f"s-{number}", space="a", vector=vectors.pack("a", _place(number)))
+            song = WarmSong(song_id=f"s-{number}", space="a", vector=vector_codec.pack("a", _place(number)))
             here.send(WARM_SONGS, pack(song, ce_type=song.TYPES[0], id=song.song_id, source="t", time=CLOCK.now()), 0)
         model = LiveModel(
             name="encoder", uri="file:///no", manifest_sha256="0", space="a", dim=2, warm_songs=WARM, published_at=now
@@ -92,7 +85,7 @@ class Town:
         now = CLOCK.now()
         event = MatchRequest(
             song_id=f"new-{self.requests}", revision=1, recording=f"new-{self.requests}", title="t", artist_ids=["a"],
-            vector=vectors.pack("a", _place(self.requests)), budget=10 * USERS,
+            vector=vector_codec.pack("a", _place(self.requests)), budget=10 * USERS,
             neighbours=[Neighbour(f"s-{n}", 0.9) for n in range(WARM)],
             uploaded_at=datetime.fromtimestamp(now, UTC), expires_at=datetime.fromtimestamp(now + 86_400, UTC),
         )  # fmt: skip

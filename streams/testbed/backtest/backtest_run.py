@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.settings import Kafka, Settings
 from streams.terminal import Bars, Terminal
 from streams.testbed.backtest.audit import audit, cuts

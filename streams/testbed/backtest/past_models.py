@@ -12,7 +12,7 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import MIN_LISTENERS
 from encoder.serving import Encoder
 from streams.calibrating import fit
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from targeting.calibration import Calibration
 from targeting.index import HnswIndex
 from targeting.types import F32

@@ -14,15 +14,15 @@ import numpy as np
 from msgspec import structs
 
 from encoder.data.history import History
-from streams import vectors
 from streams.calibrating import MEANS
-from streams.envelope import Record, pack
-from streams.errors import Refused
-from streams.events import Answers, Chances, Listen, LiveModel, MatchRequest, Neighbour, PushTarget, WarmSong
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import Refused
+from streams.contract.events import Answers, Chances, Listen, LiveModel, MatchRequest, Neighbour, PushTarget, WarmSong
+from streams.contract.topics import LISTENS, MATCH_REQUESTS, Topic
 from streams.live import ENCODER
 from streams.testbed.backtest.replay import Pushed, commands
 from streams.testbed.backtest.script import Grown, Listened, Step, Swapped
-from streams.topics import LISTENS, MATCH_REQUESTS, Topic
 from targeting.calibration import Calibration
 from targeting.types import F32, Command, Match, Takedown
 
@@ -110,7 +110,7 @@ def _command(command: Command, now: float) -> Record:
     near = [
         Neighbour(name, float(cosine)) for name, cosine in zip(command.neighbours, command.similarities, strict=True)
     ]
-    place = {"vector": vectors.pack(command.space, command.vector), "neighbours": near}
+    place = {"vector": vector_codec.pack(command.space, command.vector), "neighbours": near}
     if not isinstance(command, Match):
         return _packed(structs.replace(event, **place), _REANCHORED, now)
     asked = structs.replace(
@@ -126,7 +126,7 @@ def _packed(event: MatchRequest, ce_type: str, now: float) -> Record:
 
 
 def _warm(now: float, space: str, song_id: str, vector: F32) -> Record:
-    event = WarmSong(song_id=song_id, space=space, vector=vectors.pack(space, vector))
+    event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
     return pack(event, ce_type=WarmSong.TYPES[0], id=f"{space}/{song_id}", source=SOURCE, time=now)
 
 

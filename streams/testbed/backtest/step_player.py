@@ -24,9 +24,10 @@ from streams.audience.worker import Worker
 from streams.broker_clock import BrokerClock
 from streams.clients import admin, hand_over, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import Refused, Unavailable
-from streams.events import PushTarget
+from streams.contract.cloudevents import Record
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.events import PushTarget
+from streams.contract.topics import MODELS, PUSH_TARGETS, TOPICS, WARM_SONGS, Naming, Topic
 from streams.live import LiveView
 from streams.metrics import AudienceMetrics
 from streams.observe import Heartbeat, Readiness
@@ -36,7 +37,6 @@ from streams.snapshot import Snapshot
 from streams.testbed.backtest import replay_records
 from streams.testbed.backtest.replay import Pushed
 from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped
-from streams.topics import MODELS, PUSH_TARGETS, TOPICS, WARM_SONGS, Naming, Topic
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.partition.partition import Partition

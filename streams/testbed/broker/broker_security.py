@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from streams.errors import BrokerFailed
+from streams.contract.errors import BrokerFailed
 from streams.testbed.broker.broker_config import HOST
 
 ADMIN: Final = "admin"

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.clock import Clock, SystemClock
-from streams.errors import BrokerFailed, Unavailable
+from streams.contract.errors import BrokerFailed, Unavailable
 from streams.terminal import Terminal
 from streams.testbed.broker import quorum
 from streams.testbed.broker.broker_config import Node

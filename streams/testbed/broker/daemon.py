@@ -11,7 +11,7 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.errors import BrokerFailed
+from streams.contract.errors import BrokerFailed
 from streams.terminal import Terminal
 from streams.testbed.broker.broker_config import HOST, Node
 from streams.testbed.broker.broker_security import Security

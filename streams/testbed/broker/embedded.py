@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.clock import Clock, SystemClock
-from streams.errors import BrokerFailed
+from streams.contract.errors import BrokerFailed
 from streams.settings import Paths
 from streams.terminal import Terminal
 from streams.testbed.broker import keeper

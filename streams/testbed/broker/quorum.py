@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Final
 
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
 from streams.testbed.broker.broker_config import HOST
 
 _DESCRIBE_QUORUM: Final = 55

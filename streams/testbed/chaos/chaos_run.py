@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import BadBurst, Refused, Unavailable
-from streams.events import SongUpload
+from streams.contract.cloudevents import Record
+from streams.contract.errors import BadBurst, Refused, Unavailable
+from streams.contract.events import SongUpload
+from streams.contract.topics import SONG_UPLOADS
 from streams.settings import Kafka, Settings
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
@@ -32,7 +33,6 @@ from streams.testbed.chaos.traffic import Traffic
 from streams.testbed.chaos.unexpected_stops import judge as unexplained
 from streams.testbed.demo.dataset_events import poisoned, upload_record
 from streams.testbed.demo.follow import Follower
-from streams.topics import SONG_UPLOADS
 
 # Between two faults work goes on for this long; shorter, and every fault meets the last one's repair, and workers end
 # more often within a minute than their supervisor allows.

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Set
 from itertools import pairwise
 from math import floor
 
-from streams.events import Campaign, CampaignReport, SongUpload
+from streams.contract.events import Campaign, CampaignReport, SongUpload
+from streams.contract.topics import Naming
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.promises import Judged
 from streams.testbed.chaos.push_check import Wishes
 from streams.testbed.chaos.rules import Rules
-from streams.topics import Naming
 
 Account = tuple[str, int]
 """A song's in one partition."""

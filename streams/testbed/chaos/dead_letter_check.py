@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 
+from streams.contract.topics import Naming, Plane
 from streams.testbed.chaos.evidence import Evidence, Found, Place
 from streams.testbed.chaos.promises import Judged
-from streams.topics import Naming, Plane
 
 # The headers that a dead letter adds.
 _ADDED = "dl_"

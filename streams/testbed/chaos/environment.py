@@ -14,17 +14,10 @@ from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams.clients import admin, hand_over, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import Unavailable
-from streams.events import SongUpload
-from streams.lag import measure
-from streams.provision import create_topics
-from streams.publishing import publish
-from streams.settings import Kafka, Settings, load_settings
-from streams.snapshot import Snapshot
-from streams.supervisor import RoleProcess
-from streams.testbed.demo.dataset_events import history, upload_event, upload_record
-from streams.topics import (
+from streams.contract.cloudevents import Record
+from streams.contract.errors import Unavailable
+from streams.contract.events import SongUpload
+from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
     LISTENS,
@@ -34,6 +27,13 @@ from streams.topics import (
     Naming,
     Topic,
 )
+from streams.lag import measure
+from streams.provision import create_topics
+from streams.publishing import publish
+from streams.settings import Kafka, Settings, load_settings
+from streams.snapshot import Snapshot
+from streams.supervisor import RoleProcess
+from streams.testbed.demo.dataset_events import history, upload_event, upload_record
 
 # Restoring, re-joining and a broker's return together take less.
 PATIENCE_S = 120.0

@@ -18,8 +18,8 @@ import msgspec
 from confluent_kafka import Message
 
 from streams.clock import Clock
-from streams.dead_letters import headers
-from streams.events import (
+from streams.contract.dead_letters import headers
+from streams.contract.events import (
     Campaign,
     CampaignReport,
     Event,
@@ -32,9 +32,7 @@ from streams.events import (
     UserPreferences,
     WarmSong,
 )
-from streams.settings import Kafka
-from streams.snapshot import Snapshot
-from streams.topics import (
+from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,
@@ -51,6 +49,8 @@ from streams.topics import (
     Naming,
     Topic,
 )
+from streams.settings import Kafka
+from streams.snapshot import Snapshot
 
 E = TypeVar("E", bound=Event)
 
@@ -68,7 +68,7 @@ EXPECTS = "torture_expects"
 OF_A_USER = (b"u", b"p", b"i")
 """How the keys of a changelog's records on a user begin: history, pushes, boundary."""
 
-# Magic, version, dtype, dimension, space: streams/vectors.py says so.
+# Magic, version, dtype, dimension, space: streams/contract/vector_codec.py says so.
 _VECTOR = struct.Struct("<4sBBH32s")
 
 

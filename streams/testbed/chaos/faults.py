@@ -14,12 +14,12 @@ from pathlib import Path
 from rocksdict import Options, Rdict
 
 from streams.clients import hand_over, producer
-from streams.errors import Unavailable
+from streams.contract.errors import Unavailable
+from streams.contract.topics import AUDIENCE_STATE, LISTENS
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.testbed.broker.process_identity import Identity
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.chaos.traffic import listen
-from streams.topics import AUDIENCE_STATE, LISTENS
 
 # Above a day more than databases may be old (streams/audience/store.py).
 _TOO_OLD_S = 8 * 86_400.0

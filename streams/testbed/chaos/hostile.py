@@ -14,11 +14,9 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 
 from streams.clients import hand_over, producer
-from streams.envelope import Record, pack
-from streams.events import Event, Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
-from streams.testbed.chaos.environment import Stage
-from streams.testbed.chaos.evidence import EXPECTS
-from streams.topics import (
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import Event, Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
+from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     LISTENS,
     MATCH_REQUESTS,
@@ -29,6 +27,8 @@ from streams.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.testbed.chaos.environment import Stage
+from streams.testbed.chaos.evidence import EXPECTS
 
 SOURCE: Final = "coldstart/torture/hostile"
 KEPT: Final = "kept"

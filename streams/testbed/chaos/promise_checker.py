@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from streams.clock import Clock
+from streams.contract.topics import Naming
 from streams.settings import Kafka
 from streams.testbed.chaos import consistency_check, dead_letter_check, erasure_check, push_check, withdrawal_delay
 from streams.testbed.chaos.evidence import Evidence, read
 from streams.testbed.chaos.promises import Judged, broken
 from streams.testbed.chaos.push_check import Wishes
 from streams.testbed.chaos.rules import Rules
-from streams.topics import Naming
 
 # Fewer pushes than this are expected to be held out: none at all may be chance (2e-9).
 _EXPECTED = 20

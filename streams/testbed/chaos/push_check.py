@@ -11,7 +11,7 @@ from hashlib import blake2b
 from itertools import chain
 from zoneinfo import ZoneInfo
 
-from streams.events import PushTarget, QuietHours, SongUpload, UserPreferences
+from streams.contract.events import PushTarget, QuietHours, SongUpload, UserPreferences
 from streams.testbed.chaos.evidence import Evidence, Said
 from streams.testbed.chaos.promises import Judged
 from streams.testbed.chaos.rules import AtMost, Rules

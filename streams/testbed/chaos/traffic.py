@@ -13,17 +13,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from streams import vectors
 from streams.clients import hand_over, producer
 from streams.clock import SystemClock
-from streams.envelope import Record, pack
-from streams.errors import Unavailable
-from streams.events import Cap, Listen, PushOutcome, PushTarget, QuietHours, SongUpload, UserPreferences
-from streams.live import ENCODER
-from streams.snapshot import Snapshot
-from streams.testbed.chaos.environment import PATIENCE_S, Stage
-from streams.testbed.chaos.hostile import BURIED, KEPT, marked
-from streams.topics import (
+from streams.contract import vector_codec
+from streams.contract.cloudevents import Record, pack
+from streams.contract.errors import Unavailable
+from streams.contract.events import Cap, Listen, PushOutcome, PushTarget, QuietHours, SongUpload, UserPreferences
+from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGNS,
     LISTENS,
@@ -33,6 +29,10 @@ from streams.topics import (
     PUSH_TARGETS,
     Topic,
 )
+from streams.live import ENCODER
+from streams.snapshot import Snapshot
+from streams.testbed.chaos.environment import PATIENCE_S, Stage
+from streams.testbed.chaos.hostile import BURIED, KEPT, marked
 
 SOURCE = "coldstart/torture"
 
@@ -220,7 +220,7 @@ class Traffic:
             return
         space, dimension = self._choice.choice(self._spaces)
         random_ = np.random.default_rng(self._choice.randrange(2**32))
-        value = vectors.pack(space, random_.standard_normal(dimension).astype(np.float32))
+        value = vector_codec.pack(space, random_.standard_normal(dimension).astype(np.float32))
         topic, key = self._stage.naming.name(AUDIENCE_VECTORS), user.encode()
         self._sender.produce(topic, key=key, value=None if self._choice.random() < 0.2 else value)
 

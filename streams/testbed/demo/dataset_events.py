@@ -10,8 +10,8 @@ import numpy as np
 
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split
-from streams.envelope import Record, pack
-from streams.events import DenseFeature, Listen, SongUpload
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import DenseFeature, Listen, SongUpload
 from streams.songs.intake import DEFAULT_SPACE
 
 SOURCE = "coldstart/demo"

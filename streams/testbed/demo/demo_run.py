@@ -26,8 +26,9 @@ from encoder.data.world import rows
 from streams import calibrating
 from streams.clients import admin
 from streams.clock import SystemClock
-from streams.errors import Refused, Unavailable
-from streams.events import SongUpload
+from streams.contract.errors import Refused, Unavailable
+from streams.contract.events import SongUpload
+from streams.contract.topics import TOPICS, Naming
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka, Settings
@@ -41,7 +42,6 @@ from streams.testbed.demo.outcome import Outcome
 from streams.testbed.demo.peak_memory import PeakMemory
 from streams.testbed.demo.precision import Liking, judge
 from streams.testbed.demo.swap_measurement import Target, swap_under_load
-from streams.topics import TOPICS, Naming
 
 
 @dataclass(frozen=True, slots=True)

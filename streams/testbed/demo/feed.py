@@ -11,12 +11,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split
 from streams.clients import consumer, hand_over, producer
-from streams.errors import Unavailable
-from streams.events import SongUpload
+from streams.contract.errors import Unavailable
+from streams.contract.events import SongUpload
+from streams.contract.topics import LISTENS, SONG_UPLOADS, Naming
 from streams.settings import Kafka
 from streams.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, poisoned, upload_record
-from streams.topics import LISTENS, SONG_UPLOADS, Naming
 
 # What has not moved for this long will not move any more.
 PATIENCE_S = 90.0

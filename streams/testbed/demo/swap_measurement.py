@@ -22,14 +22,14 @@ from confluent_kafka import Producer
 
 from encoder.artifact import read_manifest
 from streams.clients import hand_over, producer
-from streams.errors import Unavailable
-from streams.events import SongUpload
+from streams.contract.errors import Unavailable
+from streams.contract.events import SongUpload
+from streams.contract.topics import SONG_UPLOADS, Naming
 from streams.settings import Kafka
 from streams.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.feed import PATIENCE_S, Tick
 from streams.testbed.demo.follow import Answer, Follower
-from streams.topics import SONG_UPLOADS, Naming
 
 PHASES = ("before", "swap", "after", "rollback", "after rollback")
 _PUBLISHING = {"swap": 1, "rollback": 0}

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from encoder.data.world import DAY, World
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from targeting.arrays.id_table import I64
 
 

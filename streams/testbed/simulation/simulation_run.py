@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from streams import calibrating
-from streams.errors import Refused
+from streams.contract.errors import Refused
 from streams.settings import Kafka, Settings
 from streams.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka

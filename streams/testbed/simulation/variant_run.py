@@ -16,9 +16,19 @@ from encoder.data.world import DAY, rows
 from streams.campaigns import current
 from streams.clients import admin, consumer, hand_over, producer
 from streams.clock import SystemClock
-from streams.envelope import Record
-from streams.errors import Unavailable
-from streams.events import PushTarget
+from streams.contract.cloudevents import Record
+from streams.contract.errors import Unavailable
+from streams.contract.events import PushTarget
+from streams.contract.topics import (
+    LISTENS,
+    PREFERENCES,
+    PUSH_OUTCOMES,
+    PUSH_TARGETS,
+    SONG_UPLOADS,
+    TOPICS,
+    Naming,
+    Topic,
+)
 from streams.provision import create_topics
 from streams.publishing import publish
 from streams.settings import Kafka
@@ -29,7 +39,6 @@ from streams.testbed.simulation.push_variants import Arm, environment
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import Figures, Pushes, measure
 from streams.testbed.simulation.world_records import Compressed
-from streams.topics import LISTENS, PREFERENCES, PUSH_OUTCOMES, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming, Topic
 
 # A push is answered at the next turn, three simulated hours later at most.
 TURNS_A_DAY = 8

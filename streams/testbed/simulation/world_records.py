@@ -18,8 +18,8 @@ from scipy import sparse
 from encoder.data.dataset import Dataset
 from encoder.data.generate import content
 from encoder.data.world import DAY, song_id, user_id
-from streams.envelope import Record, pack
-from streams.events import Listen, PushOutcome, PushTarget, UserPreferences
+from streams.contract.cloudevents import Record, pack
+from streams.contract.events import Listen, PushOutcome, PushTarget, UserPreferences
 from streams.testbed.demo.dataset_events import upload_event, upload_record
 from streams.testbed.simulation.life import Answers, Life, Listens
 from streams.testbed.simulation.scenario import Scenario

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta, Struct
 
-from streams import vectors
-from streams.errors import InvalidField
-from streams.event_time import check_not_ahead, check_times
-from streams.topics import (
+from streams.contract import vector_codec
+from streams.contract.errors import InvalidField
+from streams.contract.event_time import check_not_ahead, check_times
+from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
     LISTENS,
@@ -488,7 +488,7 @@ class CampaignReport(Event, frozen=True, kw_only=True):
         if self.partition >= self.partitions:
             raise InvalidField(f"partition: {self.partition}, there are {self.partitions}")
         for prototype in self.prototypes:
-            vectors.unpack(prototype.vector)
+            vector_codec.unpack(prototype.vector)
 
 
 class WarmSong(Event, frozen=True, kw_only=True):

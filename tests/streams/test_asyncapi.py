@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from streams import contract
-from streams.dead_letters import Origin, dead_letter
-from streams.envelope import pack, unpack
-from streams.errors import InvalidField
-from streams.events import EVENTS, Event
-from streams.topics import DEAD_LETTERS, TOPICS
+from streams.contract import asyncapi
+from streams.contract.cloudevents import pack, unpack
+from streams.contract.dead_letters import Origin, dead_letter
+from streams.contract.errors import InvalidField
+from streams.contract.events import EVENTS, Event
+from streams.contract.topics import DEAD_LETTERS, TOPICS
 
 PUBLISHED = Path(__file__).parents[2] / "deploy" / "contract" / "asyncapi.yaml"
 NOW = 1_800_000_000.0
-DOCUMENT = contract.asyncapi()
+DOCUMENT = asyncapi.asyncapi()
 
 
 def resolve(reference: str) -> Any:
@@ -34,13 +34,13 @@ def references(node: Any) -> list[str]:
 
 
 def test_the_published_document_is_the_generated_one() -> None:
-    assert PUBLISHED.read_text(encoding="utf-8") == contract.asyncapi_yaml(), (
+    assert PUBLISHED.read_text(encoding="utf-8") == asyncapi.asyncapi_yaml(), (
         "the contract changed: coldstart topics contract > deploy/contract/asyncapi.yaml"
     )
 
 
 def test_yaml_says_what_the_document_says() -> None:
-    assert yaml.safe_load(contract.asyncapi_yaml())["channels"].keys() == DOCUMENT["channels"].keys()
+    assert yaml.safe_load(asyncapi.asyncapi_yaml())["channels"].keys() == DOCUMENT["channels"].keys()
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, inspect
 
-from streams.errors import FromTheFuture, InvalidField
+from streams.contract.errors import FromTheFuture, InvalidField
 
 MAX_AHEAD_SECONDS: Final = 300.0
 """Clocks of producers differ; an event further ahead than this would outlive every decay and cap."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.errors import BadRecord, InvalidField, Undecodable
+from streams.contract.errors import BadRecord, InvalidField, Undecodable
 
 F32 = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from streams import vectors
-from streams.errors import InvalidField, Undecodable
+from streams.contract import vector_codec
+from streams.contract.errors import InvalidField, Undecodable
 
 
 def by_hand(
@@ -31,7 +31,7 @@ def by_hand(
 
 
 def test_packed_bytes_are_those_of_the_description() -> None:
-    packed = vectors.pack("bcl-1", np.array([1.5, -2.0, 0.1], np.float32))
+    packed = vector_codec.pack("bcl-1", np.array([1.5, -2.0, 0.1], np.float32))
     assert packed == by_hand([1.5, -2.0, 0.1], b"bcl-1")
     assert packed[:8] == b"CSVE\x01\x01\x03\x00"
     assert packed[40:44] == b"\x00\x00\xc0\x3f"
@@ -39,22 +39,22 @@ def test_packed_bytes_are_those_of_the_description() -> None:
 
 
 def test_big_endian_input_is_stored_little_endian() -> None:
-    assert vectors.pack("s", np.array([1.5], ">f4")) == by_hand([1.5], b"s")
+    assert vector_codec.pack("s", np.array([1.5], ">f4")) == by_hand([1.5], b"s")
 
 
 @given(
     vector=arrays.arrays(np.float32, st.integers(1, 300), elements=st.floats(-(2.0**100), 2.0**100, width=32)),
     space=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?"), min_size=1, max_size=32),
 )  # fmt: skip
-def test_what_goes_in_comes_out(vector: vectors.F32, space: str) -> None:
-    found, back = vectors.unpack(vectors.pack(space, vector))
+def test_what_goes_in_comes_out(vector: vector_codec.F32, space: str) -> None:
+    found, back = vector_codec.unpack(vector_codec.pack(space, vector))
     assert found == space
     assert back.dtype == np.float32
     np.testing.assert_array_equal(back, vector)
 
 
 def test_half_precision_is_read() -> None:
-    space, vector = vectors.unpack(by_hand([0.5, -0.25, 65504], dtype=2))
+    space, vector = vector_codec.unpack(by_hand([0.5, -0.25, 65504], dtype=2))
     assert space == "bcl"
     assert vector.dtype == np.float32
     assert vector.tolist() == [0.5, -0.25, 65504.0]
@@ -80,9 +80,9 @@ GOOD = by_hand([1.0, 2.0])
 )
 def test_bytes_of_another_layout_are_refused(data: bytes, part: str) -> None:
     with pytest.raises(Undecodable, match=part):
-        vectors.unpack(data)
+        vector_codec.unpack(data)
     for batch in ([data, GOOD], [GOOD, data]):
-        found = vectors.unpack_space(batch, "bcl", 2)
+        found = vector_codec.unpack_space(batch, "bcl", 2)
         ((place, error),) = found.bad
         assert batch[place] is data
         assert part in str(error)
@@ -94,9 +94,9 @@ def test_bytes_of_another_layout_are_refused(data: bytes, part: str) -> None:
 def test_values_that_are_not_finite_are_refused(value: float, dtype: int) -> None:
     bad = by_hand([1.0, value], dtype=dtype)
     with pytest.raises(InvalidField, match="not finite"):
-        vectors.unpack(bad)
+        vector_codec.unpack(bad)
     good = by_hand([1.0, 1.0], dtype=dtype)
-    found = vectors.unpack_space([good, bad, good], "bcl", 2)
+    found = vector_codec.unpack_space([good, bad, good], "bcl", 2)
     ((place, error),) = found.bad
     assert (place, found.at.tolist(), "not finite" in str(error)) == (1, [0, 2], True)
 
@@ -104,17 +104,17 @@ def test_values_that_are_not_finite_are_refused(value: float, dtype: int) -> Non
 @pytest.mark.parametrize("space", ["", "x" * 33, "schön"])
 def test_a_space_that_does_not_fit_is_refused(space: str) -> None:
     with pytest.raises(InvalidField, match="space"):
-        vectors.pack(space, np.ones(2, np.float32))
+        vector_codec.pack(space, np.ones(2, np.float32))
 
 
 @pytest.mark.parametrize("dtype", [1, 2])
 def test_a_batch_reads_as_its_members_do(dtype: int) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 7)).tolist()
     packed = [by_hand(row, dtype=dtype) for row in rows]
-    found = vectors.unpack_space(packed, "bcl", 7)
+    found = vector_codec.unpack_space(packed, "bcl", 7)
     assert found.at.tolist() == list(range(50))
     assert (found.elsewhere.tolist(), found.bad) == ([], [])
-    np.testing.assert_array_equal(found.vectors, np.stack([vectors.unpack(each)[1] for each in packed]))
+    np.testing.assert_array_equal(found.vectors, np.stack([vector_codec.unpack(each)[1] for each in packed]))
 
 
 ODD = {
@@ -127,7 +127,7 @@ ODD = {
 def test_a_mixed_batch_is_sorted_out_whatever_stands_first(order: tuple[int, ...]) -> None:
     kinds = [GOOD, *ODD.values()]
     batch = [kinds[at] for at in order] + [kinds[at] for at in range(8) if at not in order]
-    found = vectors.unpack_space(batch, "bcl", 2)
+    found = vector_codec.unpack_space(batch, "bcl", 2)
     told = {batch[at]: row for at, row in zip(found.at.tolist(), found.vectors.tolist(), strict=True)}
     assert told == {GOOD: [1, 2], ODD["float16"]: [3, 4]}
     assert found.at.tolist() == sorted(found.at.tolist())

@@ -11,12 +11,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.envelope import append_time, pack, unpack, unpack_many
-from streams.errors import BadRecord, FromTheFuture, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
-from streams.event_time import MAX_AHEAD_SECONDS
-from streams.events import EVENTS, Event, Listen, SongUpload, UserPreferences, WarmSong
-from streams.record_size import MAX_VALUE_BYTES
-from streams.unreadable import UNREADABLE
+from streams.contract.cloudevents import append_time, pack, unpack, unpack_many
+from streams.contract.errors import (
+    BadRecord,
+    FromTheFuture,
+    InvalidField,
+    KeyMismatch,
+    TooLarge,
+    Undecodable,
+    UnknownEventType,
+)
+from streams.contract.event_time import MAX_AHEAD_SECONDS
+from streams.contract.events import EVENTS, Event, Listen, SongUpload, UserPreferences, WarmSong
+from streams.contract.record_size import MAX_VALUE_BYTES
+from streams.contract.unreadable import UNREADABLE
 
 NOW = 1_800_000_000.0
 LISTEN = Listen(
@@ -298,7 +306,7 @@ def test_of_a_batch_of_good_records_only_the_first_takes_the_long_way(monkeypatc
         long_way.append(given[2])
         return unpack(*given)
 
-    monkeypatch.setattr("streams.envelope.unpack", counted)
+    monkeypatch.setattr("streams.contract.cloudevents.unpack", counted)
     value, headers = Listen.EXAMPLE.encode(), dict(GOOD_HEADERS)
     edges = [
         (value, {}),

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from streams import vectors
-from streams.events import EVENTS, Event
-from streams.record_size import MAX_VALUE_BYTES
-from streams.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
+from streams.contract import vector_codec
+from streams.contract.events import EVENTS, Event
+from streams.contract.record_size import MAX_VALUE_BYTES
+from streams.contract.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
 
 # What this system publishes; it consumes every other public topic.
 _SENT = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)
@@ -140,7 +140,7 @@ _OTHER_MESSAGES: dict[str, Any] = {
     "AudienceVector": {
         "name": "AudienceVector",
         "title": "A listener's representation from outside; an empty value means: no vector any more.",
-        "description": (vectors.__doc__ or "").strip(),
+        "description": (vector_codec.__doc__ or "").strip(),
         "contentType": "application/octet-stream",
         "payload": _BINARY,
         "bindings": {"kafka": {"key": {"type": "string", "description": "user_id"}, "bindingVersion": "0.5.0"}},

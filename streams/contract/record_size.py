@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from streams.topics import MAX_RECORD_BYTES
+from streams.contract.topics import MAX_RECORD_BYTES
 
 MAX_VALUE_BYTES: Final = 1_048_576
 """Of a value that is read, uncompressed. A topic's limit counts compressed bytes, so that any size can come in."""

@@ -14,11 +14,11 @@ from typing import Any, Final, cast
 
 from confluent_kafka import Message
 
-from streams.envelope import Headers
-from streams.errors import BadRecord
-from streams.record_size import Beginning, full_size, headers_size, record_size
-from streams.topics import DEAD_LETTERS
-from streams.unreadable import BAD_HEADER_NAME, unreadable
+from streams.contract.cloudevents import Headers
+from streams.contract.errors import BadRecord
+from streams.contract.record_size import Beginning, full_size, headers_size, record_size
+from streams.contract.topics import DEAD_LETTERS
+from streams.contract.unreadable import BAD_HEADER_NAME, unreadable
 
 # Characters of the reason: it may quote a key or a field as long as a record.
 _MESSAGE = 2000
