@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from streams.clock import Clock
 from streams.contract.errors import BadRecord, KeyMismatch, Undecodable
 from streams.contract.event_time import check_times
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS, Naming
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot
 

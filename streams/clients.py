@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.topics import MAX_RECORD_BYTES
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 
 # librdkafka writes to stderr by itself unless it is given a logger.
 _log = logging.getLogger("librdkafka")

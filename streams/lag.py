@@ -12,10 +12,10 @@ from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaE
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams import clients
-from streams.clock import Clock
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 
 # One record of each partition is read to learn its time. What has not come by then is shown as unknown.
 _READ_S: Final = 5.0

@@ -18,9 +18,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streams.clock import Clock, SystemClock
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import TIME_SETTINGS, TOPICS, Naming, Topic
+from streams.runtime.clock import Clock, SystemClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from confluent_kafka import KafkaError, Message, Producer
 from encoder.artifact import load_encoder, load_warm, read_manifest
 from streams import calibrating
 from streams.clients import admin, hand_over, producer
-from streams.clock import Clock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused, Unavailable
@@ -25,7 +24,8 @@ from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, Warm
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.live import ENCODER
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 
 SOURCE = "coldstart/publish"
 

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from streams.contract.dead_letters import Origin, origin
 from streams.contract.errors import BadRecord, InvalidField
-from streams.observe import Readiness
+from streams.runtime.health import Readiness
 
 # Waiting for their dead letter. Beyond this a record is counted and logged only; it is still in its topic.
 _MOST_BYTES = 16 * 2**20

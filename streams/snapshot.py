@@ -12,9 +12,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from streams.clients import consumer, reader_group, taken, watermarks
 from streams.clients import topics as topics_of
-from streams.clock import Clock
 from streams.contract.errors import Unavailable
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 
 Progress = Callable[[int, int], None]
 

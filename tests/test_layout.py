@@ -87,7 +87,13 @@ def test_inside_streams_the_verbs_are_outermost() -> None:
 
 
 def test_the_broker_stands_alone() -> None:
-    own = {"streams.testbed.broker", "streams.contract.errors", "streams.settings", "streams.clock", "streams.terminal"}
+    own = {
+        "streams.testbed.broker",
+        "streams.contract.errors",
+        "streams.runtime.settings",
+        "streams.runtime.clock",
+        "streams.runtime.terminal",
+    }
     known = {name for path in MODULES if path.parent == ROOT / "streams" / "broker" for name in imported(path)}
     ours = {".".join(name.split(".")[:2]) for name in known if name.startswith("streams.")}
     assert ours <= own

@@ -27,12 +27,12 @@ from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, tol
 from streams.audience.inputs import INPUTS
 from streams.audience.positions import TOPIC_OF, Positions
 from streams.clients import admin, consumer, list_offsets, taken
-from streams.clock import Clock
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming
 from streams.kafka.second_reader import read_batch
 from streams.kafka.topic_identity import topic_ids
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Audience, Kafka
 
 REREAD: Final = ("preferences", "vectors")
 """Inputs that are their own changelog: compacted, and read from the beginning at every start."""

@@ -12,12 +12,12 @@ from streams.audience.outputs import report_record
 from streams.audience.restore import ACCOUNT_PREFIX
 from streams.audience.task import Held
 from streams.clients import hand_over, producer
-from streams.clock import Clock
 from streams.contract.cloudevents import Record
 from streams.contract.topics import CAMPAIGN_REPORTS, Naming
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.health import Heartbeat
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Kafka
 from targeting.types import Account
 
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.

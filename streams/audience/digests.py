@@ -14,10 +14,10 @@ from types import MappingProxyType
 from streams.audience.recovery import refusal, restore
 from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Stores
-from streams.clock import Clock
 from streams.contract.errors import Refused
 from streams.contract.topics import AUDIENCE_STATE, Naming
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from targeting.partition.partition import Partition
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from streams.audience.repeats import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
-from streams.burst import source_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
 from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
 from streams.contract.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
+from streams.runtime.bad_record_burst import source_of
 from targeting.types import (
     Cap,
     Command,

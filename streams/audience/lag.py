@@ -10,8 +10,8 @@ from confluent_kafka import Message
 from streams.audience.assignment import Assignment
 from streams.audience.inputs import INPUTS, Records
 from streams.audience.positions import Positions
-from streams.clock import Clock
-from streams.metrics import AudienceMetrics
+from streams.runtime.clock import Clock
+from streams.runtime.metrics import AudienceMetrics
 
 # The ends are what the broker told with the last records, so asking costs nothing; a person looks no oftener.
 _EVERY_S: Final = 1.0

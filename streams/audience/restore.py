@@ -11,10 +11,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
 from streams.clients import consumer, reader_group, taken, watermarks
-from streams.clock import Clock
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from targeting.partition.partition import ACCOUNT
 
 ACCOUNT_PREFIX: Final = ACCOUNT

@@ -15,19 +15,19 @@ from streams.audience.positions import TOPIC_OF
 from streams.audience.slot import Slot
 from streams.audience.store import Stores
 from streams.audience.worker import Worker, member_of
-from streams.broker_clock import BrokerClock
-from streams.burst import BadBursts
 from streams.clients import admin
-from streams.clock import Clock, SystemClock
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
-from streams.exits import RESTART, leave
 from streams.kafka.reachability import Reachability
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.provision import check_times
-from streams.settings import Audience, Kafka, Settings
+from streams.runtime.bad_record_burst import BadBursts
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import Clock, SystemClock
+from streams.runtime.exit_codes import RESTART, leave
+from streams.runtime.health import Heartbeat, ObserveServer, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka, Settings
 from streams.skipped import Skipped
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Songs
@@ -48,7 +48,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
 
     Args:
         obey: False: no preferences, caps, holdout or exploration (to measure targeting alone).
-        resume: whether a burst of bad records is gone through (:mod:`streams.burst`).
+        resume: whether a burst of bad records is gone through (:mod:`streams.runtime.bad_record_burst`).
 
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.

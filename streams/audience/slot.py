@@ -21,9 +21,9 @@ import structlog
 from confluent_kafka import KafkaException
 
 from streams.clients import admin
-from streams.clock import Clock
 from streams.contract.errors import Refused, Unavailable
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 
 # Beyond the session: the broker looks for members that are gone a moment later.
 _MARGIN_S: Final = 3.0

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch, WriteOptions
 
-from streams.clock import Clock
+from streams.runtime.clock import Clock
 
 _META = b"\x00meta"
 _FORMAT = 1

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streams.clients import producer
 from streams.contract.errors import MustRestart
-from streams.settings import Audience, Kafka
+from streams.runtime.settings import Audience, Kafka
 
 Headers = Sequence[tuple[str, bytes | None]]
 

@@ -28,18 +28,18 @@ from streams.audience.restore import (
 from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
 from streams.audience.transaction import Aborted, Transactions, Uncertain
-from streams.audience.watchdog import Watchdog
-from streams.broker_clock import BrokerClock
-from streams.burst import Bad, BadBursts, bad_of
 from streams.calibrating import calibration_of
-from streams.clock import Clock
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Condition, Heartbeat
-from streams.settings import Audience, Kafka
+from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import Clock
+from streams.runtime.health import Condition, Heartbeat
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka
+from streams.runtime.watchdog import Watchdog
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition

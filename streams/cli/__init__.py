@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from streams import terminal
 from streams.cli import data, kafka, topics, worker
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
@@ -18,6 +17,7 @@ from streams.cli.simulate import simulate
 from streams.cli.torture import torture
 from streams.cli.train import train
 from streams.cli.up import up
+from streams.runtime import terminal
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -16,7 +16,7 @@ from streams.cli import tables
 from streams.cli.evaluate import finite
 from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
 from streams.contract.errors import Refused
-from streams.terminal import Table, Terminal, bold, say
+from streams.runtime.terminal import Table, Terminal, bold, say
 
 if TYPE_CHECKING:
     from streams.testbed.backtest.backtest_figures import Outcome

@@ -11,9 +11,9 @@ import typer
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
-from streams.clock import SystemClock
-from streams.exits import REFUSED
-from streams.terminal import Table, say, say_json
+from streams.runtime.clock import SystemClock
+from streams.runtime.exit_codes import REFUSED
+from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
     from streams.contract.events import Campaign

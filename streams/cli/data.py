@@ -10,8 +10,8 @@ from rich.progress import TaskProgressColumn, TimeElapsedColumn
 
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained
-from streams.exits import REFUSED
-from streams.terminal import Bars, Table, Terminal, say, say_json
+from streams.runtime.exit_codes import REFUSED
+from streams.runtime.terminal import Bars, Table, Terminal, say, say_json
 
 app = typer.Typer(no_args_is_help=True, help="Look at a data set, before anything is trained on it.")
 

@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
 from streams.cli.worker import PolicySwitch
-from streams.terminal import Table, Terminal, bold, say
+from streams.runtime.terminal import Table, Terminal, bold, say
 
 
 def demo(

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained, refuse, writable
-from streams.terminal import Bars, Table, Terminal, bold, say
+from streams.runtime.terminal import Bars, Table, Terminal, bold, say
 
 if TYPE_CHECKING:
     from encoder.evaluation.compare import Served

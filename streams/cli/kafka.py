@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Config, errors_explained, settings_from
-from streams.terminal import Terminal, say
+from streams.runtime.terminal import Terminal, say
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,8 +11,8 @@ import typer
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
-from streams.clock import SystemClock
-from streams.terminal import Table, say, say_json
+from streams.runtime.clock import SystemClock
+from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
     from streams.lag import Lag

@@ -14,9 +14,9 @@ import typer
 
 from streams.contract.errors import BadBurst, ColdstartError
 from streams.contract.topics import Naming
-from streams.exits import BAD_INPUT, REFUSED, RESTART
-from streams.settings import Settings, load_settings
-from streams.terminal import Terminal
+from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART
+from streams.runtime.settings import Settings, load_settings
+from streams.runtime.terminal import Terminal
 
 Config = Annotated[
     Path | None,

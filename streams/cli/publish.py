@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
-from streams.clock import SystemClock
-from streams.terminal import Bars, Terminal, say
+from streams.runtime.clock import SystemClock
+from streams.runtime.terminal import Bars, Terminal, say
 
 
 def publish(

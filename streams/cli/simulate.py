@@ -13,7 +13,7 @@ import typer
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
 from streams.contract.errors import Refused
-from streams.terminal import Table, Terminal, say
+from streams.runtime.terminal import Table, Terminal, say
 
 if TYPE_CHECKING:
     from streams.testbed.simulation.simulation_figures import Compared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.measure import Measurement
 
-from streams.terminal import Table, Terminal, shown
+from streams.runtime.terminal import Table, Terminal, shown
 
 # In a file or a pipe a table may be this wide: names stay whole, and prose does not make lines without end.
 _WIDEST = 160

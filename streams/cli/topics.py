@@ -9,7 +9,7 @@ import typer
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.contract.topics import TOPICS
-from streams.terminal import Table, say
+from streams.runtime.terminal import Table, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,8 +89,8 @@ def adopt(
 
     Example: coldstart topics create; coldstart topics adopt listens
     """
-    from streams.clock import SystemClock
     from streams.operations.adopt_topic import adopt
+    from streams.runtime.clock import SystemClock
 
     with errors_explained():
         settings = settings_from(config, bootstrap)

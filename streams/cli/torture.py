@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.options import Config, errors_explained, settings_from
 from streams.cli.tables import show
-from streams.terminal import Table, Terminal, say
+from streams.runtime.terminal import Table, Terminal, say
 
 
 def torture(

@@ -11,7 +11,7 @@ from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 from encoder.training_config import Device
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained, refuse, writable
-from streams.terminal import Bars, Table, Terminal
+from streams.runtime.terminal import Bars, Table, Terminal
 
 # The stages of encoder.train in their order, with what they do in words.
 _STAGES = {

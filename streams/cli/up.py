@@ -14,9 +14,9 @@ import typer
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch, Resume
 from streams.contract.errors import BadBurst
-from streams.exits import BAD_INPUT
-from streams.supervisor import RoleProcess
-from streams.terminal import Terminal, bold
+from streams.runtime.exit_codes import BAD_INPUT
+from streams.runtime.supervisor import RoleProcess
+from streams.runtime.terminal import Terminal, bold
 
 _LOOK_EVERY_S = 0.5
 _COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)")

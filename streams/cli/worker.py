@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
-from streams.logs import set_up_logs
+from streams.runtime.logging import set_up_logs
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -12,12 +12,12 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.clock import Clock
 from streams.contract.errors import Unavailable
-from streams.exits import REFUSED, leave
 from streams.kafka.topic_identity import topic_ids
-from streams.observe import Condition
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.exit_codes import REFUSED, leave
+from streams.runtime.health import Condition
+from streams.runtime.settings import Kafka
 
 _EVERY_S: Final = 1.0
 _ANSWER_S: Final = 2.0

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Message
 
 from streams.contract.errors import MustRestart
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from confluent_kafka.admin import AdminClient
 
 from streams.audience.positions import ADOPTED_PREFIX, TOPIC_OF
 from streams.clients import admin, producer
-from streams.clock import Clock
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.kafka.topic_identity import topic_ids
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from streams.songs.input_topics import INPUTS, group_of, id_key, write_ids
 
 ADOPTABLE = (*(topic.name for topic in TOPIC_OF.values()), *(topic.name for topic in INPUTS), AUDIENCE_STATE.name)

@@ -2,7 +2,7 @@
 
 Faust commits past a failed send, and ``take`` acknowledges even when the agent's body raises. So batches are
 taken unacknowledged (``noack_take``), every send is awaited, and only then is the batch acknowledged; a failed
-send ends the process through :func:`streams.exits.leave`.
+send ends the process through :func:`streams.runtime.exit_codes.leave`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
-from streams.burst import source_of
 from streams.contract.errors import BadBurst, ColdstartError, Refused
 from streams.contract.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
-from streams.exits import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
-from streams.settings import Kafka, Songs, Topics
+from streams.runtime.bad_record_burst import source_of
+from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
+from streams.runtime.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App

@@ -16,8 +16,8 @@ from streams.clients import admin, consumer, producer, watermarks
 from streams.contract.errors import RecreatedTopic, Unavailable
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, Naming, Topic
 from streams.kafka.topic_identity import topic_ids
-from streams.metrics import SongsMetrics
-from streams.settings import Kafka
+from streams.runtime.metrics import SongsMetrics
+from streams.runtime.settings import Kafka
 from streams.songs.kept import Entries
 
 INPUTS: Final = (SONG_UPLOADS, CAMPAIGN_REPORTS)

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from confluent_kafka import Message
 
-from streams.clock import Clock
 from streams.contract.errors import BadRecord, Refused, broken_state
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from streams.skipped import Skipped
 from streams.snapshot import Snapshot
 

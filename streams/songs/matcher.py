@@ -15,7 +15,7 @@ from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
 from streams.contract.events import Neighbour
 from streams.live import Space
-from streams.metrics import SongsMetrics
+from streams.runtime.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex
 
 F32 = NDArray[np.float32]

@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
-from streams.burst import Bad, source_of
 from streams.contract.cloudevents import Record
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
+from streams.runtime.bad_record_burst import Bad, source_of
 from streams.songs.kept import Kept
 
 Sent = Awaitable[Any]

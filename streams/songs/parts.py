@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.broker_clock import BrokerClock
-from streams.burst import BadBursts
-from streams.clock import Clock
 from streams.contract.cloudevents import pack
 from streams.contract.errors import KeyMismatch, Undecodable
 from streams.contract.events import Campaign, CampaignReport
 from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
-from streams.metrics import SongsMetrics
-from streams.settings import Songs
+from streams.runtime.bad_record_burst import BadBursts
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import Clock
+from streams.runtime.metrics import SongsMetrics
+from streams.runtime.settings import Songs
 from streams.skipped import Skipped
 from streams.songs import ledger
 from streams.songs.commands import SOURCE

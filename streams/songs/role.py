@@ -9,18 +9,18 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-from streams.broker_clock import BrokerClock
-from streams.burst import BadBursts
 from streams.clients import admin
-from streams.clock import SystemClock
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
-from streams.exits import RESTART, leave
 from streams.kafka.reachability import Reachability
 from streams.live import LiveView
-from streams.metrics import SongsMetrics
-from streams.observe import Heartbeat, ObserveServer, Readiness
 from streams.provision import check_times
-from streams.settings import Settings
+from streams.runtime.bad_record_burst import BadBursts
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import SystemClock
+from streams.runtime.exit_codes import RESTART, leave
+from streams.runtime.health import Heartbeat, ObserveServer, Readiness
+from streams.runtime.metrics import SongsMetrics
+from streams.runtime.settings import Settings
 from streams.skipped import Skipped
 from streams.songs.app import add_agents, faust_app
 from streams.songs.burials import is_note
@@ -41,7 +41,7 @@ def run(settings: Settings, resume: bool = False) -> None:
     """Serve until SIGTERM. Does not return before.
 
     Args:
-        resume: whether a burst of bad records is gone through (:mod:`streams.burst`).
+        resume: whether a burst of bad records is gone through (:mod:`streams.runtime.bad_record_burst`).
 
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.

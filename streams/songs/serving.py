@@ -11,12 +11,12 @@ import structlog
 
 from encoder.artifact import ArtifactError
 from encoder.serving import Encoder
-from streams.clock import Clock
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
-from streams.exits import RESTART, leave
 from streams.live import LiveView, Space
-from streams.metrics import SongsMetrics
+from streams.runtime.clock import Clock
+from streams.runtime.exit_codes import RESTART, leave
+from streams.runtime.metrics import SongsMetrics
 from streams.songs.matcher import Matcher
 
 _FOLLOW_S = 0.5

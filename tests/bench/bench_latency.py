@@ -20,7 +20,7 @@ import numpy as np
 
 from streams.clients import hand_over, producer
 from streams.contract.topics import SONG_UPLOADS
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 from streams.testbed.demo.dataset_events import upload_record

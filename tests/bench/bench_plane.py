@@ -54,8 +54,8 @@ from rich.table import Table
 from streams.audience.memory import spare_collections
 from streams.audience.role import how
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS
-from streams.settings import Audience
-from streams.supervisor import RoleProcess
+from streams.runtime.settings import Audience
+from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
 from targeting.catalogue.catalogue import Songs
 from targeting.live.reverse_scoring import hits
@@ -272,7 +272,7 @@ def bench_million(size: Size) -> dict[str, Any]:
     """A million users over two worker processes: memory, restarts, and uploads that go through both."""
     from bench_latency import upload_at
 
-    from streams.settings import Kafka
+    from streams.runtime.settings import Kafka
     from streams.testbed.chaos.environment import set_stage
     from streams.testbed.demo.follow import Follower
 
@@ -282,8 +282,8 @@ def bench_million(size: Size) -> dict[str, Any]:
         stage = set_stage(Kafka(bootstrap_servers=bootstrap), "million.", folder, users=2000, songs=3000)
         here = Installation(stage.kafka, stage.naming)
         # Most of what people hear lies outside of the catalogue that can be retrieved.
-        from streams.clock import SystemClock
         from streams.live import LiveView
+        from streams.runtime.clock import SystemClock
 
         view = LiveView(stage.kafka, stage.naming, SystemClock())
         warm = view.warm()

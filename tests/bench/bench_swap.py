@@ -13,7 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
 from streams.testbed.demo.follow import Follower

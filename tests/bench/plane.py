@@ -36,16 +36,16 @@ from streams.audience.role import changelog_identity, how
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import admin, producer
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, MATCH_REQUESTS, MODELS, WARM_SONGS, Naming, Topic
 from streams.live import ENCODER, LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, Readiness
 from streams.provision import create_topics
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.health import Heartbeat, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka
 from targeting.arrays.id_table import hash64
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument("--await", type=int, dest="awaited", metavar="PARTITIONS")
     parser.add_argument("--profile", type=Path)
     asked = parser.parse_args()
-    from streams.logs import set_up_logs
+    from streams.runtime.logging import set_up_logs
 
     set_up_logs("bench", "WARNING")
     here = Installation(Kafka(bootstrap_servers=asked.bootstrap), Naming(asked.prefix, asked.partitions, 1))

@@ -8,7 +8,7 @@ from installation import Installation
 from streams.clients import admin
 from streams.contract.topics import Naming
 from streams.provision import create_topics
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 

@@ -23,7 +23,6 @@ from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside
 from streams.audience.store import Entry
-from streams.burst import bad_of
 from streams.campaigns import read_campaign
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
@@ -60,6 +59,7 @@ from streams.kafka.batches import LenientBatch, LenientRecords
 from streams.kafka.batches import unpacked as unpacked_bytes
 from streams.lift import lift
 from streams.live import read_model, read_song
+from streams.runtime.bad_record_burst import bad_of
 from streams.songs import commands, ledger, parts
 from streams.songs.campaign_life import campaign_end
 from streams.songs.intake import content_of

@@ -14,12 +14,12 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams.clients import admin, consumer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.events import SongUpload
 from streams.contract.topics import Naming, Topic
 from streams.provision import create_topics
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka
 from streams.snapshot import Snapshot
 
 PATIENCE_S = 60.0

@@ -20,13 +20,13 @@ from pydantic import SecretStr
 
 from streams.access import ACTORS, Actor, Right, commands, grants
 from streams.clients import admin, consumer, hand_over, producer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import BrokerFailed
 from streams.contract.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
 from streams.provision import create_topics, deviations, grant
 from streams.publishing import publish
-from streams.settings import Kafka, Paths
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka, Paths
 from streams.testbed.broker import EmbeddedKafka, daemon
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import ADMIN, Security

@@ -14,11 +14,11 @@ from streams.audience.fetching import here as records_here
 from streams.audience.positions import Positions
 from streams.audience.transaction import Transactions
 from streams.clients import producer
-from streams.clock import Clock, ManualClock, SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
-from streams.settings import Audience
+from streams.runtime.clock import Clock, ManualClock, SystemClock
+from streams.runtime.settings import Audience
 
 CLOCK = SystemClock()
 INPUT_TOPICS = (LISTENS, MATCH_REQUESTS, PREFERENCES, AUDIENCE_VECTORS, PUSH_OUTCOMES)

@@ -22,7 +22,7 @@ from encoder.data.history import History
 from encoder.data.layout import read_history
 from encoder.data.world import song_id, user_id
 from streams.cli import app
-from streams.exits import REFUSED
+from streams.runtime.exit_codes import REFUSED
 from streams.testbed.backtest import replay, script
 from streams.testbed.backtest.audit import Leak, audit, cuts
 from streams.testbed.backtest.backtest_figures import Judge, Judged, Outcome
@@ -210,7 +210,7 @@ def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History, tr
 
 def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer) -> None:
     from streams.audience.role import how
-    from streams.settings import Settings
+    from streams.runtime.settings import Settings
 
     rules = how(Settings().audience, obey=True)
     rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))

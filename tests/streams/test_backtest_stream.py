@@ -19,7 +19,7 @@ from streams.audience.role import how
 from streams.cli import app
 from streams.contract.cloudevents import Record
 from streams.contract.topics import Topic
-from streams.settings import Audience, Kafka, Settings
+from streams.runtime.settings import Audience, Kafka, Settings
 from streams.testbed.backtest import replay_records, script
 from streams.testbed.backtest.broker_replay import Streamed, compare
 from streams.testbed.backtest.past_models import Trainer

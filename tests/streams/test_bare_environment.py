@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.exits import REFUSED
+from streams.runtime.exit_codes import REFUSED
 
 ROOT = Path(__file__).parents[2]
 # No entry in passwd has it.
@@ -50,7 +50,7 @@ def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_
     # Imported before, the last of it by asking for help: this user may not be allowed to read the code.
     code = (
         "import contextlib, io, os, sys, rich._unicode_data, streams.testbed.broker.daemon\n"
-        "from streams.cli import main; from streams.settings import load_settings\n"
+        "from streams.cli import main; from streams.runtime.settings import load_settings\n"
         "sys.argv = ['coldstart', 'kafka', 'status', '--help']\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY}); print(load_settings().paths.cache)\n"
@@ -64,8 +64,8 @@ def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_
 
 
 def test_a_home_of_another_user_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streams import settings
     from streams.contract.errors import SettingsError
+    from streams.runtime import settings
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(settings, "_home", lambda: None)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from streams.cli.kafka import app
 from streams.contract.errors import BrokerFailed
-from streams.settings import Paths
+from streams.runtime.settings import Paths
 from streams.testbed.broker import EmbeddedKafka, daemon, jars
 from streams.testbed.broker.process_identity import Identity
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streams.broker_clock import BrokerClock
-from streams.clock import ManualClock
-from streams.observe import Condition
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import ManualClock
+from streams.runtime.health import Condition
 
 NOW = 1_800_000_000.0
 

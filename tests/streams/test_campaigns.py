@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from streams.campaigns import current, total
 from streams.cli import app
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
-from streams.exits import REFUSED
 from streams.lift import compared, lift
+from streams.runtime.clock import SystemClock
+from streams.runtime.exit_codes import REFUSED
 
 NOW = datetime.now(UTC)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from streams.cli import app
 from streams.contract.asyncapi import asyncapi_yaml
 from streams.contract.topics import TOPICS
-from streams.exits import REFUSED, RESTART
+from streams.runtime.exit_codes import REFUSED, RESTART
 from streams.testbed.broker import EmbeddedKafka
 
 ROOT = Path(__file__).parents[2]

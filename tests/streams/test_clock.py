@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from streams.clock import Clock, ManualClock, SystemClock
+from streams.runtime.clock import Clock, ManualClock, SystemClock
 
 
 def test_manual_clock_moves_both_times_only_when_told() -> None:

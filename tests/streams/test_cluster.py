@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import Consumer
 
 from streams.clients import admin, consumer, producer
-from streams.clock import SystemClock
 from streams.contract.topics import LISTENS, Naming
 from streams.provision import create_topics, deviations
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedCluster
 from streams.testbed.broker.cluster import _java_hash
 

@@ -15,7 +15,7 @@ from streams.clients import admin, consumer
 from streams.contract.events import PushTarget
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.provision import create_topics
-from streams.settings import Audience, Kafka
+from streams.runtime.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka
 from targeting.types import Inputs
 

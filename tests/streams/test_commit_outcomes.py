@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.contract.errors import MustRestart
-from streams.settings import Audience, Kafka
+from streams.runtime.settings import Audience, Kafka
 
 KAFKA, AUDIENCE = Kafka(request_timeout_s=7), Audience(transaction_timeout_s=5)
 FENCED = [KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH]

@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from streams.contract.topics import Naming
-from streams.settings import Kafka, Songs, Topics
+from streams.runtime.settings import Kafka, Songs, Topics
 from streams.songs.app import faust_app
 from streams.songs.committed_consumer import CommittedConsumer
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.exits import REFUSED
+from streams.runtime.exit_codes import REFUSED
 
 SONGS = "song_id,duration_sec,name\n" + "".join(f"s{i},{100 + i},Song {i}\n" for i in range(19)) + "s19,,Last\n"
 LISTENS = "user_id,song_id,play_count,played_at\n" + "".join(

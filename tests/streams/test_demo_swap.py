@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
 from streams.testbed.demo.follow import Follower

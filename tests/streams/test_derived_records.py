@@ -36,7 +36,7 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.settings import Songs
+from streams.runtime.settings import Songs
 from streams.songs import commands
 from streams.songs.intake import content_of
 from streams.songs.ledger import entry, read, write

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from streams.audience.role import stores
 from streams.audience.worker import Worker
 from streams.cli import app
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import ErasureKeyMismatch
@@ -26,9 +25,10 @@ from streams.contract.events import Listen, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
 from streams.erasure import Traces, partition_of, trace
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, Readiness
-from streams.settings import Audience, Settings, load_settings
+from streams.runtime.clock import SystemClock
+from streams.runtime.health import Heartbeat, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Settings, load_settings
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Config, Partition
 from targeting.users.erasures import fingerprint

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from installation import copies
 
-from streams.settings import Kafka, load_settings
+from streams.runtime.settings import Kafka, load_settings
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import torture
 from streams.testbed.chaos.environment import Stage, set_stage

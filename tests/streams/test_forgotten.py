@@ -8,11 +8,11 @@ import numpy as np
 from installation import Installation
 from test_worker import CLOCK, Life, here  # noqa: F401 - a fixture
 
-from streams.clock import ManualClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.events import MatchRequest
 from streams.contract.topics import MATCH_REQUESTS
+from streams.runtime.clock import ManualClock
 
 
 def test_of_a_forgotten_campaign_no_version_is_kept(here: Installation) -> None:  # noqa: F811 - the fixture

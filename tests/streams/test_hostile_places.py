@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.exits import REFUSED
+from streams.runtime.exit_codes import REFUSED
 
 # What each verb cannot do without.
 NEEDED = {

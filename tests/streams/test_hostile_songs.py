@@ -32,10 +32,7 @@ from encoder import artifact
 from encoder import train as training
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from streams.broker_clock import BrokerClock
-from streams.burst import BadBursts
 from streams.campaigns import read_campaign
-from streams.clock import ManualClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import LOG_APPEND_TIME, pack, unpack
 from streams.contract.dead_letters import headers
@@ -55,9 +52,12 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.live import LiveView, read_song
-from streams.metrics import SongsMetrics
-from streams.observe import Readiness
-from streams.settings import Songs
+from streams.runtime.bad_record_burst import BadBursts
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import ManualClock
+from streams.runtime.health import Readiness
+from streams.runtime.metrics import SongsMetrics
+from streams.runtime.settings import Songs
 from streams.skipped import Skipped
 from streams.songs import reports, uploads
 from streams.songs.app import _count

@@ -10,12 +10,12 @@ from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
 from streams.clients import admin, consumer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import RecreatedTopic
 from streams.contract.topics import SONG_UPLOADS, SONGS_LEDGER
-from streams.metrics import SongsMetrics
 from streams.operations.adopt_topic import adopt
+from streams.runtime.clock import SystemClock
+from streams.runtime.metrics import SongsMetrics
 from streams.songs.input_topics import InputTopics
 from streams.songs.kept import Entries, Kept
 

@@ -26,7 +26,6 @@ from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Unfit
 from streams.campaigns import current, read_campaign
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
@@ -34,8 +33,9 @@ from streams.contract.events import Campaign, CampaignCounts, CampaignReport, Ev
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
 from streams.lift import lift
 from streams.live import LiveView, read_model, read_song
-from streams.metrics import AudienceMetrics
-from streams.observe import Readiness
+from streams.runtime.clock import SystemClock
+from streams.runtime.health import Readiness
+from streams.runtime.metrics import AudienceMetrics
 from streams.skipped import Skipped
 from streams.songs import ledger, parts
 from streams.songs.kept import Kept

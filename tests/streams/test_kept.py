@@ -6,9 +6,9 @@ import asyncio
 
 from installation import Installation
 
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.topics import SONGS_LEDGER
+from streams.runtime.clock import SystemClock
 from streams.songs.kept import Kept
 
 

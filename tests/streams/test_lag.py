@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from streams import lag
 from streams.cli import app
-from streams.clock import ManualClock, SystemClock
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
-from streams.settings import Kafka
+from streams.runtime.clock import ManualClock, SystemClock
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 NOW = 1_700_000_000.0

@@ -13,10 +13,10 @@ from lying_network import Api, LyingNetwork
 
 from streams.audience.transaction import Transactions, Uncertain
 from streams.clients import consumer
-from streams.clock import SystemClock
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_STATE, LISTENS, MAX_RECORD_BYTES
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installation import PATIENCE_S, Installation
 
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS
 from streams.live import ENCODER, LiveView, Space
+from streams.runtime.clock import SystemClock
 
 CLOCK = SystemClock()
 

@@ -22,7 +22,7 @@ from streams.clients import admin, list_offsets
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, Naming
 from streams.provision import create_topics
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
 
@@ -122,7 +122,7 @@ def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
         town.listen(10 * USERS)
         town.prefer(0)
         crew = Crew(here, nets, tmp_path)
-        monkeypatch.setattr("streams.audience.watchdog.leave", crew.leave)
+        monkeypatch.setattr("streams.runtime.watchdog.leave", crew.leave)
         crew.wait_for(town.everything_read, pause)
         for number, net in enumerate(nets):
             net.take_chances(seeded(2 * seed + number, ODDS, 1.4))

@@ -16,7 +16,7 @@ from streams.audience.store import Entry
 from streams.clients import admin
 from streams.contract.topics import Naming
 from streams.provision import create_topics
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 

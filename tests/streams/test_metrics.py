@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from streams.metrics import AudienceMetrics, Catalogue, SongsMetrics, table
+from streams.runtime.metrics import AudienceMetrics, Catalogue, SongsMetrics, table
 
 ROLES = (SongsMetrics, AudienceMetrics)
 
@@ -58,5 +58,5 @@ def test_misspelt_metric_is_an_error() -> None:
 def test_documented_table_is_the_catalogue() -> None:
     documented = Path(__file__).parents[2] / "deploy" / "metrics.md"
     assert documented.read_text(encoding="utf-8") == table() + "\n", (
-        "run `python -m streams.metrics > deploy/metrics.md`"
+        "run `python -m streams.runtime.metrics > deploy/metrics.md`"
     )

@@ -14,7 +14,6 @@ import pytest
 from confluent_kafka import Producer
 from hostile_traffic import Traffic
 
-from streams.clock import SystemClock
 from streams.contract.dead_letters import headers
 from streams.contract.events import CampaignReport
 from streams.contract.topics import (
@@ -29,7 +28,8 @@ from streams.contract.topics import (
     SONG_UPLOADS,
     WARM_SONGS,
 )
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka
 from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage

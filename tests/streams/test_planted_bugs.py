@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
 
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import SETTINGS, Ordeal, drive
 from streams.testbed.chaos.environment import set_stage

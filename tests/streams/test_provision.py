@@ -12,7 +12,7 @@ from streams.clients import admin
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
 from streams.provision import check_times, create_topics, deviations, update_topics
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 PATIENCE_S = 60

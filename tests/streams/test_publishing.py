@@ -24,16 +24,16 @@ from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams import calibrating
 from streams.calibrating import Fitted
-from streams.clock import ManualClock, SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import InvalidField, Refused, Unavailable
 from streams.contract.events import LARGEST, LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.contract.vector_codec import unpack
 from streams.live import ENCODER, LiveView, Space
-from streams.metrics import SongsMetrics
 from streams.publishing import _fitting, publish
-from streams.settings import Kafka
+from streams.runtime.clock import ManualClock, SystemClock
+from streams.runtime.metrics import SongsMetrics
+from streams.runtime.settings import Kafka
 from streams.songs.matcher import Matcher
 from streams.songs.serving import LiveMatcher, load_encoder
 from streams.testbed.broker import EmbeddedKafka

@@ -9,11 +9,11 @@ import psutil
 from installation import Installation, recreate
 from structlog.testing import capture_logs
 
-from streams.clock import ManualClock
 from streams.contract.topics import LISTENS
 from streams.kafka.reachability import Reachability
-from streams.observe import Readiness
-from streams.settings import Kafka
+from streams.runtime.clock import ManualClock
+from streams.runtime.health import Readiness
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 
@@ -63,10 +63,10 @@ def test_a_broker_that_is_not_there_is_named_though_it_never_was() -> None:
 
 WATCH = """
 import sys
-from streams.clock import SystemClock
+from streams.runtime.clock import SystemClock
 from streams.kafka.reachability import Reachability
-from streams.observe import Readiness
-from streams.settings import Kafka
+from streams.runtime.health import Readiness
+from streams.runtime.settings import Kafka
 _, servers, *inputs = sys.argv
 reachable = Reachability(Kafka(bootstrap_servers=servers), Readiness().condition("", ""), SystemClock(), inputs)
 reachable.ask()

@@ -18,7 +18,6 @@ import pytest
 from confluent_kafka import Message
 from installation import copies
 
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import BadBurst, Refused
 from streams.contract.events import Campaign, DenseFeature, PushTarget, SongUpload, UserPreferences
@@ -32,10 +31,11 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.exits import BAD_INPUT
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.exit_codes import BAD_INPUT
+from streams.runtime.settings import Kafka
+from streams.runtime.supervisor import RoleProcess
 from streams.snapshot import Snapshot
-from streams.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 from streams.testbed.demo.dataset_events import upload_record

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from streams.cli import app
 from streams.contract.errors import SettingsError
-from streams.logs import set_up_logs
-from streams.metrics import AudienceMetrics
-from streams.settings import Kafka, Settings, load_settings, user_cache_dir
-from streams.settings_errors import secrets
+from streams.runtime.logging import set_up_logs
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Kafka, Settings, load_settings, user_cache_dir
+from streams.runtime.settings_errors import secrets
 
 
 @pytest.fixture(autouse=True)

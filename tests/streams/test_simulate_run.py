@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from streams.contract.errors import Refused
-from streams.settings import Settings
+from streams.runtime.settings import Settings
 from streams.testbed.simulation.push_variants import EVIDENCE, ORGANIC
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import MEASURES, Figures, compare, gini

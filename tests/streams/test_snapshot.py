@@ -8,10 +8,10 @@ from confluent_kafka.admin import AdminClient
 from installation import PATIENCE_S, Installation
 
 from streams.clients import consumer, producer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, MODELS, WARM_SONGS, Topic
+from streams.runtime.clock import SystemClock
 from streams.snapshot import Snapshot
 
 

@@ -19,7 +19,6 @@ from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams.clients import producer
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Received, Record, pack
 from streams.contract.errors import Refused, Unavailable
@@ -46,9 +45,10 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.erasure import partition_of
-from streams.exits import REFUSED, RESTART, UNEXPECTED
 from streams.publishing import publish
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
+from streams.runtime.settings import Kafka
 from streams.songs.app import exit_code
 from streams.songs.intake import content_of
 from streams.songs.ledger import entry, write

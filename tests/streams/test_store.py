@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.audience.store import Entry, InUse, Store, Stores, Unfit
-from streams.clock import ManualClock
+from streams.runtime.clock import ManualClock
 
 DAY = 86_400.0
 NAME = "cluster/topic/id"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streams.clock import ManualClock
 from streams.contract.errors import Refused
-from streams.exits import REFUSED, RESTART
-from streams.observe import ObserveServer, Readiness
-from streams.supervisor import RoleProcess
+from streams.runtime.clock import ManualClock
+from streams.runtime.exit_codes import REFUSED, RESTART
+from streams.runtime.health import ObserveServer, Readiness
+from streams.runtime.supervisor import RoleProcess
 
 # Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
 NOWHERE = {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "COLDSTART_KAFKA__REQUEST_TIMEOUT_S": "0.1"}

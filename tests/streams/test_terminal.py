@@ -30,8 +30,8 @@ from streams.contract.errors import Refused
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
 from streams.lag import Lag
-from streams.logs import set_up_logs
-from streams.terminal import Bars, Table, Terminal, bold, say, say_json, shown
+from streams.runtime.logging import set_up_logs
+from streams.runtime.terminal import Bars, Table, Terminal, bold, say, say_json, shown
 from streams.testbed.demo.html import tag
 
 ROOT = Path(__file__).parents[2]
@@ -185,15 +185,15 @@ def past_the_mechanism(tree: ast.AST) -> Iterator[str]:
 def test_nothing_is_printed_past_the_mechanism() -> None:
     allowed = {
         # Entry points of `python -m`, which print what is generated from the code alone.
-        "streams/contract/asyncapi.py": {"print"}, "streams/metrics.py": {"print"},
+        "streams/contract/asyncapi.py": {"print"}, "streams/runtime/metrics.py": {"print"},
         # To the process that reads it.
         "streams/testbed/broker/keeper.py": {"print"},
     }  # fmt: skip
     for path in (ROOT / "streams").rglob("*.py"):
         name = str(path.relative_to(ROOT))
-        if name != "streams/terminal.py":
+        if name != "streams/runtime/terminal.py":
             found = set(past_the_mechanism(ast.parse(path.read_text(encoding="utf-8"))))
-            assert found <= allowed.get(name, set()), f"{name}: use streams.terminal instead of {found}"
+            assert found <= allowed.get(name, set()), f"{name}: use streams.runtime.terminal instead of {found}"
 
 
 def test_what_goes_past_the_mechanism_would_be_seen() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from installation import Installation
 
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.dead_letters import Origin, dead_letter
@@ -45,7 +44,8 @@ from streams.contract.topics import (
     SONG_UPLOADS,
     Naming,
 )
-from streams.settings import load_settings
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import load_settings
 from streams.testbed.chaos.chaos_run import Ordeal, torture
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.faults import FAULTS

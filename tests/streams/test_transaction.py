@@ -11,10 +11,10 @@ from installation import PATIENCE_S, Installation
 
 from streams.audience.transaction import Aborted, Transactions
 from streams.clients import consumer
-from streams.clock import SystemClock
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_STATE, LISTENS
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Audience, Kafka
 
 
 class Member:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from streams.exits import RESTART
+from streams.runtime.exit_codes import RESTART
 
 PROCESS = """
 import contextlib, threading
-from streams.audience.watchdog import Watchdog
-from streams.clock import SystemClock
+from streams.runtime.watchdog import Watchdog
+from streams.runtime.clock import SystemClock
 watchdog = Watchdog(SystemClock(), 0.3)
 with contextlib.suppress(ValueError), watchdog.guard():
     {inside}

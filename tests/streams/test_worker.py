@@ -24,10 +24,7 @@ from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
-from streams.broker_clock import BrokerClock
-from streams.burst import BadBursts
 from streams.clients import admin, consumer
-from streams.clock import Clock, ManualClock, SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import BadBurst, RecreatedTopic, Refused
@@ -45,11 +42,14 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Condition, Heartbeat, Readiness
 from streams.operations.adopt_topic import adopt
 from streams.provision import create_topics
-from streams.settings import Audience, Kafka
+from streams.runtime.bad_record_burst import BadBursts
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import Clock, ManualClock, SystemClock
+from streams.runtime.health import Condition, Heartbeat, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Songs

@@ -21,16 +21,16 @@ from streams.audience.restore import read_changelog
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.clients import consumer
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.errors import ColdstartError
 from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, PushTarget, UserPreferences, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, MODELS, PREFERENCES, PUSH_TARGETS, WARM_SONGS
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, Readiness
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.health import Heartbeat, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config
 from targeting.partition.partition import Partition
@@ -248,7 +248,7 @@ class Crew:
             self._serve(service)
 
     def leave(self, code: int, why: str) -> None:
-        """In the place of :func:`streams.exits.leave`: a watchdog would end its worker's process; here the next one of
+        """In the place of :func:`streams.runtime.exit_codes.leave`: a watchdog would end its worker's process; here the next one of
         the slot begins, and the one that hangs does nothing more."""
         for slot, service in enumerate(self.services):
             if service.watched_by(threading.current_thread()):

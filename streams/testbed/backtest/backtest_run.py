@@ -12,8 +12,8 @@ from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
 from streams.contract.errors import Refused
-from streams.settings import Kafka, Settings
-from streams.terminal import Bars, Terminal
+from streams.runtime.settings import Kafka, Settings
+from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.backtest.audit import audit, cuts
 from streams.testbed.backtest.backtest_figures import Judge, Outcome
 from streams.testbed.backtest.broker_replay import Streamed, compare

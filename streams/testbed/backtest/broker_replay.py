@@ -18,8 +18,8 @@ from confluent_kafka import KafkaException
 from encoder.data.history import History
 from streams.audience.digests import digest
 from streams.audience.fetching import explained
-from streams.clock import SystemClock
-from streams.settings import Audience, Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Audience, Kafka
 from streams.testbed.backtest import replay_records
 from streams.testbed.backtest.replay import Pushed, Trace, replay
 from streams.testbed.backtest.script import Script

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from streams.settings import Settings
+from streams.runtime.settings import Settings
 from targeting.config import Config
 from targeting.ranking.scoring import Ranking, Relevance
 

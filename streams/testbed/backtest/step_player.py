@@ -21,18 +21,18 @@ from encoder.data.history import History
 from streams.audience.role import changelog_identity
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
-from streams.broker_clock import BrokerClock
 from streams.clients import admin, hand_over, producer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import PushTarget
 from streams.contract.topics import MODELS, PUSH_TARGETS, TOPICS, WARM_SONGS, Naming, Topic
 from streams.live import LiveView
-from streams.metrics import AudienceMetrics
-from streams.observe import Heartbeat, Readiness
 from streams.provision import create_topics
-from streams.settings import Audience, Kafka
+from streams.runtime.broker_clock import BrokerClock
+from streams.runtime.clock import SystemClock
+from streams.runtime.health import Heartbeat, Readiness
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import Audience, Kafka
 from streams.snapshot import Snapshot
 from streams.testbed.backtest import replay_records
 from streams.testbed.backtest.replay import Pushed

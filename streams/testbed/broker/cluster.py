@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.clock import Clock, SystemClock
 from streams.contract.errors import BrokerFailed, Unavailable
-from streams.terminal import Terminal
+from streams.runtime.clock import Clock, SystemClock
+from streams.runtime.terminal import Terminal
 from streams.testbed.broker import quorum
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import Security

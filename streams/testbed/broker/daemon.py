@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import BrokerFailed
-from streams.terminal import Terminal
+from streams.runtime.terminal import Terminal
 from streams.testbed.broker.broker_config import HOST, Node
 from streams.testbed.broker.broker_security import Security
 from streams.testbed.broker.cluster import EmbeddedCluster

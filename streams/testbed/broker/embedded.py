@@ -19,10 +19,10 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streams.clock import Clock, SystemClock
 from streams.contract.errors import BrokerFailed
-from streams.settings import Paths
-from streams.terminal import Terminal
+from streams.runtime.clock import Clock, SystemClock
+from streams.runtime.settings import Paths
+from streams.runtime.terminal import Terminal
 from streams.testbed.broker import keeper
 from streams.testbed.broker.broker_config import HOST as _HOST
 from streams.testbed.broker.broker_config import Node, write_config

@@ -13,7 +13,7 @@ from typing import Final
 from rich.progress import DownloadColumn
 
 from streams.contract.errors import BrokerFailed
-from streams.terminal import Bars, Terminal
+from streams.runtime.terminal import Bars, Terminal
 
 KAFKA_VERSION: Final = "4.3.1"
 

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import BadBurst, Refused, Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import SONG_UPLOADS
-from streams.settings import Kafka, Settings
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka, Settings
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 from streams.testbed.chaos.faults import CLUSTER_FAULTS, FAULTS, Fault, Scene

@@ -17,7 +17,6 @@ from typing import Generic, TypeVar, cast
 import msgspec
 from confluent_kafka import Message
 
-from streams.clock import Clock
 from streams.contract.dead_letters import headers
 from streams.contract.events import (
     Campaign,
@@ -49,7 +48,8 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from streams.snapshot import Snapshot
 
 E = TypeVar("E", bound=Event)

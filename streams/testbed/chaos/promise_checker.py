@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from streams.clock import Clock
 from streams.contract.topics import Naming
-from streams.settings import Kafka
+from streams.runtime.clock import Clock
+from streams.runtime.settings import Kafka
 from streams.testbed.chaos import consistency_check, dead_letter_check, erasure_check, push_check, withdrawal_delay
 from streams.testbed.chaos.evidence import Evidence, read
 from streams.testbed.chaos.promises import Judged, broken

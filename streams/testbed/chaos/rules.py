@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
-from streams.settings import Settings
+from streams.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """See :class:`streams.settings.Audience` and :class:`streams.settings.Songs`, whose words these are.
+    """See :class:`streams.runtime.settings.Audience` and :class:`streams.runtime.settings.Songs`, whose words these are.
 
     Attributes:
         cap, artist_cap: None: nothing was promised.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from streams.audience.digests import digest
 from streams.audience.role import how, stores
 from streams.audience.store import Unfit
-from streams.clock import SystemClock
+from streams.runtime.clock import SystemClock
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.chaos.promises import Judged
 from targeting.catalogue.catalogue import Songs

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from streams.clients import hand_over, producer
-from streams.clock import SystemClock
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Unavailable
@@ -30,6 +29,7 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.live import ENCODER
+from streams.runtime.clock import SystemClock
 from streams.snapshot import Snapshot
 from streams.testbed.chaos.environment import PATIENCE_S, Stage
 from streams.testbed.chaos.hostile import BURIED, KEPT, marked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from streams.exits import RESTART
+from streams.runtime.exit_codes import RESTART
 from streams.testbed.chaos.promises import Judged
 
 BY_ITSELF = "ended with code"

@@ -25,15 +25,15 @@ from encoder.data.split import split
 from encoder.data.world import rows
 from streams import calibrating
 from streams.clients import admin
-from streams.clock import SystemClock
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import TOPICS, Naming
 from streams.provision import create_topics
 from streams.publishing import publish
-from streams.settings import Kafka, Settings
-from streams.supervisor import RoleProcess
-from streams.terminal import Bars, Terminal
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka, Settings
+from streams.runtime.supervisor import RoleProcess
+from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.demo.dataset_events import upload_event
 from streams.testbed.demo.feed import PATIENCE_S, Tick, replay, upload

@@ -14,8 +14,8 @@ from streams.clients import consumer, hand_over, producer
 from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import LISTENS, SONG_UPLOADS, Naming
-from streams.settings import Kafka
-from streams.supervisor import RoleProcess
+from streams.runtime.settings import Kafka
+from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, poisoned, upload_record
 
 # What has not moved for this long will not move any more.

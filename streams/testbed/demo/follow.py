@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from streams.clients import consumer
 from streams.contract.events import CampaignReport, MatchRequest, Neighbour, PushTarget
 from streams.contract.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from targeting.types import Tier
 
 _PUSH = msgspec.json.Decoder(PushTarget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape as _escape
 
-from streams.terminal import shown
+from streams.runtime.terminal import shown
 
 DASH = "–"
 _VOID = frozenset({"meta"})

@@ -7,7 +7,7 @@ import threading
 
 import psutil
 
-from streams.supervisor import RoleProcess
+from streams.runtime.supervisor import RoleProcess
 
 
 class PeakMemory:

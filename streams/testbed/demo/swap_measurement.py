@@ -25,8 +25,8 @@ from streams.clients import hand_over, producer
 from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import SONG_UPLOADS, Naming
-from streams.settings import Kafka
-from streams.supervisor import RoleProcess
+from streams.runtime.settings import Kafka
+from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.feed import PATIENCE_S, Tick
 from streams.testbed.demo.follow import Answer, Follower

@@ -18,8 +18,8 @@ from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from streams import calibrating
 from streams.contract.errors import Refused
-from streams.settings import Kafka, Settings
-from streams.terminal import Bars, Terminal
+from streams.runtime.settings import Kafka, Settings
+from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.simulation import world_records
 from streams.testbed.simulation.life import Life

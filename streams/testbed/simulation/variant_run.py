@@ -15,7 +15,6 @@ from encoder.data.dataset import Dataset
 from encoder.data.world import DAY, rows
 from streams.campaigns import current
 from streams.clients import admin, consumer, hand_over, producer
-from streams.clock import SystemClock
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.events import PushTarget
@@ -31,7 +30,8 @@ from streams.contract.topics import (
 )
 from streams.provision import create_topics
 from streams.publishing import publish
-from streams.settings import Kafka
+from streams.runtime.clock import SystemClock
+from streams.runtime.settings import Kafka
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.simulation import world_records
 from streams.testbed.simulation.life import Life

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streams.clock import ManualClock
 from streams.contract.errors import Refused
-from streams.metrics import SongsMetrics
-from streams.observe import Heartbeat, ObserveServer, Readiness
+from streams.runtime.clock import ManualClock
+from streams.runtime.health import Heartbeat, ObserveServer, Readiness
+from streams.runtime.metrics import SongsMetrics
 
 
 class Role:

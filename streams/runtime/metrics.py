@@ -1,7 +1,7 @@
 """Which metrics exist? Every metric of both roles, declared once: name, type, unit, labels, meaning.
 
 A role makes its catalogue on its own registry and uses the members: ``metrics.uploads_served.inc()``.
-A misspelt member is a type error. ``deploy/metrics.md`` is this module's table (``python -m streams.metrics``).
+A misspelt member is a type error. ``deploy/metrics.md`` is this module's table (``python -m streams.runtime.metrics``).
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def table() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `streams/metrics.py` by `python -m streams.metrics > deploy/metrics.md`.",
+        "Made from `streams/runtime/metrics.py` by `python -m streams.runtime.metrics > deploy/metrics.md`.",
     ]
     common = set(Catalogue.declared())
     sections: list[tuple[str, type[Catalogue]]] = [

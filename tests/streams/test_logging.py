@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from streams.logs import set_up_logs
+from streams.runtime.logging import set_up_logs
 
 
 @pytest.fixture

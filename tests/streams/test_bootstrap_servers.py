@@ -16,7 +16,7 @@ from faust.utils.urls import urllist
 from pydantic import ValidationError
 
 from streams.clients import admin, topics
-from streams.settings import Kafka
+from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 
 

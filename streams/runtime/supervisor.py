@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from streams.clock import Clock, SystemClock
 from streams.contract.errors import BadBurst, Refused
-from streams.exits import BAD_INPUT, OK, REFUSED
+from streams.runtime.clock import Clock, SystemClock
+from streams.runtime.exit_codes import BAD_INPUT, OK, REFUSED
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 25.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streams.burst import Bad, BadBursts, bad_of
-from streams.clock import ManualClock
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadBurst, InvalidField
-from streams.metrics import SongsMetrics
-from streams.observe import Readiness
+from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
+from streams.runtime.clock import ManualClock
+from streams.runtime.health import Readiness
+from streams.runtime.metrics import SongsMetrics
 
 TOPIC = "t.song-uploads"
 

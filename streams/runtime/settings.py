@@ -30,10 +30,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
-from streams.bootstrap import canonical
 from streams.contract.errors import SettingsError
 from streams.contract.topics import Naming
-from streams.settings_errors import PREFIX, explain, unknown_variables
+from streams.runtime.bootstrap_servers import canonical
+from streams.runtime.settings_errors import PREFIX, explain, unknown_variables
 from targeting.campaigns.budget import AT_ONCE, GUARANTEED
 
 

@@ -13,8 +13,8 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from streams.clock import Clock
 from streams.contract.errors import Refused
+from streams.runtime.clock import Clock
 
 
 class Condition:

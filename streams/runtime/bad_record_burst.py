@@ -23,10 +23,10 @@ from typing import Final, NamedTuple
 import structlog
 from prometheus_client import Counter as Metric
 
-from streams.clock import Clock
 from streams.contract.dead_letters import DeadLetter
 from streams.contract.errors import BadBurst
-from streams.observe import Readiness
+from streams.runtime.clock import Clock
+from streams.runtime.health import Readiness
 
 WINDOW_S: Final = 60.0
 # The window moves on by a tenth of itself.

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streams.clock import Clock
-from streams.exits import RESTART, leave
+from streams.runtime.clock import Clock
+from streams.runtime.exit_codes import RESTART, leave
 
 
 class Watchdog:

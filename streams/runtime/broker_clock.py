@@ -10,10 +10,10 @@ import math
 
 import structlog
 
-from streams.clock import Clock
 from streams.contract.cloudevents import Timestamp
 from streams.contract.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
-from streams.observe import Condition
+from streams.runtime.clock import Clock
+from streams.runtime.health import Condition
 
 _log = structlog.get_logger(__name__)
 
