@@ -26,9 +26,9 @@ from confluent_kafka.admin import OffsetSpec
 from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, told_apart
 from streams.audience.inputs import INPUTS
 from streams.audience.positions import TOPIC_OF, Positions
-from streams.clients import admin, consumer, list_offsets, taken
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming
+from streams.kafka.clients import admin, consumer, list_offsets, taken
 from streams.kafka.second_reader import read_batch
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock

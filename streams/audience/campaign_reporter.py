@@ -11,9 +11,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from streams.audience.outputs import report_record
 from streams.audience.restore import ACCOUNT_PREFIX
 from streams.audience.task import Held
-from streams.clients import hand_over, producer
 from streams.contract.cloudevents import Record
 from streams.contract.topics import CAMPAIGN_REPORTS, Naming
+from streams.kafka.clients import hand_over, producer
 from streams.runtime.clock import Clock
 from streams.runtime.health import Heartbeat
 from streams.runtime.metrics import AudienceMetrics

@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.audience.positions import OFFSETS_KEY, Recorded
 from streams.audience.store import Entry, Unfit
-from streams.clients import consumer, reader_group, taken, watermarks
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
+from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
 from targeting.partition.partition import ACCOUNT

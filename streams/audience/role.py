@@ -15,12 +15,13 @@ from streams.audience.positions import TOPIC_OF
 from streams.audience.slot import Slot
 from streams.audience.store import Stores
 from streams.audience.worker import Worker, member_of
-from streams.clients import admin
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
+from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
-from streams.live import LiveView
-from streams.provision import check_times
+from streams.kafka.skipped_records import Skipped
+from streams.kafka.topic_admin import check_times
+from streams.models.registry import LiveView
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock, SystemClock
@@ -28,7 +29,6 @@ from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import Audience, Kafka, Settings
-from streams.skipped import Skipped
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config

@@ -20,8 +20,8 @@ from typing import IO, Final
 import structlog
 from confluent_kafka import KafkaException
 
-from streams.clients import admin
 from streams.contract.errors import Refused, Unavailable
+from streams.kafka.clients import admin
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
 

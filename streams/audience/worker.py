@@ -27,12 +27,12 @@ from streams.audience.restore import (
 )
 from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
-from streams.audience.transaction import Aborted, Transactions, Uncertain
-from streams.calibrating import calibration_of
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
-from streams.live import LiveView
+from streams.kafka.transaction import Aborted, Transactions, Uncertain
+from streams.models.learned_chances import calibration_of
+from streams.models.registry import LiveView
 from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock

@@ -17,7 +17,7 @@ from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
     from streams.contract.events import Campaign
-    from streams.lift import Lift
+    from streams.operations.uplift import Lift
 
 _SHOWN = (
     ("candidates",), ("pushed", "held_out"), ("delivered", "opened"), ("listened", "collected"),
@@ -41,9 +41,9 @@ def campaigns(
 
     Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
     """
-    from streams.campaigns import current, total
-    from streams.lift import lift
-    from streams.skipped import Skipped
+    from streams.kafka.skipped_records import Skipped
+    from streams.operations.campaigns import current, total
+    from streams.operations.uplift import lift
 
     with errors_explained():
         settings = settings_from(config, bootstrap)

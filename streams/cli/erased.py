@@ -15,7 +15,7 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.terminal import Table, Terminal, say, say_json
 
 if TYPE_CHECKING:
-    from streams.erasure import Request
+    from streams.operations.erasure_audit import Request
 
 
 def erased(
@@ -46,7 +46,7 @@ def erased(
     with errors_explained():
         settings = settings_from(config, bootstrap)
         from streams.audience.role import stores
-        from streams.erasure import trace
+        from streams.operations.erasure_audit import trace
 
         clock, naming = SystemClock(), naming_of(settings)
         with console.status("reading") as status:

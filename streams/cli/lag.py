@@ -15,7 +15,7 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
-    from streams.lag import Lag
+    from streams.kafka.consumer_lag import Lag
 
 
 def lag(
@@ -35,7 +35,7 @@ def lag(
 
     Examples: coldstart lag; coldstart lag --by-partition; coldstart lag --json
     """
-    from streams.lag import measure
+    from streams.kafka.consumer_lag import measure
 
     with errors_explained():
         settings = settings_from(config, bootstrap)

@@ -23,7 +23,7 @@ def publish(
 
     Example: coldstart publish runs/model
     """
-    from streams.publishing import publish as go_live
+    from streams.models.publish import publish as go_live
 
     with errors_explained():
         settings = settings_from(config, bootstrap)

@@ -35,8 +35,8 @@ def list_topics(config: Config = None) -> None:
 @app.command()
 def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
     """Create the topics that are missing, each with its settings. `coldstart topics update` is for existing ones."""
-    from streams.clients import admin
-    from streams.provision import create_topics
+    from streams.kafka.clients import admin
+    from streams.kafka.topic_admin import create_topics
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
@@ -49,8 +49,8 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
 @app.command()
 def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
     """Give existing topics the declared settings; `coldstart topics check` shows beforehand what would change."""
-    from streams.clients import admin
-    from streams.provision import update_topics
+    from streams.kafka.clients import admin
+    from streams.kafka.topic_admin import update_topics
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
@@ -63,8 +63,8 @@ def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
 @app.command()
 def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
     """Compare the broker's topics with the declaration. Exit code 1 if they differ, each difference named."""
-    from streams.clients import admin
-    from streams.provision import deviations
+    from streams.kafka.clients import admin
+    from streams.kafka.topic_admin import deviations
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
@@ -115,7 +115,7 @@ def acls(
 
     Example: coldstart topics acls --actor push-system
     """
-    from streams.access import ACTORS, commands, grants
+    from streams.operations.access_rights import ACTORS, commands, grants
 
     names = [actor.name for actor in ACTORS]
     if unknown := sorted(set(only or ()) - set(names)):
@@ -125,8 +125,8 @@ def acls(
         settings = settings_from(config, bootstrap)
         naming = naming_of(settings)
         if apply:
-            from streams.clients import admin
-            from streams.provision import grant
+            from streams.kafka.clients import admin
+            from streams.kafka.topic_admin import grant
 
             granted = grant(
                 admin(settings.kafka), [each for actor in chosen for each in grants(actor, naming, actor.name)]

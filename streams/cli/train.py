@@ -112,14 +112,14 @@ def train(
         manifest = artifact.save(trained, out, name) if first else None
         fitted = None
         if calibrate:
-            from streams import calibrating
+            from streams.models import learned_chances
 
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
-                fitted = calibrating.fit(dataset, np.union1d(warm, rare), config, device=device)
+                fitted = learned_chances.fit(dataset, np.union1d(warm, rare), config, device=device)
             if fitted is None:
                 console.print("too few songs to learn chances from: scores will order users and be no chances")
             elif first:
-                calibrating.save(fitted, out)
+                learned_chances.save(fitted, out)
     if manifest is None:
         return
     table = Table("what", "value", title=f"{out}")

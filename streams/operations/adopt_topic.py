@@ -9,9 +9,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 
 from streams.audience.positions import ADOPTED_PREFIX, TOPIC_OF
-from streams.clients import admin, producer
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
+from streams.kafka.clients import admin, producer
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka

@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from streams.clients import admin, consumer, producer, watermarks
 from streams.contract.errors import RecreatedTopic, Unavailable
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, Naming, Topic
+from streams.kafka.clients import admin, consumer, producer, watermarks
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Kafka

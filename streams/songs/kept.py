@@ -14,10 +14,10 @@ from types import MappingProxyType
 from confluent_kafka import Message
 
 from streams.contract.errors import BadRecord, Refused, broken_state
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.skipped_records import Skipped
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
-from streams.skipped import Skipped
-from streams.snapshot import Snapshot
 
 Entries = dict[bytes, bytes]
 """Record key -> newest value, of one partition."""

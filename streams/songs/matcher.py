@@ -14,7 +14,7 @@ from encoder.serving import Encoder
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
 from streams.contract.events import Neighbour
-from streams.live import Space
+from streams.models.registry import Space
 from streams.runtime.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex
 

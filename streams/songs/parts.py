@@ -13,12 +13,12 @@ from streams.contract.cloudevents import pack
 from streams.contract.errors import KeyMismatch, Undecodable
 from streams.contract.events import Campaign, CampaignReport
 from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
+from streams.kafka.skipped_records import Skipped
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Songs
-from streams.skipped import Skipped
 from streams.songs import ledger
 from streams.songs.commands import SOURCE
 from streams.songs.kept import Kept

@@ -9,11 +9,12 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-from streams.clients import admin
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
+from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
-from streams.live import LiveView
-from streams.provision import check_times
+from streams.kafka.skipped_records import Skipped
+from streams.kafka.topic_admin import check_times
+from streams.models.registry import LiveView
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import SystemClock
@@ -21,7 +22,6 @@ from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Settings
-from streams.skipped import Skipped
 from streams.songs.app import add_agents, faust_app
 from streams.songs.burials import is_note
 from streams.songs.input_topics import InputTopics, is_id

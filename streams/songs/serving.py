@@ -13,7 +13,7 @@ from encoder.artifact import ArtifactError
 from encoder.serving import Encoder
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
-from streams.live import LiveView, Space
+from streams.models.registry import LiveView, Space
 from streams.runtime.clock import Clock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.metrics import SongsMetrics

@@ -28,7 +28,7 @@ from encoder.data.split import MIN_LISTENERS, songs_of
 from encoder.data.world import affinity, rows
 from encoder.train import Config as Training
 from encoder.train import train
-from streams.calibrating import fit
+from streams.models.learned_chances import fit
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Songs
 from targeting.config import Config

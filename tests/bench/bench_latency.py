@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streams.clients import hand_over, producer
 from streams.contract.topics import SONG_UPLOADS
+from streams.kafka.clients import hand_over, producer
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage

@@ -282,7 +282,7 @@ def bench_million(size: Size) -> dict[str, Any]:
         stage = set_stage(Kafka(bootstrap_servers=bootstrap), "million.", folder, users=2000, songs=3000)
         here = Installation(stage.kafka, stage.naming)
         # Most of what people hear lies outside of the catalogue that can be retrieved.
-        from streams.live import LiveView
+        from streams.models.registry import LiveView
         from streams.runtime.clock import SystemClock
 
         view = LiveView(stage.kafka, stage.naming, SystemClock())

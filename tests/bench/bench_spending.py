@@ -18,7 +18,7 @@ import numpy as np
 from encoder import train as training
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from encoder.data.world import DAY, catalogue, rows, song_id, user_id
-from streams import calibrating
+from streams.models import learned_chances
 from streams.testbed.simulation.life import Life, Listens
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import Figures, Pushes, compare, measure
@@ -45,7 +45,7 @@ class Model:
         known, rare = np.flatnonzero(np.diff(data.plays.indptr) >= MIN_LISTENERS), rare_rows(data)
         config = training.Config(seed=scenario.seed)
         trained = training.train(data, known, config, rare_rows=rare)
-        fitted = calibrating.fit(data, np.union1d(known, rare), config)
+        fitted = learned_chances.fit(data, np.union1d(known, rare), config)
         self.ids, self.warm = trained.warm_content.song_ids, trained.warm_vectors
         self.chances: Calibration | None = fitted.answers if fitted else None
         vectors = trained.encoder.encode(data.content.rows(scenario.new_songs))

@@ -35,13 +35,13 @@ from streams.audience.memory import spare_collections
 from streams.audience.role import changelog_identity, how
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
-from streams.clients import admin, producer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, MATCH_REQUESTS, MODELS, WARM_SONGS, Naming, Topic
-from streams.live import ENCODER, LiveView
-from streams.provision import create_topics
+from streams.kafka.clients import admin, producer
+from streams.kafka.topic_admin import create_topics
+from streams.models.registry import ENCODER, LiveView
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from installation import Installation
 
-from streams.clients import admin
 from streams.contract.topics import Naming
-from streams.provision import create_topics
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 

@@ -23,7 +23,6 @@ from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside
 from streams.audience.store import Entry
-from streams.campaigns import read_campaign
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
@@ -57,8 +56,9 @@ from streams.contract.topics import (
 from streams.contract.unreadable import BAD_HEADER_NAME, UNREADABLE, unreadable
 from streams.kafka.batches import LenientBatch, LenientRecords
 from streams.kafka.batches import unpacked as unpacked_bytes
-from streams.lift import lift
-from streams.live import read_model, read_song
+from streams.models.registry import read_model, read_song
+from streams.operations.campaigns import read_campaign
+from streams.operations.uplift import lift
 from streams.runtime.bad_record_burst import bad_of
 from streams.songs import commands, ledger, parts
 from streams.songs.campaign_life import campaign_end

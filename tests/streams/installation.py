@@ -13,14 +13,14 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type: ignore[import-untyped]
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from streams.clients import admin, consumer
 from streams.contract.cloudevents import Record
 from streams.contract.events import SongUpload
 from streams.contract.topics import Naming, Topic
-from streams.provision import create_topics
+from streams.kafka.clients import admin, consumer
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka
-from streams.snapshot import Snapshot
 
 PATIENCE_S = 60.0
 

@@ -18,7 +18,7 @@ PACKAGES = ("streams", "targeting", "encoder")
 
 # Not bugs: what may happen at any time, made to happen often.
 ABORTS: Edit = (
-    "streams/audience/transaction.py",
+    "streams/kafka/transaction.py",
     "            self._producer.commit_transaction(self._timeout)\n",
     "            if __import__('random').random() < 0.2:\n"
     "                self.abort()\n"

@@ -12,11 +12,11 @@ from installation import PATIENCE_S, Installation
 from streams.audience.assignment import Assignment, Polled
 from streams.audience.fetching import here as records_here
 from streams.audience.positions import Positions
-from streams.audience.transaction import Transactions
-from streams.clients import producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
+from streams.kafka.clients import producer
+from streams.kafka.transaction import Transactions
 from streams.runtime.clock import Clock, ManualClock, SystemClock
 from streams.runtime.settings import Audience
 

@@ -15,7 +15,7 @@ from faust.transport.drivers.aiokafka import server_list
 from faust.utils.urls import urllist
 from pydantic import ValidationError
 
-from streams.clients import admin, topics
+from streams.kafka.clients import admin, topics
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 

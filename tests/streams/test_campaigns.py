@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from installation import Installation
 from typer.testing import CliRunner
 
-from streams.campaigns import current, total
 from streams.cli import app
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
-from streams.lift import compared, lift
+from streams.operations.campaigns import current, total
+from streams.operations.uplift import compared, lift
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED
 

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from confluent_kafka import Consumer
 
-from streams.clients import admin, consumer, producer
 from streams.contract.topics import LISTENS, Naming
-from streams.provision import create_topics, deviations
+from streams.kafka.clients import admin, consumer, producer
+from streams.kafka.topic_admin import create_topics, deviations
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedCluster

@@ -11,10 +11,10 @@ from installation import PATIENCE_S, Installation
 from test_worker import Life
 from town import CLOCK, USERS, Service, Town
 
-from streams.clients import admin, consumer
 from streams.contract.events import PushTarget
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
-from streams.provision import create_topics
+from streams.kafka.clients import admin, consumer
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka
 from targeting.types import Inputs

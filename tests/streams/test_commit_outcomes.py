@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from streams.audience.transaction import Aborted, Transactions, Uncertain
 from streams.contract.errors import MustRestart
+from streams.kafka.transaction import Aborted, Transactions, Uncertain
 from streams.runtime.settings import Audience, Kafka
 
 KAFKA, AUDIENCE = Kafka(request_timeout_s=7), Audience(transaction_timeout_s=5)
@@ -66,7 +66,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
         made.append(Client(*given))
         return made[-1]
 
-    monkeypatch.setattr("streams.audience.transaction.producer", make)
+    monkeypatch.setattr("streams.kafka.transaction.producer", make)
     return made
 
 
@@ -92,7 +92,7 @@ def test_a_producer_is_connected_before_it_ends_what_a_former_one_left_open(clie
 def test_a_producer_that_cannot_begin_asks_for_another_process(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     client = Client()
     client.answers[step] = [fault(KafkaError._TRANSPORT)]
-    monkeypatch.setattr("streams.audience.transaction.producer", lambda *_: client)
+    monkeypatch.setattr("streams.kafka.transaction.producer", lambda *_: client)
     with pytest.raises(MustRestart, match=r"^transactional id audience-0: so it is$"):
         Transactions(KAFKA, AUDIENCE, "audience-0")
 

@@ -23,8 +23,8 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import ErasureKeyMismatch
 from streams.contract.events import Listen, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
-from streams.erasure import Traces, partition_of, trace
-from streams.live import LiveView
+from streams.models.registry import LiveView
+from streams.operations.erasure_audit import Traces, partition_of, trace
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics

@@ -32,7 +32,6 @@ from encoder import artifact
 from encoder import train as training
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from streams.campaigns import read_campaign
 from streams.contract import vector_codec
 from streams.contract.cloudevents import LOG_APPEND_TIME, pack, unpack
 from streams.contract.dead_letters import headers
@@ -51,14 +50,15 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
-from streams.live import LiveView, read_song
+from streams.kafka.skipped_records import Skipped
+from streams.models.registry import LiveView, read_song
+from streams.operations.campaigns import read_campaign
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import ManualClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Songs
-from streams.skipped import Skipped
 from streams.songs import reports, uploads
 from streams.songs.app import _count
 from streams.songs.burials import bury_skipped
@@ -112,7 +112,7 @@ class Log:
 
 
 class Reading:
-    """What :class:`streams.snapshot.Snapshot` is, of a log."""
+    """What :class:`streams.kafka.compacted_topic.Snapshot` is, of a log."""
 
     def __init__(self, log: Log, topics: Sequence[str], _: object, partition: int | None = None) -> None:
         self._log = log
@@ -466,7 +466,7 @@ def test_any_sequence_is_served_or_buried_once_and_known_after_a_restart(
         pass
 
     OfModels.models = models
-    with mock.patch("streams.live.Snapshot", Reading), mock.patch("streams.songs.kept.Snapshot", Reading):
+    with mock.patch("streams.models.registry.Snapshot", Reading), mock.patch("streams.songs.kept.Snapshot", Reading):
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             OfModels,
             settings=settings(

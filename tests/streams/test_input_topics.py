@@ -9,10 +9,10 @@ from confluent_kafka import TopicPartition
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
-from streams.clients import admin, consumer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import RecreatedTopic
 from streams.contract.topics import SONG_UPLOADS, SONGS_LEDGER
+from streams.kafka.clients import admin, consumer
 from streams.operations.adopt_topic import adopt
 from streams.runtime.clock import SystemClock
 from streams.runtime.metrics import SongsMetrics

@@ -25,18 +25,18 @@ from streams.audience.recovery import refusal, restore
 from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside, read_changelog
 from streams.audience.store import Entry, Unfit
-from streams.campaigns import current, read_campaign
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
 from streams.contract.events import Campaign, CampaignCounts, CampaignReport, Event, LiveModel, MatchRequest, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
-from streams.lift import lift
-from streams.live import LiveView, read_model, read_song
+from streams.kafka.skipped_records import Skipped
+from streams.models.registry import LiveView, read_model, read_song
+from streams.operations.campaigns import current, read_campaign
+from streams.operations.uplift import lift
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.skipped import Skipped
 from streams.songs import ledger, parts
 from streams.songs.kept import Kept
 from targeting.catalogue.catalogue import Songs

@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
-from streams import lag
 from streams.cli import app
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
+from streams.kafka import consumer_lag
 from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
@@ -64,7 +64,9 @@ class Installation:
 
     def measure(self) -> dict[tuple[str, str, int], tuple[int | None, int, int, float | None]]:
         mine = [
-            each for each in lag.measure(self.kafka, self.naming, FixedWall()) if each.group.startswith(self.prefix)
+            each
+            for each in consumer_lag.measure(self.kafka, self.naming, FixedWall())
+            if each.group.startswith(self.prefix)
         ]
         return {
             (each.group, each.topic, each.partition): (each.committed, each.end, each.records, each.seconds)
@@ -144,4 +146,4 @@ def test_verb_prints_the_same_for_people_and_programs(
 def test_no_cluster_is_said() -> None:
     nowhere = Kafka(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.5)
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
-        lag.measure(nowhere, Naming("x.", 1, 1), ManualClock())
+        consumer_lag.measure(nowhere, Naming("x.", 1, 1), ManualClock())

@@ -16,9 +16,9 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.dead_letters import headers
 from streams.contract.events import Listen, SongUpload
 from streams.contract.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka
-from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage
 

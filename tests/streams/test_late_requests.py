@@ -11,10 +11,10 @@ from confluent_kafka import Consumer, TopicPartition
 from installation import PATIENCE_S, Installation
 from lying_network import Api, LyingNetwork
 
-from streams.audience.transaction import Transactions, Uncertain
-from streams.clients import consumer
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_STATE, LISTENS, MAX_RECORD_BYTES
+from streams.kafka.clients import consumer
+from streams.kafka.transaction import Transactions, Uncertain
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Audience, Kafka
 from streams.testbed.broker import EmbeddedKafka

@@ -18,10 +18,10 @@ from lying_network import KINDS, Api, Kind, LyingNetwork, seeded
 from test_faults import all_answered
 from town import CLOCK, USERS, Crew, Service, Town
 
-from streams.clients import admin, list_offsets
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, Naming
-from streams.provision import create_topics
+from streams.kafka.clients import admin, list_offsets
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_stage

@@ -13,9 +13,9 @@ from town import CLOCK, USERS, Service, Town
 
 from streams.audience.restore import read_changelog
 from streams.audience.store import Entry
-from streams.clients import admin
 from streams.contract.topics import Naming
-from streams.provision import create_topics
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.campaigns import read_campaign
 from streams.contract.events import LARGEST_COUNT, CampaignReport, Counts, PartitionPrototype
+from streams.operations.campaigns import read_campaign
 from streams.songs.ledger import Song
 from streams.songs.merging import (
     MAX_PROTOTYPES,

@@ -28,9 +28,9 @@ from streams.contract.topics import (
     SONG_UPLOADS,
     WARM_SONGS,
 )
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka
-from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 

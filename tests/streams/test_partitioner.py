@@ -6,8 +6,8 @@ from aiokafka.partitioner import DefaultPartitioner
 from confluent_kafka import Producer
 from installation import Installation
 
-from streams.clients import producer
 from streams.contract.topics import LISTENS
+from streams.kafka.clients import producer
 
 
 def test_librdkafka_and_faust_agree_on_500_keys(here: Installation) -> None:

@@ -10,9 +10,9 @@ from installation import PATIENCE_S, Installation
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
 from streams.audience.restore import ACCOUNT_PREFIX, Beside, read_changelog, state_records
 from streams.audience.store import Entry
-from streams.clients import consumer, producer
 from streams.contract.cloudevents import Record
 from streams.contract.topics import AUDIENCE_STATE
+from streams.kafka.clients import consumer, producer
 from streams.runtime.clock import SystemClock
 
 Entries = list[tuple[bytes, bytes | None]]

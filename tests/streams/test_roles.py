@@ -31,11 +31,11 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import BAD_INPUT
 from streams.runtime.settings import Kafka
 from streams.runtime.supervisor import RoleProcess
-from streams.snapshot import Snapshot
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 from streams.testbed.demo.dataset_events import upload_record

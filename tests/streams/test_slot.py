@@ -15,9 +15,9 @@ from installation import PATIENCE_S, Installation
 
 from streams.audience.slot import Slot
 from streams.audience.worker import member_of
-from streams.clients import consumer
 from streams.contract.errors import Refused
 from streams.contract.topics import LISTENS
+from streams.kafka.clients import consumer
 from streams.runtime.clock import ManualClock, SystemClock
 
 HOLD = """

@@ -18,7 +18,6 @@ from encoder import artifact
 from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from streams.clients import producer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Received, Record, pack
 from streams.contract.errors import Refused, Unavailable
@@ -44,8 +43,9 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.erasure import partition_of
-from streams.publishing import publish
+from streams.kafka.clients import producer
+from streams.models.publish import publish
+from streams.operations.erasure_audit import partition_of
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
 from streams.runtime.settings import Kafka

@@ -29,7 +29,7 @@ from streams.contract.cloudevents import Record
 from streams.contract.errors import Refused
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
-from streams.lag import Lag
+from streams.kafka.consumer_lag import Lag
 from streams.runtime.logging import set_up_logs
 from streams.runtime.terminal import Bars, Table, Terminal, bold, say, say_json, shown
 from streams.testbed.demo.html import tag

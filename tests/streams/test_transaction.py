@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from installation import PATIENCE_S, Installation
 
-from streams.audience.transaction import Aborted, Transactions
-from streams.clients import consumer
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_STATE, LISTENS
+from streams.kafka.clients import consumer
+from streams.kafka.transaction import Aborted, Transactions
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Audience, Kafka
 

@@ -19,12 +19,10 @@ from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
-from streams.audience.digests import digest
 from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
 from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
-from streams.clients import admin, consumer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import BadBurst, RecreatedTopic, Refused
@@ -41,9 +39,11 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
-from streams.live import LiveView
+from streams.kafka.clients import admin, consumer
+from streams.kafka.topic_admin import create_topics
+from streams.models.registry import LiveView
 from streams.operations.adopt_topic import adopt
-from streams.provision import create_topics
+from streams.operations.state_digest import digest
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock, ManualClock, SystemClock

@@ -16,17 +16,17 @@ from installation import PATIENCE_S, Installation
 from lying_network import LyingNetwork
 from prometheus_client import CollectorRegistry
 
-from streams.audience.digests import digest
 from streams.audience.restore import read_changelog
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
-from streams.clients import consumer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.errors import ColdstartError
 from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, PushTarget, UserPreferences, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, MODELS, PREFERENCES, PUSH_TARGETS, WARM_SONGS
-from streams.live import LiveView
+from streams.kafka.clients import consumer
+from streams.models.registry import LiveView
+from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics

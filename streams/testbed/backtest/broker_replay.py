@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from confluent_kafka import KafkaException
 
 from encoder.data.history import History
-from streams.audience.digests import digest
 from streams.audience.fetching import explained
+from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Audience, Kafka
 from streams.testbed.backtest import replay_records

@@ -11,8 +11,8 @@ from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.split import MIN_LISTENERS
 from encoder.serving import Encoder
-from streams.calibrating import fit
 from streams.contract.errors import Refused
+from streams.models.learned_chances import fit
 from targeting.calibration import Calibration
 from targeting.index import HnswIndex
 from targeting.types import F32

@@ -14,13 +14,13 @@ import numpy as np
 from msgspec import structs
 
 from encoder.data.history import History
-from streams.calibrating import MEANS
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused
 from streams.contract.events import Answers, Chances, Listen, LiveModel, MatchRequest, Neighbour, PushTarget, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, Topic
-from streams.live import ENCODER
+from streams.models.learned_chances import MEANS
+from streams.models.registry import ENCODER
 from streams.testbed.backtest.replay import Pushed, commands
 from streams.testbed.backtest.script import Grown, Listened, Step, Swapped
 from targeting.calibration import Calibration

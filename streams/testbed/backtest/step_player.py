@@ -21,19 +21,19 @@ from encoder.data.history import History
 from streams.audience.role import changelog_identity
 from streams.audience.store import Stores
 from streams.audience.worker import Worker
-from streams.clients import admin, hand_over, producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import PushTarget
 from streams.contract.topics import MODELS, PUSH_TARGETS, TOPICS, WARM_SONGS, Naming, Topic
-from streams.live import LiveView
-from streams.provision import create_topics
+from streams.kafka.clients import admin, hand_over, producer
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.topic_admin import create_topics
+from streams.models.registry import LiveView
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import Audience, Kafka
-from streams.snapshot import Snapshot
 from streams.testbed.backtest import replay_records
 from streams.testbed.backtest.replay import Pushed
 from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped

@@ -12,7 +12,6 @@ from encoder import artifact
 from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from streams.clients import admin, hand_over, producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
@@ -26,13 +25,14 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
-from streams.lag import measure
-from streams.provision import create_topics
-from streams.publishing import publish
+from streams.kafka.clients import admin, hand_over, producer
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.consumer_lag import measure
+from streams.kafka.topic_admin import create_topics
+from streams.models.publish import publish
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka, Settings, load_settings
 from streams.runtime.supervisor import RoleProcess
-from streams.snapshot import Snapshot
 from streams.testbed.demo.dataset_events import history, upload_event, upload_record
 
 # Restoring, re-joining and a broker's return together take less.

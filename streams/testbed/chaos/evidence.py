@@ -48,9 +48,9 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
-from streams.snapshot import Snapshot
 
 E = TypeVar("E", bound=Event)
 

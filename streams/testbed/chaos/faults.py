@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict
 
-from streams.clients import hand_over, producer
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, LISTENS
+from streams.kafka.clients import hand_over, producer
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.testbed.broker.process_identity import Identity
 from streams.testbed.chaos.environment import Stage

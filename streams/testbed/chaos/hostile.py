@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from streams.clients import hand_over, producer
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Event, Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
 from streams.contract.topics import (
@@ -27,6 +26,7 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
+from streams.kafka.clients import hand_over, producer
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.chaos.evidence import EXPECTS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from streams.audience.digests import digest
 from streams.audience.role import how, stores
 from streams.audience.store import Unfit
+from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.chaos.promises import Judged

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from streams.clients import hand_over, producer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Unavailable
@@ -28,9 +27,10 @@ from streams.contract.topics import (
     PUSH_TARGETS,
     Topic,
 )
-from streams.live import ENCODER
+from streams.kafka.clients import hand_over, producer
+from streams.kafka.compacted_topic import Snapshot
+from streams.models.registry import ENCODER
 from streams.runtime.clock import SystemClock
-from streams.snapshot import Snapshot
 from streams.testbed.chaos.environment import PATIENCE_S, Stage
 from streams.testbed.chaos.hostile import BURIED, KEPT, marked
 

@@ -23,13 +23,13 @@ from encoder.data.generate import World, affinity, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from encoder.data.world import rows
-from streams import calibrating
-from streams.clients import admin
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import TOPICS, Naming
-from streams.provision import create_topics
-from streams.publishing import publish
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import create_topics
+from streams.models import learned_chances
+from streams.models.publish import publish
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka, Settings
 from streams.runtime.supervisor import RoleProcess
@@ -129,8 +129,8 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
             for number, model in enumerate(models):
                 config = training.Config(seed=plan.seed + number)
                 known = np.union1d(parts.warm, parts.rare)
-                if fitted := calibrating.fit(dataset, known, config, lambda step: tick(step.done, step.total)):
-                    calibrating.save(fitted, model)
+                if fitted := learned_chances.fit(dataset, known, config, lambda step: tick(step.done, step.total)):
+                    learned_chances.save(fitted, model)
         with _phase("publish", seconds, bars, "publishing model and warm songs") as tick:
             publish(models[0], kafka, naming, SystemClock(), tick)
 

@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split
-from streams.clients import consumer, hand_over, producer
 from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import LISTENS, SONG_UPLOADS, Naming
+from streams.kafka.clients import consumer, hand_over, producer
 from streams.runtime.settings import Kafka
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, poisoned, upload_record

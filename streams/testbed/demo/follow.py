@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
-from streams.clients import consumer
 from streams.contract.events import CampaignReport, MatchRequest, Neighbour, PushTarget
 from streams.contract.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
+from streams.kafka.clients import consumer
 from streams.runtime.settings import Kafka
 from targeting.types import Tier
 

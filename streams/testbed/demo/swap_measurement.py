@@ -21,10 +21,10 @@ import numpy as np
 from confluent_kafka import Producer
 
 from encoder.artifact import read_manifest
-from streams.clients import hand_over, producer
 from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import SONG_UPLOADS, Naming
+from streams.kafka.clients import hand_over, producer
 from streams.runtime.settings import Kafka
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import upload_record

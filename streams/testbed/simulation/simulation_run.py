@@ -16,8 +16,8 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
-from streams import calibrating
 from streams.contract.errors import Refused
+from streams.models import learned_chances
 from streams.runtime.settings import Kafka, Settings
 from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
@@ -177,8 +177,8 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
                     config = training.Config(seed=seed)
                     rare = rare_rows(data)
                     artifact.save(training.train(data, known, config, rare_rows=rare), model)
-                    if fitted := calibrating.fit(data, np.union1d(known, rare), config):
-                        calibrating.save(fitted, model)
+                    if fitted := learned_chances.fit(data, np.union1d(known, rare), config):
+                        learned_chances.save(fitted, model)
                     prepared = Prepared(scenario, data, model)
                     bars.remove_task(task)
                 worlds.runs[arm.name][seed] = _one(arm, scenario, prepared, plan, kafka, bars)

@@ -13,8 +13,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from encoder.data.dataset import Dataset
 from encoder.data.world import DAY, rows
-from streams.campaigns import current
-from streams.clients import admin, consumer, hand_over, producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.events import PushTarget
@@ -28,8 +26,10 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
-from streams.provision import create_topics
-from streams.publishing import publish
+from streams.kafka.clients import admin, consumer, hand_over, producer
+from streams.kafka.topic_admin import create_topics
+from streams.models.publish import publish
+from streams.operations.campaigns import current
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka
 from streams.testbed.chaos.environment import Stage

@@ -18,7 +18,6 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 
 from streams.audience.store import Stores, Unfit
 from streams.audience.withdrawals import erasure_asked, user_of
-from streams.clients import admin
 from streams.contract.dead_letters import headers
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import (
@@ -32,9 +31,10 @@ from streams.contract.topics import (
     Plane,
     Topic,
 )
+from streams.kafka.clients import admin
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
-from streams.snapshot import Snapshot
 from targeting.partition.state import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 

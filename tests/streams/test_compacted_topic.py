@@ -7,12 +7,12 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from installation import PATIENCE_S, Installation
 
-from streams.clients import consumer, producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, MODELS, WARM_SONGS, Topic
+from streams.kafka.clients import consumer, producer
+from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
-from streams.snapshot import Snapshot
 
 
 def record(key: str, value: str = "v") -> Record:

@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from streams.clients import admin
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
-from streams.provision import check_times, create_topics, deviations, update_topics
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import check_times, create_topics, deviations, update_topics
 from streams.runtime.settings import Kafka
 from streams.testbed.broker import EmbeddedKafka
 

@@ -18,13 +18,13 @@ from confluent_kafka.admin import (
 )
 from pydantic import SecretStr
 
-from streams.access import ACTORS, Actor, Right, commands, grants
-from streams.clients import admin, consumer, hand_over, producer
 from streams.contract.cloudevents import Record
 from streams.contract.errors import BrokerFailed
 from streams.contract.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
-from streams.provision import create_topics, deviations, grant
-from streams.publishing import publish
+from streams.kafka.clients import admin, consumer, hand_over, producer
+from streams.kafka.topic_admin import create_topics, deviations, grant
+from streams.models.publish import publish
+from streams.operations.access_rights import ACTORS, Actor, Right, commands, grants
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import Kafka, Paths
 from streams.testbed.broker import EmbeddedKafka, daemon

@@ -22,15 +22,15 @@ from encoder import train as training
 from encoder.artifact import ArtifactError, load_warm, read_manifest
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from streams import calibrating
-from streams.calibrating import Fitted
 from streams.contract.cloudevents import Record
 from streams.contract.errors import InvalidField, Refused, Unavailable
 from streams.contract.events import LARGEST, LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.contract.vector_codec import unpack
-from streams.live import ENCODER, LiveView, Space
-from streams.publishing import _fitting, publish
+from streams.models import learned_chances
+from streams.models.learned_chances import Fitted
+from streams.models.publish import _fitting, publish
+from streams.models.registry import ENCODER, LiveView, Space
 from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Kafka
@@ -223,18 +223,18 @@ def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model
     shutil.copytree(model, calibrated)
     liking = Calibration((0.1, 0.5), (0.02, 0.4))
     answers = Calibration((0.05, 0.3), (0.01, 0.5), activity=0.25)
-    calibrating.save(Fitted(liking, answers), calibrated)
+    learned_chances.save(Fitted(liking, answers), calibrated)
 
     live = publish(calibrated, here.kafka, here.naming, SystemClock())
     with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
         assert view.model == live
-    assert calibrating.calibration_of(live.chances, "liking") == liking
-    assert calibrating.calibration_of(live.chances, "answers") == answers
+    assert learned_chances.calibration_of(live.chances, "liking") == liking
+    assert learned_chances.calibration_of(live.chances, "answers") == answers
 
     # As it was written before anything was known of activity.
     (calibrated / "chances.json").write_text('{"scores":[0.1,0.5],"chances":[0.02,0.4],"means":"x"}')
     live = publish(calibrated, here.kafka, here.naming, SystemClock())
-    assert calibrating.calibration_of(live.chances, "answers") == liking
+    assert learned_chances.calibration_of(live.chances, "answers") == liking
 
     for broken, said in (
         ('"scores":[0.5,0.1],"chances":[0.1,0.2]', "scores must ascend"),
@@ -251,7 +251,7 @@ def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model
 
 def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
     config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
-    found = calibrating.fit(small, np.arange(40), config)
+    found = learned_chances.fit(small, np.arange(40), config)
     assert found is not None
     base = small.plays.nnz / np.prod(small.plays.shape)
     # Listens are drawn without regard to content, so that every score stands for about the same chance.
@@ -262,7 +262,7 @@ def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
 
 def test_of_too_few_songs_no_chances_are_learnt(small: Dataset) -> None:
     config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
-    assert calibrating.fit(small, np.arange(5), config) is None
+    assert learned_chances.fit(small, np.arange(5), config) is None
 
 
 @pytest.mark.parametrize(

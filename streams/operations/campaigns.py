@@ -10,10 +10,10 @@ from streams.contract.errors import BadRecord, KeyMismatch, Undecodable
 from streams.contract.event_time import check_times
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS, Naming
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.skipped_records import Skipped
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
-from streams.skipped import Skipped
-from streams.snapshot import Snapshot
 
 _CAMPAIGN = msgspec.json.Decoder(Campaign)
 _COUNTS = tuple(name for name in CampaignCounts.__struct_fields__ if name != "answered")

@@ -11,9 +11,9 @@ from typing import Any, Final
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams import clients
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming
+from streams.kafka import clients
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
 

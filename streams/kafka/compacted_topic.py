@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.clients import consumer, reader_group, taken, watermarks
-from streams.clients import topics as topics_of
 from streams.contract.errors import Unavailable
+from streams.kafka.clients import consumer, reader_group, taken, watermarks
+from streams.kafka.clients import topics as topics_of
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
 

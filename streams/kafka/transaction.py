@@ -15,8 +15,8 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from streams.clients import producer
 from streams.contract.errors import MustRestart
+from streams.kafka.clients import producer
 from streams.runtime.settings import Audience, Kafka
 
 Headers = Sequence[tuple[str, bytes | None]]

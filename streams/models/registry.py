@@ -12,17 +12,17 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from streams.calibrating import OBJECTIVES, calibration_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Headers, unpack
 from streams.contract.dead_letters import headers
 from streams.contract.errors import BadRecord, InvalidField
 from streams.contract.events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
+from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.skipped_records import Skipped
+from streams.models.learned_chances import OBJECTIVES, calibration_of
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
-from streams.skipped import Skipped
-from streams.snapshot import Snapshot
 
 ENCODER = "encoder"
 """The name under which ``publish`` makes a model live."""

@@ -19,7 +19,6 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streams.clients import reader_group
 from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
@@ -39,6 +38,7 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
+from streams.kafka.clients import reader_group
 
 
 class Right(Enum):

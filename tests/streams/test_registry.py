@@ -16,7 +16,7 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS
-from streams.live import ENCODER, LiveView, Space
+from streams.models.registry import ENCODER, LiveView, Space
 from streams.runtime.clock import SystemClock
 
 CLOCK = SystemClock()

@@ -15,15 +15,15 @@ import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
 from encoder.artifact import load_encoder, load_warm, read_manifest
-from streams import calibrating
-from streams.clients import admin, hand_over, producer
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
-from streams.live import ENCODER
+from streams.kafka.clients import admin, hand_over, producer
+from streams.models import learned_chances
+from streams.models.registry import ENCODER
 from streams.runtime.clock import Clock
 from streams.runtime.settings import Kafka
 
@@ -49,7 +49,7 @@ def publish(
     summed = sha256((artifact / "manifest.json").read_bytes()).hexdigest()
     # Proves the checksum of every file before anything is said about it.
     load_encoder(artifact, summed)
-    warm, chances = load_warm(artifact, summed), calibrating.load(artifact)
+    warm, chances = load_warm(artifact, summed), learned_chances.load(artifact)
     if manifest.dim > MAX_DIMENSION:
         raise Refused(
             f"{artifact}: vectors of {manifest.dim} dimensions, {MAX_DIMENSION} allowed; train with a smaller dim"
