@@ -45,7 +45,7 @@ def songs(
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, songs=port)
         set_up_logs("songs", settings.log.level)
-        from streams.songs.role import run
+        from streams.songs.main import run
 
         run(settings, resume_with_bad)
 

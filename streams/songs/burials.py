@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from streams.contract.errors import Undecodable
 from streams.contract.topics import SONGS_REPORTS
-from streams.songs.parts import Parts
+from streams.songs.song_store import Parts
 
 STAGE = "songs.cache"
 # The keys of reports begin with a number.

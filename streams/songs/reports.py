@@ -14,13 +14,13 @@ from streams.contract.cloudevents import unpack
 from streams.contract.errors import BadRecord, InvalidField
 from streams.contract.events import CampaignReport
 from streams.contract.topics import WARM_SONGS
-from streams.songs import commands
-from streams.songs.intake import appended, content_of
-from streams.songs.ledger import KEPT_S, Song
+from streams.songs import messages
+from streams.songs.campaign_view import kept, listeners, newer, reported_end
 from streams.songs.matcher import encoded
-from streams.songs.merging import kept, listeners, newer, reported_end
-from streams.songs.outbox import Sent
-from streams.songs.parts import Parts, report_key
+from streams.songs.producer import Sent
+from streams.songs.song_content import appended, content_of
+from streams.songs.song_record import KEPT_S, Song
+from streams.songs.song_store import Parts, report_key
 
 _STAGE = "songs.merge"
 
@@ -108,11 +108,11 @@ async def _promote(parts: Parts, songs: dict[Place, Song]) -> dict[Place, Song]:
     contents = {place: content_of(upload) for place, upload in uploads.items()}
     vectors = dict(zip(songs, encoded(serving.matcher.encoder, contents.values()), strict=True))
     records = [
-        commands.warm(place[1], upload.title, contents[place], serving.space, vectors[place], now)
+        messages.warm(place[1], upload.title, contents[place], serving.space, vectors[place], now)
         for place, upload in uploads.items()
     ]
     await asyncio.gather(*[await parts.outbox.send(WARM_SONGS, record) for record in records])
-    told = [await parts.outbox.tell_everyone(commands.promoted(place[1], song)) for place, song in songs.items()]
+    told = [await parts.outbox.tell_everyone(messages.promoted(place[1], song)) for place, song in songs.items()]
     await asyncio.gather(*chain.from_iterable(told))
     parts.metrics.requests_sent.inc(len(songs) * parts.naming.audience_partitions)
     _log.info("promoted", songs=[song_id for _, song_id in songs], space=serving.space)

@@ -14,15 +14,15 @@ from streams.contract.cloudevents import Received, unpack
 from streams.contract.errors import BadRecord
 from streams.contract.events import SongUpload
 from streams.contract.topics import WARM_SONGS
-from streams.songs import commands
+from streams.songs import messages
 from streams.songs.campaign_life import campaign_end
-from streams.songs.intake import Novelty, appended, content_of, novelty
-from streams.songs.ledger import Song, entry, recording
+from streams.songs.campaign_view import listeners
 from streams.songs.matcher import Matched, encoded
-from streams.songs.merging import listeners
-from streams.songs.outbox import Sent
-from streams.songs.parts import Parts
-from streams.songs.serving import Serving
+from streams.songs.model_swap import Serving
+from streams.songs.producer import Sent
+from streams.songs.song_content import Novelty, appended, content_of, novelty
+from streams.songs.song_record import Song, entry, recording
+from streams.songs.song_store import Parts
 
 _STAGE = "songs.validate"
 
@@ -189,7 +189,7 @@ async def _ask(
     # before it could remember.
     if known is not None or reports:
         sends.append(await parts.show(each.song_id, song, reports))
-    sends += await parts.outbox.tell_everyone(commands.request(song, matched, others or [], parts.settings.budget))
+    sends += await parts.outbox.tell_everyone(messages.request(song, matched, others or [], parts.settings.budget))
     parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
     return song
 
@@ -209,13 +209,13 @@ async def _update_warm(
         heard=known.heard,
         closed=known.closed,
     )
-    record = commands.warm(
+    record = messages.warm(
         each.song_id, upload.title, content_of(upload), serving.space, matched.vector, each.timestamp
     )
     sends.append(await parts.outbox.send(WARM_SONGS, record))
     # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
     sends += [
-        await parts.outbox.delete(WARM_SONGS, commands.warm_key(space, each.song_id))
+        await parts.outbox.delete(WARM_SONGS, messages.warm_key(space, each.song_id))
         for space in parts.live.warm_in(each.song_id)
         if space != serving.space
     ]
@@ -229,7 +229,7 @@ async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song 
         song = msgspec.structs.replace(song, asked=known.asked, at=known.at)
     reports = list((await parts.reports_of(each.partition, each.song_id)).values())
     sends.append(await parts.show(each.song_id, song, reports))
-    sends += await parts.outbox.tell_everyone(commands.taken_down(each.song_id, song))
+    sends += await parts.outbox.tell_everyone(messages.taken_down(each.song_id, song))
     parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
     sends += await _cool_down(parts, serving, each.song_id, known)
     return song
@@ -241,7 +241,7 @@ async def _cool_down(parts: Parts, serving: Serving, song_id: str, known: Song |
     if known is not None and known.warm:
         # What was just written may not have been read yet.
         spaces |= {known.space, serving.space}
-    return [await parts.outbox.delete(WARM_SONGS, commands.warm_key(space, song_id)) for space in sorted(spaces)]
+    return [await parts.outbox.delete(WARM_SONGS, messages.warm_key(space, song_id)) for space in sorted(spaces)]
 
 
 def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:

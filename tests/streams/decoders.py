@@ -60,11 +60,11 @@ from streams.models.registry import read_model, read_song
 from streams.operations.campaigns import read_campaign
 from streams.operations.uplift import lift
 from streams.runtime.bad_record_burst import bad_of
-from streams.songs import commands, ledger, parts
+from streams.songs import messages, song_record, song_store
 from streams.songs.campaign_life import campaign_end
-from streams.songs.intake import content_of
+from streams.songs.main import _check_report, _check_song
 from streams.songs.matcher import Matched
-from streams.songs.role import _check_report, _check_song
+from streams.songs.song_content import content_of
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
@@ -155,7 +155,7 @@ def _message(topic: Topic, sent: Sent, offset: int) -> Message:
 def _song_entries() -> Iterator[Sent]:
     for sent in good(SONG_UPLOADS, SongUpload):
         received = unpack(SongUpload, *sent, NOW)
-        yield received.event.song_id.encode(), ledger.write(ledger.entry(received, NOW, NOW + 60)), []
+        yield received.event.song_id.encode(), song_record.write(song_record.entry(received, NOW, NOW + 60)), []
 
 
 def _report_entries() -> Iterator[Sent]:
@@ -163,7 +163,7 @@ def _report_entries() -> Iterator[Sent]:
         # Some of the traffic are legal field by field alone.
         with suppress(BadRecord):
             report = unpack(CampaignReport, *sent, NOW).event
-            yield parts.report_key(report.song_id, report.partition), msgspec.json.encode(report), []
+            yield song_store.report_key(report.song_id, report.partition), msgspec.json.encode(report), []
 
 
 def _audience(name: str) -> Check:
@@ -211,19 +211,19 @@ def _upload(data: bytes) -> None:
         _bad("songs.validate", sent, error)
         return
     upload = received.event
-    song = ledger.entry(received, NOW, end)
-    key, value = upload.song_id.encode(), ledger.write(song)
-    ledger.check(key, value)
+    song = song_record.entry(received, NOW, end)
+    key, value = upload.song_id.encode(), song_record.write(song)
+    song_record.check(key, value)
     assert record_size(key, value) <= SONGS_LEDGER.largest
-    assert ledger.read(value) == song
+    assert song_record.read(value) == song
     if gone:
-        told = commands.taken_down(upload.song_id, song)
+        told = messages.taken_down(upload.song_id, song)
     else:
         content = content_of(upload)
-        warm = commands.warm(upload.song_id, upload.title, content, SPACE.name, DIRECTION, NOW)
+        warm = messages.warm(upload.song_id, upload.title, content, SPACE.name, DIRECTION, NOW)
         assert record_size(warm.key, warm.value, warm.headers) <= WARM_SONGS.largest
         assert read_song(warm.key, warm.value, list(warm.headers))[0].song_id == upload.song_id
-        told = commands.request(song, Matched(DIRECTION, []), [], 100)
+        told = messages.request(song, Matched(DIRECTION, []), [], 100)
     # What the role tells, the other one understands.
     assert record_size(told.key, told.value, told.headers) <= MATCH_REQUESTS.largest
     assert unpack(MatchRequest, told.key, told.value, list(told.headers), NOW).event.song_id == upload.song_id
@@ -237,7 +237,7 @@ def _report(data: bytes) -> None:
         _bad("songs.merge", sent, error)
         return
     assert report.started_at.timestamp() < 1e12
-    parts.check_report(parts.report_key(report.song_id, report.partition), msgspec.json.encode(report))
+    song_store.check_report(song_store.report_key(report.song_id, report.partition), msgspec.json.encode(report))
 
 
 def _warm(data: bytes) -> None:

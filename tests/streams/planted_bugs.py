@@ -265,7 +265,7 @@ PLANTED = (
         "unanswered",
         [
             (
-                "streams/songs/outbox.py",
+                "streams/songs/producer.py",
                 "for each in range(self._naming.audience_partitions)]",
                 "for each in range(self._naming.audience_partitions - 1)]",
             )
@@ -276,7 +276,7 @@ PLANTED = (
         "unanswered",
         [
             (
-                "streams/songs/app.py",
+                "streams/songs/agents.py",
                 "            await _or_leave(uploads.serve(parts, events))\n"
                 "            _count(parts, events)\n"
                 "            for event in events:\n"
@@ -335,7 +335,7 @@ PLANTED = (
     Planted(
         "a request has two vectors of one space",
         "spaces",
-        [("streams/songs/commands.py", "other_vectors=list(others)", "other_vectors=[matched.vector, *others]")],
+        [("streams/songs/messages.py", "other_vectors=list(others)", "other_vectors=[matched.vector, *others]")],
     ),
     Planted(
         "a listener counts twice",
@@ -468,7 +468,7 @@ PLANTED = (
         "an outdated upload is served",
         "old-revision",
         [
-            ("streams/songs/intake.py", "return Novelty.OUTDATED if", "return Novelty.NEW if"),
+            ("streams/songs/song_content.py", "return Novelty.OUTDATED if", "return Novelty.NEW if"),
             (_STAGING, "if before and match.revision <= before", "if before and match.revision == before"),
         ],
         ("none", "none"),
@@ -483,7 +483,7 @@ PLANTED = (
                 "    return song\n",
             ),
             # Which would mend it within ten seconds.
-            ("streams/songs/upkeep.py", '    if song.ended == "taken-down" and warm_here:\n', "    if False:\n"),
+            ("streams/songs/reconcile.py", '    if song.ended == "taken-down" and warm_here:\n', "    if False:\n"),
         ],
         ("none", "none", "none"),
     ),

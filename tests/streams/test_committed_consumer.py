@@ -12,7 +12,7 @@ from faust.types import TP
 
 from streams.contract.topics import Naming
 from streams.runtime.settings import Kafka, Songs, Topics
-from streams.songs.app import faust_app
+from streams.songs.agents import faust_app
 from streams.songs.committed_consumer import CommittedConsumer
 
 T = TypeVar("T")

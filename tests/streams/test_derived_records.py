@@ -37,11 +37,11 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.runtime.settings import Songs
-from streams.songs import commands
-from streams.songs.intake import content_of
-from streams.songs.ledger import entry, read, write
+from streams.songs import messages
+from streams.songs.campaign_view import MAX_PROTOTYPES_KEPT, campaign
 from streams.songs.matcher import Matched
-from streams.songs.merging import MAX_PROTOTYPES_KEPT, campaign
+from streams.songs.song_content import content_of
+from streams.songs.song_record import entry, read, write
 from targeting.campaigns.campaign import encode_request
 from targeting.types import Match, Push, Tier, Why
 
@@ -106,7 +106,7 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     assert known is not None
     vector = vector_codec.pack("x" * 32, np.ones(MAX_DIMENSION, np.float32))
     near = [Neighbour(id, 0.123456) for id in ids(NEIGHBOURS, LONGEST)]
-    request = commands.request(known, Matched(vector, near), [vector], 2**31)
+    request = messages.request(known, Matched(vector, near), [vector], 2**31)
     asked = msgspec.json.decode(request.value, type=MatchRequest)
     match = Match(
         song_id=asked.song_id, revision=asked.revision, recording=asked.recording, title=asked.title,
@@ -133,9 +133,9 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     return [
         (SONGS_LEDGER, Record(key, kept, [])),
         (MATCH_REQUESTS, request),
-        (MATCH_REQUESTS, commands.re_anchored(upload.song_id, known, "x" * 32, Matched(vector, near))),
-        (WARM_SONGS, commands.warm(upload.song_id, upload.title, content_of(known.event()), "x" * 32, vector, NOW)),
-        (CAMPAIGNS, pack(view, ce_type=Campaign.TYPES[0], id="i" * 900, source=commands.SOURCE, time=NOW)),
+        (MATCH_REQUESTS, messages.re_anchored(upload.song_id, known, "x" * 32, Matched(vector, near))),
+        (WARM_SONGS, messages.warm(upload.song_id, upload.title, content_of(known.event()), "x" * 32, vector, NOW)),
+        (CAMPAIGNS, pack(view, ce_type=Campaign.TYPES[0], id="i" * 900, source=messages.SOURCE, time=NOW)),
         (CAMPAIGN_REPORTS, pack(reports[0], ce_type=CampaignReport.TYPES[0], id="i" * 900, source="s", time=NOW)),
         (SONGS_REPORTS, Record(key, msgspec.json.encode(reports[0]), [])),
         (AUDIENCE_STATE, Record(b"c" + key, encode_request(match), [])),

@@ -15,10 +15,10 @@ from streams.contract.cloudevents import Record, unpack, unpack_many
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
 from streams.contract.event_time import times_of
 from streams.contract.events import EVENTS, Event, Listen, SongUpload, UserPreferences
-from streams.songs import commands
+from streams.songs import messages
 from streams.songs.campaign_life import campaign_end
-from streams.songs.ledger import entry, read, write
 from streams.songs.matcher import Matched
+from streams.songs.song_record import entry, read, write
 
 NOW = 1_800_000_000.0
 APPENDED = (2, int(NOW * 1000))
@@ -107,10 +107,10 @@ def test_an_upload_with_any_times_leads_to_its_records_or_is_refused_by_name_and
     song = entry(received, NOW, ends)
     assert read(write(song)) == song
     if taken_down:
-        assert commands.taken_down("s-81", song).value
+        assert messages.taken_down("s-81", song).value
     else:
         assert NOW < ends <= NOW + 365 * 86_400
-        assert commands.request(song, Matched(b"", []), [], 1).value
+        assert messages.request(song, Matched(b"", []), [], 1).value
 
 
 def preferences(**changes: object) -> UserPreferences:

@@ -60,14 +60,14 @@ from streams.runtime.health import Readiness
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Songs
 from streams.songs import reports, uploads
-from streams.songs.app import _count
+from streams.songs.agents import _count
 from streams.songs.burials import bury_skipped
-from streams.songs.kept import Kept
-from streams.songs.outbox import Outbox
-from streams.songs.parts import Parts
-from streams.songs.role import _check_report, _check_song
-from streams.songs.serving import LiveMatcher
-from streams.songs.upkeep import Upkeep
+from streams.songs.compacted_cache import Kept
+from streams.songs.main import _check_report, _check_song
+from streams.songs.model_swap import LiveMatcher
+from streams.songs.producer import Outbox
+from streams.songs.reconcile import Upkeep
+from streams.songs.song_store import Parts
 
 START = 1_800_000_000.0
 AUDIENCE, SONGS = 2, 2
@@ -466,7 +466,10 @@ def test_any_sequence_is_served_or_buried_once_and_known_after_a_restart(
         pass
 
     OfModels.models = models
-    with mock.patch("streams.models.registry.Snapshot", Reading), mock.patch("streams.songs.kept.Snapshot", Reading):
+    with (
+        mock.patch("streams.models.registry.Snapshot", Reading),
+        mock.patch("streams.songs.compacted_cache.Snapshot", Reading),
+    ):
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             OfModels,
             settings=settings(

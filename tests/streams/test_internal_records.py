@@ -37,8 +37,8 @@ from streams.operations.uplift import lift
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.songs import ledger, parts
-from streams.songs.kept import Kept
+from streams.songs import song_record, song_store
+from streams.songs.compacted_cache import Kept
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens
@@ -99,12 +99,15 @@ def test_any_report_can_be_dated_or_is_bad(record: Parts) -> None:
     except BadRecord:
         return
     assert report.started_at.timestamp() < 1e12
-    assert parts.check_report(parts.report_key(report.song_id, report.partition), msgspec.json.encode(report)) is None
+    assert (
+        song_store.check_report(song_store.report_key(report.song_id, report.partition), msgspec.json.encode(report))
+        is None
+    )
 
 
 @given(st.binary(max_size=20), values().filter(lambda value: value is not None))
 def test_any_entry_of_songs_reports_or_the_ledger_is_usable_or_bad(key: bytes, value: bytes) -> None:
-    for check in (parts.check_report, ledger.check):
+    for check in (song_store.check_report, song_record.check):
         try:
             check(key, value)
         except BadRecord:
@@ -320,13 +323,13 @@ def test_an_entry_of_the_ledger_that_cannot_be_read_is_refused_until_it_is_left_
                Record(b"c", None, [])]  # type: ignore[arg-type]  # fmt: skip
     here.send_all(SONGS_LEDGER, records, 1)
     name = here.naming.name(SONGS_LEDGER)
-    store = Kept(here.kafka, name, CLOCK, ledger.check)
+    store = Kept(here.kafka, name, CLOCK, song_record.check)
     with pytest.raises(Refused) as caught:
         asyncio.run(store.partition(1))
     assert f"{name}[1] at offset 1: " in str(caught.value)
     assert f"{name}[1] at offset 2: key" in str(caught.value)
     assert 'songs.skip_ledger_records = "1:1,1:2"' in str(caught.value)
-    left_out = Kept(here.kafka, name, CLOCK, ledger.check, without={1: [1, 2]})
+    left_out = Kept(here.kafka, name, CLOCK, song_record.check, without={1: [1, 2]})
     # What the song said before stands again.
     assert asyncio.run(left_out.partition(1)) == {b"a": good}
 
@@ -334,7 +337,7 @@ def test_an_entry_of_the_ledger_that_cannot_be_read_is_refused_until_it_is_left_
 def test_a_report_in_store_that_cannot_be_read_is_missing_and_waits_for_its_dead_letter(here: Installation) -> None:
     here.send_all(SONGS_LEDGER, [Record(b"0 a", b"?", [])], 0)
     skipped = Skipped(bury=True)
-    store = Kept(here.kafka, here.naming.name(SONGS_LEDGER), CLOCK, parts.check_report, skipped)
+    store = Kept(here.kafka, here.naming.name(SONGS_LEDGER), CLOCK, song_store.check_report, skipped)
     assert asyncio.run(store.partition(0)) == {}
     ((found, error),) = skipped.take([0])
     assert (found.key, found.value, type(error).__name__) == (b"0 a", b"?", "Undecodable")

@@ -10,8 +10,8 @@ import pytest
 
 from streams.contract.cloudevents import Received
 from streams.contract.events import DenseFeature, SongUpload
-from streams.songs.ledger import KEPT_S, Song, entry, read, recording, write
-from streams.songs.upkeep import Due, due
+from streams.songs.reconcile import Due, due
+from streams.songs.song_record import KEPT_S, Song, entry, read, recording, write
 
 START = 1_800_000_000.0
 DAY = 86_400.0

@@ -35,7 +35,7 @@ from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Kafka
 from streams.songs.matcher import Matcher
-from streams.songs.serving import LiveMatcher, load_encoder
+from streams.songs.model_swap import LiveMatcher, load_encoder
 from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
 

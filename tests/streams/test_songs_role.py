@@ -49,11 +49,11 @@ from streams.operations.erasure_audit import partition_of
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
 from streams.runtime.settings import Kafka
-from streams.songs.app import exit_code
-from streams.songs.intake import content_of
-from streams.songs.ledger import entry, write
+from streams.songs.agents import exit_code
 from streams.songs.matcher import encoded
-from streams.songs.parts import report_key
+from streams.songs.song_content import content_of
+from streams.songs.song_record import entry, write
+from streams.songs.song_store import report_key
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Stage, set_stage
 from streams.testbed.demo.dataset_events import upload_record

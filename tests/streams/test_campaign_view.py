@@ -11,8 +11,7 @@ import pytest
 
 from streams.contract.events import LARGEST_COUNT, CampaignReport, Counts, PartitionPrototype
 from streams.operations.campaigns import read_campaign
-from streams.songs.ledger import Song
-from streams.songs.merging import (
+from streams.songs.campaign_view import (
     MAX_PROTOTYPES,
     MAX_PROTOTYPES_KEPT,
     campaign,
@@ -21,6 +20,7 @@ from streams.songs.merging import (
     newer,
     reported_end,
 )
+from streams.songs.song_record import Song
 
 START = 1_800_000_000
 SONG = Song(revision=1, id="a", asked=1, at=START, expires_at=START + 100, upload=msgspec.Raw(b"{}"), space="x")

@@ -23,9 +23,9 @@ from streams.runtime.settings import Kafka, Songs, Topics
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
-from streams.songs.intake import timestamp
-from streams.songs.parts import Parts
-from streams.songs.upkeep import Upkeep
+from streams.songs.reconcile import Upkeep
+from streams.songs.song_content import timestamp
+from streams.songs.song_store import Parts
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1

@@ -9,8 +9,8 @@ import pytest
 
 from streams.contract.cloudevents import Received
 from streams.contract.events import SongUpload
-from streams.songs.intake import Novelty, content_of, dense_name, novelty
-from streams.songs.ledger import Song, entry, read, write
+from streams.songs.song_content import Novelty, content_of, dense_name, novelty
+from streams.songs.song_record import Song, entry, read, write
 
 
 def upload(revision: int, id: str, source: str = "one") -> Received[SongUpload]:

@@ -17,7 +17,7 @@ from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 from streams.runtime.bad_record_burst import Bad, source_of
-from streams.songs.kept import Kept
+from streams.songs.compacted_cache import Kept
 
 Sent = Awaitable[Any]
 

@@ -10,13 +10,13 @@ from itertools import chain
 import msgspec
 
 from streams.contract.topics import CAMPAIGNS, WARM_SONGS
-from streams.songs import commands
-from streams.songs.intake import content_of
-from streams.songs.ledger import Song
+from streams.songs import messages
 from streams.songs.matcher import encoded, what_fits
-from streams.songs.outbox import Sent
-from streams.songs.parts import Parts
-from streams.songs.serving import Serving
+from streams.songs.model_swap import Serving
+from streams.songs.producer import Sent
+from streams.songs.song_content import content_of
+from streams.songs.song_record import Song
+from streams.songs.song_store import Parts
 
 # A campaign's life is counted in days; a song served in the moment of a swap waits for the next round this long.
 _EVERY_S = 10.0
@@ -114,7 +114,7 @@ class Upkeep:
             entries.append((partition, song_id, over))
         # Published again, with an older model: it stays down.
         sends += [
-            await self._parts.outbox.delete(WARM_SONGS, commands.warm_key(serving.space, song_id))
+            await self._parts.outbox.delete(WARM_SONGS, messages.warm_key(serving.space, song_id))
             for song_id in of[Due.STAY_DOWN]
         ]
         sends += await self._move({id: song for id, song in of[Due.MOVE].items() if song.warm}, serving)
@@ -144,7 +144,7 @@ class Upkeep:
         return [
             await self._parts.outbox.send(
                 WARM_SONGS,
-                commands.warm(song_id, missing[song_id].title, content, serving.space, vector, now),
+                messages.warm(song_id, missing[song_id].title, content, serving.space, vector, now),
             )
             for (song_id, content), vector in zip(
                 contents.items(), encoded(serving.matcher.encoder, contents.values()), strict=True
@@ -158,7 +158,7 @@ class Upkeep:
         contents = [what_fits(serving.matcher.encoder, content_of(song.event())) for song in songs.values()]
         matched = serving.matcher.match(contents, self._parts.settings.neighbours, self._parts.metrics)
         told = [
-            await self._parts.outbox.tell_everyone(commands.re_anchored(song_id, song, serving.space, each))
+            await self._parts.outbox.tell_everyone(messages.re_anchored(song_id, song, serving.space, each))
             for (song_id, song), each in zip(songs.items(), matched, strict=True)
         ]
         self._parts.metrics.requests_sent.inc(len(songs) * self._parts.naming.audience_partitions)

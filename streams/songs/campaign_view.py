@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from streams.contract.events import LARGEST_COUNT, Campaign, CampaignCounts, CampaignReport, Counts, EndReason
-from streams.songs.ledger import Song
+from streams.songs.song_record import Song
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
 # lists would be 100 kB a song, in every record and in memory.

@@ -22,14 +22,14 @@ from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Settings
-from streams.songs.app import add_agents, faust_app
+from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
+from streams.songs.compacted_cache import Kept
 from streams.songs.input_topics import InputTopics, is_id
-from streams.songs.kept import Kept
-from streams.songs.ledger import check
-from streams.songs.outbox import Outbox
-from streams.songs.parts import Parts, check_report
-from streams.songs.serving import LiveMatcher
+from streams.songs.model_swap import LiveMatcher
+from streams.songs.producer import Outbox
+from streams.songs.song_record import check
+from streams.songs.song_store import Parts, check_report
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0

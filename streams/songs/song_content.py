@@ -9,7 +9,7 @@ from typing import Any
 from encoder.content import SongContent
 from streams.contract.cloudevents import Received, Timestamp, append_time
 from streams.contract.events import SongUpload
-from streams.songs.ledger import Song
+from streams.songs.song_record import Song
 
 DEFAULT_SPACE = "default"
 """The space of a dense feature whose name alone says what it is."""

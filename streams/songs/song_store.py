@@ -19,13 +19,13 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Songs
-from streams.songs import ledger
-from streams.songs.commands import SOURCE
-from streams.songs.kept import Kept
-from streams.songs.ledger import Song
-from streams.songs.merging import campaign
-from streams.songs.outbox import Outbox, Sent
-from streams.songs.serving import LiveMatcher
+from streams.songs import song_record
+from streams.songs.campaign_view import campaign
+from streams.songs.compacted_cache import Kept
+from streams.songs.messages import SOURCE
+from streams.songs.model_swap import LiveMatcher
+from streams.songs.producer import Outbox, Sent
+from streams.songs.song_record import Song
 
 _reports = msgspec.json.Decoder(CampaignReport)
 _encoder = msgspec.json.Encoder()
@@ -60,14 +60,14 @@ class Parts:
 
     async def song(self, partition: int, song_id: str) -> Song | None:
         """A song's entry."""
-        return ledger.read((await self.ledger.partition(partition)).get(song_id.encode()))
+        return song_record.read((await self.ledger.partition(partition)).get(song_id.encode()))
 
     async def remember(self, songs: Sequence[tuple[int, str, Song | None]]) -> None:
         """Write entries (partition, song_id, entry; None forgets), acknowledged."""
         await self.outbox.keep(
             SONGS_LEDGER,
             self.ledger,
-            [(partition, id.encode(), ledger.write(song) if song else None) for partition, id, song in songs],
+            [(partition, id.encode(), song_record.write(song) if song else None) for partition, id, song in songs],
         )
 
     async def report(self, partition: int, key: bytes) -> CampaignReport | None:

@@ -13,8 +13,8 @@ import numpy as np
 from encoder.content import SongContent
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import MatchRequest, WarmSong
-from streams.songs.ledger import Song, recording
 from streams.songs.matcher import Matched
+from streams.songs.song_record import Song, recording
 
 SOURCE = "coldstart/songs"
 _REQUESTED, _TAKEN_DOWN, _PROMOTED, _RE_ANCHORED = MatchRequest.TYPES
