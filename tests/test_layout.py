@@ -101,7 +101,7 @@ def test_the_broker_stands_alone() -> None:
 
 def test_serving_loads_nothing_of_training() -> None:
     code = (
-        "import sys, streams.cli, streams.songs.main, streams.audience.role\n"
+        "import sys, streams.cli, streams.songs.main, streams.audience.main\n"
         f"print(*sorted({TRAINING!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

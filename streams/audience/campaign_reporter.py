@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
 
-from streams.audience.outputs import report_record
+from streams.audience.encode import report_record
 from streams.audience.restore import ACCOUNT_PREFIX
 from streams.audience.task import Held
 from streams.contract.cloudevents import Record

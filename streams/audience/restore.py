@@ -8,8 +8,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.audience.local_store import Entry, Unfit
 from streams.audience.positions import OFFSETS_KEY, Recorded
-from streams.audience.store import Entry, Unfit
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.kafka.clients import consumer, reader_group, taken, watermarks

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from streams.audience.assignment import REREAD
-from streams.audience.inputs import Records
+from streams.audience.consumers import REREAD
+from streams.audience.decode import Records
+from streams.audience.deduplication import Repeats
+from streams.audience.local_store import Store
 from streams.audience.positions import Positions, offsets_value
-from streams.audience.repeats import Repeats
-from streams.audience.store import Store
 from targeting.partition.partition import Partition, Staged
 
 

@@ -11,21 +11,21 @@ import numpy as np
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Message
 
-from streams.audience.assignment import REREAD, Assignment
 from streams.audience.campaign_reporter import CampaignReporter
-from streams.audience.inputs import STAGE, Decoded, Decoder, Records, Space, counted
-from streams.audience.lag import LagGauges
-from streams.audience.memory import give_back
-from streams.audience.outputs import push_record
+from streams.audience.consumers import REREAD, Assignment
+from streams.audience.decode import STAGE, Decoded, Decoder, Records, Space, counted
+from streams.audience.deduplication import Repeats
+from streams.audience.disk_recovery import refusal, restore
+from streams.audience.encode import push_record
+from streams.audience.gc_tuning import give_back
+from streams.audience.lag_gauges import LagGauges
+from streams.audience.local_store import Entry, Store, Stores, Unfit
 from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, Positions, reconcile, within
-from streams.audience.recovery import refusal, restore
-from streams.audience.repeats import Repeats
 from streams.audience.restore import (
     ACCOUNT_PREFIX,
     Beside,
     read_changelog,
 )
-from streams.audience.store import Entry, Store, Stores, Unfit
 from streams.audience.task import Batch, Held
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel

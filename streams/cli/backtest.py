@@ -69,7 +69,7 @@ def backtest(
     Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence;
     coldstart backtest --users 500 --songs 600 --arms default --stream
     """
-    from streams.audience.role import how
+    from streams.audience.main import how
     from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
 
     console = Terminal(stderr=True)

@@ -33,8 +33,8 @@ def digest(
     """
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        from streams.audience.role import check_partitions, how, stores
-        from streams.audience.store import Unfit
+        from streams.audience.local_store import Unfit
+        from streams.audience.main import check_partitions, how, stores
         from streams.operations.state_digest import digest as compute
         from targeting.catalogue.catalogue import Songs
         from targeting.partition.partition import Partition

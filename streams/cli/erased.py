@@ -45,7 +45,7 @@ def erased(
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        from streams.audience.role import stores
+        from streams.audience.main import stores
         from streams.operations.erasure_audit import trace
 
         clock, naming = SystemClock(), naming_of(settings)

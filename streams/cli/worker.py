@@ -68,6 +68,6 @@ def audience(
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, audience=port)
         set_up_logs("audience", settings.log.level)
-        from streams.audience.role import run
+        from streams.audience.main import run
 
         run(settings, slot, obey=policy is PolicySwitch.ON, resume=resume_with_bad)

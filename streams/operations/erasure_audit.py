@@ -16,7 +16,7 @@ from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from streams.audience.store import Stores, Unfit
+from streams.audience.local_store import Stores, Unfit
 from streams.audience.withdrawals import erasure_asked, user_of
 from streams.contract.dead_letters import headers
 from streams.contract.errors import Refused, Unavailable

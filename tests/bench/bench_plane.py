@@ -51,8 +51,8 @@ from plane import (
 from rich.console import Console
 from rich.table import Table
 
-from streams.audience.memory import spare_collections
-from streams.audience.role import how
+from streams.audience.gc_tuning import spare_collections
+from streams.audience.main import how
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS
 from streams.runtime.settings import Audience
 from streams.runtime.supervisor import RoleProcess

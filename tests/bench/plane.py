@@ -31,9 +31,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from streams.audience.memory import spare_collections
-from streams.audience.role import changelog_identity, how
-from streams.audience.store import Stores
+from streams.audience.gc_tuning import spare_collections
+from streams.audience.local_store import Stores
+from streams.audience.main import changelog_identity, how
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack

@@ -17,12 +17,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from confluent_kafka import Message
 from hostile_traffic import Sent, Traffic
 
-from streams.audience.inputs import STAGE, Decoded, Decoder, Records, Space
+from streams.audience.decode import STAGE, Decoded, Decoder, Records, Space
+from streams.audience.deduplication import Repeats
+from streams.audience.disk_recovery import refusal, restore
+from streams.audience.local_store import Entry
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.recovery import refusal, restore
-from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside
-from streams.audience.store import Entry
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter

@@ -77,9 +77,9 @@ def changed(root: Path, edits: Sequence[Edit]) -> dict[str, str]:
 
 _STAGING = "targeting/partition/stage.py"
 _DECISION = "targeting/ranking/selection.py"
-_INPUTS = "streams/audience/inputs.py"
+_INPUTS = "streams/audience/decode.py"
 _WORKER = "streams/audience/worker.py"
-_OUTPUTS = "streams/audience/outputs.py"
+_OUTPUTS = "streams/audience/encode.py"
 _WISHES = "targeting/users/preferences.py"
 _REPORTS = "streams/songs/reports.py"
 _LIVE = (("at_once", 0.3),)

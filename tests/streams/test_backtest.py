@@ -209,7 +209,7 @@ def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History, tr
 
 
 def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer) -> None:
-    from streams.audience.role import how
+    from streams.audience.main import how
     from streams.runtime.settings import Settings
 
     rules = how(Settings().audience, obey=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
-from streams.audience.role import how
+from streams.audience.main import how
 from streams.cli import app
 from streams.contract.cloudevents import Record
 from streams.contract.topics import Topic

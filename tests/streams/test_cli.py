@@ -177,6 +177,6 @@ def test_no_verb_pays_for_the_imports_of_another() -> None:
 
 def test_a_worker_loads_only_what_serves() -> None:
     heavy = {"torch", "sklearn", "matplotlib", "faust", "scipy.optimize", "scipy.stats", "encoder"}
-    script = f"import sys, streams.audience.role; print(*sorted({heavy!r} & sys.modules.keys()))"
+    script = f"import sys, streams.audience.main; print(*sorted({heavy!r} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.split() == []

@@ -32,7 +32,7 @@ def test_opt_outs_sent_before_a_request_are_obeyed_by_its_batch_though_they_are_
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One record a reading: a batch that takes only what is there has one opt-out. And a round waits for a request.
-    monkeypatch.setattr("streams.audience.assignment._PREFERENCES_AT_ONCE", 1)
+    monkeypatch.setattr("streams.audience.consumers._PREFERENCES_AT_ONCE", 1)
     town = Town(here)
     town.listen(10 * USERS)
     life = Life(here, settings=Audience(batch_wait_ms=500))

@@ -15,7 +15,7 @@ from installation import Installation
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from streams.audience.role import stores
+from streams.audience.main import stores
 from streams.audience.worker import Worker
 from streams.cli import app
 from streams.contract import vector_codec

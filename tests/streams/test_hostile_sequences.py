@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from streams.audience.inputs import Decoded, Decoder, Records, Space
-from streams.audience.outputs import push_record, report_record
-from streams.audience.repeats import Repeats
+from streams.audience.decode import Decoded, Decoder, Records, Space
+from streams.audience.deduplication import Repeats
+from streams.audience.encode import push_record, report_record
 from streams.contract.record_size import record_size
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, PUSH_TARGETS, Topic
 from targeting.catalogue.catalogue import Songs

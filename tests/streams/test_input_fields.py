@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from confluent_kafka import Message
-from test_inputs import LIVE, NOW, THEN, decode, listen, message, outside, packed, packed_vector, request
+from test_decode import LIVE, NOW, THEN, decode, listen, message, outside, packed, packed_vector, request
 
-from streams.audience.inputs import Records
-from streams.audience.repeats import Repeats
+from streams.audience.decode import Records
+from streams.audience.deduplication import Repeats
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Listen, MatchRequest, Neighbour, PushOutcome, UserPreferences

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from installation import Installation
 from prometheus_client import CollectorRegistry
 
-from streams.audience.inputs import Decoder, Records, Space
+from streams.audience.decode import Decoder, Records, Space
+from streams.audience.deduplication import Repeats
+from streams.audience.disk_recovery import refusal, restore
+from streams.audience.local_store import Entry, Unfit
 from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.recovery import refusal, restore
-from streams.audience.repeats import Repeats
 from streams.audience.restore import Beside, read_changelog
-from streams.audience.store import Entry, Unfit
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audience.outputs import push_id, push_record
+from streams.audience.encode import push_id, push_record
 from targeting.catalogue.catalogue import Songs
 from targeting.partition.partition import Partition
 from targeting.types import Inputs, Listens, Match, Preferences, Tier

@@ -13,8 +13,8 @@ from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audience.inputs import Decoded, Decoder, Records
-from streams.audience.repeats import Repeats
+from streams.audience.decode import Decoded, Decoder, Records
+from streams.audience.deduplication import Repeats
 from streams.audience.withdrawals import erasure_asked, user_of, withheld
 from streams.contract.cloudevents import Headers, pack
 from streams.contract.events import UserPreferences

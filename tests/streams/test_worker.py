@@ -19,9 +19,9 @@ from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
+from streams.audience.local_store import Store, Stores, Unfit
 from streams.audience.positions import OFFSETS_KEY, read_offsets
 from streams.audience.restore import Beside, read_changelog, state_records
-from streams.audience.store import Store, Stores, Unfit
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
@@ -568,7 +568,7 @@ def prefer_all(here: Installation, count: int) -> None:
 def test_many_preferences_come_in_pieces_before_anything_that_could_push(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.audience.assignment._PREFERENCES_AT_ONCE", 100)
+    monkeypatch.setattr("streams.audience.consumers._PREFERENCES_AT_ONCE", 100)
     prefer_all(here, 1000)
     here.send(MATCH_REQUESTS, Record(b"no", b"request", []), 0)
     listen(here, 0)

@@ -16,8 +16,8 @@ from installation import PATIENCE_S, Installation
 from lying_network import LyingNetwork
 from prometheus_client import CollectorRegistry
 
+from streams.audience.local_store import Stores
 from streams.audience.restore import read_changelog
-from streams.audience.store import Stores
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack

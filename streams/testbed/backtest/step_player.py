@@ -18,8 +18,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from encoder.data.history import History
-from streams.audience.role import changelog_identity
-from streams.audience.store import Stores
+from streams.audience.local_store import Stores
+from streams.audience.main import changelog_identity
 from streams.audience.worker import Worker
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Refused, Unavailable

@@ -21,7 +21,7 @@ from streams.testbed.broker.process_identity import Identity
 from streams.testbed.chaos.environment import Stage
 from streams.testbed.chaos.traffic import listen
 
-# Above a day more than databases may be old (streams/audience/store.py).
+# Above a day more than databases may be old (streams/audience/local_store.py).
 _TOO_OLD_S = 8 * 86_400.0
 # A database's log reaches this with the first few dozen histories; a worker's own log does not meanwhile.
 _FULL_BYTES = 16_384

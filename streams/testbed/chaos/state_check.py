@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from streams.audience.role import how, stores
-from streams.audience.store import Unfit
+from streams.audience.local_store import Unfit
+from streams.audience.main import how, stores
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.testbed.chaos.environment import Stage

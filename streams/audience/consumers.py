@@ -23,8 +23,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec
 
+from streams.audience.decode import INPUTS
 from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, told_apart
-from streams.audience.inputs import INPUTS
 from streams.audience.positions import TOPIC_OF, Positions
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming

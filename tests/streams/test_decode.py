@@ -11,8 +11,8 @@ from confluent_kafka import Message
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.audience.inputs import Decoded, Decoder, Records, Space, counted
-from streams.audience.repeats import WINDOW, Repeats
+from streams.audience.decode import Decoded, Decoder, Records, Space, counted
+from streams.audience.deduplication import WINDOW, Repeats
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Cap as EventCap

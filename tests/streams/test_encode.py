@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from streams.audience.outputs import push_id, push_record, report_record
+from streams.audience.encode import push_id, push_record, report_record
 from streams.contract import vector_codec
 from streams.contract.cloudevents import unpack
 from streams.contract.events import CampaignReport, Learned, PushTarget, Reason, Terms

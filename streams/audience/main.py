@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
 from streams.audience.fetching import explained
-from streams.audience.memory import spare_collections
+from streams.audience.gc_tuning import spare_collections
+from streams.audience.local_store import Stores
 from streams.audience.positions import TOPIC_OF
-from streams.audience.slot import Slot
-from streams.audience.store import Stores
+from streams.audience.slot_claim import Slot
 from streams.audience.worker import Worker, member_of
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audience.repeats import WINDOW, Repeats
+from streams.audience.deduplication import WINDOW, Repeats
 
 # Offsets with gaps as wide as the window; few ids, so that many come again.
 TOPIC = st.lists(st.tuples(st.integers(1, WINDOW), st.sampled_from("abcdefgh")), max_size=30).map(

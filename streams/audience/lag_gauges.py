@@ -7,8 +7,8 @@ from typing import Final
 
 from confluent_kafka import Message
 
-from streams.audience.assignment import Assignment
-from streams.audience.inputs import INPUTS, Records
+from streams.audience.consumers import Assignment
+from streams.audience.decode import INPUTS, Records
 from streams.audience.positions import Positions
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import AudienceMetrics

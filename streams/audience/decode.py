@@ -12,7 +12,7 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from streams.audience.repeats import Repeats, Seen
+from streams.audience.deduplication import Repeats, Seen
 from streams.audience.withdrawals import user_of, withheld
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many

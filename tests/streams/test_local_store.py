@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.audience.store import Entry, InUse, Store, Stores, Unfit
+from streams.audience.local_store import Entry, InUse, Store, Stores, Unfit
 from streams.runtime.clock import ManualClock
 
 DAY = 86_400.0

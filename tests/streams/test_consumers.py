@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Message
 from installation import PATIENCE_S, Installation
 
-from streams.audience.assignment import Assignment, Polled
+from streams.audience.consumers import Assignment, Polled
 from streams.audience.fetching import here as records_here
 from streams.audience.positions import Positions
 from streams.contract.cloudevents import Record

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer
 from installation import PATIENCE_S, Installation
 
-from streams.audience.slot import Slot
+from streams.audience.slot_claim import Slot
 from streams.audience.worker import member_of
 from streams.contract.errors import Refused
 from streams.contract.topics import LISTENS
@@ -23,7 +23,7 @@ from streams.runtime.clock import ManualClock, SystemClock
 HOLD = """
 import sys
 from pathlib import Path
-from streams.audience.slot import Slot
+from streams.audience.slot_claim import Slot
 slot = Slot(Path(sys.argv[1]), "audience-0")
 print(slot.client_id, flush=True)
 sys.stdin.readline()
