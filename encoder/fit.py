@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from encoder.device import CPU
 from encoder.features import Features, select_columns
-from encoder.model import Batch, QueryTower
+from encoder.model import NetworkBatch, QueryTower
 from encoder.optimiser import AdamW
 from encoder.ranks import Ranks
 from encoder.supervision import Targets
-from encoder.training_config import Config
+from encoder.training_config import TrainingConfig
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -36,7 +36,7 @@ _MEASURED = 1000
 _GAUGED = 8
 
 
-class Inputs:
+class NetworkInputs:
     """The network's inputs of all versions of the n training songs; row v n + i is version v of song i."""
 
     def __init__(self, versions: list[Features], columns: I64, contexts: F32) -> None:
@@ -59,13 +59,13 @@ class Inputs:
         itself = torch.rand(songs.shape, generator=generator) < untransformed
         return torch.where(itself | ~self.known[rows], songs, rows)
 
-    def batch(self, rows: Tensor, bag: float, context: float, generator: torch.Generator) -> Batch:
+    def batch(self, rows: Tensor, bag: float, context: float, generator: torch.Generator) -> NetworkBatch:
         """The given rows with random shares of their bag entries and of their context values hidden."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
         offsets = torch.cumsum(lengths, 0) - lengths
         entries = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - offsets, lengths)
-        return Batch(
+        return NetworkBatch(
             self.indices[entries],
             offsets,
             self.values[entries] * _keep((len(entries),), bag, generator),
@@ -81,7 +81,7 @@ def _keep(shape: tuple[int, ...], dropout: float, generator: torch.Generator) ->
     return (torch.rand(shape, generator=generator) >= dropout).float() / (1 - dropout)
 
 
-class Run:
+class TrainingRun:
     """One training: weights, optimiser and random state, by which it can be stopped and resumed.
 
     The songs of ``inputs`` are asked about; the first of them, as many as ``vectors`` has rows, are warm and can be
@@ -90,8 +90,8 @@ class Run:
 
     def __init__(
         self,
-        config: Config,
-        inputs: Inputs,
+        config: TrainingConfig,
+        inputs: NetworkInputs,
         targets: Targets,
         vectors: F32,
         held: I64 | None = None,
@@ -314,7 +314,7 @@ class Run:
 class _Objective(torch.nn.Module):
     """A run's loss as a module, which is what processes can share."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         super().__init__()
         self.tower, self.scale, self.warm = run.tower, run.scale, run.warm
         self._loss = run.loss

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class NetworkBatch:
     """The network's input for B songs.
 
     Attributes:
@@ -33,13 +33,13 @@ class Batch:
     side: Tensor
     context: Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> NetworkBatch:
         parts = (self.indices, self.offsets, self.values, self.side, self.context)
-        return Batch(*(part.to(device) for part in parts))
+        return NetworkBatch(*(part.to(device) for part in parts))
 
 
 class QueryTower(nn.Module):
-    """Maps a :class:`Batch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
+    """Maps a :class:`NetworkBatch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
 
     def __init__(self, terms: int, side: int, context: int, hidden: int, dim: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class QueryTower(nn.Module):
             for start in range(0, self.context.shape[0], vectors):
                 self.context[start : start + width, :width] += torch.eye(width)
 
-    def forward(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
+    def forward(self, batch: NetworkBatch, keep: Tensor | None = None) -> Tensor:
         """Unit rows (B, dim). ``keep`` (B, hidden) scales the hidden layer: dropout."""
         x = functional.embedding_bag(
             batch.indices, self.bag, batch.offsets, None, 2.0, False, "sum", self.sparse, batch.values

@@ -27,13 +27,13 @@ from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.device import chosen
 from encoder.features import FeatureSchema
-from encoder.fit import Inputs, Run
+from encoder.fit import NetworkInputs, TrainingRun
 from encoder.ranks import Ranks
 from encoder.serving import Encoder, joined
-from encoder.training_config import Config, Device
+from encoder.training_config import Device, TrainingConfig
 from encoder.truth import quartiles
 
-__all__ = ["Config", "Progress", "Report", "Trained", "train"]
+__all__ = ["Progress", "Report", "Trained", "TrainingConfig", "train"]
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -76,14 +76,14 @@ class Trained:
     encoder: Encoder
     warm_content: ContentTable
     warm_vectors: F32
-    config: Config
+    config: TrainingConfig
     gauges: dict[str, float]
 
 
 def train(
     dataset: Dataset,
     warm_rows: I64,
-    config: Config | None = None,
+    config: TrainingConfig | None = None,
     progress: Report | None = None,
     checkpoint: Path | None = None,
     *,
@@ -105,7 +105,7 @@ def train(
         raise ValueError(f"{len(warm_rows)} warm songs; at least 2 are needed, 5 listeners each")
     threads = 1 if len(warm_rows) <= _SINGLE else None
     with threadpool_limits(limits=threads):
-        config = config or Config()
+        config = config or TrainingConfig()
         rare = rare_rows if config.rare and rare_rows is not None else np.zeros(0, np.int64)
         return _train(dataset, warm_rows, rare, config, progress or (lambda _: None), checkpoint, chosen(device))
 
@@ -114,7 +114,7 @@ def _train(
     dataset: Dataset,
     warm_rows: I64,
     rare_rows: I64,
-    config: Config,
+    config: TrainingConfig,
     report: Report,
     checkpoint: Path | None,
     device: torch.device,
@@ -157,10 +157,10 @@ def _train(
     )
     columns = _frequent(songs.bags, config.terms)
     contexts = loo.contexts(features) if config.contexts else np.zeros((len(features), len(songs), 0), np.float32)
-    inputs = Inputs(features, columns, contexts)
+    inputs = NetworkInputs(features, columns, contexts)
     prepared = perf_counter() - started
     held = mixture.held_back(warm, rng) if config.contexts and len(config.closed) > 1 else np.zeros(0, np.int64)
-    run = Run(config, inputs, targets, vectors[:warm], held, device, ranks)
+    run = TrainingRun(config, inputs, targets, vectors[:warm], held, device, ranks)
     done = run.restore(checkpoint) if checkpoint and checkpoint.exists() else 0
     quarter = quartiles(np.diff(listeners.indptr).astype(np.int64))
     gauges: dict[str, float] = {}

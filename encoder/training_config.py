@@ -10,7 +10,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class TrainingConfig:
     """Everything that decides what is trained; equal configs on equal data give equal weights.
 
     Attributes:

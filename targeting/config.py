@@ -13,7 +13,7 @@ from targeting.users import histories
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class TargetingConfig:
     """How a partition decides.
 
     Attributes:
@@ -28,7 +28,7 @@ class Config:
         half_life: days in which a song's weight in its listener's vector halves.
         half: user vectors in 16-bit floats.
         least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
-            (:attr:`targeting.catalogue.catalogue.Songs.calibration`).
+            (:attr:`targeting.catalogue.catalogue.Catalogue.calibration`).
         answer_hours: a push that is not listened to within so many hours, 6 more at most, was not answered; by answers
             chances are corrected (:mod:`targeting.ranking.recalibration`). 0: they are not.
         ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
@@ -37,7 +37,7 @@ class Config:
     """
 
     policy: Policy = field(default_factory=Policy)
-    relevance: scoring.Relevance = field(default_factory=scoring.Relevance)
+    relevance: scoring.ScoreWeights = field(default_factory=scoring.ScoreWeights)
     cat: CatConfig = field(default_factory=CatConfig)
     scored: int = 1000
     at_once: float = budget.AT_ONCE

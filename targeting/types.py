@@ -48,7 +48,7 @@ class Match:
     others: tuple[tuple[str, F32], ...] = ()
 
 
-class End(StrEnum):
+class EndReason(StrEnum):
     """Why a campaign ends."""
 
     TAKEN_DOWN = "taken-down"
@@ -64,7 +64,7 @@ class Takedown:
 
     song_id: str
     revision: int
-    reason: End
+    reason: EndReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Outcomes:
     times: F64
 
 
-class Cap(NamedTuple):
+class FrequencyCap(NamedTuple):
     """At most so many pushes in any so many hours."""
 
     pushes: int
@@ -160,7 +160,7 @@ class Cap(NamedTuple):
         return round(self.hours * 3_600_000) / 1000
 
 
-class Quiet(NamedTuple):
+class QuietSpan(NamedTuple):
     """A span of the local day without pushes: minutes after midnight, the end exclusive; it may cross midnight."""
 
     start: int
@@ -183,12 +183,12 @@ class Preferences:
     muted_artists: frozenset[str] = frozenset()
     allow_explicit: bool = True
     timezone: str = "UTC"
-    quiet: tuple[Quiet, ...] = ()
-    cap: Cap | None = None
+    quiet: tuple[QuietSpan, ...] = ()
+    cap: FrequencyCap | None = None
     erase_requested_at: float | None = None
 
 
-class Why(StrEnum):
+class PushReason(StrEnum):
     """Why a user gets a song: because of the songs heard, of the whole taste, of a prototype near it, or to learn."""
 
     EVIDENCE = "evidence"
@@ -220,7 +220,7 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     match: Match
     user_id: str
     score: float
-    why: Why
+    why: PushReason
     songs: tuple[str, ...]
     not_before: float
     prototype: int | None = None
@@ -249,7 +249,7 @@ class Prototypes:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class OutcomeCounts:
     """What became of a song in one partition, in users; a user counts once in each.
 
     Attributes:
@@ -279,8 +279,8 @@ class Counts:
     held_out_collected: int = 0
     distinct_listeners: int = 0
 
-    def __add__(self, more: Counts) -> Counts:
-        return Counts(*(getattr(self, each.name) + getattr(more, each.name) for each in fields(self)))
+    def __add__(self, more: OutcomeCounts) -> OutcomeCounts:
+        return OutcomeCounts(*(getattr(self, each.name) + getattr(more, each.name) for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,15 +293,15 @@ class Account:
     song_id: str
     revision: int
     space: str
-    counts: Counts
+    counts: OutcomeCounts
     prototypes: Prototypes
-    ended: End | None = None
+    ended: EndReason | None = None
     started_at: float = 0.0
     ended_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class PartitionInputs:
     """One batch for a partition. Preferences are obeyed before the commands are served, commands in order.
 
     ``now`` is the wall clock, read once for the batch, Unix seconds.
@@ -316,7 +316,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class PartitionOutputs:
     """What a batch does to the world.
 
     Attributes:

@@ -106,7 +106,7 @@ _ALLOWED: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Songs:
+class WorldSongs:
     """The catalogue of n songs.
 
     Attributes:
@@ -127,7 +127,7 @@ class Songs:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class WorldUsers:
     """A chunk of n users. Taste k of a user at phase p in [0, 1] is ``here`` cos(p turn) + ``there`` sin(p turn).
 
     Attributes:
@@ -157,7 +157,7 @@ def scenes(world: World) -> tuple[F32, F64]:
 
 
 @lru_cache(maxsize=2)
-def catalogue(world: World) -> Songs:
+def catalogue(world: World) -> WorldSongs:
     """Every song of the world."""
     rng = stream(world, 1)
     centres, share = scenes(world)
@@ -170,7 +170,7 @@ def catalogue(world: World) -> Songs:
     fame = rng.standard_normal(n_artists)[artist] + 0.7 * rng.standard_normal(world.songs)
     exposure = np.empty(world.songs)
     exposure[np.argsort(-fame)] = _power_law(world.songs, world.popularity)
-    return Songs(
+    return WorldSongs(
         taste=_unit(_near(rng, artist_taste[artist], 0.5)),
         appeal=(APPEAL * rng.standard_normal(world.songs)).astype(np.float32),
         exposure=exposure,
@@ -182,7 +182,7 @@ def catalogue(world: World) -> Songs:
 
 
 @lru_cache(maxsize=64)
-def people(world: World, chunk: int) -> People:
+def people(world: World, chunk: int) -> WorldUsers:
     """Users ``chunk * CHUNK`` to ``(chunk + 1) * CHUNK``, the last chunk cut at the number of users."""
     n = min(CHUNK, world.users - chunk * CHUNK)
     rng = stream(world, 2, chunk)
@@ -195,7 +195,7 @@ def people(world: World, chunk: int) -> People:
     there = _unit(there)
     for vectors in (here, there):
         vectors[absent] = np.broadcast_to(vectors[:, :1], vectors.shape)[absent]
-    return People(
+    return WorldUsers(
         here=here,
         there=there,
         turn=(world.drift * rng.uniform(0, 2, n)).astype(np.float32),
@@ -231,7 +231,7 @@ def affinity(world: World, user_rows: I64, song_rows: I64, at: F64 | float) -> F
     return out
 
 
-def liking(world: World, some: People, user: I64, song: I64, at: F64) -> F64:
+def liking(world: World, some: WorldUsers, user: I64, song: I64, at: F64) -> F64:
     """:func:`affinity` for users given by their place in a chunk: all arrays (n,), float64 (n,) out."""
     songs = catalogue(world)
     out = np.empty(len(user))

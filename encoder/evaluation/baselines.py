@@ -12,7 +12,7 @@ from scipy.sparse.linalg import svds
 from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.split import together
-from encoder.evaluation.content_matrix import Inputs, Reading, unit, unit_rows
+from encoder.evaluation.content_matrix import ContentMatrix, Reading, unit, unit_rows
 from encoder.evaluation.retrieval_task import Vectors
 
 F32 = NDArray[np.float32]
@@ -56,13 +56,13 @@ class ContentNeighbours:
     reading: Reading = "schema"
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _ContentNeighbours:  # noqa: ARG002
-        inputs = Inputs.learn(warm, self.reading, seed)
+        inputs = ContentMatrix.learn(warm, self.reading, seed)
         return _ContentNeighbours(inputs, unit_rows(inputs.rows(warm.content)).T.tocsr())
 
 
 @dataclass(frozen=True, slots=True)
 class _ContentNeighbours:
-    inputs: Inputs
+    inputs: ContentMatrix
     warm: sparse.csr_matrix
 
     def scores(self, cold: Dataset) -> F32:
@@ -117,7 +117,7 @@ class Ridge:
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
         known = together(warm, rare) if self.rare else warm
-        inputs = Inputs.learn(known, self.reading, seed)
+        inputs = ContentMatrix.learn(known, self.reading, seed)
         rows = inputs.rows(known.content)
         audience = audience_of(warm, rare if self.rare else None, self.rank, seed)
         weights = np.asarray(rows.T @ solve(rows, audience, self.penalty), np.float32)

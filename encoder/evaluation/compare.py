@@ -13,10 +13,10 @@ from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.world import World
 from encoder.evaluation import damage, figures, intervals, truths
-from encoder.evaluation.jobs import FULL, Fit, Run, Trial, Work, contents_of, each
+from encoder.evaluation.jobs import FULL, Fit, Trial, VariantRun, Work, contents_of, each
 from encoder.evaluation.retrieval_task import Task
-from encoder.evaluation.search import Found, best, draws, untried
-from encoder.evaluation.variants import ARMS, DEFAULT, PAPER, PAPER_TWIN, Arm, config_of
+from encoder.evaluation.search import SearchResult, best, draws, untried
+from encoder.evaluation.variants import ARMS, DEFAULT, PAPER, PAPER_TWIN, Variant, config_of
 from encoder.features import FeatureSchema
 from encoder.truth import K, Scores, quartiles
 
@@ -30,7 +30,7 @@ PAPER_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class EvaluationProgress:
     """Where an evaluation stands: ``done`` of ``total`` pieces of ``what``."""
 
     what: str
@@ -39,7 +39,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class DefaultVariant:
     """The default arm on a split.
 
     Attributes:
@@ -55,12 +55,12 @@ class Served:
 
 
 @dataclass(slots=True)
-class _Record:
+class _VariantRecord:
     """What is known of one arm."""
 
-    arm: Arm
-    found: Found
-    runs: dict[int, Run] = field(default_factory=dict)
+    arm: Variant
+    found: SearchResult
+    runs: dict[int, VariantRun] = field(default_factory=dict)
 
     def of(self, content: str, seeds: Sequence[int]) -> list[Scores]:
         return [self.runs[seed].scores[content] for seed in seeds]
@@ -79,11 +79,11 @@ def evaluate(
     dataset: Dataset,
     seeds: int,
     trials: int = 10,
-    arms: Mapping[str, Arm] = ARMS,
+    arms: Mapping[str, Variant] = ARMS,
     paper_seeds: int = PAPER_SEEDS,
     processes: int = 1,
-    tell: Callable[[Stage], None] = lambda _: None,
-    serve: Callable[[Served], None] | None = None,
+    tell: Callable[[EvaluationProgress], None] = lambda _: None,
+    serve: Callable[[DefaultVariant], None] | None = None,
     first: int = 0,
     world: World | None = None,
 ) -> Json:
@@ -120,7 +120,7 @@ def evaluate(
         for seed, run in [(None, check), *((seed, default.runs[seed]) for seed in scored)]:
             if run.vectors is None:
                 raise ValueError(f"{DEFAULT} has no vectors to serve")
-            serve(Served(seed, work.asked(seed), *run.vectors))
+            serve(DefaultVariant(seed, work.asked(seed), *run.vectors))
     ginis, unseen = zip(*(_about(work, seed) for seed in twins), strict=True)
     gini, overlap = float(np.mean(ginis)), _overlap(work)
     return {
@@ -145,36 +145,36 @@ def evaluate(
 
 
 def _search(
-    work: Work, arms: Mapping[str, Arm], trials: int, processes: int, tell: Callable[[Stage], None]
-) -> dict[str, _Record]:
+    work: Work, arms: Mapping[str, Variant], trials: int, processes: int, tell: Callable[[EvaluationProgress], None]
+) -> dict[str, _VariantRecord]:
     """Each arm with what its search found; what stands apart from the default follows the default's."""
     drawn = {name: draws(arm, trials) for name, arm in arms.items()}
     jobs = [(name, Trial(arms[name], values)) for name, all_values in drawn.items() for values in all_values]
-    tell(Stage("search", 0, len(jobs)))
+    tell(EvaluationProgress("search", 0, len(jobs)))
     outcomes: dict[int, tuple[F64, float]] = {}
     for place, outcome in each(work, [job for _, job in jobs], processes):
         outcomes[place] = outcome
-        tell(Stage(f"search: {jobs[place][0]}", len(outcomes), len(jobs)))
+        tell(EvaluationProgress(f"search: {jobs[place][0]}", len(outcomes), len(jobs)))
     records = {}
     for name, arm in arms.items():
         mine = [outcomes[place] for place, (owner, _) in enumerate(jobs) if owner == name]
         values, seconds = [value for value, _ in mine], sum(took for _, took in mine)
-        records[name] = _Record(arm, best(arm, drawn[name], values, seconds) if mine else untried(arm))
+        records[name] = _VariantRecord(arm, best(arm, drawn[name], values, seconds) if mine else untried(arm))
     default = records[DEFAULT].found
     for record in records.values():
         if record.arm.apart:
             model = replace(record.arm, model=default.model).varied(**record.arm.apart)
-            record.found = Found(model, {**default.chosen, **record.arm.apart}, None, 0, 0, 0.0)
+            record.found = SearchResult(model, {**default.chosen, **record.arm.apart}, None, 0, 0, 0.0)
     return records
 
 
 def _fit(
     work: Work,
-    records: Mapping[str, _Record],
+    records: Mapping[str, _VariantRecord],
     scored: Sequence[int],
     twins: Sequence[int],
     processes: int,
-    tell: Callable[[Stage], None],
+    tell: Callable[[EvaluationProgress], None],
     with_vectors: bool,
 ) -> None:
     """Fits every arm on every seed, the paper's pair on more of them."""
@@ -183,11 +183,11 @@ def _fit(
         for name in records if seed in scored else (PAPER, PAPER_TWIN):
             record, vectors = records[name], with_vectors and name == DEFAULT
             jobs.append((name, seed, Fit(record.arm, record.found.model, seed, seed in scored, vectors)))
-    tell(Stage("fit", 0, len(jobs)))
+    tell(EvaluationProgress("fit", 0, len(jobs)))
     for done, (place, run) in enumerate(each(work, [job for _, _, job in jobs], processes), 1):
         name, seed, _ = jobs[place]
         records[name].runs[seed] = run
-        tell(Stage(f"seed {seed}: {name}", done, len(jobs)))
+        tell(EvaluationProgress(f"seed {seed}: {name}", done, len(jobs)))
 
 
 def _about(work: Work, seed: int) -> tuple[float, dict[str, float]]:
@@ -202,11 +202,11 @@ def _about(work: Work, seed: int) -> tuple[float, dict[str, float]]:
     return figures.skew(supervision.targets(listeners, K), len(asked.warm.song_ids)), unseen
 
 
-def _seconds(record: _Record) -> float:
+def _seconds(record: _VariantRecord) -> float:
     return float(np.mean([run.seconds for run in record.runs.values()]))
 
 
-def _figures(record: _Record, seeds: Sequence[int]) -> Json:
+def _figures(record: _VariantRecord, seeds: Sequence[int]) -> Json:
     found, first = record.found, record.runs[seeds[0]]
     return {
         "what": record.arm.what,
@@ -221,7 +221,7 @@ def _figures(record: _Record, seeds: Sequence[int]) -> Json:
     }
 
 
-def _gaps(ours: _Record, other: _Record, seeds: Sequence[int], overlap: float) -> Json:
+def _gaps(ours: _VariantRecord, other: _VariantRecord, seeds: Sequence[int], overlap: float) -> Json:
     """One arm minus another, by measure."""
     gaps = figures.paired(ours.of(FULL, seeds), other.of(FULL, seeds), overlap)
     runs = [(ours.runs[seed].further, other.runs[seed].further) for seed in seeds]
@@ -252,7 +252,7 @@ def _overlap(work: Work) -> float:
     return len(parts.cold) / len(parts.warm)
 
 
-def _paper(records: Mapping[str, _Record], seeds: Sequence[int], gini: float, overlap: float) -> Json:
+def _paper(records: Mapping[str, _VariantRecord], seeds: Sequence[int], gini: float, overlap: float) -> Json:
     """What the contrastive term does to the paper's arm: the pair's difference by quartile, and a verdict on each."""
     difference = figures.paired(records[PAPER].of(FULL, seeds), records[PAPER_TWIN].of(FULL, seeds), overlap)
     return {

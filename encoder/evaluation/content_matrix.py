@@ -25,7 +25,7 @@ _RANK, _BANDWIDTH, _RIDGE = 256, 2.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class ContentMatrix:
     """Content as sparse rows, learned on warm songs alone.
 
     - ``schema``: as the project's encoder reads it (:mod:`encoder.features`), all parts of content weighing the same;
@@ -39,7 +39,7 @@ class Inputs:
     idf: dict[str, F32]
 
     @classmethod
-    def learn(cls, known: Dataset, reading: Reading, seed: int) -> Inputs:
+    def learn(cls, known: Dataset, reading: Reading, seed: int) -> ContentMatrix:
         """What the known songs teach.
 
         Raises:

@@ -17,10 +17,10 @@ from encoder.data.layout import TAG_BAG
 from encoder.data.split import split
 from encoder.data.world import World
 from encoder.evaluation import damage, figures
-from encoder.evaluation.retrieval_task import Model, Task, in_space, retrieve, task, unheard, validation
+from encoder.evaluation.retrieval_task import ModelSpec, Task, in_space, retrieve, task, unheard, validation
 from encoder.evaluation.search import trial
 from encoder.evaluation.truths import Truths, judge, truths
-from encoder.evaluation.variants import Arm
+from encoder.evaluation.variants import Variant
 from encoder.truth import Scores, score
 
 F32 = NDArray[np.float32]
@@ -73,7 +73,7 @@ class Job(Protocol[Result]):
 class Trial:
     """One trial of an arm's search; gives its value for each song, float64 (songs,), and the seconds it took."""
 
-    arm: Arm
+    arm: Variant
     values: dict[str, Any]
 
     def __call__(self, work: Work) -> tuple[F64, float]:
@@ -83,7 +83,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class VariantRun:
     """An arm on a split.
 
     Attributes:
@@ -110,13 +110,13 @@ class Fit:
         vectors: whether to give the vectors.
     """
 
-    arm: Arm
-    model: Model
+    arm: Variant
+    model: ModelSpec
     seed: int | None
     damaged: bool
     vectors: bool
 
-    def __call__(self, work: Work) -> Run:
+    def __call__(self, work: Work) -> VariantRun:
         asked = work.asked(self.seed)
         started = perf_counter()
         fitted = self.model.fit(asked.warm, asked.rare, self.seed or 0)
@@ -132,10 +132,10 @@ class Fit:
             further = judge(asked, work.truths(self.seed), found[FULL], fitted, contents[FULL])
         space = in_space(fitted)
         if space is None:
-            return Run(scores, further, seconds, {}, None)
+            return VariantRun(scores, further, seconds, {}, None)
         cold = space.encode(contents[FULL])
         gauges = figures.gauges(cold, space.warm, asked.answer)
-        return Run(scores, further, seconds, gauges, (space.warm, cold) if self.vectors else None)
+        return VariantRun(scores, further, seconds, gauges, (space.warm, cold) if self.vectors else None)
 
 
 def contents_of(cold: Dataset, dataset: Dataset, seed: int) -> Mapping[str, Dataset]:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from encoder import supervision
 from encoder.data.dataset import Dataset
 from encoder.data.split import together
-from encoder.evaluation.content_matrix import Inputs, Reading, unit
+from encoder.evaluation.content_matrix import ContentMatrix, Reading, unit
 from encoder.evaluation.retrieval_task import Vectors
 
 F32 = NDArray[np.float32]
@@ -56,7 +56,7 @@ class DropoutNet:
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
         known, n = together(warm, rare) if self.rare else warm, len(warm.song_ids)
         generator = torch.Generator().manual_seed(seed)
-        content = _Content(known, self.reading, seed)
+        content = _DenseContent(known, self.reading, seed)
         items, users = _factors(known, self.rank, seed)
         rows = torch.from_numpy(content.rows(known))
         item_net = _network(items.shape[1] + rows.shape[1], self.rank, generator)
@@ -101,7 +101,7 @@ class CLCRec:
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
         known, n = together(warm, rare) if self.rare else warm, len(warm.song_ids)
         generator = torch.Generator().manual_seed(seed)
-        content = _Content(known, self.reading, seed)
+        content = _DenseContent(known, self.reading, seed)
         rows = torch.from_numpy(content.rows(known))
         songs, users = (torch.from_numpy(index.astype(np.int64)) for index in known.plays.nonzero())
         network = _network(rows.shape[1], self.dim, generator)
@@ -139,11 +139,11 @@ class CLCRec:
         return -functional.log_softmax(torch.cat([right, wrong], dim=1) / self.temperature, dim=1)[:, 0].mean()
 
 
-class _Content:
+class _DenseContent:
     """Content as float32 (n, at most 300), scaled to a mean row length of 1."""
 
     def __init__(self, warm: Dataset, reading: Reading, seed: int) -> None:
-        self._inputs = Inputs.learn(warm, reading, seed)
+        self._inputs = ContentMatrix.learn(warm, reading, seed)
         rows = self._inputs.rows(warm.content)
         width = min(CONTENT, min(rows.shape) - 1)
         self._directions = svds(rows, k=width, random_state=seed)[2].T.astype(np.float32)

@@ -21,17 +21,17 @@ I64 = NDArray[np.int64]
 _VALIDATION = 0x5EED
 
 
-class Fitted(Protocol):
+class FittedModel(Protocol):
     """An arm that has learned the warm songs."""
 
     def scores(self, cold: Dataset) -> F32:
         """float32 (cold songs, warm songs): the higher, the sooner retrieved."""
 
 
-class Model(Protocol):
+class ModelSpec(Protocol):
     """A frozen configuration of an arm: what differs between two trials of it are its fields."""
 
-    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Fitted:
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> FittedModel:
         """Learns the songs of ``warm``, which it will retrieve, and if it likes those of ``rare``, which it will not.
 
         Equal arguments give equal scores.
@@ -54,7 +54,7 @@ class Vectors:
         return np.asarray(self.encode(cold) @ self.warm.T, np.float32)
 
 
-def in_space(fitted: Fitted) -> Vectors | None:
+def in_space(fitted: FittedModel) -> Vectors | None:
     """The fitted arm if it lives in a space; one dimension is none: popularity."""
     return fitted if isinstance(fitted, Vectors) and fitted.warm.shape[1] > 1 else None
 
@@ -110,7 +110,7 @@ def unheard(cold: Dataset) -> Dataset:
     return replace(cold, plays=sparse.csr_matrix(cold.plays.shape, dtype=np.float32), played_at=None)
 
 
-def retrieve(fitted: Fitted, cold: Dataset, popularity: I64, k: int = K) -> I64:
+def retrieve(fitted: FittedModel, cold: Dataset, popularity: I64, k: int = K) -> I64:
     """int64 (cold songs, k): warm positions, best first; -1 where there are fewer warm songs than k.
 
     Equal scores go by ``popularity``, int64 (warm songs,), the number of listeners: an arm that knows nothing about

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.retrieval_task import Model, Task, retrieve, unheard
-from encoder.evaluation.variants import Arm
+from encoder.evaluation.retrieval_task import ModelSpec, Task, retrieve, unheard
+from encoder.evaluation.variants import Variant
 from encoder.truth import Scores, score
 
 F64 = NDArray[np.float64]
@@ -22,7 +22,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The outcome of a search.
 
     Attributes:
@@ -33,7 +33,7 @@ class Found:
         seconds: what they took.
     """
 
-    model: Model
+    model: ModelSpec
     chosen: dict[str, Any]
     value: float | None
     trials: int
@@ -41,7 +41,7 @@ class Found:
     seconds: float
 
 
-def best(arm: Arm, drawn: Sequence[dict[str, Any]], values: Sequence[F64], seconds: float) -> Found:
+def best(arm: Variant, drawn: Sequence[dict[str, Any]], values: Sequence[F64], seconds: float) -> SearchResult:
     """The trial with the most gain over the first, which is the arm's own config, after a standard error is taken off.
 
     So the arm's own is left only for what is better by more than the noise of the validation songs.
@@ -53,20 +53,20 @@ def best(arm: Arm, drawn: Sequence[dict[str, Any]], values: Sequence[F64], secon
     surely = gains.mean(axis=1) - gains.std(axis=1, ddof=1) / math.sqrt(gains.shape[1])
     place = int(np.argmax(surely))
     mean = float(values[place].mean())
-    return Found(arm.varied(**drawn[place]), drawn[place], mean, len(drawn), size(arm), seconds)
+    return SearchResult(arm.varied(**drawn[place]), drawn[place], mean, len(drawn), size(arm), seconds)
 
 
-def untried(arm: Arm) -> Found:
+def untried(arm: Variant) -> SearchResult:
     """The arm's own config."""
-    return Found(arm.model, {}, None, 0, size(arm), 0.0)
+    return SearchResult(arm.model, {}, None, 0, size(arm), 0.0)
 
 
-def size(arm: Arm) -> int:
+def size(arm: Variant) -> int:
     """How many configs an arm's space has."""
     return math.prod(len(values) for values in arm.space.values())
 
 
-def draws(arm: Arm, budget: int) -> list[dict[str, Any]]:
+def draws(arm: Variant, budget: int) -> list[dict[str, Any]]:
     """The trials of a search: values by field, the arm's own first, then others without replacement.
 
     A space smaller than the budget is tried out whole; nothing is tried where nothing is open, or by a budget of 1.
@@ -80,13 +80,13 @@ def draws(arm: Arm, budget: int) -> list[dict[str, Any]]:
     return drawn if len(drawn) > 1 else []
 
 
-def trial(arm: Arm, values: dict[str, Any], validation: Task) -> F64:
+def trial(arm: Variant, values: dict[str, Any], validation: Task) -> F64:
     """What a search goes by: the mean of recall and NDCG for each validation song, float64 (songs,)."""
     scores = judge(arm, arm.varied(**values), validation, _SEED)
     return (scores.recall + scores.ndcg) / 2
 
 
-def judge(arm: Arm, model: Model, task: Task, seed: int) -> Scores:
+def judge(arm: Variant, model: ModelSpec, task: Task, seed: int) -> Scores:
     """Fits the model on the task's warm songs and scores what it retrieves for the cold ones."""
     cold = task.cold if arm.hears else unheard(task.cold)
     popularity = np.diff(task.warm.plays.indptr).astype(np.int64)

@@ -26,7 +26,7 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import songs_of
 from encoder.data.world import World, catalogue, rows
 from encoder.evaluation.content_matrix import unit
-from encoder.evaluation.retrieval_task import Fitted, Task, Vectors, in_space
+from encoder.evaluation.retrieval_task import FittedModel, Task, Vectors, in_space
 from encoder.truth import BLOCK, K, Truth, neighbours, score
 
 F32 = NDArray[np.float32]
@@ -85,7 +85,7 @@ def _by_taste(asked: Task, world: World) -> Truth:
     return Truth(found, cosines, np.diff(asked.cold.plays.indptr).astype(np.int64))
 
 
-def judge(asked: Task, known: Truths, retrieved: I64, fitted: Fitted, cold: Dataset) -> dict[str, F64]:
+def judge(asked: Task, known: Truths, retrieved: I64, fitted: FittedModel, cold: Dataset) -> dict[str, F64]:
     """What retrieved songs, int64 (m, 50), and an arm's users are worth: :data:`MEASURES`, float64 (m,) each.
 
     NaN for a song of which one half of the users knows no neighbour; without a space, no cosine of the audience.

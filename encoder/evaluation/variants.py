@@ -15,18 +15,18 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import together
 from encoder.evaluation import baselines, neural_baselines
 from encoder.evaluation.content_matrix import READINGS
-from encoder.evaluation.retrieval_task import Model, Vectors
-from encoder.train import Config, train
+from encoder.evaluation.retrieval_task import ModelSpec, Vectors
+from encoder.train import TrainingConfig, train
 
 DEFAULT = "bcl"
 PAPER, PAPER_TWIN = "bcl_paper", "bcl_paper_no_contrast"
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class TrainedEncoder:
     """A row of the one training loop, :func:`encoder.train.train`."""
 
-    config: Config = field(default_factory=Config)
+    config: TrainingConfig = field(default_factory=TrainingConfig)
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:
         known, n = together(warm, rare), len(warm.song_ids)
@@ -36,7 +36,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Variant:
     """One competitor.
 
     Attributes:
@@ -49,24 +49,24 @@ class Arm:
     """
 
     what: str
-    model: Model
+    model: ModelSpec
     space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     hears: bool = False
     apart: Mapping[str, Any] = field(default_factory=dict)
 
-    def varied(self, **values: Any) -> Model:
+    def varied(self, **values: Any) -> ModelSpec:
         """The model with some fields of its config replaced."""
         model: Any = self.model
-        if isinstance(model, Encoder):
+        if isinstance(model, TrainedEncoder):
             return replace(model, config=replace(model.config, **values))
-        varied: Model = replace(model, **values)
+        varied: ModelSpec = replace(model, **values)
         return varied
 
 
-def config_of(model: Model) -> dict[str, Any]:
+def config_of(model: ModelSpec) -> dict[str, Any]:
     """The fields of a model's config by name."""
-    described: Any = model.config if isinstance(model, Encoder) else model
+    described: Any = model.config if isinstance(model, TrainedEncoder) else model
     return asdict(described)
 
 
@@ -83,7 +83,7 @@ _OURS = {
     "warm_rate": (1e-3, 4e-3),
 }
 # The paper's encoder in our loop: a content network, BPR with uniform negatives, two random views and InfoNCE.
-_PAPER = Config(
+_PAPER = TrainingConfig(
     contexts=False,
     rare=False,
     tune=False,
@@ -104,27 +104,27 @@ _PAPERS = {
 }
 _VIEWS = {"contrast": (0.1, 0.3, 1.0), "contrast_temperature": (0.1, 0.2, 0.5), "view_dropout": (0.15, 0.3, 0.5)}
 
-ARMS: dict[str, Arm] = {
-    "random": Arm("any order", baselines.Random()),
-    "popularity": Arm("the songs with the most listeners", baselines.Popularity()),
-    "content_knn": Arm("cosine of content", baselines.ContentNeighbours(), _READING),
-    "artist_mean": Arm(
+ARMS: dict[str, Variant] = {
+    "random": Variant("any order", baselines.Random()),
+    "popularity": Variant("the songs with the most listeners", baselines.Popularity()),
+    "content_knn": Variant("cosine of content", baselines.ContentNeighbours(), _READING),
+    "artist_mean": Variant(
         "mean audience vector of the artist's songs",
         baselines.ArtistMean(),
         {"rank": _RANKS, **_RARE},
         needs=("artists",),
     ),
-    "ridge": Arm(
+    "ridge": Variant(
         "ridge regression from content to the audience's SVD",
         baselines.Ridge(),
         {**_READING, **_RARE, "rank": _RANKS, "penalty": (0.1, 0.3, 1.0, 3.0)},
     ),
-    "propagation": Arm(
+    "propagation": Variant(
         "content neighbours, then ItemCF from them",
         baselines.Propagation(),
         {**_READING, **_RARE, "neighbours": (5, 10, 20, 40), "power": (1.0, 2.0, 4.0)},
     ),
-    "dropoutnet": Arm(
+    "dropoutnet": Variant(
         "DropoutNet (NIPS 2017)",
         neural_baselines.DropoutNet(),
         {
@@ -136,7 +136,7 @@ ARMS: dict[str, Arm] = {
             "rate": (1e-3, 2e-3, 4e-3),
         },
     ),
-    "clcrec": Arm(
+    "clcrec": Variant(
         "CLCRec (MM 2021)",
         neural_baselines.CLCRec(),
         {
@@ -150,21 +150,29 @@ ARMS: dict[str, Arm] = {
             "epochs": (2, 4, 8),
         },
     ),
-    DEFAULT: Arm("the default", Encoder(), _OURS),
-    "bcl_no_contrast": Arm("the default without the contrastive term", Encoder(), apart={"contrast": 0.0}),
-    "bcl_no_views": Arm("the default without the prepared transformations", Encoder(), apart={"views": 0}),
-    "bcl_no_context": Arm("the default without what similar warm songs say", Encoder(), apart={"contexts": False}),
-    "bcl_no_tuning": Arm("the default with every block of content weighing the same", Encoder(), apart={"tune": False}),
-    "bcl_no_closed": Arm("the network alone, without the kernel ridge's say", Encoder(), apart={"closed": (0.0,)}),
-    "bcl_no_rare": Arm(
+    DEFAULT: Variant("the default", TrainedEncoder(), _OURS),
+    "bcl_no_contrast": Variant("the default without the contrastive term", TrainedEncoder(), apart={"contrast": 0.0}),
+    "bcl_no_views": Variant("the default without the prepared transformations", TrainedEncoder(), apart={"views": 0}),
+    "bcl_no_context": Variant(
+        "the default without what similar warm songs say", TrainedEncoder(), apart={"contexts": False}
+    ),
+    "bcl_no_tuning": Variant(
+        "the default with every block of content weighing the same", TrainedEncoder(), apart={"tune": False}
+    ),
+    "bcl_no_closed": Variant(
+        "the network alone, without the kernel ridge's say", TrainedEncoder(), apart={"closed": (0.0,)}
+    ),
+    "bcl_no_rare": Variant(
         "the default without the songs too rare to be warm, all songs trusted alike",
-        Encoder(),
+        TrainedEncoder(),
         apart={"rare": False, "ridge": 0.25, "ridge_noise": 0.0, "doubt": 0.0},
     ),
-    "bcl_bpr": Arm("the default with BPR instead of the softmax", Encoder(), apart={"loss": "bpr"}),
-    PAPER: Arm("content network, BPR, InfoNCE of two views", Encoder(_PAPER), {**_PAPERS, **_VIEWS}),
-    PAPER_TWIN: Arm("the same without InfoNCE", Encoder(replace(_PAPER, contrast=0.0, bag_dropout=0.0)), _PAPERS),
-    "ceiling": Arm(
+    "bcl_bpr": Variant("the default with BPR instead of the softmax", TrainedEncoder(), apart={"loss": "bpr"}),
+    PAPER: Variant("content network, BPR, InfoNCE of two views", TrainedEncoder(_PAPER), {**_PAPERS, **_VIEWS}),
+    PAPER_TWIN: Variant(
+        "the same without InfoNCE", TrainedEncoder(replace(_PAPER, contrast=0.0, bag_dropout=0.0)), _PAPERS
+    ),
+    "ceiling": Variant(
         "the cold song's own audience in the SVD: no content, sees the answer",
         baselines.Ceiling(),
         {"rank": _RANKS},

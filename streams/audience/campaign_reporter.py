@@ -10,14 +10,14 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from streams.audience.encode import report_record
 from streams.audience.restore import ACCOUNT_PREFIX
-from streams.audience.task import Held
+from streams.audience.task import PartitionTask
 from streams.contract.cloudevents import Record
 from streams.contract.topics import CAMPAIGN_REPORTS, Naming
 from streams.kafka.clients import hand_over, producer
 from streams.runtime.clock import Clock
 from streams.runtime.health import Heartbeat
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from targeting.types import Account
 
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
@@ -33,7 +33,7 @@ class CampaignReporter:
     """Sends reports from committed state, outside its transaction; one that is lost is sent again within a minute."""
 
     def __init__(
-        self, kafka: Kafka, naming: Naming, clock: Clock, metrics: AudienceMetrics, heartbeat: Heartbeat
+        self, kafka: KafkaSettings, naming: Naming, clock: Clock, metrics: AudienceMetrics, heartbeat: Heartbeat
     ) -> None:
         self._naming = naming
         self._clock = clock
@@ -44,7 +44,7 @@ class CampaignReporter:
         self._all_due = clock.monotonic() + _ALL_EVERY_S
         self._changes_due = clock.monotonic() + _CHANGES_EVERY_S
 
-    def round(self, held: Mapping[int, Held]) -> None:
+    def round(self, held: Mapping[int, PartitionTask]) -> None:
         """Report what changed, at most once a second, and everything once a minute."""
         self._producer.poll(0)
         now = self._clock.monotonic()
@@ -58,7 +58,7 @@ class CampaignReporter:
             changed = each.state.changed_accounts()
             self.report(partition, each, [*changed, *(each.state.accounts() if all_due else ())])
 
-    def report(self, partition: int, held: Held, accounts: Iterable[Account]) -> None:
+    def report(self, partition: int, held: PartitionTask, accounts: Iterable[Account]) -> None:
         """Send the accounts of a partition's campaigns."""
         now = self._clock.now()
         # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.

@@ -25,14 +25,14 @@ from confluent_kafka.admin import OffsetSpec
 
 from streams.audience.decode import INPUTS
 from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, told_apart
-from streams.audience.positions import TOPIC_OF, Positions
+from streams.audience.positions import TOPIC_OF, InputOffsets
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin, consumer, list_offsets, taken
 from streams.kafka.second_reader import read_batch
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 REREAD: Final = ("preferences", "vectors")
 """Inputs that are their own changelog: compacted, and read from the beginning at every start."""
@@ -69,9 +69,9 @@ class Assignment:
 
     def __init__(
         self,
-        kafka: Kafka,
+        kafka: KafkaSettings,
         naming: Naming,
-        settings: Audience,
+        settings: AudienceSettings,
         clock: Clock,
         member: str,
         on_change: Callable[[list[int], list[int]], None],
@@ -141,7 +141,7 @@ class Assignment:
     def _read(self, reader: Consumer, messages: list[Message]) -> tuple[list[Message], list[Message]]:
         return told_apart(self._readable(reader, messages))
 
-    def committed(self, partition: int) -> Positions:
+    def committed(self, partition: int) -> InputOffsets:
         """The group's committed offsets of one partition.
 
         Raises:
@@ -153,7 +153,7 @@ class Assignment:
         except KafkaException as error:
             raise Unavailable(f"committed offsets of partition {partition}: {error.args[0].str()}") from error
         offsets = {each.topic: each.offset for each in found if each.offset >= 0}
-        return Positions(**{name: offsets.get(topic, OFFSET_BEGINNING) for name, topic in self._names.items()})
+        return InputOffsets(**{name: offsets.get(topic, OFFSET_BEGINNING) for name, topic in self._names.items()})
 
     def topic_ids(self) -> dict[str, str]:
         """Input -> the broker's id of its topic.
@@ -205,7 +205,7 @@ class Assignment:
         self._others["preferences"].incremental_assign([self._start("preferences", partition, OFFSET_BEGINNING)])
         self._preferences_read[partition] = 0
 
-    def begin(self, partition: int, at: Positions) -> None:
+    def begin(self, partition: int, at: InputOffsets) -> None:
         """Read a partition whose preferences are in: vectors from outside all, listens and outcomes on from ``at``.
 
         Commands wait for :meth:`begin_commands`.
@@ -218,10 +218,10 @@ class Assignment:
         if end := self.ends("vectors", [partition])[partition]:
             self._vectors_until[partition] = end
 
-    def begin_commands(self, partition: int, at: Positions) -> None:
+    def begin_commands(self, partition: int, at: InputOffsets) -> None:
         self._others["commands"].incremental_assign([self._start("commands", partition, at.commands)])
 
-    def go_back(self, positions: Mapping[int, Positions]) -> None:
+    def go_back(self, positions: Mapping[int, InputOffsets]) -> None:
         """After an abort: read again from the last commit."""
         for partition, at in positions.items():
             self._listens.seek(self._start("listens", partition, at.listens))

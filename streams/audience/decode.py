@@ -12,26 +12,34 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from streams.audience.deduplication import Repeats, Seen
+from streams.audience.deduplication import Deduplication, ListensSeen
 from streams.audience.withdrawals import user_of, withheld
 from streams.contract import vector_codec
-from streams.contract.cloudevents import Headers, Many, Received, Timestamp, append_time, unpack, unpack_many
+from streams.contract.cloudevents import (
+    EventColumns,
+    Headers,
+    ReceivedEvent,
+    Timestamp,
+    append_time,
+    unpack,
+    unpack_many,
+)
 from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
 from streams.contract.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
 from streams.runtime.bad_record_burst import source_of
 from targeting.types import (
-    Cap,
     Command,
-    End,
-    Inputs,
+    EndReason,
+    FrequencyCap,
     Listens,
     Mark,
     Match,
     Outcomes,
     OutsideVectors,
+    PartitionInputs,
     Preferences,
-    Quiet,
+    QuietSpan,
     Reanchor,
     Takedown,
 )
@@ -39,7 +47,7 @@ from targeting.types import (
 E = TypeVar("E", bound=Event)
 
 _REQUESTED, _TAKEN_DOWN, _PROMOTED, _REANCHORED = MatchRequest.TYPES
-_ENDS: Final = {_TAKEN_DOWN: End.TAKEN_DOWN, _PROMOTED: End.PROMOTED}
+_ENDS: Final = {_TAKEN_DOWN: EndReason.TAKEN_DOWN, _PROMOTED: EndReason.PROMOTED}
 _OUTCOMES: Final = {
     "delivered": Mark.DELIVERED,
     "failed": Mark.FAILED,
@@ -80,7 +88,7 @@ INPUTS: Final = tuple(each.name for each in fields(Records))
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class SpaceInUse:
     """The space in use: its name, and the dimension of its vectors."""
 
     name: str
@@ -97,9 +105,9 @@ class Decoded:
         sources: who sent good records, by input.
     """
 
-    inputs: Inputs
+    inputs: PartitionInputs
     bad: list[tuple[DeadLetter, str, str]]
-    seen: Seen | None = None
+    seen: ListensSeen | None = None
     repeated: int = 0
     sources: dict[str, set[str]] = field(default_factory=dict)
 
@@ -119,7 +127,7 @@ class Decoder:
         self._bad: list[tuple[DeadLetter, str, str]] = []
         self._sources: dict[str, set[str]] = {}
 
-    def decode(self, records: Records, space: Space | None, repeats: Repeats) -> Decoded:
+    def decode(self, records: Records, space: SpaceInUse | None, repeats: Deduplication) -> Decoded:
         """Read a batch.
 
         Args:
@@ -127,7 +135,7 @@ class Decoder:
             repeats: knows the listens before this batch.
         """
         listens, seen = self._listens(records.listens, repeats)
-        inputs = Inputs(
+        inputs = PartitionInputs(
             now=self._now,
             preferences=self._preferences(records.preferences),
             commands=self._commands(records.commands, space),
@@ -142,7 +150,7 @@ class Decoder:
         if not self._answered(message):
             self._bad.append((dead_letter(origin(message), stage, error), stage, type(error).__name__))
 
-    def _many(self, stage: str, cls: type[E], messages: Sequence[Message]) -> Many[E]:
+    def _many(self, stage: str, cls: type[E], messages: Sequence[Message]) -> EventColumns[E]:
         found = unpack_many(cls, _parts(messages), self._now)
         for at, error in found.bad:
             self._bury(messages[at], stage, error)
@@ -172,7 +180,7 @@ class Decoder:
                 out.append((user, None))
         return out
 
-    def _commands(self, messages: list[Message], space: Space | None) -> list[Command]:
+    def _commands(self, messages: list[Message], space: SpaceInUse | None) -> list[Command]:
         out: list[Command] = []
         for message in messages:
             try:
@@ -184,7 +192,7 @@ class Decoder:
                 self._bury(message, "audience.commands", error)
         return out
 
-    def _listens(self, messages: list[Message], repeats: Repeats) -> tuple[Listens | None, Seen | None]:
+    def _listens(self, messages: list[Message], repeats: Deduplication) -> tuple[Listens | None, ListensSeen | None]:
         if not messages:
             return None, None
         found = self._many("audience.listens", Listen, messages)
@@ -216,7 +224,7 @@ class Decoder:
             times=np.array(found.times, np.float64),
         )
 
-    def _vectors(self, messages: list[Message], space: Space) -> OutsideVectors | None:
+    def _vectors(self, messages: list[Message], space: SpaceInUse) -> OutsideVectors | None:
         users = self._users(messages)
         stamps = np.array([message.timestamp()[1] for message in messages], np.float64) / 1000
         values = list(map(Message.value, messages))
@@ -276,7 +284,7 @@ class Decoder:
         return users
 
 
-def counted(messages: Sequence[Message], now: float, repeats: Repeats) -> Seen:
+def counted(messages: Sequence[Message], now: float, repeats: Deduplication) -> ListensSeen:
     """The listens of an earlier life, which were committed then: to be remembered, not to be counted again.
 
     Whatever was bad then has its dead letter, and is bad again.
@@ -299,7 +307,7 @@ def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | 
     return zip(map(Message.key, messages), map(Message.value, messages), headers_of(messages), stamps, strict=True)
 
 
-def _ids(found: Many[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:
+def _ids(found: EventColumns[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:
     """Id and offset of each good listen."""
     if len(found.at) < len(messages):
         messages = [messages[at] for at in found.at]
@@ -322,8 +330,8 @@ def _preferences(event: UserPreferences) -> Preferences:
         muted_artists=frozenset(event.muted_artists),
         allow_explicit=event.allow_explicit,
         timezone=event.timezone,
-        quiet=tuple(Quiet(_minutes(span.start), _minutes(span.end)) for span in event.quiet_hours),
-        cap=Cap(event.cap.pushes, event.cap.hours) if event.cap else None,
+        quiet=tuple(QuietSpan(_minutes(span.start), _minutes(span.end)) for span in event.quiet_hours),
+        cap=FrequencyCap(event.cap.pushes, event.cap.hours) if event.cap else None,
         erase_requested_at=event.erase_requested_at.timestamp() if event.erase_requested_at else None,
     )
 
@@ -333,7 +341,7 @@ def _minutes(clock: str) -> int:
     return 60 * int(clock[:2]) + int(clock[3:])
 
 
-def _command(received: Received[MatchRequest], in_use: Space | None) -> Command:
+def _command(received: ReceivedEvent[MatchRequest], in_use: SpaceInUse | None) -> Command:
     event = received.event
     if received.type in _ENDS:
         return Takedown(event.song_id, event.revision, _ENDS[received.type])
@@ -362,7 +370,7 @@ def _command(received: Received[MatchRequest], in_use: Space | None) -> Command:
     )
 
 
-def _direction(data: bytes, in_use: Space | None) -> tuple[str, NDArray[np.float32]]:
+def _direction(data: bytes, in_use: SpaceInUse | None) -> tuple[str, NDArray[np.float32]]:
     space, vector = vector_codec.unpack_direction(data)
     if in_use is not None and space == in_use.name and len(vector) != in_use.dimension:
         raise InvalidField(f"vector: dimension {len(vector)}, space {space!r} has {in_use.dimension}")

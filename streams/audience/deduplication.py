@@ -17,7 +17,7 @@ WINDOW: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ListensSeen:
     """What a batch of listens tells.
 
     Attributes:
@@ -31,7 +31,7 @@ class Seen:
     newest: Mapping[str, int]
 
 
-class Repeats:
+class Deduplication:
     """The ids of one partition's latest listens.
 
     Args:
@@ -49,11 +49,11 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._newest)
 
-    def look(self, ids: Sequence[str], offsets: Sequence[int]) -> Seen:
+    def look(self, ids: Sequence[str], offsets: Sequence[int]) -> ListensSeen:
         """Which of these listens, in the order of the topic, are no repeats. Nothing is remembered yet."""
         newest = dict(zip(ids, offsets, strict=True))
         if len(newest) == len(ids) and self._newest.keys().isdisjoint(newest):
-            return Seen(len(ids), range(len(ids)), newest)
+            return ListensSeen(len(ids), range(len(ids)), newest)
         keep: list[int] = []
         seen: dict[str, int] = {}
         for at, (id, offset) in enumerate(zip(ids, offsets, strict=True)):
@@ -61,9 +61,9 @@ class Repeats:
             if before is None or offset - before > WINDOW:
                 keep.append(at)
             seen[id] = offset
-        return Seen(len(ids), keep, seen)
+        return ListensSeen(len(ids), keep, seen)
 
-    def remember(self, seen: Seen) -> None:
+    def remember(self, seen: ListensSeen) -> None:
         """These listens are committed."""
         self._newest.update(seen.newest)
         if len(self._newest) > 2 * WINDOW:

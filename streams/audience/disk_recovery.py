@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from streams.audience.local_store import Entry, Unfit
-from streams.audience.restore import Beside, state_records
+from streams.audience.local_store import Entry, StoreCorrupted
+from streams.audience.restore import RestoredExtras, state_records
 from streams.contract.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
 from targeting.partition.partition import Partition
 from targeting.partition.state import ACCOUNT, REQUEST, ForeignStateError
@@ -20,7 +20,11 @@ _LOST = "what they say of a user or campaign is lost: who was pushed what, who w
 
 
 def restore(
-    state: Partition, entries: Iterable[Entry], beside: Beside, disk: bool, refusal: Callable[[Exception], Refused]
+    state: Partition,
+    entries: Iterable[Entry],
+    beside: RestoredExtras,
+    disk: bool,
+    refusal: Callable[[Exception], Refused],
 ) -> None:
     """Fill a new state from its records.
 
@@ -46,7 +50,7 @@ def restore(
         if failures:
             raise
         if disk:
-            raise Unfit(f"a record of the state cannot be read: {error}") from error
+            raise StoreCorrupted(f"a record of the state cannot be read: {error}") from error
         raise refusal(error) from error
 
 
@@ -80,7 +84,7 @@ def broken(
     halves: dict[bytes, dict[bytes, int]] = {REQUEST: {}, ACCOUNT: {}}
     for entry in entries:
         try:
-            for key, value in state_records([entry], Beside()):
+            for key, value in state_records([entry], RestoredExtras()):
                 scratch.check(key, value)
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of bytes that it never wrote
             yield entry.offset, f"key {entry.key[:64]!r}: {error}"

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.contract.errors import ColdstartError, MustRestart, Refused
 from streams.contract.record_size import MAX_UNPACKED_BYTES
-from streams.kafka.second_reader import Batch
+from streams.kafka.second_reader import RecoveredBatch
 
 # What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
 # next one is always there. The broker keeps the rest: a full queue stops fetching.
@@ -72,7 +72,7 @@ def readable(
     reader: Consumer,
     messages: list[Message],
     starts: Mapping[tuple[str, int], int],
-    read_batch: Callable[[str, int, int], Batch],
+    read_batch: Callable[[str, int, int], RecoveredBatch],
 ) -> list[Message]:
     """The messages, with the records of a batch that the client cannot read in place of its saying so.
 

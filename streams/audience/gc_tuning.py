@@ -6,7 +6,7 @@ import ctypes
 import gc
 
 
-def spare_collections() -> None:
+def tune_gc() -> None:
     """Let Python look for cycles a thousand times less often, in the whole process.
 
     A batch is a hundred thousand small objects that die together, none of them in a cycle. At the default a
@@ -16,7 +16,7 @@ def spare_collections() -> None:
     gc.set_threshold(500_000, 10, 10)
 
 
-def give_back() -> None:
+def trim_malloc() -> None:
     """Return what a restore left free to the system; where the C library cannot, nothing happens.
 
     A restore passes gigabytes of records through small buffers, and glibc keeps what is free between those that live.

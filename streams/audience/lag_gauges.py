@@ -9,7 +9,7 @@ from confluent_kafka import Message
 
 from streams.audience.consumers import Assignment
 from streams.audience.decode import INPUTS, Records
-from streams.audience.positions import Positions
+from streams.audience.positions import InputOffsets
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import AudienceMetrics
 
@@ -33,7 +33,7 @@ class LagGauges:
             (name, partition): _stamp(messages[-1]) for name, messages in records.by_input().items() if messages
         }
 
-    def show(self, positions: Mapping[int, Positions]) -> None:
+    def show(self, positions: Mapping[int, InputOffsets]) -> None:
         """Set the gauges from the last committed positions; at most once a second."""
         if self._clock.monotonic() < self._due:
             return

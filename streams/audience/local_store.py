@@ -29,11 +29,11 @@ _AT_ONCE = 10_000
 _log = structlog.get_logger(__name__)
 
 
-class Unfit(Exception):
+class StoreCorrupted(Exception):
     """The database cannot be used, or no longer: torn, foreign, too old, or its disk is full or read-only."""
 
 
-class InUse(Exception):
+class StoreLocked(Exception):
     """Another process holds the database."""
 
 
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
     value: bytes | None
 
 
-class Store:
+class LocalStore:
     """The database of one partition.
 
     Args:
@@ -82,7 +82,7 @@ class Store:
                 folder.parent.chmod(0o700)
             self._db = Rdict(str(folder), _options())
         except Exception as error:  # rocksdict raises bare Exception, told apart by its text alone
-            raise (InUse if "/LOCK: " in str(error) else Unfit)(f"{folder}: {error}") from error
+            raise (StoreLocked if "/LOCK: " in str(error) else StoreCorrupted)(f"{folder}: {error}") from error
         try:
             stored = self._db.get(_META)
         except Exception as error:  # rocksdict raises bare Exception
@@ -111,12 +111,12 @@ class Store:
             for key, value in items:
                 if key != _META:
                     if len(value) < 8:
-                        raise Unfit(f"{self._folder}: a record of {len(value)} bytes, without its offset")
+                        raise StoreCorrupted(f"{self._folder}: a record of {len(value)} bytes, without its offset")
                     yield Entry(int.from_bytes(value[:8], "big"), key, value[8:])
-        except (GeneratorExit, Unfit):
+        except (GeneratorExit, StoreCorrupted):
             raise
         except Exception as error:  # rocksdict raises bare Exception
-            raise Unfit(f"{self._folder}: {error}") from error
+            raise StoreCorrupted(f"{self._folder}: {error}") from error
 
     def write(self, entries: Iterable[Entry], offset: int) -> None:
         """Take over committed records; the changelog is known up to ``offset``, exclusive.
@@ -137,7 +137,7 @@ class Store:
         try:
             self._db.write(batch, _write_options())
         except Exception as error:  # rocksdict raises bare Exception
-            raise Unfit(f"{self._folder}: {error}") from error
+            raise StoreCorrupted(f"{self._folder}: {error}") from error
         self.offset = offset
 
     def filling(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -163,17 +163,17 @@ class Store:
         """Remove a database; nothing is lost but the time to read the changelog."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _closing(self, why: str) -> Unfit:
+    def _closing(self, why: str) -> StoreCorrupted:
         self.close()
-        return Unfit(f"{self._folder}: {why}")
+        return StoreCorrupted(f"{self._folder}: {why}")
 
 
-class Stores:
+class LocalStores:
     """The databases of this machine, one a partition. Whoever opens one holds it until it is closed.
 
     Args:
         folder: holds one folder a partition.
-        changelog: see :class:`Store`.
+        changelog: see :class:`LocalStore`.
     """
 
     def __init__(self, folder: Path, changelog: str, clock: Clock) -> None:
@@ -181,17 +181,17 @@ class Stores:
         self._changelog = changelog
         self._clock = clock
 
-    def open(self, partition: int) -> Store | None:
+    def open(self, partition: int) -> LocalStore | None:
         """The partition's database, made anew if it is unfit; None where the disk does not serve."""
         try:
-            return Store(self._place(partition), self._changelog, partition, self._clock)
-        except InUse as error:
+            return LocalStore(self._place(partition), self._changelog, partition, self._clock)
+        except StoreLocked as error:
             _log.warning("no state on disk: another worker on this machine holds it", why=str(error))
             return None
-        except Unfit as error:
+        except StoreCorrupted as error:
             return self.renew(partition, None, str(error))
 
-    def open_existing(self, partition: int) -> Store | None:
+    def open_existing(self, partition: int) -> LocalStore | None:
         """The partition's database as it is; None where there is none, or another process holds it.
 
         Raises:
@@ -200,25 +200,25 @@ class Stores:
         if not self._place(partition).is_dir():
             return None
         try:
-            return Store(self._place(partition), self._changelog, partition, self._clock)
-        except InUse:
+            return LocalStore(self._place(partition), self._changelog, partition, self._clock)
+        except StoreLocked:
             return None
 
-    def renew(self, partition: int, store: Store | None, why: str) -> Store | None:
+    def renew(self, partition: int, store: LocalStore | None, why: str) -> LocalStore | None:
         """Delete and make anew; None where the disk does not serve."""
-        self.give_up(partition, store, why)
+        self.discard(partition, store, why)
         try:
-            return Store(self._place(partition), self._changelog, partition, self._clock)
-        except (InUse, Unfit) as error:
+            return LocalStore(self._place(partition), self._changelog, partition, self._clock)
+        except (StoreLocked, StoreCorrupted) as error:
             _log.warning("no state on disk: a restart will read the whole changelog", why=str(error))
             return None
 
-    def give_up(self, partition: int, store: Store | None, why: str) -> None:
+    def discard(self, partition: int, store: LocalStore | None, why: str) -> None:
         """Delete; the state goes on in memory, and a restart reads the changelog."""
         _log.warning("state on disk deleted", partition=partition, why=why)
         if store:
             store.close()
-        Store.delete(self._place(partition))
+        LocalStore.delete(self._place(partition))
 
     def _place(self, partition: int) -> Path:
         return self._folder / str(partition)

@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
 from streams.audience.fetching import explained
-from streams.audience.gc_tuning import spare_collections
-from streams.audience.local_store import Stores
+from streams.audience.gc_tuning import tune_gc
+from streams.audience.local_store import LocalStores
 from streams.audience.positions import TOPIC_OF
-from streams.audience.slot_claim import Slot
+from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
@@ -28,14 +28,14 @@ from streams.runtime.clock import Clock, SystemClock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka, Settings
+from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
 from targeting.campaigns.spending import Spending
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
-from targeting.ranking.scoring import Ranking, Relevance
+from targeting.ranking.scoring import Ranking, ScoreWeights
 from targeting.rules.policy import Policy
-from targeting.types import Cap
+from targeting.types import FrequencyCap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
 _LOOP_SILENCE_S = 60.0
@@ -55,7 +55,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         MustRestart: the process cannot go on; a new one can.
         BadBurst: it stopped, cleanly, because nobody's records are good.
     """
-    spare_collections()
+    tune_gc()
     clock = SystemClock()
     naming = settings.topics.naming()
     registry, readiness = CollectorRegistry(), Readiness()
@@ -76,13 +76,13 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         check_partitions(settings.kafka, naming)
         check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
         member = member_of(naming, slot)
-        mine = Slot(settings.paths.cache / "slots" / _cluster(settings.kafka), member)
+        mine = SlotClaim(settings.paths.cache / "slots" / _cluster(settings.kafka), member)
         mine.wait_until_free(
             settings.kafka, f"{naming.prefix}audience", clock, settings.audience.session_timeout_s, restored.fails
         )
         restored.fails("no partitions assigned yet")
         view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
-        songs, config = Songs(), how(settings.audience, obey)
+        songs, config = Catalogue(), targeting_config(settings.audience, obey)
         worker = Worker(
             settings.kafka, naming, settings.audience, clock, metrics, view, songs,
             lambda number: Partition(number, naming.audience_partitions, songs, config),
@@ -122,19 +122,19 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         raise burst
 
 
-def how(settings: Audience, obey: bool) -> Config:
+def targeting_config(settings: AudienceSettings, obey: bool) -> TargetingConfig:
     """How partitions decide, as the settings say; see :func:`run`."""
     policy = Policy(
-        cap=Cap(settings.cap_pushes, settings.cap_hours),
-        artist_cap=Cap(settings.artist_cap_pushes, settings.artist_cap_hours),
+        cap=FrequencyCap(settings.cap_pushes, settings.cap_hours),
+        artist_cap=FrequencyCap(settings.artist_cap_pushes, settings.artist_cap_hours),
         holdout=settings.holdout,
         salt=settings.holdout_salt,
         exploration=settings.exploration,
         fair=settings.fair,
     )
-    return Config(
+    return TargetingConfig(
         policy=policy if obey else Policy(enabled=False),
-        relevance=Relevance(ranking=Ranking(settings.ranking)),
+        relevance=ScoreWeights(ranking=Ranking(settings.ranking)),
         at_once=settings.at_once,
         spending=Spending(settings.spending),
         guaranteed=settings.guaranteed,
@@ -145,17 +145,17 @@ def how(settings: Audience, obey: bool) -> Config:
     )
 
 
-def stores(settings: Settings, clock: Clock) -> Stores:
+def stores(settings: Settings, clock: Clock) -> LocalStores:
     """What this machine's disk keeps of the installation's changelog.
 
     Raises:
         Unavailable: the broker does not answer.
     """
     naming = settings.topics.naming()
-    return Stores(settings.paths.state / naming.prefix, changelog_identity(settings.kafka, naming), clock)
+    return LocalStores(settings.paths.state / naming.prefix, changelog_identity(settings.kafka, naming), clock)
 
 
-def changelog_identity(kafka: Kafka, naming: Naming) -> str:
+def changelog_identity(kafka: KafkaSettings, naming: Naming) -> str:
     """What no other topic shares, not even a later one of the same name: cluster, name and the broker's id of it.
 
     Raises:
@@ -172,12 +172,12 @@ def changelog_identity(kafka: Kafka, naming: Naming) -> str:
     return f"{cluster}/{name}/{topic_id}"
 
 
-def _cluster(kafka: Kafka) -> str:
+def _cluster(kafka: KafkaSettings) -> str:
     """The cluster's own name."""
     return str(admin(kafka).list_topics(timeout=kafka.request_timeout_s).cluster_id)
 
 
-def check_partitions(kafka: Kafka, naming: Naming) -> None:
+def check_partitions(kafka: KafkaSettings, naming: Naming) -> None:
     """Users are divided by the number of partitions; caps, ledgers and erasures stay where they are.
 
     Raises:

@@ -29,7 +29,7 @@ ADOPTED_PREFIX: Final = b"o+"
 
 
 @dataclass(slots=True)
-class Positions:
+class InputOffsets:
     """The next offset to read of each input of one partition, as of the last commit."""
 
     listens: int = OFFSET_BEGINNING
@@ -44,7 +44,7 @@ class Positions:
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedOffsets:
     """What a changelog says of the inputs.
 
     Attributes:
@@ -53,7 +53,7 @@ class Recorded:
         adopted: input -> id of a topic that an operator accepted.
     """
 
-    positions: Positions = field(default_factory=Positions)
+    positions: InputOffsets = field(default_factory=InputOffsets)
     topic_ids: dict[str, str] = field(default_factory=dict)
     adopted: dict[str, str] = field(default_factory=dict)
 
@@ -76,27 +76,27 @@ class _Offsets(msgspec.Struct):
 _either = msgspec.json.Decoder(_Offsets)
 
 
-def offsets_value(positions: Positions, topic_ids: Mapping[str, str]) -> bytes:
+def offsets_value(positions: InputOffsets, topic_ids: Mapping[str, str]) -> bytes:
     """The value of the offsets record."""
     return msgspec.json.encode(_Offsets(positions.known(), dict(topic_ids)))
 
 
-def read_offsets(value: bytes | None) -> tuple[Positions, dict[str, str]]:
+def read_offsets(value: bytes | None) -> tuple[InputOffsets, dict[str, str]]:
     """The inverse of :func:`offsets_value`; a former format had offsets alone."""
     try:
         record = _either.decode(value or b"{}")
     except msgspec.ValidationError:
-        return Positions(**msgspec.json.decode(value or b"{}", type=dict[str, int])), {}
-    return Positions(**record.at), record.topics
+        return InputOffsets(**msgspec.json.decode(value or b"{}", type=dict[str, int])), {}
+    return InputOffsets(**record.at), record.topics
 
 
 def reconcile(
     partition: int,
-    committed: Positions,
-    recorded: Recorded,
+    committed: InputOffsets,
+    recorded: RecordedOffsets,
     topic_ids: Mapping[str, str],
     ends: Mapping[str, int],
-) -> Positions:
+) -> InputOffsets:
     """From where to read on.
 
     State and group are written by the same transactions, so they are equal; or the group's offsets were lost, then the
@@ -134,7 +134,7 @@ def reconcile(
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class OffsetGap:
     """Records that a position expects and the log does not have.
 
     Attributes:
@@ -148,8 +148,8 @@ class Gap:
 
 
 def within(
-    at: Positions, ranges: Mapping[str, tuple[int, int]], compacted: Collection[str]
-) -> tuple[Positions, list[Gap]]:
+    at: InputOffsets, ranges: Mapping[str, tuple[int, int]], compacted: Collection[str]
+) -> tuple[InputOffsets, list[OffsetGap]]:
     """The same positions where the logs have them, the nearest elsewhere; and what is missing.
 
     Args:
@@ -160,9 +160,9 @@ def within(
     for name, offset in at.known().items():
         low, end = ranges[name]
         if offset < low and name not in compacted:
-            gaps.append(Gap(name, low - offset, f"retention passed: read up to {offset}, kept from {low}"))
+            gaps.append(OffsetGap(name, low - offset, f"retention passed: read up to {offset}, kept from {low}"))
             at = replace(at, **{name: low})
         elif offset > end:
-            gaps.append(Gap(name, offset - end, f"the log lost its end: read up to {offset}, ends at {end}"))
+            gaps.append(OffsetGap(name, offset - end, f"the log lost its end: read up to {offset}, ends at {end}"))
             at = replace(at, **{name: end})
     return at, gaps

@@ -8,13 +8,13 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.audience.local_store import Entry, Unfit
-from streams.audience.positions import OFFSETS_KEY, Recorded
+from streams.audience.local_store import Entry, StoreCorrupted
+from streams.audience.positions import OFFSETS_KEY, RecordedOffsets
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from targeting.partition.partition import ACCOUNT
 
 ACCOUNT_PREFIX: Final = ACCOUNT
@@ -22,7 +22,7 @@ ACCOUNT_PREFIX: Final = ACCOUNT
 
 
 @dataclass(slots=True)
-class Beside:
+class RestoredExtras:
     """What a changelog tells beside the state, complete once all its records were read.
 
     Attributes:
@@ -32,12 +32,12 @@ class Beside:
     """
 
     versions: dict[bytes, int] = field(default_factory=dict)
-    inputs: Recorded = field(default_factory=Recorded)
+    inputs: RecordedOffsets = field(default_factory=RecordedOffsets)
     records: int = 0
 
 
 def read_changelog(
-    kafka: Kafka,
+    kafka: KafkaSettings,
     naming: Naming,
     partition: int,
     clock: Clock,
@@ -64,7 +64,7 @@ def read_changelog(
         yield Entry(message.offset() or 0, message.key() or b"", message.value())
 
 
-def state_records(entries: Iterable[Entry], beside: Beside) -> Iterator[tuple[bytes, bytes | None]]:
+def state_records(entries: Iterable[Entry], beside: RestoredExtras) -> Iterator[tuple[bytes, bytes | None]]:
     """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
     for offset, key, value in entries:
         beside.records += 1
@@ -82,13 +82,13 @@ _PATIENCE_S = 75.0
 
 
 def _to_end(
-    kafka: Kafka, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
+    kafka: KafkaSettings, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
 ) -> Iterator[Message]:
     reader: Consumer = consumer(kafka, reader_group(topic), enable_partition_eof=True)
     try:
         low, end = _uncommitted_range(kafka, topic, partition)
         if start > end:
-            raise Unfit(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
+            raise StoreCorrupted(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
         low = max(low, start)
         reader.assign([TopicPartition(topic, partition, low)])
         at, spoken = low, clock.monotonic()
@@ -114,7 +114,7 @@ def _to_end(
         reader.close()
 
 
-def _uncommitted_range(kafka: Kafka, topic: str, partition: int) -> tuple[int, int]:
+def _uncommitted_range(kafka: KafkaSettings, topic: str, partition: int) -> tuple[int, int]:
     probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
     try:
         return watermarks(probe, TopicPartition(topic, partition), kafka.request_timeout_s)

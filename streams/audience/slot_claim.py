@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException
 from streams.contract.errors import Refused, Unavailable
 from streams.kafka.clients import admin
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 # Beyond the session: the broker looks for members that are gone a moment later.
 _MARGIN_S: Final = 3.0
@@ -34,7 +34,7 @@ _LINE: Final = re.compile(r"(?P<token>[0-9a-f]{32}) (?P<pid>[ 0-9]{10})\n")
 _log = structlog.get_logger(__name__)
 
 
-class Slot:
+class SlotClaim:
     """A slot of the audience role, held by this process until :meth:`close`, or its end.
 
     Args:
@@ -75,7 +75,7 @@ class Slot:
         """Of the group's member: says by which lock it is held."""
 
     def wait_until_free(
-        self, kafka: Kafka, group: str, clock: Clock, session_s: float, waiting: Callable[[str], None]
+        self, kafka: KafkaSettings, group: str, clock: Clock, session_s: float, waiting: Callable[[str], None]
     ) -> None:
         """Return when no worker of another machine has the slot.
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from streams.audience.consumers import REREAD
 from streams.audience.decode import Records
-from streams.audience.deduplication import Repeats
-from streams.audience.local_store import Store
-from streams.audience.positions import Positions, offsets_value
+from streams.audience.deduplication import Deduplication
+from streams.audience.local_store import LocalStore
+from streams.audience.positions import InputOffsets, offsets_value
 from targeting.partition.partition import Partition, Staged
 
 
 @dataclass(slots=True)
-class Held:
+class PartitionTask:
     """A restored partition: its state, and where it stands in every input.
 
     Attributes:
@@ -33,15 +33,15 @@ class Held:
     """
 
     state: Partition
-    at: Positions
-    before: Positions
-    repeats: Repeats
+    at: InputOffsets
+    before: InputOffsets
+    repeats: Deduplication
     tail: int | None
     topic_ids: dict[str, str]
     versions: dict[bytes, int]
     preferences_until: int | None
     commands_by: float | None
-    store: Store | None = None
+    store: LocalStore | None = None
     staged: Staged | None = None
     changelog_end: int = 0
     written_at: float = 0.0
@@ -49,7 +49,7 @@ class Held:
     def ends_at(self, offset: int) -> None:
         self.changelog_end = offset + 1
 
-    def stated(self, at: Positions) -> Positions:
+    def stated(self, at: InputOffsets) -> InputOffsets:
         """What a commit at ``at`` says of the inputs.
 
         Some are read again from their beginning. Until they are back where they stood, or when compaction left
@@ -57,18 +57,18 @@ class Held:
         """
         return replace(at, **{name: max(getattr(at, name), getattr(self.before, name)) for name in REREAD})
 
-    def offsets_value(self, at: Positions) -> bytes:
+    def offsets_value(self, at: InputOffsets) -> bytes:
         """What a commit at ``at`` writes of the inputs in the changelog."""
         return offsets_value(self.stated(at), self.topic_ids)
 
     @property
-    def resumption(self) -> Positions:
+    def resumption(self) -> InputOffsets:
         """From where to read on when everything that was not committed is dropped."""
         return self.at if self.tail is None else replace(self.at, listens=self.tail)
 
 
 @dataclass(slots=True)
-class Batch:
+class Round:
     """What one round has to do, by partition."""
 
     records: dict[int, Records] = field(default_factory=dict)

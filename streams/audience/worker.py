@@ -13,20 +13,20 @@ from confluent_kafka import OFFSET_BEGINNING, Message
 
 from streams.audience.campaign_reporter import CampaignReporter
 from streams.audience.consumers import REREAD, Assignment
-from streams.audience.decode import STAGE, Decoded, Decoder, Records, Space, counted
-from streams.audience.deduplication import Repeats
+from streams.audience.decode import STAGE, Decoded, Decoder, Records, SpaceInUse, counted
+from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.encode import push_record
-from streams.audience.gc_tuning import give_back
+from streams.audience.gc_tuning import trim_malloc
 from streams.audience.lag_gauges import LagGauges
-from streams.audience.local_store import Entry, Store, Stores, Unfit
-from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, Positions, reconcile, within
+from streams.audience.local_store import Entry, LocalStore, LocalStores, StoreCorrupted
+from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets, reconcile, within
 from streams.audience.restore import (
     ACCOUNT_PREFIX,
-    Beside,
+    RestoredExtras,
     read_changelog,
 )
-from streams.audience.task import Batch, Held
+from streams.audience.task import PartitionTask, Round
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
@@ -38,10 +38,10 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.health import Condition, Heartbeat
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.runtime.watchdog import Watchdog
 from targeting.calibration import Calibration
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
 from targeting.types import Match, Tier
 
@@ -75,15 +75,15 @@ class Worker:
 
     def __init__(
         self,
-        kafka: Kafka,
+        kafka: KafkaSettings,
         naming: Naming,
-        settings: Audience,
+        settings: AudienceSettings,
         clock: Clock,
         metrics: AudienceMetrics,
         view: LiveView,
-        songs: Songs,
+        songs: Catalogue,
         new_partition: Callable[[int], Partition],
-        stores: Stores,
+        stores: LocalStores,
         slot: int,
         heartbeat: Heartbeat,
         restored: Condition,
@@ -107,12 +107,12 @@ class Worker:
         self._waiting_for_clock = False
         self._experiment = experiment
         self._bursts = bursts
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, PartitionTask] = {}
         self._to_restore: list[int] = []
         self._restoring: int | None = None
         self._seen_version = -1
         self._seen_model: LiveModel | None = None
-        self._outside_space: Space | None = None
+        self._outside_space: SpaceInUse | None = None
         self._chances: Calibration | None = None
         self._watchdog = Watchdog(clock, settings.watchdog_s)
         name = member_of(naming, slot)
@@ -144,7 +144,7 @@ class Worker:
         self._restore_new()
         self._open_inputs()
         self._open_commands()
-        batch = Batch()
+        batch = Round()
         for partition, messages in listens.records.items():
             if partition in self._held and (new := self._uncounted(partition, messages)):
                 batch.of(partition).listens = new
@@ -176,14 +176,14 @@ class Worker:
         self._lag.show({p: held.at for p, held in self._held.items()})
         self._reporter.round(self._held)
 
-    def _preferences(self, until: Mapping[int, int]) -> Batch:
-        batch = Batch()
+    def _preferences(self, until: Mapping[int, int]) -> Round:
+        batch = Round()
         for partition, messages in self._assignment.poll_preferences(until).records.items():
             if partition in self._held:
                 batch.of(partition).preferences = messages
         return batch
 
-    def _clock_is_right(self, batch: Batch | None = None) -> bool:
+    def _clock_is_right(self, batch: Round | None = None) -> bool:
         """Whether a batch may be decided by this machine's clock. If not, it is dropped, and read again once that is
         right."""
         for records in batch.records.values() if batch else ():
@@ -222,7 +222,7 @@ class Worker:
 
     # -- the batch ---------------------------------------------------------------------------------------
 
-    def _committed(self, batch: Batch, group: object) -> bool:
+    def _committed(self, batch: Round, group: object) -> bool:
         """False: what was read comes again, or the partitions are restored first."""
         if not self._clock_is_right(batch):
             return False
@@ -232,7 +232,7 @@ class Worker:
             self._go_on_from_the_broker(str(uncertain))
             return False
 
-    def _commit(self, batch: Batch, group: object) -> bool:
+    def _commit(self, batch: Round, group: object) -> bool:
         """False: nothing happened, and what was read comes again."""
         started, now = self._clock.monotonic(), self._clock.now()
         decoded = {p: self._decode(p, records, now) for p, records in batch.records.items()}
@@ -284,7 +284,7 @@ class Worker:
         held.tail = None if new else _next(old, held.tail)
         return new
 
-    def _write(self, partition: int, decoded: Decoded, records: Records, now: float) -> Positions:
+    def _write(self, partition: int, decoded: Decoded, records: Records, now: float) -> InputOffsets:
         """Stage a partition's part of the batch and produce it; returns the positions after it."""
         held = self._held[partition]
         started = self._clock.monotonic()
@@ -292,7 +292,7 @@ class Worker:
         matches = [command for command in decoded.inputs.commands if isinstance(command, Match)]
         if matches:
             self._metrics.request_seconds.observe((self._clock.monotonic() - started) / len(matches))
-        after = Positions(
+        after = InputOffsets(
             **{name: _next(messages, getattr(held.at, name)) for name, messages in records.by_input().items()}
         )
         produce, name = self._transactions.produce, self._naming.name
@@ -312,7 +312,7 @@ class Worker:
             produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
         return after
 
-    def _apply(self, partition: int, at: Positions, decoded: Decoded) -> None:
+    def _apply(self, partition: int, at: InputOffsets, decoded: Decoded) -> None:
         """The commit is done: take the staged state over, count, and report."""
         held, metrics = self._held[partition], self._metrics
         if held.staged is None:
@@ -330,8 +330,8 @@ class Worker:
             copied.append(Entry(0, OFFSETS_KEY, held.offsets_value(at)))
             try:
                 held.store.write(copied, held.changelog_end)
-            except Unfit as unfit:
-                self._stores.give_up(partition, held.store, str(unfit))
+            except StoreCorrupted as unfit:
+                self._stores.discard(partition, held.store, str(unfit))
                 held.store = None
         now, answered = self._clock.now(), set()
         for push in outputs.pushes:
@@ -396,7 +396,7 @@ class Worker:
             while self._to_restore:
                 self._restore(self._to_restore[0])
             self._assignment.go_on(p for p, held in self._held.items() if held.preferences_until is None)
-            give_back()
+            trim_malloc()
 
     def _restore(self, partition: int) -> None:
         started = self._clock.monotonic()
@@ -405,13 +405,13 @@ class Worker:
         try:
             try:
                 state, beside = self._read_state(partition, store)
-            except Unfit as unfit:
+            except StoreCorrupted as unfit:
                 store = self._stores.renew(partition, store, str(unfit))
                 try:
                     state, beside = self._read_state(partition, store)
-                except Unfit as again:
+                except StoreCorrupted as again:
                     # Nothing was on it: it is the disk that does not take what is written, full or broken.
-                    self._stores.give_up(partition, store, str(again))
+                    self._stores.discard(partition, store, str(again))
                     store = None
                     state, beside = self._read_state(partition, store)
         except _Gone:
@@ -425,8 +425,8 @@ class Worker:
             topic = self._naming.name(TOPIC_OF[gap.input])
             self._metrics.records_lost.labels(topic).inc(gap.lost)
             _log.error("records lost", topic=topic, partition=partition, lost=gap.lost, why=gap.why)
-        repeats = Repeats(at.listens, ranges["listens"][0])
-        self._held[partition] = Held(
+        repeats = Deduplication(at.listens, ranges["listens"][0])
+        self._held[partition] = PartitionTask(
             state=state,
             at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
             before=at,
@@ -450,7 +450,7 @@ class Worker:
         _log.info("restored", partition=partition, records=beside.records, seconds=round(seconds, 3))
         self._reporter.report(partition, self._held[partition], state.accounts())
 
-    def _read_state(self, partition: int, store: Store | None) -> tuple[Partition, Beside]:
+    def _read_state(self, partition: int, store: LocalStore | None) -> tuple[Partition, RestoredExtras]:
         """The state from disk and the changelog's tail, or from the changelog alone.
 
         Raises:
@@ -458,7 +458,7 @@ class Worker:
             _Gone: meanwhile the partition became another member's.
             Refused: the changelog holds what cannot be read; the message names it and the way out.
         """
-        state, beside = self._new_partition(partition), Beside()
+        state, beside = self._new_partition(partition), RestoredExtras()
         start = store.offset if store else 0
 
         def keep_alive(done: int, total: int) -> None:
@@ -545,7 +545,7 @@ class Worker:
             songs.switch()
             songs.calibration = self._chances
             _log.info("space in use", space=songs.space)
-        space = Space(songs.space, songs.dimension) if songs.space is not None else None
+        space = SpaceInUse(songs.space, songs.dimension) if songs.space is not None else None
         if space != self._outside_space:
             # Those that were of another space may be of this one.
             self._outside_space = space

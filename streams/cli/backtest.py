@@ -19,7 +19,7 @@ from streams.contract.errors import Refused
 from streams.runtime.terminal import Table, Terminal, bold, say
 
 if TYPE_CHECKING:
-    from streams.testbed.backtest.backtest_figures import Outcome
+    from streams.testbed.backtest.backtest_figures import BacktestOutcome
     from streams.testbed.backtest.broker_replay import Streamed
     from targeting.evaluation.paired import Difference
 
@@ -69,8 +69,8 @@ def backtest(
     Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence;
     coldstart backtest --users 500 --songs 600 --arms default --stream
     """
-    from streams.audience.main import how
-    from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
+    from streams.audience.main import targeting_config
+    from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
 
     console = Terminal(stderr=True)
     with errors_explained():
@@ -79,11 +79,11 @@ def backtest(
         unknown = [name for name in names if name not in ARMS]
         if unknown:
             raise Refused(f"--arms {arms}: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
-        rules = how(settings.audience, obey=True)
+        rules = targeting_config(settings.audience, obey=True)
         # A lot that leaves out, or explores, would blur the differences between arms.
         rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
         where = (folder or Path("runs") / f"backtest-{datetime.now():%Y%m%d-%H%M%S}").resolve()
-        plan = Plan(
+        plan = BacktestPlan(
             data=data, users=users, songs=songs, seed=seed, history=history, budget=budget, window_days=window,
             campaign_days=campaign, retrain_days=retrain, refresh_days=refresh,
             warm_listeners=settings.songs.warm_listeners, neighbours=settings.songs.neighbours, cuts=audit,
@@ -119,7 +119,7 @@ def backtest(
         raise typer.Exit(1)
 
 
-def _tables(outcome: Outcome) -> list[Table]:
+def _tables(outcome: BacktestOutcome) -> list[Table]:
     from streams.testbed.backtest.backtest_figures import MEASURES
     from streams.testbed.backtest.plan import ARMS, DEFAULT
 

@@ -59,13 +59,13 @@ def demo(
     coldstart demo --swap
     """
     from streams.testbed.demo.demo_report import write_report
-    from streams.testbed.demo.demo_run import Plan, run
+    from streams.testbed.demo.demo_run import DemoPlan, run
 
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
         where = folder or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-        plan = Plan(
+        plan = DemoPlan(
             data=data, users=users, songs=songs, seed=seed, rate=rate, warm_up=warm_up, poison=poison, budget=budget,
             audience_workers=audience_workers, partitions=partitions, obey=policy is PolicySwitch.ON,
             folder=where.resolve(), config=config, bootstrap=bootstrap,

@@ -33,10 +33,10 @@ def digest(
     """
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        from streams.audience.local_store import Unfit
-        from streams.audience.main import check_partitions, how, stores
+        from streams.audience.local_store import StoreCorrupted
+        from streams.audience.main import check_partitions, stores, targeting_config
         from streams.operations.state_digest import digest as compute
-        from targeting.catalogue.catalogue import Songs
+        from targeting.catalogue.catalogue import Catalogue
         from targeting.partition.partition import Partition
 
         naming, clock = settings.topics.naming(), SystemClock()
@@ -44,7 +44,7 @@ def digest(
         if wrong:
             refuse(f"--partition {wrong[0]}: there are 0 to {naming.audience_partitions - 1}")
         check_partitions(settings.kafka, naming)
-        decides = how(settings.audience, obey=True)
+        decides = targeting_config(settings.audience, obey=True)
         sources = {"changelog": None} | ({"disk": stores(settings, clock)} if disk else {})
         rows = []
         for number in partition or range(naming.audience_partitions):
@@ -52,10 +52,10 @@ def digest(
                 try:
                     found = compute(
                         settings.kafka, naming, number, clock,
-                        lambda n: Partition(n, naming.audience_partitions, Songs(), decides), where,
+                        lambda n: Partition(n, naming.audience_partitions, Catalogue(), decides), where,
                         settings.audience.left_out(),
                     )  # fmt: skip
-                except Unfit as why:
+                except StoreCorrupted as why:
                     say(f"partition {number}: {why}", err=True)
                     continue
                 if found is not None:

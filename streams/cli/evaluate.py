@@ -16,7 +16,7 @@ from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.runtime.terminal import Bars, Table, Terminal, bold, say
 
 if TYPE_CHECKING:
-    from encoder.evaluation.compare import Served
+    from encoder.evaluation.compare import DefaultVariant
     from targeting.evaluation import Case
 
 
@@ -80,13 +80,13 @@ def evaluate(
         console.print(dataset.citation, style="dim")
     cases: dict[int | None, Case] = {}
 
-    def serve(served: Served) -> None:
+    def serve(served: DefaultVariant) -> None:
         cases[served.seed] = case_of(served)
 
     with Bars(console, MofNCompleteColumn(), TimeElapsedColumn()) as bars, errors_explained(ValueError):
         bar = bars.add_task("encoder", total=None)
 
-        def tell(stage: compare.Stage) -> None:
+        def tell(stage: compare.EvaluationProgress) -> None:
             bars.update(bar, description=stage.what, completed=stage.done, total=stage.total)
             if not console.is_terminal:
                 console.print(f"{stage.done}/{stage.total} {stage.what}")
@@ -120,7 +120,7 @@ def evaluate(
     show(result)
 
 
-def case_of(served: Served) -> Case:
+def case_of(served: DefaultVariant) -> Case:
     """What the targeting is asked on a split: the default encoder's vectors, and the cold songs' hidden listeners."""
     from encoder.evaluation.content_matrix import unit
     from targeting.evaluation import Case

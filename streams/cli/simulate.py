@@ -57,7 +57,7 @@ def simulate(
     from streams.testbed.simulation.push_variants import ARMS
     from streams.testbed.simulation.scenario import Scenario
     from streams.testbed.simulation.simulation_report import write_report
-    from streams.testbed.simulation.simulation_run import NETEASE, Plan, Worlds, read, write
+    from streams.testbed.simulation.simulation_run import NETEASE, SimulationPlan, Worlds, read, write
     from streams.testbed.simulation.simulation_run import simulate as run
 
     console = Terminal(stderr=True)
@@ -71,7 +71,7 @@ def simulate(
             users=users, warm=warm, new=songs, seed=seed, days=days, watch=min(6, days // 2), budget=budget
         )  # fmt: skip
         where = folder or Path("runs") / f"simulate-{datetime.now():%Y%m%d-%H%M%S}"
-        plan = Plan(scenario, seeds, list(dict.fromkeys(names)), day_s, warm_at, where.resolve(), bootstrap)
+        plan = SimulationPlan(scenario, seeds, list(dict.fromkeys(names)), day_s, warm_at, where.resolve(), bootstrap)
         page = report or plan.folder / "report.html"
         writable(json_file, page)
         worlds = Worlds(plan, {name: {} for name in plan.arms}) if json_file is None else read(plan, json_file)

@@ -83,7 +83,7 @@ def train(
         # Before the work, not after it.
         artifact.vacant(out, name)
         writable(checkpoint)
-        # Of several processes the first alone speaks and writes.
+        # Of several processes the first alone weights and writes.
         first = Ranks.of_environment(chosen(device)).rank == 0
         console.quiet = not first
         with console.status(f"reading {data}"):
@@ -106,7 +106,7 @@ def train(
                 figures = "  ".join(f"{key} {progress.gauges[key]:.3f}" for key in _LIVE if key in progress.gauges)
                 bars.update(tasks[progress.stage], total=progress.total, completed=progress.done, figures=figures)
 
-            config = training.Config(seed=seed)
+            config = training.TrainingConfig(seed=seed)
             rare = rare_rows(dataset)
             trained = training.train(dataset, warm, config, show, checkpoint, rare_rows=rare, device=device)
         manifest = artifact.save(trained, out, name) if first else None

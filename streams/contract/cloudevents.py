@@ -32,7 +32,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Received(Generic[E]):
+class ReceivedEvent(Generic[E]):
     """An event with the attributes of its envelope: source and id together say which event it is. ``time`` is Unix
     seconds."""
 
@@ -44,7 +44,7 @@ class Received(Generic[E]):
 
 
 @dataclass(slots=True)
-class Many(Generic[E]):
+class EventColumns(Generic[E]):
     """The events of several records, by column.
 
     Attributes:
@@ -103,7 +103,7 @@ def append_time(timestamp: Timestamp, now: float) -> float:
 
 def unpack(
     cls: type[E], key: bytes | None, value: bytes | None, headers: Headers | None, appended: float
-) -> Received[E]:
+) -> ReceivedEvent[E]:
     """The event in a record.
 
     Args:
@@ -141,18 +141,18 @@ def unpack(
     expected = event.record_key()
     if key != expected.encode():
         raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
-    return Received(event, source, id, ce_type, time)
+    return ReceivedEvent(event, source, id, ce_type, time)
 
 
 def unpack_many(
     cls: type[E], records: Iterable[tuple[bytes | None, bytes | None, Headers | None, Timestamp]], now: float
-) -> Many[E]:
+) -> EventColumns[E]:
     """What :func:`unpack` makes of each (key, value, headers, timestamp), at half its cost.
 
     A record takes the short way only where it can be seen cheaply that every rule holds: attributes that repeat
     were found good in this batch, the rest is plain ASCII. Any other goes through :func:`unpack`, which decides.
     """
-    found: Many[E] = Many()
+    found: EventColumns[E] = EventColumns()
     decode, key_of, year_of = _decoder(cls).decode, attrgetter(cls.KEY), _year_of(cls)
     if cls.record_key is not Event.record_key:
         raise ValueError(f"the key of {cls.__name__} is made of several fields")

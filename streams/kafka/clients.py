@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.topics import MAX_RECORD_BYTES
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 # librdkafka writes to stderr by itself unless it is given a logger.
 _log = logging.getLogger("librdkafka")
@@ -41,7 +41,7 @@ def _nothing() -> None:
 
 
 def producer(
-    kafka: Kafka, transactional_id: str | None = None, transaction_timeout_s: float = 10.0, logger: Any = _log
+    kafka: KafkaSettings, transactional_id: str | None = None, transaction_timeout_s: float = 10.0, logger: Any = _log
 ) -> Producer:
     """An idempotent producer, transactional if it has an id.
 
@@ -69,7 +69,7 @@ def producer(
     return Producer(conf, logger=logger)
 
 
-def consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
+def consumer(kafka: KafkaSettings, group: str, **more: Any) -> Consumer:
     """A consumer that commits nothing by itself and sees only committed transactions.
 
     Args:
@@ -132,7 +132,7 @@ def taken(reader: Consumer, limit: int, wait_s: float) -> list[Message]:
     return [] if first is None else [first, *reader.consume(limit - 1, 0)]
 
 
-def admin(kafka: Kafka) -> AdminClient:
+def admin(kafka: KafkaSettings) -> AdminClient:
     """An administrative client, known to reach the cluster.
 
     Keep it in a variable until its futures are done: a collected client fails them.
@@ -206,7 +206,7 @@ def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tup
     raise Unavailable(f"{place.topic}[{place.partition}]: {why}")
 
 
-def topics(client: AdminClient | Consumer, kafka: Kafka) -> dict[str, TopicMetadata]:
+def topics(client: AdminClient | Consumer, kafka: KafkaSettings) -> dict[str, TopicMetadata]:
     """The cluster's topics, by name.
 
     Raises:

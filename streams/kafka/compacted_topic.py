@@ -14,7 +14,7 @@ from streams.contract.errors import Unavailable
 from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.kafka.clients import topics as topics_of
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 Progress = Callable[[int, int], None]
 
@@ -30,7 +30,7 @@ class Snapshot:
         Unavailable: the broker does not answer, or a topic is missing.
     """
 
-    def __init__(self, kafka: Kafka, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
+    def __init__(self, kafka: KafkaSettings, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
         self._clock = clock
         self._timeout = kafka.request_timeout_s
         self._consumer: Consumer = consumer(kafka, reader_group(topics[0]), enable_partition_eof=True)

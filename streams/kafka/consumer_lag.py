@@ -15,7 +15,7 @@ from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming
 from streams.kafka import clients
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 # One record of each partition is read to learn its time. What has not come by then is shown as unknown.
 _READ_S: Final = 5.0
@@ -45,7 +45,7 @@ class Lag:
     seconds: float | None
 
 
-def measure(kafka: Kafka, naming: Naming, clock: Clock) -> list[Lag]:
+def measure(kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
     """Every group that reads this installation's topics, by group, topic and partition.
 
     Asks only; workers are not disturbed.
@@ -60,7 +60,7 @@ def measure(kafka: Kafka, naming: Naming, clock: Clock) -> list[Lag]:
         raise Unavailable(f"the cluster does not answer questions about its groups: {error}") from error
 
 
-def _measure(admin: AdminClient, kafka: Kafka, naming: Naming, clock: Clock) -> list[Lag]:
+def _measure(admin: AdminClient, kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
     timeout = kafka.request_timeout_s
     known = naming.by_name()
     topics = {
@@ -116,7 +116,7 @@ def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, tim
     return clients.list_offsets(admin, wanted, which, IsolationLevel.READ_COMMITTED, timeout)
 
 
-def _times(kafka: Kafka, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:
+def _times(kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:
     """Unix seconds of the first record at or after each offset; missing where none came in time."""
     times: dict[tuple[Place, int], float] = {}
     if not wanted:

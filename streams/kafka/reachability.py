@@ -17,7 +17,7 @@ from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
 from streams.runtime.exit_codes import REFUSED, leave
 from streams.runtime.health import Condition
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 _EVERY_S: Final = 1.0
 _ANSWER_S: Final = 2.0
@@ -39,7 +39,7 @@ class Reachability:
             with exit code 2: positions that it would go on to write say nothing of the new one.
     """
 
-    def __init__(self, kafka: Kafka, condition: Condition, clock: Clock, topics: Collection[str] = ()) -> None:
+    def __init__(self, kafka: KafkaSettings, condition: Condition, clock: Clock, topics: Collection[str] = ()) -> None:
         # The role's own clients log that connections fail; this one would say so again every second.
         silent = logging.getLogger("librdkafka.reachability")
         silent.propagate = False

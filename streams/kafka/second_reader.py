@@ -13,18 +13,18 @@ from typing import Any
 from confluent_kafka import Message
 
 from streams.contract.errors import MustRestart
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RecoveredBatch:
     """Its records, and the offset after it."""
 
     records: list[Message]
     next_offset: int
 
 
-def read_batch(kafka: Kafka, topic: str, partition: int, offset: int) -> Batch:
+def read_batch(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> RecoveredBatch:
     """The batch that holds an offset, from there on; empty if it was aborted.
 
     Raises:
@@ -34,7 +34,7 @@ def read_batch(kafka: Kafka, topic: str, partition: int, offset: int) -> Batch:
     return asyncio.run(_read(kafka, topic, partition, offset))
 
 
-async def _read(kafka: Kafka, topic: str, partition: int, offset: int) -> Batch:
+async def _read(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> RecoveredBatch:
     # Only the songs role has these loaded.
     from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
     from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
@@ -65,7 +65,7 @@ async def _read(kafka: Kafka, topic: str, partition: int, offset: int) -> Batch:
             while True:
                 found = (await client.getmany(place, timeout_ms=100)).get(place, [])
                 if (after := await client.position(place)) > offset:
-                    return Batch([_message(each) for each in found], after)
+                    return RecoveredBatch([_message(each) for each in found], after)
     except (KafkaError, TimeoutError) as error:
         raise MustRestart(f"{topic}[{partition}]: the batch at offset {offset} does not come: {error!r}") from error
     finally:

@@ -1,6 +1,6 @@
 """How is a batch committed as one, what if nobody knows whether it was, and when must the process end instead?
 
-librdkafka speaks the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
+librdkafka weights the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
 timed out or whose connection was cut may therefore still reach the broker later, and would be taken for one of the
 transaction that is open then: a late EndTxn would commit half of it. A producer that lost sight of a request is
 replaced before the next transaction begins; the new one has a higher epoch, and the broker refuses the former.
@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streams.contract.errors import MustRestart
 from streams.kafka.clients import producer
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -50,7 +50,7 @@ class Transactions:
         MustRestart: the broker does not let the producer begin.
     """
 
-    def __init__(self, kafka: Kafka, settings: Audience, transactional_id: str) -> None:
+    def __init__(self, kafka: KafkaSettings, settings: AudienceSettings, transactional_id: str) -> None:
         self._kafka = kafka
         self._id = transactional_id
         # A commit that takes longer than the transaction lives cannot succeed any more.

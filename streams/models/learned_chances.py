@@ -25,7 +25,7 @@ from targeting.calibration import Calibration
 if TYPE_CHECKING:
     from encoder.data.dataset import Dataset
     from encoder.train import Progress
-    from encoder.training_config import Config, Device
+    from encoder.training_config import Device, TrainingConfig
 
 _FILE = "chances.json"
 MEANS = "chance of being among the song's listeners"
@@ -35,7 +35,7 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class LearnedChances:
     """The chances of a model's scores: of what fits alone, and of what fits times activity."""
 
     liking: Calibration
@@ -45,10 +45,10 @@ class Fitted:
 def fit(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    config: Config,
+    config: TrainingConfig,
     progress: Callable[[Progress], None] | None = None,
     device: Device = "cpu",
-) -> Fitted | None:
+) -> LearnedChances | None:
     """The maps from scores to chances of the encoder that this config trains on these songs, the rare ones among them.
 
     Takes as long as the training itself. None: too few songs to hold some back.
@@ -75,10 +75,10 @@ def fit(
     )
     liking = fitted([case])
     activity = strength([case])
-    return Fitted(liking, fitted([case], activity=activity) if activity else liking)
+    return LearnedChances(liking, fitted([case], activity=activity) if activity else liking)
 
 
-def save(found: Fitted, artifact: Path) -> None:
+def save(found: LearnedChances, artifact: Path) -> None:
     """Lay the maps beside the model in its artifact folder."""
     liking, answers = found.liking, found.answers
     chances = Chances(

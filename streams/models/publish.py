@@ -25,13 +25,17 @@ from streams.kafka.clients import admin, hand_over, producer
 from streams.models import learned_chances
 from streams.models.registry import ENCODER
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 SOURCE = "coldstart/publish"
 
 
 def publish(
-    artifact: Path, kafka: Kafka, naming: Naming, clock: Clock, progress: Callable[[int, int], None] | None = None
+    artifact: Path,
+    kafka: KafkaSettings,
+    naming: Naming,
+    clock: Clock,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LiveModel:
     """Make an artifact live.
 

@@ -22,7 +22,7 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.skipped_records import Skipped
 from streams.models.learned_chances import OBJECTIVES, calibration_of
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 ENCODER = "encoder"
 """The name under which ``publish`` makes a model live."""
@@ -31,7 +31,7 @@ F32 = NDArray[np.float32]
 
 
 @dataclass(slots=True)
-class Space:
+class WarmSpace:
     """The warm songs of one embedding space, row by row: ids[i] has vector vectors[i]."""
 
     ids: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Space:
     _changed: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, dimension: int) -> Space:
+    def of(cls, dimension: int) -> WarmSpace:
         """An empty one."""
         return cls(_vectors=np.empty((0, dimension), np.float32))
 
@@ -105,12 +105,12 @@ class LiveView:
         version: grows whenever the model or a warm song changes.
     """
 
-    def __init__(self, kafka: Kafka, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> None:
+    def __init__(self, kafka: KafkaSettings, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> None:
         self.model: LiveModel | None = None
         self.version = 0
         self._skipped = skipped or Skipped()
         # By dimension, too: which one a space has is known only once a model says so, and songs may be read before it.
-        self._spaces: dict[tuple[str, int], Space] = {}
+        self._spaces: dict[tuple[str, int], WarmSpace] = {}
         self._dimensions: dict[str, int] = {}
         # Space -> ids of its songs, of former models.
         self._former: dict[str, set[str]] = {}
@@ -137,7 +137,7 @@ class LiveView:
         self._follow_model()
         return self.version > before
 
-    def warm(self) -> Space | None:
+    def warm(self) -> WarmSpace | None:
         """The warm songs of the live model, or None while they are not all here.
 
         ``publish`` writes the songs before it flips the model, but Kafka keeps no order between topics. So the ends
@@ -147,7 +147,7 @@ class LiveView:
         """
         if self.model is None or self._wanted is not None:
             return None
-        space = self._spaces.setdefault((self.model.space, self.model.dim), Space.of(self.model.dim))
+        space = self._spaces.setdefault((self.model.space, self.model.dim), WarmSpace.of(self.model.dim))
         return None if self.model.warm_songs and not space.ids else space
 
     def spaces_of(self, song_id: str) -> list[str]:
@@ -212,7 +212,7 @@ class LiveView:
         place = song.space, dimension
         if place not in self._spaces:
             # Another thread may be asking for a song's spaces.
-            self._spaces[place] = Space.of(dimension)
+            self._spaces[place] = WarmSpace.of(dimension)
         self._spaces[place].put(song.song_id, vector)
 
     def _follow_model(self) -> None:

@@ -14,14 +14,14 @@ from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.kafka.clients import admin, producer
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.songs.input_topics import INPUTS, group_of, id_key, write_ids
 
 ADOPTABLE = (*(topic.name for topic in TOPIC_OF.values()), *(topic.name for topic in INPUTS), AUDIENCE_STATE.name)
 """Topics that can be adopted, without the prefix."""
 
 
-def adopt(kafka: Kafka, naming: Naming, topic: str, clock: Clock, patience_s: float) -> str:
+def adopt(kafka: KafkaSettings, naming: Naming, topic: str, clock: Clock, patience_s: float) -> str:
     """Accept a topic as it is now, read from its beginning; ``audience-state``: the state's positions over the group's.
 
     Args:

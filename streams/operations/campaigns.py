@@ -13,13 +13,13 @@ from streams.contract.topics import CAMPAIGNS, Naming
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.skipped_records import Skipped
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 _CAMPAIGN = msgspec.json.Decoder(Campaign)
 _COUNTS = tuple(name for name in CampaignCounts.__struct_fields__ if name != "answered")
 
 
-def current(kafka: Kafka, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> dict[str, Campaign]:
+def current(kafka: KafkaSettings, naming: Naming, clock: Clock, skipped: Skipped | None = None) -> dict[str, Campaign]:
     """The newest record of every song, by song id; those that are over for long have been deleted.
 
     Args:

@@ -16,7 +16,7 @@ from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from streams.audience.local_store import Stores, Unfit
+from streams.audience.local_store import LocalStores, StoreCorrupted
 from streams.audience.withdrawals import erasure_asked, user_of
 from streams.contract.dead_letters import headers
 from streams.contract.errors import Refused, Unavailable
@@ -34,7 +34,7 @@ from streams.contract.topics import (
 from streams.kafka.clients import admin
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from targeting.partition.state import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 
@@ -47,7 +47,7 @@ _OWNERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class UserTrace:
     """What one place still has of a user.
 
     Attributes:
@@ -87,7 +87,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Traces:
+class UserTraces:
     """Everything that was found.
 
     Attributes:
@@ -102,7 +102,7 @@ class Traces:
     user_id: str
     partition: int
     erased_at: float | None = None
-    found: list[Trace] = field(default_factory=list)
+    found: list[UserTrace] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     unknown_keys: dict[str, int] = field(default_factory=dict)
 
@@ -118,15 +118,15 @@ def partition_of(user_id: str, partitions: int) -> int:
 
 
 def trace(
-    kafka: Kafka,
+    kafka: KafkaSettings,
     naming: Naming,
     clock: Clock,
     user_id: str,
     keys: Sequence[bytes],
-    stores: Stores,
+    stores: LocalStores,
     state: Path,
     progress: Callable[[str], None] = lambda _: None,
-) -> Traces:
+) -> UserTraces:
     """Search every topic and this machine's databases for a user. Workers may run meanwhile.
 
     Args:
@@ -137,7 +137,7 @@ def trace(
     Raises:
         Unavailable: the broker does not answer, or a topic is missing.
     """
-    traces = Traces(user_id, partition_of(user_id, naming.audience_partitions))
+    traces = UserTraces(user_id, partition_of(user_id, naming.audience_partitions))
     settings = _settings(kafka, [naming.name(topic) for topic in TOPICS])
     requests = _Requests(user_id, naming.name(PREFERENCES))
     for topic in TOPICS:
@@ -206,7 +206,9 @@ class _Requests:
             known.refused = said.get("dl_message", "")
 
 
-def _of_topic(topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]) -> Trace:
+def _of_topic(
+    topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]
+) -> UserTrace:
     """The records of a user; of a compacted topic the one that stands, beside those that compaction has yet to take."""
     about, last = _named(topic, user_id), False
     times: list[float] = []
@@ -216,18 +218,18 @@ def _of_topic(topic: Topic, name: str, messages: Iterable[Message], user_id: str
             if last or topic.cleanup is Cleanup.DELETE:
                 times.append(message.timestamp()[1] / 1000)
     if not times:
-        return Trace(name, 0, words="none")
+        return UserTrace(name, 0, words="none")
     if topic.cleanup is Cleanup.DELETE:
         since = max(times) + settings["retention.ms"] / 1000
-        return Trace(name, len(times), since, since + settings["segment.ms"] / 1000, words="wait for retention")
+        return UserTrace(name, len(times), since, since + settings["segment.ms"] / 1000, words="wait for retention")
     if last:
-        return Trace(name, len(times), words=_OWNERS.get(topic.name, "stands until its owner deletes it"))
+        return UserTrace(name, len(times), words=_OWNERS.get(topic.name, "stands until its owner deletes it"))
     since = max(times) + settings["segment.ms"] / 1000
-    return Trace(name, len(times), since, words="deleted; the log's compaction takes them after this")
+    return UserTrace(name, len(times), since, words="deleted; the log's compaction takes them after this")
 
 
 def _of_state(
-    traces: Traces, name: str, messages: Iterable[Message], erasures: Erasures, settings: dict[str, int]
+    traces: UserTraces, name: str, messages: Iterable[Message], erasures: Erasures, settings: dict[str, int]
 ) -> None:
     """What the changelog says of the user, and whether it remembers an erasure."""
     user = traces.user_id.encode()
@@ -251,26 +253,26 @@ def _of_state(
     held = [what for kind, what in _KINDS.items() if standing.get(kind)]
     if held:
         back = "" if erased_at is None else "; if it was written since the erasure, the user came back"
-        traces.found.append(Trace(name, len(held), state=True, words=f"{', '.join(held)}{back}"))
+        traces.found.append(UserTrace(name, len(held), state=True, words=f"{', '.join(held)}{back}"))
     elif former:
         until = max(former) + settings["segment.ms"] / 1000
         traces.found.append(
-            Trace(name, len(former), until, words="deleted; the log's compaction takes them after this")
+            UserTrace(name, len(former), until, words="deleted; the log's compaction takes them after this")
         )
     else:
-        traces.found.append(Trace(name, 0, words="none"))
+        traces.found.append(UserTrace(name, 0, words="none"))
 
 
-def _of_disk(stores: Stores, folder: Path, partition: int, user_id: str) -> list[Trace]:
+def _of_disk(stores: LocalStores, folder: Path, partition: int, user_id: str) -> list[UserTrace]:
     """What this machine's database of the partition has: what it would restore, and what its files still hold."""
     user = user_id.encode()
     if not folder.is_dir():
-        return [Trace(str(folder), 0, words="no database here")]
+        return [UserTrace(str(folder), 0, words="no database here")]
     held: list[str] = []
     words = "none"
     try:
         store = stores.open_existing(partition)
-    except Unfit as error:
+    except StoreCorrupted as error:
         words = f"not usable, made anew by the next worker ({error})"
     else:
         if store is None:
@@ -282,12 +284,12 @@ def _of_disk(stores: Stores, folder: Path, partition: int, user_id: str) -> list
             finally:
                 store.close()
     if held:
-        return [Trace(str(folder), len(held), state=True, words=", ".join(sorted(held)))]
+        return [UserTrace(str(folder), len(held), state=True, words=", ".join(sorted(held)))]
     bytes_found = _in_files(folder, [kind + user for kind in _KINDS])
     if bytes_found:
         remedy = f"bytes of deleted records, or of longer ids: they go as it compacts; at once with `rm -r {folder}`"
-        return [Trace(str(folder), bytes_found, words=f"{remedy} while no worker runs")]
-    return [Trace(str(folder), 0, words=words)]
+        return [UserTrace(str(folder), bytes_found, words=f"{remedy} while no worker runs")]
+    return [UserTrace(str(folder), 0, words=words)]
 
 
 def _in_files(folder: Path, wanted: Sequence[bytes]) -> int:
@@ -313,7 +315,7 @@ def _named(topic: Topic, user_id: str) -> Callable[[Message], bool]:
     return lambda message: message.key() == user or said in (message.value() or b"")
 
 
-def _settings(kafka: Kafka, names: Sequence[str]) -> dict[str, dict[str, int]]:
+def _settings(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """``retention.ms`` and ``segment.ms`` of topics, as the broker has them.
 
     Raises:

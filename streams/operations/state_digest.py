@@ -12,12 +12,12 @@ from itertools import chain
 from types import MappingProxyType
 
 from streams.audience.disk_recovery import refusal, restore
-from streams.audience.local_store import Entry, Stores
-from streams.audience.restore import Beside, read_changelog
+from streams.audience.local_store import Entry, LocalStores
+from streams.audience.restore import RestoredExtras, read_changelog
 from streams.contract.errors import Refused
 from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from targeting.partition.partition import Partition
 
 
@@ -38,12 +38,12 @@ class Digest:
 
 
 def digest(
-    kafka: Kafka,
+    kafka: KafkaSettings,
     naming: Naming,
     partition: int,
     clock: Clock,
     new_partition: Callable[[int], Partition],
-    stores: Stores | None = None,
+    stores: LocalStores | None = None,
     without: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> Digest | None:
     """The state of a partition as the changelog alone tells it; with ``stores`` as the disk and the tail do.
@@ -57,7 +57,7 @@ def digest(
         Unfit: the database is torn, or not of this changelog.
         Refused: the changelog holds what cannot be read.
     """
-    state, beside = new_partition(partition), Beside()
+    state, beside = new_partition(partition), RestoredExtras()
     store = stores.open_existing(partition) if stores else None
     if stores and store is None:
         return None

@@ -74,7 +74,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Kafka(_Section):
+class KafkaSettings(_Section):
     """How to reach the cluster: the same for both client libraries."""
 
     security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)] = (
@@ -177,7 +177,7 @@ class Kafka(_Section):
         return context
 
 
-class Topics(_Section):
+class TopicSettings(_Section):
     """How the topics of this installation are named and divided."""
 
     prefix: str = Field("coldstart.", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
@@ -205,7 +205,7 @@ def _places(text: str) -> dict[int, frozenset[int]]:
     return {partition: frozenset(offsets) for partition, offsets in found.items()}
 
 
-class Songs(_Section):
+class SongsSettings(_Section):
     """The songs role."""
 
     http_host: str = "127.0.0.1"
@@ -244,7 +244,7 @@ class Songs(_Section):
         return _places(self.skip_ledger_records)
 
 
-class Audience(_Section):
+class AudienceSettings(_Section):
     """The audience role."""
 
     http_host: str = "127.0.0.1"
@@ -335,7 +335,7 @@ class Audience(_Section):
         return tuple(key.get_secret_value().encode() for key in (self.erasure_key, *self.former_erasure_keys))
 
 
-class Broker(_Section):
+class BrokerSettings(_Section):
     """The embedded Apache Kafka."""
 
     heap_mb: int = Field(256, ge=128, le=65536)
@@ -343,7 +343,7 @@ class Broker(_Section):
     start_timeout_s: float = Field(60.0, gt=0, le=600)
 
 
-class Paths(_Section):
+class PathSettings(_Section):
     """Where files live."""
 
     cache: Path = Field(default_factory=user_cache_dir)
@@ -360,7 +360,7 @@ class Paths(_Section):
         return self.cache / "kafka"
 
 
-class Log(_Section):
+class LogSettings(_Section):
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
 
 
@@ -371,13 +371,13 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    kafka: Kafka = Kafka()
-    topics: Topics = Topics()
-    songs: Songs = Songs()
-    audience: Audience = Audience()
-    broker: Broker = Broker()
-    paths: Paths = Field(default_factory=Paths)
-    log: Log = Log()
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    songs: SongsSettings = SongsSettings()
+    audience: AudienceSettings = AudienceSettings()
+    broker: BrokerSettings = BrokerSettings()
+    paths: PathSettings = Field(default_factory=PathSettings)
+    log: LogSettings = LogSettings()
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:

@@ -19,13 +19,13 @@ from streams.contract.errors import BadBurst, ColdstartError, Refused
 from streams.contract.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
 from streams.runtime.bad_record_burst import source_of
 from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
-from streams.runtime.settings import Kafka, Songs, Topics
+from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
 from streams.songs.reconcile import Upkeep
 from streams.songs.song_content import timestamp
-from streams.songs.song_store import Parts
+from streams.songs.song_store import SongStore
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1
@@ -40,7 +40,9 @@ _WAITING = 64
 _log = structlog.get_logger(__name__)
 
 
-def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, folder: Path) -> Any:
+def faust_app(
+    kafka: KafkaSettings, topics: TopicSettings, settings: SongsSettings, naming: Naming, folder: Path
+) -> Any:
     """The Faust application without agents; its id is its consumer group's name.
 
     ``folder`` is Faust's own: it makes one, in the current folder unless it is told another.
@@ -82,7 +84,7 @@ def faust_app(kafka: Kafka, topics: Topics, settings: Songs, naming: Naming, fol
     )
 
 
-def add_agents(app: Any, parts: Parts) -> None:
+def add_agents(app: Any, parts: SongStore) -> None:
     """Give the application its two agents and its upkeep.
 
     Faust assigns topics of equally many partitions as one: a song's uploads and reports are served by one worker.
@@ -127,7 +129,7 @@ def add_agents(app: Any, parts: Parts) -> None:
     app.on_partitions_revoked.connect(forget, weak=False)
 
 
-def _count(parts: Parts, events: Sequence[Any]) -> None:
+def _count(parts: SongStore, events: Sequence[Any]) -> None:
     """Tell what of a batch was good and bad. Nothing else is buried meanwhile: both agents bury in their turn alone."""
     buried = parts.outbox.buried()
     messages = [event.message for event in events]
@@ -137,7 +139,7 @@ def _count(parts: Parts, events: Sequence[Any]) -> None:
         parts.bursts.note(messages[0].topic, len(good), sources, list(buried.values()))
 
 
-async def _stop_at_burst(app: Any, parts: Parts) -> None:
+async def _stop_at_burst(app: Any, parts: SongStore) -> None:
     try:
         parts.bursts.judge()
     except BadBurst as burst:
@@ -146,7 +148,7 @@ async def _stop_at_burst(app: Any, parts: Parts) -> None:
         leave(BAD_INPUT, str(burst))
 
 
-async def _right_clock(parts: Parts, events: Sequence[Any]) -> None:
+async def _right_clock(parts: SongStore, events: Sequence[Any]) -> None:
     """Wait until this machine's clock shows a time at which these events can have been appended."""
     for event in events:
         parts.broker_clock.show(timestamp(event.message))

@@ -10,14 +10,14 @@ from collections.abc import Collection
 
 from streams.contract.errors import Undecodable
 from streams.contract.topics import SONGS_REPORTS
-from streams.songs.song_store import Parts
+from streams.songs.song_store import SongStore
 
 STAGE = "songs.cache"
 # The keys of reports begin with a number.
 _PREFIX = b"buried "
 
 
-async def bury_skipped(parts: Parts, partitions: Collection[int]) -> None:
+async def bury_skipped(parts: SongStore, partitions: Collection[int]) -> None:
     """Bury what was skipped in these partitions and has no dead letter yet.
 
     A process that ends between the dead letter and the note of it leaves a second one to be written.

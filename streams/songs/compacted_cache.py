@@ -17,7 +17,7 @@ from streams.contract.errors import BadRecord, Refused, broken_state
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.skipped_records import Skipped
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 Entries = dict[bytes, bytes]
 """Record key -> newest value, of one partition."""
@@ -25,7 +25,7 @@ Entries = dict[bytes, bytes]
 _LOST = "a song is then one that was never uploaded, until its next upload"
 
 
-class Kept:
+class CompactedCache:
     """The entries of each partition that this worker serves, loaded when first asked for.
 
     Writing is the caller's: send the record, wait for the acknowledgement, then set it in the entries.
@@ -41,7 +41,7 @@ class Kept:
 
     def __init__(
         self,
-        kafka: Kafka,
+        kafka: KafkaSettings,
         topic: str,
         clock: Clock,
         check: Callable[[bytes, bytes], None],

@@ -17,7 +17,7 @@ from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER
 from streams.kafka.clients import admin, consumer, producer, watermarks
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.metrics import SongsMetrics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.songs.compacted_cache import Entries
 
 INPUTS: Final = (SONG_UPLOADS, CAMPAIGN_REPORTS)
@@ -45,7 +45,7 @@ def group_of(naming: Naming) -> str:
 class InputTopics:
     """Checks a partition of the ledger when it is opened, and takes the ids out of its entries."""
 
-    def __init__(self, kafka: Kafka, naming: Naming, metrics: SongsMetrics) -> None:
+    def __init__(self, kafka: KafkaSettings, naming: Naming, metrics: SongsMetrics) -> None:
         self._kafka = kafka
         self._naming = naming
         self._metrics = metrics
@@ -95,7 +95,7 @@ class InputTopics:
         _log.error("records lost", topic=name, partition=partition, lost=lost, why=why)
 
 
-def write_ids(kafka: Kafka, naming: Naming, ids: dict[bytes, bytes], partitions: list[int]) -> None:
+def write_ids(kafka: KafkaSettings, naming: Naming, ids: dict[bytes, bytes], partitions: list[int]) -> None:
     """Write ids into partitions of the ledger, acknowledged.
 
     Raises:

@@ -24,12 +24,12 @@ from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Settings
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
-from streams.songs.compacted_cache import Kept
+from streams.songs.compacted_cache import CompactedCache
 from streams.songs.input_topics import InputTopics, is_id
 from streams.songs.model_swap import LiveMatcher
-from streams.songs.producer import Outbox
+from streams.songs.producer import AwaitedProducer
 from streams.songs.song_record import check
-from streams.songs.song_store import Parts, check_report
+from streams.songs.song_store import SongStore, check_report
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
@@ -68,13 +68,13 @@ def run(settings: Settings, resume: bool = False) -> None:
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
 
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
-        add_agents(app, Parts(
-            naming, settings.songs, metrics, clock, live, Outbox(app, naming),
-            Kept(
+        add_agents(app, SongStore(
+            naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming),
+            CompactedCache(
                 settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
                 opened=InputTopics(settings.kafka, naming, metrics),
             ),
-            Kept(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
+            CompactedCache(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
             skipped,
             BadBursts(
                 settings.songs.stop_at_bad_share, settings.songs.stop_at_bad_of, "songs.stop_at_bad_share", clock,

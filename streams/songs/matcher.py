@@ -14,7 +14,7 @@ from encoder.serving import Encoder
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
 from streams.contract.events import Neighbour
-from streams.models.registry import Space
+from streams.models.registry import WarmSpace
 from streams.runtime.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex
 
@@ -43,14 +43,14 @@ class Matcher:
     _labels: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, encoder: Encoder, warm: Space) -> Matcher:
+    def build(cls, encoder: Encoder, warm: WarmSpace) -> Matcher:
         """Index the warm songs of the encoder's space."""
         matcher = cls(encoder, HnswIndex(encoder.dim))
         warm.changes()
         matcher._add(list(warm.ids), warm.vectors)
         return matcher
 
-    def follow(self, warm: Space, changed: Collection[str]) -> None:
+    def follow(self, warm: WarmSpace, changed: Collection[str]) -> None:
         """Bring the songs that changed up to date; costs what they cost, whatever the catalogue's size."""
         here = [song_id for song_id in changed if song_id in warm]
         gone = [self._labels[song_id] for song_id in changed if song_id not in warm and song_id in self._labels]

@@ -13,7 +13,7 @@ from encoder.artifact import ArtifactError
 from encoder.serving import Encoder
 from streams.contract.errors import Refused
 from streams.contract.events import LiveModel
-from streams.models.registry import LiveView, Space
+from streams.models.registry import LiveView, WarmSpace
 from streams.runtime.clock import Clock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.metrics import SongsMetrics
@@ -98,7 +98,7 @@ class LiveMatcher:
         if serving.other is not None and self._clock.monotonic() >= self._both_until:
             self._serving = Serving(serving.matcher)
 
-    def _swap(self, model: LiveModel, warm: Space | None, serving: Serving | None) -> None:
+    def _swap(self, model: LiveModel, warm: WarmSpace | None, serving: Serving | None) -> None:
         coming = serving.other if serving and serving.other and serving.other.space == model.space else None
         if coming is None:
             if model == self._broken:

@@ -17,14 +17,14 @@ from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 from streams.runtime.bad_record_burst import Bad, source_of
-from streams.songs.compacted_cache import Kept
+from streams.songs.compacted_cache import CompactedCache
 
 Sent = Awaitable[Any]
 
 _log = structlog.get_logger(__name__)
 
 
-class Outbox:
+class AwaitedProducer:
     """Our topics as Faust's, moving bytes: decoding is ours, so that a bad record is ours to bury."""
 
     def __init__(self, app: Any, naming: Naming) -> None:
@@ -58,7 +58,9 @@ class Outbox:
         """Hand over a command to every audience partition."""
         return [await self.send(MATCH_REQUESTS, record, each) for each in range(self._naming.audience_partitions)]
 
-    async def keep(self, topic: Topic, store: Kept, entries: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+    async def keep(
+        self, topic: Topic, store: CompactedCache, entries: Iterable[tuple[int, bytes, bytes | None]]
+    ) -> None:
         """Remember entries (partition, key, value; None forgets): first in the topic, then here."""
         entries = list(entries)
         await asyncio.gather(

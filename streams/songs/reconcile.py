@@ -16,7 +16,7 @@ from streams.songs.model_swap import Serving
 from streams.songs.producer import Sent
 from streams.songs.song_content import content_of
 from streams.songs.song_record import Song
-from streams.songs.song_store import Parts
+from streams.songs.song_store import SongStore
 
 # A campaign's life is counted in days; a song served in the moment of a swap waits for the next round this long.
 _EVERY_S = 10.0
@@ -63,7 +63,7 @@ class Upkeep:
     rest to the next one.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: SongStore) -> None:
         self._parts = parts
         # Partition -> (space, when), monotonic seconds, of its last round.
         self._rounds: dict[int, tuple[str, float]] = {}

@@ -20,7 +20,7 @@ from streams.songs.matcher import encoded
 from streams.songs.producer import Sent
 from streams.songs.song_content import appended, content_of
 from streams.songs.song_record import KEPT_S, Song
-from streams.songs.song_store import Parts, report_key
+from streams.songs.song_store import SongStore, report_key
 
 _STAGE = "songs.merge"
 
@@ -30,7 +30,7 @@ Place = tuple[int, str]
 _log = structlog.get_logger(__name__)
 
 
-async def merge(parts: Parts, events: Sequence[Any]) -> None:
+async def merge(parts: SongStore, events: Sequence[Any]) -> None:
     """Merge a batch of report events; returns when all that follows is acknowledged."""
     async with parts.turn:
         fresh, sends = await _read(parts, events)
@@ -50,7 +50,7 @@ async def merge(parts: Parts, events: Sequence[Any]) -> None:
         await parts.keep_reports([(partition, key, report) for key, (partition, report) in fresh.items()])
 
 
-async def _read(parts: Parts, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
+async def _read(parts: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
     """The newest report of every song and audience partition that says something new, by key; and dead letters."""
     now = parts.clock.now()
     fresh: dict[bytes, tuple[int, CampaignReport]] = {}
@@ -73,7 +73,7 @@ async def _read(parts: Parts, events: Sequence[Any]) -> tuple[dict[bytes, tuple[
     return fresh, buried
 
 
-async def _forgotten(parts: Parts, partition: int, report: CampaignReport, now: float) -> bool:
+async def _forgotten(parts: SongStore, partition: int, report: CampaignReport, now: float) -> bool:
     """Whether a report comes after all that was known of its song is gone.
 
     One of a song that is not known yet may be early: its upload is read again after a crash, and then it counts.
@@ -82,7 +82,7 @@ async def _forgotten(parts: Parts, partition: int, report: CampaignReport, now: 
     return song.closed if song is not None else report.started_at.timestamp() + KEPT_S < now
 
 
-async def _ended(parts: Parts, songs: dict[Place, tuple[Song, list[CampaignReport]]]) -> dict[Place, Song]:
+async def _ended(parts: SongStore, songs: dict[Place, tuple[Song, list[CampaignReport]]]) -> dict[Place, Song]:
     """The entries of the songs that grew warm or whose campaigns ended, remembered."""
     warm: dict[Place, Song] = {}
     over: dict[Place, Song] = {}
@@ -100,7 +100,7 @@ async def _ended(parts: Parts, songs: dict[Place, tuple[Song, list[CampaignRepor
     return over
 
 
-async def _promote(parts: Parts, songs: dict[Place, Song]) -> dict[Place, Song]:
+async def _promote(parts: SongStore, songs: dict[Place, Song]) -> dict[Place, Song]:
     """Make songs warm: first they can be retrieved, then their campaigns end. What a crash leaves undone is done again
     under the same keys, because the entry that says so is written last."""
     serving, now = parts.live(), parts.clock.now()

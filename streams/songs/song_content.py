@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from encoder.content import SongContent
-from streams.contract.cloudevents import Received, Timestamp, append_time
+from streams.contract.cloudevents import ReceivedEvent, Timestamp, append_time
 from streams.contract.events import SongUpload
 from streams.songs.song_record import Song
 
@@ -36,7 +36,7 @@ class Novelty(StrEnum):
     OUTDATED = "outdated"
 
 
-def novelty(upload: Received[SongUpload], known: Song | None) -> Novelty:
+def novelty(upload: ReceivedEvent[SongUpload], known: Song | None) -> Novelty:
     """The same event or revision changes nothing; a lower revision came too late."""
     if known is None or upload.event.revision > known.revision:
         return Novelty.REPEATED if known is not None and known.holds(upload) else Novelty.NEW

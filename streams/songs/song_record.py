@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from streams.contract.cloudevents import Received
+from streams.contract.cloudevents import ReceivedEvent
 from streams.contract.errors import KeyMismatch, Undecodable
 from streams.contract.events import DenseFeature, EndReason, SongUpload
 from streams.contract.topics import SONG_UPLOADS
@@ -76,7 +76,7 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     heard: int = 0
     closed: bool = False
 
-    def holds(self, upload: Received[SongUpload]) -> bool:
+    def holds(self, upload: ReceivedEvent[SongUpload]) -> bool:
         """Whether this very event was served last."""
         return self.id == (event_id(upload) if self.id.startswith(_EVENT_ID) else upload.id)
 
@@ -133,7 +133,7 @@ def write(song: Song) -> bytes:
     return _encoder.encode(song)
 
 
-def entry(upload: Received[SongUpload], at: float, expires_at: float) -> Song:
+def entry(upload: ReceivedEvent[SongUpload], at: float, expires_at: float) -> Song:
     """A song as an upload leaves it: taken down, or on its way.
 
     Args:
@@ -155,7 +155,7 @@ def entry(upload: Received[SongUpload], at: float, expires_at: float) -> Song:
     )
 
 
-def event_id(upload: Received[SongUpload]) -> str:
+def event_id(upload: ReceivedEvent[SongUpload]) -> str:
     """Which event an upload is: in CloudEvents, source and id together say so. A hash, because they have any length."""
     # A byte that UTF-8 never holds keeps the two apart.
     both = upload.source.encode() + b"\xff" + upload.id.encode()

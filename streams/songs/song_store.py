@@ -18,13 +18,13 @@ from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import SongsMetrics
-from streams.runtime.settings import Songs
+from streams.runtime.settings import SongsSettings
 from streams.songs import song_record
 from streams.songs.campaign_view import campaign
-from streams.songs.compacted_cache import Kept
+from streams.songs.compacted_cache import CompactedCache
 from streams.songs.messages import SOURCE
 from streams.songs.model_swap import LiveMatcher
-from streams.songs.producer import Outbox, Sent
+from streams.songs.producer import AwaitedProducer, Sent
 from streams.songs.song_record import Song
 
 _reports = msgspec.json.Decoder(CampaignReport)
@@ -32,7 +32,7 @@ _encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SongStore:
     """What the agents share.
 
     Attributes:
@@ -46,13 +46,13 @@ class Parts:
     """
 
     naming: Naming
-    settings: Songs
+    settings: SongsSettings
     metrics: SongsMetrics
     clock: Clock
     live: LiveMatcher
-    outbox: Outbox
-    ledger: Kept
-    reports: Kept
+    outbox: AwaitedProducer
+    ledger: CompactedCache
+    reports: CompactedCache
     skipped: Skipped
     bursts: BadBursts
     broker_clock: BrokerClock

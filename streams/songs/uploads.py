@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from encoder.content import SongContent
-from streams.contract.cloudevents import Received, unpack
+from streams.contract.cloudevents import ReceivedEvent, unpack
 from streams.contract.errors import BadRecord
 from streams.contract.events import SongUpload
 from streams.contract.topics import WARM_SONGS
@@ -22,7 +22,7 @@ from streams.songs.model_swap import Serving
 from streams.songs.producer import Sent
 from streams.songs.song_content import Novelty, appended, content_of, novelty
 from streams.songs.song_record import Song, entry, recording
-from streams.songs.song_store import Parts
+from streams.songs.song_store import SongStore
 
 _STAGE = "songs.validate"
 
@@ -37,7 +37,7 @@ class _Upload:
         expires_at: the end of its campaign, Unix seconds; known once it is known what the upload leads to.
     """
 
-    received: Received[SongUpload]
+    received: ReceivedEvent[SongUpload]
     content: SongContent | None
     timestamp: float
     message: Any
@@ -52,7 +52,7 @@ class _Upload:
         return int(self.message.partition)
 
 
-async def serve(parts: Parts, events: Sequence[Any]) -> None:
+async def serve(parts: SongStore, events: Sequence[Any]) -> None:
     """Serve a batch of upload events; returns when all that they lead to is acknowledged."""
     parts.metrics.batch_records.observe(len(events))
     async with parts.turn:
@@ -68,7 +68,7 @@ async def serve(parts: Parts, events: Sequence[Any]) -> None:
             await asyncio.gather(*buried)
 
 
-async def _read(parts: Parts, serving: Serving, events: Sequence[Any]) -> tuple[list[_Upload], list[Sent]]:
+async def _read(parts: SongStore, serving: Serving, events: Sequence[Any]) -> tuple[list[_Upload], list[Sent]]:
     """The valid uploads, and the dead letters of the others."""
     good: list[_Upload] = []
     buried: list[Sent] = []
@@ -88,12 +88,12 @@ async def _read(parts: Parts, serving: Serving, events: Sequence[Any]) -> tuple[
     return good, buried
 
 
-async def _buried(parts: Parts, message: Any, error: BadRecord) -> Sent:
+async def _buried(parts: SongStore, message: Any, error: BadRecord) -> Sent:
     parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
     return await parts.outbox.bury(message, _STAGE, error)
 
 
-async def _serve(parts: Parts, serving: Serving, uploads: Sequence[_Upload]) -> None:
+async def _serve(parts: SongStore, serving: Serving, uploads: Sequence[_Upload]) -> None:
     """Serve uploads of different songs."""
     fresh: list[tuple[_Upload, Song | None]] = []
     sends: list[Sent] = []
@@ -134,7 +134,7 @@ def _stays_warm(each: _Upload, known: Song) -> bool:
     return known.warm and recording(each.received.event) == recording(known.event())
 
 
-def _end(parts: Parts, each: _Upload, known: Song | None) -> float:
+def _end(parts: SongStore, each: _Upload, known: Song | None) -> float:
     """The end of the campaign to which an upload leads, Unix seconds.
 
     Raises:
@@ -150,7 +150,7 @@ def _end(parts: Parts, each: _Upload, known: Song | None) -> float:
 
 
 def _matched(
-    parts: Parts, serving: Serving, uploads: Sequence[_Upload]
+    parts: SongStore, serving: Serving, uploads: Sequence[_Upload]
 ) -> tuple[dict[str, Matched], dict[str, list[bytes]]]:
     """By song: what the space in use says of it, and its vectors in others, during a swap."""
     songs = {each.song_id: each for each in uploads if each.content is not None}
@@ -166,7 +166,7 @@ def _matched(
 
 
 async def _ask(
-    parts: Parts,
+    parts: SongStore,
     serving: Serving,
     each: _Upload,
     known: Song | None,
@@ -195,7 +195,7 @@ async def _ask(
 
 
 async def _update_warm(
-    parts: Parts, serving: Serving, each: _Upload, known: Song, matched: Matched, sends: list[Sent]
+    parts: SongStore, serving: Serving, each: _Upload, known: Song, matched: Matched, sends: list[Sent]
 ) -> Song:
     """A warm song needs no audience: what changed is where it stands."""
     upload = each.received.event
@@ -222,7 +222,7 @@ async def _update_warm(
     return song
 
 
-async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
+async def _take_down(parts: SongStore, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
     """The view says so first, because push systems ask it; a warm song can be retrieved no longer."""
     song = _entry(each, space=serving.space, heard=known.heard if known else 0)
     if known is not None:
@@ -235,7 +235,7 @@ async def _take_down(parts: Parts, serving: Serving, each: _Upload, known: Song 
     return song
 
 
-async def _cool_down(parts: Parts, serving: Serving, song_id: str, known: Song | None) -> list[Sent]:
+async def _cool_down(parts: SongStore, serving: Serving, song_id: str, known: Song | None) -> list[Sent]:
     """Hand over the deletion of a warm song in every space."""
     spaces = set(parts.live.warm_in(song_id))
     if known is not None and known.warm:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from targeting.clustering import kmeans
-from targeting.types import Account, Counts, End, Match, Prototypes
+from targeting.types import Account, EndReason, Match, OutcomeCounts, Prototypes
 
 _VERSION = b"\x02"
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Campaign:
+class CampaignRecord:
     """A song's campaign in one partition. ``counts`` go on over revisions."""
 
     match: Match
-    counts: Counts = field(default_factory=Counts)
-    ended: End | None = None
+    counts: OutcomeCounts = field(default_factory=OutcomeCounts)
+    ended: EndReason | None = None
     ended_at: float = 0.0
 
     def account(self, found: Prototypes | None = None) -> Account:
@@ -63,8 +63,8 @@ class _Request(msgspec.Struct, array_like=True):
 
 
 class _Account(msgspec.Struct, array_like=True):
-    counts: Counts
-    ended: End | None
+    counts: OutcomeCounts
+    ended: EndReason | None
     ended_at: float
 
 
@@ -98,7 +98,7 @@ def encode_request(match: Match) -> bytes:
     )
 
 
-def encode_account(campaign: Campaign) -> bytes:
+def encode_account(campaign: CampaignRecord) -> bytes:
     """The account's record: a version byte and MessagePack."""
     return _VERSION + _encoder.encode(_Account(campaign.counts, campaign.ended, float(campaign.ended_at)))
 
@@ -130,7 +130,7 @@ def decode_request(record: bytes) -> Match:
     )
 
 
-def decode_account(record: bytes) -> tuple[Counts, End | None, float]:
+def decode_account(record: bytes) -> tuple[OutcomeCounts, EndReason | None, float]:
     """Counts, why the campaign ended and when.
 
     Raises:

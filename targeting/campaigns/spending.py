@@ -20,8 +20,8 @@ import numpy as np
 
 from targeting.arrays.id_table import hash64, mixed
 from targeting.campaigns import budget
-from targeting.campaigns.campaign import Campaign
-from targeting.types import F64, Counts, Match
+from targeting.campaigns.campaign import CampaignRecord
+from targeting.types import F64, Match, OutcomeCounts
 
 # What the partition's mean weighs against a campaign's own answers, in pushes.
 _PRIOR = 20.0
@@ -65,7 +65,7 @@ class _Drawn:
     guaranteed: int
 
 
-def known(counts: Counts) -> tuple[int, int]:
+def known(counts: OutcomeCounts) -> tuple[int, int]:
     """Pushes whose outcome was told, and the listens among them.
 
     A push without an outcome may still be answered.
@@ -90,7 +90,7 @@ class Bandit:
         self._told, self._answered = 0, 0
         self._drawn: dict[str, _Drawn] = {}
 
-    def remember(self, before: Campaign | None, after: Campaign | None) -> None:
+    def remember(self, before: CampaignRecord | None, after: CampaignRecord | None) -> None:
         """A campaign's counts changed; None: it was not there, or is forgotten."""
         for each, sign in ((before, -1), (after, 1)):
             if each is not None:
@@ -105,7 +105,9 @@ class Bandit:
         """The share of the pushes of all remembered campaigns that were answered, in (0, 1)."""
         return (_FIRST[0] + self._answered) / (_FIRST[1] + self._told)
 
-    def plan(self, song_ids: Sequence[str | None], campaign: Callable[[str], Campaign | None], now: float) -> Plan:
+    def plan(
+        self, song_ids: Sequence[str | None], campaign: Callable[[str], CampaignRecord | None], now: float
+    ) -> Plan:
         """How campaigns spend now.
 
         Args:
@@ -134,7 +136,7 @@ class Bandit:
         plan.turns[at[owed]] = np.inf
         return plan
 
-    def owed(self, each: Campaign) -> int:
+    def owed(self, each: CampaignRecord) -> int:
         """How many of a campaign's guaranteed pushes are this partition's still."""
         return max(0, self._of(each.match).guaranteed - each.counts.pushed)
 

@@ -12,7 +12,7 @@ import numpy as np
 from targeting.arrays.id_table import I64, U64, Numbers, grow, hash64
 from targeting.arrays.vector_table import directions
 from targeting.calibration import Calibration
-from targeting.catalogue.embedding_space import Space
+from targeting.catalogue.embedding_space import EmbeddingSpace
 from targeting.types import F32, Match
 
 # Songs below which looking for those that nobody needs is not worth it: a megabyte or two.
@@ -31,14 +31,14 @@ class Holder(Protocol):
         ...
 
 
-class Songs:
+class Catalogue:
     """The songs that anybody heard or that can be retrieved; shared by all partitions of a process.
 
     A song is its 64-bit hash: that is what histories are stored with, 8 bytes instead of an id. Among a
     million songs two share a hash with a probability of 3e-8; they would then count as one song here.
 
     A song known by listens alone has no vector; its row is zero. One space is in use; another may be coming: it is
-    held beside until every audience has vectors in it (:meth:`targeting.users.histories.Audience.prepare`), and
+    held beside until every audience has vectors in it (:meth:`targeting.users.histories.UserHistories.prepare`), and
     then :meth:`switch` puts it in use for all at once. Vectors are kept stretched along the axes of their space
     (:mod:`targeting.catalogue.whitening`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.
@@ -51,8 +51,8 @@ class Songs:
     def __init__(self) -> None:
         self.version = 0
         self.calibration: Calibration | None = None
-        self.in_use = Space(None, np.zeros((0, 0), np.float32), 0)
-        self.to_come: Space | None = None
+        self.in_use = EmbeddingSpace(None, np.zeros((0, 0), np.float32), 0)
+        self.to_come: EmbeddingSpace | None = None
         self._slot_of_id: dict[str, int] = {}
         self._slot_of_hash = Numbers()
         self._hashes = np.zeros(0, np.uint64)
@@ -210,7 +210,7 @@ class Songs:
         units = _units(ids, vectors, self.in_use if space == self.space else None)
         slots = self.slots(ids)
         if space != self.space:
-            self.in_use, self.to_come, self.calibration = Space(space, units, len(self)), None, None
+            self.in_use, self.to_come, self.calibration = EmbeddingSpace(space, units, len(self)), None, None
         self._put(self.in_use, slots, units)
 
     def add(self, space: str, ids: Sequence[str], vectors: F32) -> None:
@@ -252,7 +252,7 @@ class Songs:
         units = _units(ids, vectors, self.to_come if space == self.coming else None)
         slots = self.slots(ids)
         if self.to_come is None or space != self.coming:
-            self.to_come = Space(space, units, len(self))
+            self.to_come = EmbeddingSpace(space, units, len(self))
         self._put(self.to_come, slots, units)
 
     def switch(self) -> None:
@@ -268,7 +268,7 @@ class Songs:
         self.in_use, self.to_come, self.calibration = self.to_come, None, None
         self.version += 1
 
-    def _put(self, space: Space, slots: I64, units: F32) -> None:
+    def _put(self, space: EmbeddingSpace, slots: I64, units: F32) -> None:
         self.version += 1
         space.put(slots, units, self.version)
 
@@ -276,7 +276,7 @@ class Songs:
         return np.fromiter(map(self._slot_of_id.get, ids, repeat(-1)), np.int64, len(ids))
 
 
-def _units(ids: Sequence[str], vectors: F32, space: Space | None) -> F32:
+def _units(ids: Sequence[str], vectors: F32, space: EmbeddingSpace | None) -> F32:
     """Vectors brought to unit length, float32 (n, d), if they are one for each id and fit the space."""
     rows = np.asarray(vectors, np.float32)
     if rows.ndim != 2 or len(rows) != len(ids):

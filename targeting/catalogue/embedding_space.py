@@ -15,7 +15,7 @@ from targeting.types import F32
 _SAME = 1e-5
 
 
-class Space:
+class EmbeddingSpace:
     """The songs' vectors in one space, by slot (see :mod:`targeting.catalogue.catalogue`), stretched along its axes.
 
     What is derived from one object can meet only what is derived from the same object: vectors of another space, or

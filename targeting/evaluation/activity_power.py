@@ -15,7 +15,7 @@ from targeting.evaluation.case import Case, some
 from targeting.evaluation.loaded import load
 from targeting.evaluation.ranking_metrics import AT
 from targeting.ranking.activity import factors
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F64
 
 POWERS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -30,13 +30,13 @@ _STANDARD_ERRORS = 3.0
 _FEWEST = 10
 
 
-def strength(cases: Sequence[Case], how: Relevance | None = None) -> float:
+def strength(cases: Sequence[Case], how: ScoreWeights | None = None) -> float:
     """The power of activity: the smallest one with nine tenths of the best gain in precision over what fits alone.
 
     Args:
         how: how production scores; its default, if not given.
     """
-    found = precisions(cases, how or Relevance())
+    found = precisions(cases, how or ScoreWeights())
     if len(found) < _FEWEST:
         return 0.0
     gains = (found - found[:, :1]).mean(axis=0)
@@ -47,7 +47,7 @@ def strength(cases: Sequence[Case], how: Relevance | None = None) -> float:
     return POWERS[int(np.flatnonzero(gains >= _OF_THE_GAIN * gains[best])[0])]
 
 
-def precisions(cases: Sequence[Case], how: Relevance) -> F64:
+def precisions(cases: Sequence[Case], how: ScoreWeights) -> F64:
     """The mean of precision@50, @100 and @200 of each song, float64 (songs, powers)."""
     rows = []
     for case in cases:

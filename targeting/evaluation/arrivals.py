@@ -14,12 +14,12 @@ from targeting.clustering import kmeans
 from targeting.clustering.kmeans import Clustering
 from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.user_vectors import Taste
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CampaignVectors:
     """What a campaign keeps.
 
     Attributes:
@@ -33,9 +33,9 @@ class Kept:
     own: bool = True
 
 
-def score(loaded: Loaded, song: int, how: Kept) -> F32:
+def score(loaded: Loaded, song: int, how: CampaignVectors) -> F32:
     """The relevance of every user, float32 (users,), at least 0."""
-    scored = loaded.scored(song, Relevance())
+    scored = loaded.scored(song, ScoreWeights())
     users, songs = loaded.tastes(Taste(stretched=True))
     weights = np.power(scored.scores, np.float32(how.power))
     found = kmeans.cluster(users[scored.users], Clustering(how.clusters), song, weights)

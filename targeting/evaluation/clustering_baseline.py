@@ -15,12 +15,12 @@ from targeting.clustering import kmeans
 from targeting.clustering.kmeans import Clustering
 from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.user_vectors import Taste
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
 
 
 @dataclass(frozen=True, slots=True)
-class Cat:
+class ClusteringBaseline:
     """One way to fill in the paper.
 
     Attributes:
@@ -40,15 +40,15 @@ class Cat:
     taste: Taste = field(default_factory=Taste)
 
 
-def score(loaded: Loaded, song: int, how: Cat) -> F32:
+def score(loaded: Loaded, song: int, how: ClusteringBaseline) -> F32:
     """The relevance of every user, float32 (users,), at least 0; a user without a vector has 0."""
-    scored = loaded.scored(song, Relevance(sharpness=max(how.sharpness, 1e-6)), how.songs)
+    scored = loaded.scored(song, ScoreWeights(sharpness=max(how.sharpness, 1e-6)), how.songs)
     users, _ = loaded.tastes(how.taste)
     clustering = Clustering(prototypes=how.clusters)
-    parts = [scored.heard_songs >= 0] if how.pooled else [scored.heard_songs == k for k in range(len(scored.speaks))]
+    parts = [scored.heard_songs >= 0] if how.pooled else [scored.heard_songs == k for k in range(len(scored.weights))]
     centres, masses = [], []
     for part in parts:
-        said = np.bincount(scored.heard_users[part], scored.speaks[scored.heard_songs[part]], loaded.case.users)
+        said = np.bincount(scored.heard_users[part], scored.weights[scored.heard_songs[part]], loaded.case.users)
         listeners = np.flatnonzero(said)
         if not len(listeners):
             continue

@@ -12,7 +12,7 @@ from targeting.arrays.id_table import I64
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.ranking_metrics import judged
-from targeting.evaluation.ranking_variants import Arm
+from targeting.evaluation.ranking_variants import RankingVariant
 
 # What is maximised: precision@100 of songs with at least this many listeners.
 LISTENERS = 20
@@ -23,7 +23,7 @@ _SONGS = 100
 _SEED = 0
 
 
-def tuned(arm: Arm, choices: dict[str, tuple[Any, ...]], validation: Sequence[Loaded]) -> Arm:
+def tuned(arm: RankingVariant, choices: dict[str, tuple[Any, ...]], validation: Sequence[Loaded]) -> RankingVariant:
     """The arm with the best config that is found field by field, all fields twice."""
     known: dict[Any, float] = {}
 
@@ -46,7 +46,7 @@ def drawn(case: Case) -> I64:
     return np.sort(np.random.default_rng(_SEED).permutation(enough)[:_SONGS])
 
 
-def _mean(arm: Arm, validation: Sequence[Loaded]) -> float:
+def _mean(arm: RankingVariant, validation: Sequence[Loaded]) -> float:
     values = []
     for loaded in validation:
         for song in drawn(loaded.case).tolist():

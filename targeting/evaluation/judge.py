@@ -14,7 +14,7 @@ from targeting.evaluation.case import Case
 from targeting.evaluation.grid_search import LISTENERS, tuned
 from targeting.evaluation.loaded import load
 from targeting.evaluation.ranking_metrics import AT, NAMES, RECALL_AT, judged
-from targeting.evaluation.ranking_variants import ARMS, DATED, DEFAULT, OPEN, SERVED, Arm
+from targeting.evaluation.ranking_variants import ARMS, DATED, DEFAULT, OPEN, SERVED, RankingVariant
 from targeting.evaluation.user_vector_variants import variants
 from targeting.types import F64
 
@@ -36,7 +36,7 @@ class Results:
         overlap: cold songs of a case per warm one, if a song is cold in several cases; else 0.
     """
 
-    def __init__(self, arms: Sequence[Arm]) -> None:
+    def __init__(self, arms: Sequence[RankingVariant]) -> None:
         self.arms = tuple(arm.name for arm in arms)
         self.songs: list[str] = []
         self.cases: list[str] = []
@@ -117,7 +117,7 @@ def evaluate(
     }
 
 
-def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[Arm]:
+def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[RankingVariant]:
     """The table of arms, with the best found configs where some are open; without cases as it stands."""
     loaded = [load(case) for case in validations]
     arms = []
@@ -146,7 +146,7 @@ def other_vectors(validations: Sequence[Case]) -> Json:
     }
 
 
-def measure(tests: Sequence[Case], arms: Sequence[Arm], tell: Tell = lambda _: None) -> Results:
+def measure(tests: Sequence[Case], arms: Sequence[RankingVariant], tell: Tell = lambda _: None) -> Results:
     """Every measure of every arm for every cold song that has a listener among the users."""
     results = Results(arms)
     if len({song for case in tests for song in case.song_ids}) < sum(len(case.song_ids) for case in tests):

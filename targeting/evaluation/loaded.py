@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from targeting.arrays.id_table import I64
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.evaluation import user_vectors
 from targeting.evaluation.case import Case
 from targeting.evaluation.user_vectors import Taste
 from targeting.index import ExactIndex
 from targeting.ranking import scoring
-from targeting.ranking.scoring import Relevance, Scored
+from targeting.ranking.scoring import Scored, ScoreWeights
 from targeting.types import F32, Match
-from targeting.users.histories import Audience
+from targeting.users.histories import UserHistories
 
 # The space's name means nothing here; songs and requests must share one.
 _SPACE = "judged"
@@ -33,8 +33,8 @@ class Loaded:
     """
 
     case: Case
-    songs: Songs
-    audience: Audience
+    songs: Catalogue
+    audience: UserHistories
     found: I64
     similarities: F32
     _tastes: dict[Taste, tuple[F32, F32]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Loaded:
             expires_at=0,
         )
 
-    def scored(self, song: int, how: Relevance, neighbours: int | None = None, activity: float = 0.0) -> Scored:
+    def scored(self, song: int, how: ScoreWeights, neighbours: int | None = None, activity: float = 0.0) -> Scored:
         """Production's candidates and scores; by default with as many retrieved songs as in production.
 
         ``activity`` is the power with which users' activity counts.
@@ -87,9 +87,9 @@ class Loaded:
 
 def load(case: Case) -> Loaded:
     """Puts a case's plays through the audience's own way of taking listens."""
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors(_SPACE, [_id(row) for row in range(len(case.vectors))], case.vectors)
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     plays = case.plays.tocoo()
     at = np.zeros(plays.nnz) if case.played_at is None else case.played_at
     # As a stream would bring them; undated, song by song.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from targeting.evaluation import arrivals, clustering_baseline
-from targeting.evaluation.arrivals import Kept
-from targeting.evaluation.clustering_baseline import Cat
+from targeting.evaluation.arrivals import CampaignVectors
+from targeting.evaluation.clustering_baseline import ClusteringBaseline
 from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.user_vectors import Taste
 from targeting.ranking.activity import factors
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
 
 DEFAULT = "coldstart"
@@ -24,7 +24,7 @@ DATED = "half_life"
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class RankingVariant:
     """A row of the table.
 
     Attributes:
@@ -60,14 +60,14 @@ def nobody(loaded: Loaded, _song: int, _how: None) -> F32:
 
 def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
     """1 for whoever heard a retrieved song (I2I2U)."""
-    users = loaded.scored(song, Relevance(), how.songs).users
+    users = loaded.scored(song, ScoreWeights(), how.songs).users
     return loaded.spread(users, np.ones(len(users), np.float32))
 
 
 def evidence(loaded: Loaded, song: int, how: Said) -> F32:
     """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
-    scored = loaded.scored(song, Relevance(sharpness=how.sharpness), how.songs)
-    said = np.bincount(scored.heard_users, scored.speaks[scored.heard_songs], loaded.case.users)
+    scored = loaded.scored(song, ScoreWeights(sharpness=how.sharpness), how.songs)
+    said = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
     heard = loaded.audience.heard(np.arange(loaded.case.users))
     return np.asarray(said * factors(heard, how.activity), np.float32)
 
@@ -79,14 +79,14 @@ def direct(loaded: Loaded, song: int, how: Taste) -> F32:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedScore:
     """How a partition scores, and the power with which users' activity counts."""
 
-    relevance: Relevance = field(default_factory=Relevance)
+    relevance: ScoreWeights = field(default_factory=ScoreWeights)
     activity: float = 0.0
 
 
-def served(loaded: Loaded, song: int, how: Served) -> F32:
+def served(loaded: Loaded, song: int, how: ServedScore) -> F32:
     """What a partition computes on a request."""
     scored = loaded.scored(song, how.relevance, activity=how.activity)
     return loaded.spread(scored.users, scored.scores)
@@ -94,7 +94,7 @@ def served(loaded: Loaded, song: int, how: Served) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """The served score with its own weights open; see :class:`targeting.ranking.scoring.Relevance`."""
+    """The served score with its own weights open; see :class:`targeting.ranking.scoring.ScoreWeights`."""
 
     sharpness: float = 6.0
     saturation: float = 0.2
@@ -104,24 +104,24 @@ class Weighed:
 
 def weighed(loaded: Loaded, song: int, how: Weighed) -> F32:
     """What a partition would compute with these weights."""
-    weights = Relevance(sharpness=how.sharpness, saturation=how.saturation, weight=how.weight)
-    return served(loaded, song, Served(weights, how.activity))
+    weights = ScoreWeights(sharpness=how.sharpness, saturation=how.saturation, weight=how.weight)
+    return served(loaded, song, ServedScore(weights, how.activity))
 
 
-SERVED = Arm(DEFAULT, Served(), served)
+SERVED = RankingVariant(DEFAULT, ServedScore(), served)
 ARMS = (
-    Arm("random", None, nobody),
-    Arm("i2i2u", Retrieved(), listeners),
-    Arm("evidence_plain", Said(), evidence),
-    Arm("evidence", Said(), evidence),
-    Arm("direct", Taste(), direct),
-    Arm("direct_stretched", Taste(stretched=True), direct),
-    Arm("cat_literal", Cat(), clustering_baseline.score),
-    Arm("cat", Cat(songs=5, clusters=1, sharpness=4.0), clustering_baseline.score),
-    Arm("prototypes", Kept(clusters=8, power=0.0, own=False), arrivals.score),
-    Arm("own_and_centroid", Kept(), arrivals.score),
-    Arm("liking", Served(), served),
-    Arm("weighed", Weighed(), weighed),
+    RankingVariant("random", None, nobody),
+    RankingVariant("i2i2u", Retrieved(), listeners),
+    RankingVariant("evidence_plain", Said(), evidence),
+    RankingVariant("evidence", Said(), evidence),
+    RankingVariant("direct", Taste(), direct),
+    RankingVariant("direct_stretched", Taste(stretched=True), direct),
+    RankingVariant("cat_literal", ClusteringBaseline(), clustering_baseline.score),
+    RankingVariant("cat", ClusteringBaseline(songs=5, clusters=1, sharpness=4.0), clustering_baseline.score),
+    RankingVariant("prototypes", CampaignVectors(clusters=8, power=0.0, own=False), arrivals.score),
+    RankingVariant("own_and_centroid", CampaignVectors(), arrivals.score),
+    RankingVariant("liking", ServedScore(), served),
+    RankingVariant("weighed", Weighed(), weighed),
     SERVED,
 )
 

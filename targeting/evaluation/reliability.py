@@ -14,7 +14,7 @@ from targeting.arrays.id_table import I64
 from targeting.calibration import Calibration
 from targeting.evaluation.case import Case, some
 from targeting.evaluation.loaded import load
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32, F64
 
 # Users of a song that a budget would buy.
@@ -32,7 +32,7 @@ class Pairs:
     place: I64
 
 
-def pairs(cases: Sequence[Case], how: Relevance, activity: float = 0.0) -> Pairs:
+def pairs(cases: Sequence[Case], how: ScoreWeights, activity: float = 0.0) -> Pairs:
     """What production would have scored, with this power of activity, and who listened; of some songs of each case."""
     parts = []
     song = 0
@@ -48,7 +48,7 @@ def pairs(cases: Sequence[Case], how: Relevance, activity: float = 0.0) -> Pairs
     return Pairs(scores, listened, songs, places)
 
 
-def fitted(validations: Sequence[Case], how: Relevance | None = None, activity: float = 0.0) -> Calibration:
+def fitted(validations: Sequence[Case], how: ScoreWeights | None = None, activity: float = 0.0) -> Calibration:
     """The map that the candidates of warm songs made cold, and who of them listened, give.
 
     Args:
@@ -58,11 +58,11 @@ def fitted(validations: Sequence[Case], how: Relevance | None = None, activity: 
     Raises:
         ValueError: no case, or no candidate in any.
     """
-    known = pairs(validations, how or Relevance(), activity)
+    known = pairs(validations, how or ScoreWeights(), activity)
     return calibration.fit(known.scores, known.listened, activity)
 
 
-def reliability(tests: Sequence[Case], how: Relevance, calibrated: Calibration) -> dict[str, Any]:
+def reliability(tests: Sequence[Case], how: ScoreWeights, calibrated: Calibration) -> dict[str, Any]:
     """How far chances lie from what happened, on songs that had no say in the map.
 
     Returns:

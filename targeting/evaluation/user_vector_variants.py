@@ -12,9 +12,9 @@ import numpy as np
 
 from targeting.evaluation.case import Case
 from targeting.evaluation.loaded import Loaded
-from targeting.evaluation.ranking_variants import Arm
+from targeting.evaluation.ranking_variants import RankingVariant
 from targeting.evaluation.user_vectors import Taste
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
 from targeting.users.histories import HALF_LIFE
 
@@ -30,7 +30,7 @@ class Variant:
 
     taste: Taste = field(default_factory=lambda: Taste(stretched=True))
     vectors: int = 1
-    relevance: Relevance = field(default_factory=Relevance)
+    relevance: ScoreWeights = field(default_factory=ScoreWeights)
 
 
 def score(loaded: Loaded, song: int, how: Variant) -> F32:
@@ -46,7 +46,7 @@ def score(loaded: Loaded, song: int, how: Variant) -> F32:
     return loaded.spread(scored.users, scored.evidence + direct)
 
 
-def variants(case: Case) -> list[Arm]:
+def variants(case: Case) -> list[RankingVariant]:
     """The table: production's vector first, then one change each; time counts only where listens are dated."""
     dated = case.played_at is not None
     served = Taste(stretched=True, half_life=HALF_LIFE if dated else 0.0)
@@ -64,4 +64,4 @@ def variants(case: Case) -> list[Arm]:
         tastes["no decay, latest 20 songs"] = replace(served, half_life=0.0, latest=20)
     rows = {name: Variant(taste) for name, taste in tastes.items()}
     rows |= {f"{n} vectors a user": Variant(served, n) for n in (2, 3, 5)}
-    return [Arm(name, how, score) for name, how in rows.items()]
+    return [RankingVariant(name, how, score) for name, how in rows.items()]

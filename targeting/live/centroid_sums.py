@@ -33,7 +33,7 @@ MOST_MEMBERS = 1 << 15
 _AT_ONCE = 8192
 
 
-class Shares:
+class CentroidSums:
     """Shares and centroids of A campaigns, of C centroids and k members each; a place is campaign * k + member.
 
     Attributes:

@@ -25,7 +25,7 @@ from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import Clustering, bottom
 from targeting.clustering.ward_merge import centroids
 from targeting.live import reverse_scoring
-from targeting.live.centroid_sums import HEAVIEST, MOST_MEMBERS, Shares, units
+from targeting.live.centroid_sums import HEAVIEST, MOST_MEMBERS, CentroidSums, units
 from targeting.live.reverse_scoring import Hits
 from targeting.types import F32, F64, Prototypes
 
@@ -74,7 +74,9 @@ class Users(Protocol):
         ...
 
     def vectors(self, rows: I64) -> F32:
-        """Their unit vectors, float32 (n, d), zero where there is none: those that :class:`Cat` was told last."""
+        """Their unit vectors, float32 (n, d), zero where there is none: those that :class:`IncrementalCat` was told
+        last.
+        """
         ...
 
 
@@ -95,7 +97,7 @@ class Pace:
     everyone: F32
 
 
-class Cat:
+class IncrementalCat:
     """The active campaigns of one partition. Its methods change it at once; only :meth:`score` and readers do not.
 
     Between two records (:meth:`encode`) what moved is in memory only: a restart loses at most that drift, and the next
@@ -114,7 +116,7 @@ class Cat:
     def __init__(self, dimension: int, how: CatConfig, users: Users) -> None:
         self.how = how
         self._users = users
-        self._shares = Shares(dimension, how.centroids, how.sample, how.half_life)
+        self._shares = CentroidSums(dimension, how.centroids, how.sample, how.half_life)
         self._slot_of: dict[str, int] = {}
         self._keys: list[str | None] = []
         # For each user the places, campaign * sample + member, that the user has.

@@ -1,7 +1,8 @@
 """Which campaigns are alive in a partition, and who meets them?
 
-A campaign that has pushes left is held in a :class:`targeting.live.incremental_cat.Cat`: every user whose vector is new
-or changes is scored against all of them at once. What is staged here touches nothing; :meth:`Living.apply` does.
+A campaign that has pushes left is held in a :class:`targeting.live.incremental_cat.IncrementalCat`: every user whose
+vector is new or changes is scored against all of them at once. What is staged here touches nothing;
+:meth:`LiveCampaigns.apply` does.
 
 A campaign's statistics move with every batch, its record is written when they have moved enough, a few records a batch.
 So what the changelog holds is at most a little behind, and a restart loses that little: no push, count or cap rests
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, U64, Slots, hash64
 from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import bottom
-from targeting.config import Config
-from targeting.live.incremental_cat import Cat, Pace
+from targeting.config import TargetingConfig
+from targeting.live.incremental_cat import IncrementalCat, Pace
 from targeting.ranking.activity import factors
 from targeting.ranking.scoring import Scored
 from targeting.types import F32, Match, Prototypes
-from targeting.users.histories import Audience
+from targeting.users.histories import UserHistories
 
 # Records written in a batch because statistics moved, some 20 kB each: they must not outweigh the batch itself.
 _WRITTEN = 4
@@ -43,7 +44,7 @@ _POWER = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arrivals:
+class UserHits:
     """Users who came near a song.
 
     Attributes:
@@ -70,11 +71,12 @@ class Opened:
 
 
 @dataclass(slots=True)
-class Shift:
+class LiveDelta:
     """What a batch does to the campaigns that are alive.
 
     Attributes:
-        basis, dimension: those that are opened are scored on it (:attr:`Living.basis`); the ones on another are gone.
+        basis, dimension: those that are opened are scored on it (:attr:`LiveCampaigns.basis`); the ones on another are
+        gone.
         opened, closed: by song id.
         changed: users whose vector changes, their old vectors and their new ones.
         joined: users who are part of a song's audience from now on, by song id.
@@ -93,11 +95,11 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class UserView:
     """The users of the partition, as :class:`targeting.live.incremental_cat.Users`."""
 
     users: Slots
-    audience: Audience
+    audience: UserHistories
 
     def hashes(self, rows: I64) -> U64:
         return self.users.hashes(rows)
@@ -107,12 +109,12 @@ class People:
 
 
 @dataclass(frozen=True, slots=True)
-class Some:
+class UserSubset:
     """Some of the users, as :class:`targeting.live.incremental_cat.Users`; a row is the place of the user's row in
     ``rows``.
     """
 
-    people: People
+    people: UserView
     rows: I64
 
     def hashes(self, places: I64) -> U64:
@@ -122,7 +124,7 @@ class Some:
         return self.people.vectors(self.rows[places])
 
 
-class Living:
+class LiveCampaigns:
     """The campaigns of one partition that are scored against users who change.
 
     Attributes:
@@ -131,12 +133,12 @@ class Living:
             ``cat`` holds them.
     """
 
-    def __init__(self, config: Config, people: People) -> None:
+    def __init__(self, config: TargetingConfig, people: UserView) -> None:
         self.config = config
         self.people = people
         self.records: dict[str, bytes] = {}
         self.basis: str | None = None
-        self.cat: Cat | None = None
+        self.cat: IncrementalCat | None = None
         self.stale: dict[str, None] = {}
         """Songs whose record is behind, those longest first."""
         self._asked: F32 = np.zeros((0, 0), np.float32)
@@ -218,7 +220,7 @@ class Living:
                     if (rows_of(self.cat.members_of(record[1 + record[0] :])) < 0).any():
                         self.stale[song_id] = None
 
-    def apply(self, shift: Shift) -> None:
+    def apply(self, shift: LiveDelta) -> None:
         """Takes over what a batch did; the users' vectors are the new ones already."""
         if shift.basis != self.basis:
             self.basis, self.cat = shift.basis, None
@@ -252,17 +254,17 @@ class Living:
 
     def _load(self, song_id: str, record: bytes, rows: Callable[[U64], I64]) -> None:
         if self.cat is None:
-            self.cat = Cat(self.dimension, self.config.cat, self.people)
+            self.cat = IncrementalCat(self.dimension, self.config.cat, self.people)
         self.cat.load(song_id, record[1 + record[0] :], rows)
 
 
-class Staging:
+class LiveStage:
     """What a batch does to the campaigns that are alive: asked and told piece by piece, touching nothing."""
 
-    def __init__(self, living: Living, now: float) -> None:
+    def __init__(self, living: LiveCampaigns, now: float) -> None:
         self._living = living
         self._now = now
-        self._shift = Shift(living.basis, living.dimension)
+        self._shift = LiveDelta(living.basis, living.dimension)
 
     def __len__(self) -> int:
         """How many campaigns are scored in this batch."""
@@ -308,9 +310,9 @@ class Staging:
         salt = int(hash64([match.song_id])[0])
         chosen = bottom(people.hashes(scored.users), salt, living.config.cat.sample)
         # Of these few alone: with rows up to a partition's last, a table of rows would be most of the work.
-        some = Some(people, scored.users[chosen])
+        some = UserSubset(people, scored.users[chosen])
         places = np.arange(len(chosen))
-        cat = Cat(self._shift.dimension, living.config.cat, some)
+        cat = IncrementalCat(self._shift.dimension, living.config.cat, some)
         cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
         basis = (self._shift.basis or "").encode()
         record = bytes([len(basis)]) + basis + cat.encode(match.song_id)
@@ -336,7 +338,7 @@ class Staging:
         boundaries: F32,
         open_: NDArray[np.bool_],
         plan: Plan | None,
-    ) -> Iterator[Arrivals]:
+    ) -> Iterator[UserHits]:
         """Users whose vectors change, and the campaigns that want them, those first whose turn it is.
 
         Args:
@@ -345,7 +347,7 @@ class Staging:
             activity: float32 (m,): what their scores are multiplied with.
             boundaries: float32 (m,): who has a higher one needs a higher score.
             open_: bool (m,): who may be pushed at all.
-            plan: how campaigns spend, in the order of :attr:`Living.places`; None: as the time has it.
+            plan: how campaigns spend, in the order of :attr:`LiveCampaigns.places`; None: as the time has it.
         """
         living = self._living
         self._shift.changed = users, old, new
@@ -368,7 +370,7 @@ class Staging:
             turns.sort(key=lambda turn: (first_of[turn], keys[turn]))
         for turn in turns:
             at = parts[turn]
-            yield Arrivals(
+            yield UserHits(
                 keys[turn],
                 users[scored[hits.rows[at]]],
                 np.minimum(hits.scores[at] / lengths[hits.rows[at]], 1),
@@ -384,7 +386,7 @@ class Staging:
         """So many pushes remain."""
         self._shift.left[song_id] = pushes
 
-    def shift(self) -> Shift:
+    def shift(self) -> LiveDelta:
         """All of it, with a few of the records that fell behind."""
         living = self._living
         if living.cat and len(self):

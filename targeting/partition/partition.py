@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
-from targeting.partition.stage import Staging
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
+from targeting.partition.stage import BatchStage
 from targeting.partition.state import ACCOUNT, ForeignStateError, Staged, State
-from targeting.types import Account, Inputs
+from targeting.types import Account, PartitionInputs
 from targeting.users.erasures import ForeignKeyError
 
-__all__ = ["ACCOUNT", "Config", "ForeignKeyError", "ForeignStateError", "Partition", "Staged"]
+__all__ = ["ACCOUNT", "ForeignKeyError", "ForeignStateError", "Partition", "Staged", "TargetingConfig"]
 
 
 class Partition:
     """A hash-share of the users: their histories, who was pushed what, and the songs' campaigns.
 
     Not thread-safe. ``stage`` leaves the state as it is; of a song id that it meets for the first time, the
-    shared :class:`Songs` keeps the slot, whether or not the batch is applied, until it looks for those nobody needs.
+    shared :class:`Catalogue` keeps the slot, whether or not the batch is applied, until it looks for those nobody
+    needs.
     """
 
-    def __init__(self, number: int, partitions: int, songs: Songs, config: Config | None = None) -> None:
+    def __init__(self, number: int, partitions: int, songs: Catalogue, config: TargetingConfig | None = None) -> None:
         self.number = number
         self.partitions = partitions
-        self._state = State(number, partitions, songs, config or Config())
+        self._state = State(number, partitions, songs, config or TargetingConfig())
         self._unreported: set[str] = set()
 
     @property
@@ -51,7 +52,7 @@ class Partition:
         """Bytes of histories, listeners and vectors."""
         return self._state.audience.nbytes
 
-    def stage(self, inputs: Inputs) -> Staged:
+    def stage(self, inputs: PartitionInputs) -> Staged:
         """What a batch does, without doing it. Commands see the state before the batch's listens.
 
         Raises:
@@ -59,7 +60,7 @@ class Partition:
         """
         self._state.songs.plans(self._state)
         self._state.audience.follow_songs()
-        return Staging(self._state, inputs).run()
+        return BatchStage(self._state, inputs).run()
 
     def apply(self, staged: Staged) -> None:
         """Takes over a staged batch: the last one staged, and nothing was applied since.

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, Slots, hash64
 from targeting.campaigns import budget, campaign
-from targeting.campaigns.campaign import Campaign
+from targeting.campaigns.campaign import CampaignRecord
 from targeting.campaigns.spending import Plan, Spending
-from targeting.live.live_campaigns import Arrivals, Shift
-from targeting.live.live_campaigns import Staging as LivingStaging
+from targeting.live.live_campaigns import LiveDelta, UserHits
+from targeting.live.live_campaigns import LiveStage as LivingStaging
 from targeting.partition.state import (
     ACCOUNT,
     ANSWERS,
@@ -37,30 +37,30 @@ from targeting.ranking import scoring
 from targeting.ranking.activity import factors
 from targeting.ranking.recalibration import Examples, Recalibration
 from targeting.ranking.scoring import Scored
-from targeting.ranking.selection import Chosen, Deciding, choose, song_and_artist
+from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
 from targeting.rules.policy import without
 from targeting.types import (
     F32,
     F64,
     Account,
-    Counts,
-    End,
-    Inputs,
+    EndReason,
     Listens,
     Mark,
     Match,
-    Outputs,
+    OutcomeCounts,
     OutsideVectors,
+    PartitionInputs,
+    PartitionOutputs,
     Preferences,
     Push,
     Reanchor,
     Takedown,
     Tier,
 )
-from targeting.users.frequency_caps import Room
-from targeting.users.histories import Heard, Outside
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.histories import HistoryChanges, OutsideChanges
 from targeting.users.push_log import Added, Entries, Marked
-from targeting.users.score_thresholds import Interest, Moved
+from targeting.users.score_thresholds import ScoreThresholds, ThresholdChanges
 
 # What a mark counts as, for a push and for one that was held out.
 _OF_PUSHED = {
@@ -84,7 +84,7 @@ _OF_HELD_OUT = {
 _EARLIEST = 1.0
 
 
-class Known:
+class KnownUsers:
     """The users of a partition, those that become known by the batch among them."""
 
     def __init__(self, users: Slots, rows: I64, ids: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ class Known:
 class _Batch:
     """What the batch did so far, for what comes later in it."""
 
-    campaigns: dict[str, Campaign | None] = field(default_factory=dict)
+    campaigns: dict[str, CampaignRecord | None] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
     added: Added = field(default_factory=Added)
     pushes: list[Push] = field(default_factory=list)
@@ -117,10 +117,10 @@ class _Batch:
     accounts: list[Account] = field(default_factory=list)
 
 
-class Staging:
+class BatchStage:
     """One batch on its way. ``run`` once."""
 
-    def __init__(self, state: State, inputs: Inputs) -> None:
+    def __init__(self, state: State, inputs: PartitionInputs) -> None:
         self._state = state
         self._inputs = inputs
         self._now = inputs.now
@@ -131,14 +131,14 @@ class Staging:
         listens = inputs.listens
         self._listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
         self._vectors = self._taken(inputs.vectors) if inputs.vectors else None
-        self._outside: Outside | None = None
+        self._outside: OutsideChanges | None = None
         ids = list(self._listens.user_ids if self._listens else ())
         first_vector = len(ids)
         ids.extend(self._vectors.user_ids if self._vectors else ())
         rows, self._fresh = state.users.plan(ids)
         self._listen_rows, self._vector_rows = rows[:first_vector], rows[first_vector:]
         fresh_rows, _ = state.users.plan(self._fresh)
-        self._known = Known(state.users, fresh_rows, self._fresh)
+        self._known = KnownUsers(state.users, fresh_rows, self._fresh)
         self._preferences, self._waiting = self._wishes(fresh_rows)
         since = state.erasures.since(self._fresh)
         self._fresh_since = {
@@ -150,14 +150,14 @@ class Staging:
         erased = state.users.find(list(self._erasing))
         self._erased = np.sort(erased[erased >= 0])
         self._recalibration = self._judged()
-        self._deciding = Deciding(
+        self._deciding = SelectionContext(
             now=self._now,
             policy=state.config.policy,
             users=self._known,
             consent=state.consent,
             preferences=self._preferences,
             interest=state.interest,
-            room=Room(
+            room=FrequencyCaps(
                 state.config.policy, state.consent, state.ledger, self._preferences, self._batch.added, self._erased
             ),
             calibration=state.songs.calibration,
@@ -201,7 +201,7 @@ class Staging:
         )
         shift = self._living.shift()
         return Staged(
-            Outputs(self._records(heard, entries, moved, shift, learned), batch.pushes, batch.accounts),
+            PartitionOutputs(self._records(heard, entries, moved, shift, learned), batch.pushes, batch.accounts),
             state.step,
             state.songs.sweeps,
             self._fresh,
@@ -311,19 +311,19 @@ class Staging:
 
     # -- campaigns ---------------------------------------------------------------------------------------
 
-    def _campaign(self, song_id: str) -> Campaign | None:
+    def _campaign(self, song_id: str) -> CampaignRecord | None:
         if song_id in self._batch.campaigns:
             return self._batch.campaigns[song_id]
         return self._state.campaigns.get(song_id)
 
-    def _put(self, each: Campaign) -> None:
+    def _put(self, each: CampaignRecord) -> None:
         self._batch.campaigns[each.match.song_id] = each
 
     def _answer(self, song_id: str) -> None:
         if song_id not in self._batch.answers:
             self._batch.answers.append(song_id)
 
-    def _end(self, each: Campaign, reason: End) -> None:
+    def _end(self, each: CampaignRecord, reason: EndReason) -> None:
         self._put(replace(each, ended=reason, ended_at=self._now))
         self._living.close(each.match.song_id)
         self._answer(each.match.song_id)
@@ -336,7 +336,7 @@ class Staging:
             if due(each, state.config) > self._now:
                 continue
             if each.ended is None:
-                self._end(each, End.EXPIRED)
+                self._end(each, EndReason.EXPIRED)
             else:
                 self._batch.campaigns[song_id] = None
 
@@ -345,7 +345,7 @@ class Staging:
         if each is None or command.revision < each.match.revision:
             return
         # A song whose budget is spent is still on its way: its listens count, and may promote it.
-        if each.ended is None or (each.ended is End.BUDGET and command.reason is not End.BUDGET):
+        if each.ended is None or (each.ended is EndReason.BUDGET and command.reason is not EndReason.BUDGET):
             self._end(each, command.reason)
 
     def _match(self, match: Match) -> None:
@@ -353,26 +353,26 @@ class Staging:
         if before and match.revision <= before.match.revision:
             if match.revision < before.match.revision:
                 account = before.account()
-                outdated = replace(account, revision=match.revision, ended=End.SUPERSEDED, ended_at=self._now)
+                outdated = replace(account, revision=match.revision, ended=EndReason.SUPERSEDED, ended_at=self._now)
                 self._batch.accounts.append(outdated)
             else:
                 self._answer(match.song_id)
             return
         if before and before.ended is None:
             # Its last account, before the next revision's takes its place.
-            self._batch.accounts.append(replace(before, ended=End.SUPERSEDED, ended_at=self._now).account())
+            self._batch.accounts.append(replace(before, ended=EndReason.SUPERSEDED, ended_at=self._now).account())
             self._living.close(match.song_id)
         elif before and match.song_id in self._batch.answers:
             self._batch.accounts.append(before.account())
-        counts = replace(before.counts, candidates=0) if before else Counts()
+        counts = replace(before.counts, candidates=0) if before else OutcomeCounts()
         self._batch.requests.add(match.song_id)
         if match.expires_at <= self._now:
-            self._put(Campaign(match, counts, End.EXPIRED, self._now))
+            self._put(CampaignRecord(match, counts, EndReason.EXPIRED, self._now))
             self._answer(match.song_id)
             return
         self._serve(match, counts)
 
-    def _serve(self, match: Match, counts: Counts) -> None:
+    def _serve(self, match: Match, counts: OutcomeCounts) -> None:
         state = self._state
         match = self._in_space(match)
         song_hash, _ = song_and_artist(match)
@@ -381,7 +381,7 @@ class Staging:
         most = budget.share(at_once, state.number, state.partitions, song_hash) - counts.pushed
         chosen = choose(match, scored, self._allowed(match, scored.users), most, self._deciding)
         counts = replace(counts, candidates=len(scored.users))
-        self._take(Campaign(match, counts), chosen)
+        self._take(CampaignRecord(match, counts), chosen)
         self._open(match, scored)
 
     def _in_space(self, match: Match) -> Match:
@@ -458,7 +458,7 @@ class Staging:
             ],
         )
 
-    def _take(self, each: Campaign, chosen: Chosen) -> None:
+    def _take(self, each: CampaignRecord, chosen: Selection) -> None:
         """A decision becomes part of the batch, and ends the campaign if it spent the last of the budget."""
         song_id = each.match.song_id
         if len(chosen.users):
@@ -476,7 +476,7 @@ class Staging:
         each = replace(each, counts=counts)
         self._put(each)
         if self._state.left(each) == 0:
-            self._end(each, End.BUDGET)
+            self._end(each, EndReason.BUDGET)
         else:
             self._answer(song_id)
 
@@ -492,14 +492,14 @@ class Staging:
 
     # -- listens and vectors -----------------------------------------------------------------------------
 
-    def _listen(self) -> Heard | None:
+    def _listen(self) -> HistoryChanges | None:
         listens, state = self._listens, self._state
         if listens is None:
             return None
         songs = state.songs.slots(listens.song_ids)
         return state.audience.plan(self._listen_rows, songs, listens.weights, listens.times, self._erased.tolist())
 
-    def _changed(self, heard: Heard | None, withdrawn: I64) -> tuple[I64, F32, F32] | None:
+    def _changed(self, heard: HistoryChanges | None, withdrawn: I64) -> tuple[I64, F32, F32] | None:
         """Users whose vector changes, their old vectors and their new ones; None where nobody would look."""
         audience, parts = self._state.audience, []
         if not len(self._living):
@@ -520,7 +520,7 @@ class Staging:
         keep = keep[~np.isin(users[keep], gone)]
         return users[keep], old[keep], new[keep]
 
-    def _meet(self, changed: tuple[I64, F32, F32] | None, heard: Heard | None) -> None:
+    def _meet(self, changed: tuple[I64, F32, F32] | None, heard: HistoryChanges | None) -> None:
         """Users who changed, against the campaigns that are alive."""
         if changed is None or not len(changed[0]):
             return
@@ -543,7 +543,7 @@ class Staging:
             return None
         return state.bandit.plan(state.living.places, state.campaigns.get, self._now)
 
-    def _activity(self, users: I64, heard: Heard | None) -> F32:
+    def _activity(self, users: I64, heard: HistoryChanges | None) -> F32:
         """What the scores of changed users are multiplied with, the batch's listens included, float32 (n,)."""
         power = self._state.power
         if not power:
@@ -554,7 +554,7 @@ class Staging:
             counts = np.where(heard.users[at] == users, heard.lengths[at], counts)
         return factors(counts, power)
 
-    def _arrive(self, each: Campaign, arrivals: Arrivals) -> None:
+    def _arrive(self, each: CampaignRecord, arrivals: UserHits) -> None:
         match, state = each.match, self._state
         none = np.zeros(len(arrivals.users), np.float32)
         scored = Scored(
@@ -611,7 +611,7 @@ class Staging:
             marks |= listens.marks[at]
         return [Marked(self._listen_rows[at], hash64(map(self._recording, ids)), marks)]
 
-    def _count_listeners(self, heard: Heard | None) -> None:
+    def _count_listeners(self, heard: HistoryChanges | None) -> None:
         """Who heard a campaign's song for the first time."""
         if heard is None:
             return
@@ -640,7 +640,7 @@ class Staging:
         each = self._campaign(song_id)
         return each.match.recording if each else song_id
 
-    def _count(self, entries: Entries | None) -> Moved | None:
+    def _count(self, entries: Entries | None) -> ThresholdChanges | None:
         """Counts of campaigns follow marks that were set; so do boundaries."""
         if entries is None or not len(entries.set_users):
             return None
@@ -687,10 +687,10 @@ class Staging:
 
     def _records(
         self,
-        heard: Heard | None,
+        heard: HistoryChanges | None,
         entries: Entries | None,
-        moved: Moved | None,
-        shift: Shift,
+        moved: ThresholdChanges | None,
+        shift: LiveDelta,
         learned: Recalibration | None,
     ) -> list[tuple[bytes, bytes | None]]:
         state, batch = self._state, self._batch
@@ -710,7 +710,7 @@ class Staging:
             changelog |= zip([PUSHED + each for each in ids], state.ledger.encode(entries), strict=True)
         if moved:
             ids = [id_of(row).encode() for row in moved.users.tolist()]
-            changelog |= zip([INTEREST + each for each in ids], Interest.encode(moved), strict=True)
+            changelog |= zip([INTEREST + each for each in ids], ScoreThresholds.encode(moved), strict=True)
         if learned:
             changelog[ANSWERS] = learned.encode()
         for song_id, told in batch.campaigns.items():

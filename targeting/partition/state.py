@@ -30,21 +30,21 @@ import numpy as np
 
 from targeting.arrays.id_table import I64, Slots, grow, hash64
 from targeting.campaigns import budget, campaign
-from targeting.campaigns.campaign import Campaign
+from targeting.campaigns.campaign import CampaignRecord
 from targeting.campaigns.spending import Bandit
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
-from targeting.live.live_campaigns import Living, People, Shift
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
+from targeting.live.live_campaigns import LiveCampaigns, LiveDelta, UserView
 from targeting.ranking import recalibration
 from targeting.ranking.recalibration import Recalibration
 from targeting.ranking.scoring import Ranking
-from targeting.types import Outputs, Preferences
+from targeting.types import PartitionOutputs, Preferences
 from targeting.users import histories
 from targeting.users.erasures import Erasures
-from targeting.users.histories import Audience, Heard, Outside
-from targeting.users.preferences import Consent
-from targeting.users.push_log import Entries, Ledger
-from targeting.users.score_thresholds import Interest, Moved
+from targeting.users.histories import HistoryChanges, OutsideChanges, UserHistories
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import Entries, PushLog
+from targeting.users.score_thresholds import ScoreThresholds, ThresholdChanges
 
 META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
 REQUEST, ACCOUNT, SHAPE, ANSWERS = b"c", b"n", b"k", b"a"
@@ -69,7 +69,8 @@ class Staged:
     Attributes:
         step: of the state that it was staged on; ``sweeps``: of the songs, whose slots it holds.
         fresh: ids that become known, in the order of their rows; ``fresh_since``: when each was last erased.
-        preferences: by row; ``waiting``: of users without a row, by :meth:`targeting.users.preferences.Consent.key`.
+        preferences: by row; ``waiting``: of users without a row, by
+        :meth:`targeting.users.preferences.PreferenceTable.key`.
         erased: rows that are forgotten before anything else is applied; ``markers``: by which they are remembered, and
             those that are made anew with the current key; ``unmarked``: those whose place these take.
         campaigns: new or changed, by song id; None: forgotten.
@@ -78,7 +79,7 @@ class Staged:
         recalibration: what was learned of pushes from now on; None: as before.
     """
 
-    outputs: Outputs
+    outputs: PartitionOutputs
     step: int
     sweeps: int
     fresh: list[str]
@@ -88,20 +89,20 @@ class Staged:
     erased: I64
     markers: Mapping[bytes, float]
     unmarked: Sequence[bytes]
-    campaigns: Mapping[str, Campaign | None]
-    heard: Heard | None
-    outside: Outside | None
+    campaigns: Mapping[str, CampaignRecord | None]
+    heard: HistoryChanges | None
+    outside: OutsideChanges | None
     withdrawn: I64
     ledger: Entries | None
-    interest: Moved | None
-    shift: Shift
+    interest: ThresholdChanges | None
+    shift: LiveDelta
     recalibration: Recalibration | None
 
 
 class State:
     """The parts of one partition. They change by :meth:`apply` and :meth:`restore` alone."""
 
-    def __init__(self, number: int, partitions: int, songs: Songs, config: Config) -> None:
+    def __init__(self, number: int, partitions: int, songs: Catalogue, config: TargetingConfig) -> None:
         if not 0 <= number < partitions:
             raise ValueError(f"there is no partition {number} of {partitions}")
         self.number = number
@@ -109,14 +110,14 @@ class State:
         self.songs = songs
         self.config = config
         self.users = Slots()
-        self.audience = Audience(songs, config.history, config.half_life, config.half)
-        self.ledger = Ledger()
-        self.interest = Interest()
+        self.audience = UserHistories(songs, config.history, config.half_life, config.half)
+        self.ledger = PushLog()
+        self.interest = ScoreThresholds()
         self.recalibration = Recalibration()
         self.erasures = Erasures(config.erasure_key, config.former_erasure_keys)
-        self.consent = Consent(config.policy)
-        self.campaigns: dict[str, Campaign] = {}
-        self.living = Living(config, People(self.users, self.audience))
+        self.consent = PreferenceTable(config.policy)
+        self.campaigns: dict[str, CampaignRecord] = {}
+        self.living = LiveCampaigns(config, UserView(self.users, self.audience))
         self.bandit = Bandit(config.policy.salt, number, partitions, config.guaranteed)
         self.live: set[str] = set()
         self._songs_of: dict[int, set[str]] = {}  # recording -> songs with a campaign
@@ -234,7 +235,7 @@ class State:
         self.erasures.loaded()
         for song_id, record in requests.items():
             counts, ended, ended_at = campaign.decode_account(accounts[song_id])
-            self._remember(song_id, Campaign(campaign.decode_request(record), counts, ended, ended_at))
+            self._remember(song_id, CampaignRecord(campaign.decode_request(record), counts, ended, ended_at))
         self.audience.loaded()
         self._released_in = self.audience.space
         # Records that delete name users of whom nothing else may be known.
@@ -270,7 +271,7 @@ class State:
                 self.living.records.clear()
                 self.living.cat = None
 
-    def left(self, each: Campaign) -> int:
+    def left(self, each: CampaignRecord) -> int:
         """How many pushes of a campaign's budget are this partition's still."""
         song_hash = int(hash64([each.match.song_id])[0])
         return max(0, budget.share(each.match.budget, self.number, self.partitions, song_hash) - each.counts.pushed)
@@ -348,7 +349,7 @@ class State:
         grow(self._since, row + 1)
         self._since[row] = time
 
-    def _remember(self, song_id: str, each: Campaign | None) -> None:
+    def _remember(self, song_id: str, each: CampaignRecord | None) -> None:
         self._slots_stale = True
         before = self.campaigns.pop(song_id, None)
         self.live.discard(song_id)
@@ -413,7 +414,7 @@ class State:
         return rows
 
 
-def due(each: Campaign, config: Config) -> float:
+def due(each: CampaignRecord, config: TargetingConfig) -> float:
     """When a campaign expires, or, once it has ended, is to be forgotten; Unix seconds."""
     if each.ended is None:
         return each.match.expires_at

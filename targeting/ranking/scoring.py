@@ -2,7 +2,7 @@
 
 Two signs, both in [0, 1] and both absolute, so that the scores of two partitions can be compared:
 
-- evidence: which of the retrieved songs the user heard. Each retrieved song speaks with its similarity to
+- evidence: which of the retrieved songs the user heard. Each retrieved song weights with its similarity to
   the power of ``sharpness``; the sum, as a share of what all retrieved songs together could say, saturates.
 - direct: the cosine of the song's vector with the user's, along the axes of the space
   (:mod:`targeting.catalogue.whitening`).
@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, distinct, hash64
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.clustering.kmeans import Clustering, cluster
 from targeting.ranking.activity import factors
 from targeting.types import F32, Match
-from targeting.users.histories import Audience
+from targeting.users.histories import UserHistories
 
 # Of the retrieved songs, those whose listeners the rivals I2I2U and CAT take; what power of the similarity a listener
 # weighs in CAT's centroid. Chosen on warm songs made cold (evaluation/README.md).
@@ -54,7 +54,7 @@ class Ranking(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Relevance:
+class ScoreWeights:
     """How the two signs become one score.
 
     Attributes:
@@ -78,7 +78,7 @@ class Scored:
         users: int64 (n,), rows, ascending.
         scores, evidence, direct: float32 (n,); score = (evidence + direct) * activity, the two parts weighted already.
         heard_users, heard_songs: int64, int32 (t,), every (candidate, index into the neighbours) that was heard.
-        speaks: float32 (K,), how much each neighbour says.
+        weights: float32 (K,), how much each neighbour says.
         both: whether the score has its two parts, so that it means what it means for other songs.
         activity: float32 (n,), in (0, 1]; None where it does not count.
     """
@@ -89,7 +89,7 @@ class Scored:
     direct: F32
     heard_users: NDArray[np.int32]
     heard_songs: NDArray[np.int32]
-    speaks: F32
+    weights: F32
     both: bool = False
     activity: F32 | None = None
 
@@ -113,7 +113,7 @@ class Scored:
         )
 
 
-def score(audience: Audience, songs: Songs, match: Match, how: Relevance, power: float = 0.0) -> Scored:
+def score(audience: UserHistories, songs: Catalogue, match: Match, how: ScoreWeights, power: float = 0.0) -> Scored:
     """Finds and scores the candidates: the listeners of the retrieved songs, or everybody when there are none.
 
     ``power`` is by how much activity counts in the default's scores; rivals know of none.
@@ -127,47 +127,47 @@ def score(audience: Audience, songs: Songs, match: Match, how: Relevance, power:
     return replace(found, scores=found.scores * activity, activity=activity)
 
 
-def _fitting(audience: Audience, songs: Songs, match: Match, how: Relevance) -> Scored:
+def _fitting(audience: UserHistories, songs: Catalogue, match: Match, how: ScoreWeights) -> Scored:
     same_space = songs.comparable(match)
-    speaks = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(how.sharpness)
+    weights = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(how.sharpness)
     slots = songs.find(match.neighbours)
-    speaking = np.flatnonzero((slots >= 0) & (speaks > 0))
+    speaking = np.flatnonzero((slots >= 0) & (weights > 0))
     lengths, heard_users = audience.listeners(slots[speaking])
     heard_songs = np.repeat(speaking.astype(np.int32), lengths)
     if not len(heard_users):
         users = audience.everybody() if same_space else np.zeros(0, np.int64)
         direct = _direct(audience, songs, match, users) if same_space else np.zeros(0, np.float32)
         nothing = np.zeros(len(users), np.float32)
-        return Scored(users, direct, nothing, direct, heard_users, heard_songs, speaks)
+        return Scored(users, direct, nothing, direct, heard_users, heard_songs, weights)
 
-    said = np.bincount(heard_users, speaks[heard_songs])
+    said = np.bincount(heard_users, weights[heard_songs])
     users = distinct(heard_users)
-    share = said[users] / speaks.sum(dtype=np.float64)
+    share = said[users] / weights.sum(dtype=np.float64)
     evidence = (-np.expm1(-share / how.saturation)).astype(np.float32)
     if not same_space:
-        return Scored(users, evidence, evidence, np.zeros_like(evidence), heard_users, heard_songs, speaks)
+        return Scored(users, evidence, evidence, np.zeros_like(evidence), heard_users, heard_songs, weights)
     evidence *= np.float32(how.weight)
     direct = _direct(audience, songs, match, users) * np.float32(1 - how.weight)
-    return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, speaks, both=True)
+    return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, weights, both=True)
 
 
-def _direct(audience: Audience, songs: Songs, match: Match, users: I64) -> F32:
+def _direct(audience: UserHistories, songs: Catalogue, match: Match, users: I64) -> F32:
     return np.maximum(audience.cosines(users, songs.along_axes(match.vector)), 0)
 
 
 # -- rivals ----------------------------------------------------------------------------------------------
 
 
-def _evidence(audience: Audience, songs: Songs, match: Match) -> Scored:
+def _evidence(audience: UserHistories, songs: Catalogue, match: Match) -> Scored:
     return _said(audience, songs, match, len(match.neighbours), 1.0)
 
 
-def _i2i2u(audience: Audience, songs: Songs, match: Match) -> Scored:
+def _i2i2u(audience: UserHistories, songs: Catalogue, match: Match) -> Scored:
     found = _said(audience, songs, match, _FEW, 1.0)
     return _alone(found, found.users, np.ones(len(found.users), np.float32))
 
 
-def _cat(audience: Audience, songs: Songs, match: Match) -> Scored:
+def _cat(audience: UserHistories, songs: Catalogue, match: Match) -> Scored:
     found = _said(audience, songs, match, _FEW, _CAT_SHARPNESS)
     if not songs.comparable(match) or not len(found.users):
         return found
@@ -179,7 +179,7 @@ def _cat(audience: Audience, songs: Songs, match: Match) -> Scored:
     return _alone(found, users, np.maximum(audience.cosines(users, centre[0]), 0))
 
 
-def _random(audience: Audience, songs: Songs, match: Match) -> Scored:
+def _random(audience: UserHistories, songs: Catalogue, match: Match) -> Scored:
     users = audience.everybody()
     return _alone(_said(audience, songs, match, 0, 1.0), users, np.ones(len(users), np.float32))
 
@@ -187,18 +187,18 @@ def _random(audience: Audience, songs: Songs, match: Match) -> Scored:
 _RIVALS = {Ranking.EVIDENCE: _evidence, Ranking.I2I2U: _i2i2u, Ranking.CAT: _cat, Ranking.RANDOM: _random}
 
 
-def _said(audience: Audience, songs: Songs, match: Match, first: int, sharpness: float) -> Scored:
+def _said(audience: UserHistories, songs: Catalogue, match: Match, first: int, sharpness: float) -> Scored:
     """The listeners of the ``first`` retrieved songs, by what these say, as a share of all that they could."""
-    speaks = np.maximum(match.similarities[:first], 0).astype(np.float32) ** np.float32(sharpness)
+    weights = np.maximum(match.similarities[:first], 0).astype(np.float32) ** np.float32(sharpness)
     slots = songs.find(match.neighbours[:first])
-    speaking = np.flatnonzero((slots >= 0) & (speaks > 0))
+    speaking = np.flatnonzero((slots >= 0) & (weights > 0))
     lengths, heard_users = audience.listeners(slots[speaking])
     heard_songs = np.repeat(speaking.astype(np.int32), lengths)
-    said = np.bincount(heard_users, speaks[heard_songs])
+    said = np.bincount(heard_users, weights[heard_songs])
     users = distinct(heard_users)
-    share = (said[users] / max(float(speaks.sum(dtype=np.float64)), 1e-12)).astype(np.float32)
-    return Scored(users, share, share, np.zeros_like(share), heard_users, heard_songs, speaks)
+    share = (said[users] / max(float(weights.sum(dtype=np.float64)), 1e-12)).astype(np.float32)
+    return Scored(users, share, share, np.zeros_like(share), heard_users, heard_songs, weights)
 
 
 def _alone(found: Scored, users: I64, scores: F32) -> Scored:
-    return Scored(users, scores, np.zeros_like(scores), scores, found.heard_users, found.heard_songs, found.speaks)
+    return Scored(users, scores, np.zeros_like(scores), scores, found.heard_users, found.heard_songs, found.weights)

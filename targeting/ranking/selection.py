@@ -15,10 +15,10 @@ from targeting.calibration import Calibration
 from targeting.ranking.recalibration import Correction, Examples, Scale
 from targeting.ranking.scoring import Scored
 from targeting.rules.policy import Policy, fairness, held_out
-from targeting.types import F32, F64, Mark, Match, Preferences, Push, Tier, Why
-from targeting.users.frequency_caps import Room
-from targeting.users.preferences import Consent
-from targeting.users.score_thresholds import Interest
+from targeting.types import F32, F64, Mark, Match, Preferences, Push, PushReason, Tier
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.preferences import PreferenceTable
+from targeting.users.score_thresholds import ScoreThresholds
 
 # Songs named as the reason of a push.
 _NAMED = 5
@@ -30,14 +30,14 @@ _EXPLORING = 0x5851F42D4C957F2D
 _KEEPING = 0x2545F4914F6CDD1D
 
 # Looked up by the hundred: an enum asked for its member takes three times as long.
-_WHY = {each.value: each for each in Why}
+_WHY = {each.value: each for each in PushReason}
 
 # Candidates looked at beyond the number wanted, before caps and quiet hours refuse some of them.
 _SPARE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Selection:
     """Who gets a song, best first, and who is held out; by row.
 
     Attributes:
@@ -64,16 +64,16 @@ class Ids(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding:
+class SelectionContext:
     """What every decision of a batch looks at. ``preferences`` are obeyed already but not applied yet."""
 
     now: float
     policy: Policy
     users: Ids
-    consent: Consent
+    consent: PreferenceTable
     preferences: Mapping[int, Preferences | None]
-    interest: Interest
-    room: Room
+    interest: ScoreThresholds
+    room: FrequencyCaps
     calibration: Calibration | None
     least_chance: float
     examples: Examples = field(default_factory=Examples)
@@ -84,10 +84,10 @@ def choose(
     scored: Scored,
     allowed: NDArray[np.bool_],
     most: int,
-    by: Deciding,
+    by: SelectionContext,
     tier: Tier = Tier.INITIAL,
     prototypes: NDArray[np.int64] | None = None,
-) -> Chosen:
+) -> Selection:
     """The best ``most`` of the allowed candidates, and those among the better ones who are held out.
 
     Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.users.score_thresholds`). A score of
@@ -119,7 +119,7 @@ def choose(
         eligible = eligible[chances / boundaries[eligible] >= by.least_chance]
     # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
     start = max(by.now, float(math.ceil(match.available_from)))
-    nobody = Chosen(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+    nobody = Selection(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     if most <= 0 or not len(eligible) or start >= match.expires_at:
         return nobody
     song_hash, artist = song_and_artist(match)
@@ -155,7 +155,7 @@ def choose(
     chosen = eligible[best]
     pushed = (marks & Mark.HELD_OUT) == 0
     priors = _priors(scored.scores[chosen[pushed]], calibration)
-    why = np.where(marks & Mark.EXPLORED, Why.EXPLORATION, _why(scored, chosen, prototypes))
+    why = np.where(marks & Mark.EXPLORED, PushReason.EXPLORATION, _why(scored, chosen, prototypes))
     if calibration or live:
         marks[pushed] |= by.examples.marks(priors, when[pushed], Scale.MODEL if calibration else Scale.LIVE)
     pushes = _pushes(
@@ -171,7 +171,7 @@ def choose(
         tier,
         prototypes,
     )
-    return Chosen(scored.users[chosen], when, marks, pushes)
+    return Selection(scored.users[chosen], when, marks, pushes)
 
 
 def _priors(scores: F32, calibration: Calibration | None) -> F32:
@@ -194,7 +194,7 @@ def _first(
     most: int,
     start: float,
     artist: int,
-    by: Deciding,
+    by: SelectionContext,
 ) -> tuple[I64, F64, NDArray[np.bool_]]:
     """The first ``most`` by (rank, lot) who can be disturbed, and those held out who stand before the last of them.
 
@@ -224,7 +224,7 @@ def _first(
         look *= 4
 
 
-def _open(room: Room, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
+def _open(room: FrequencyCaps, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
     """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
     used, pushes = room.used(users, np.full(len(users), at, np.float64))
     some = np.flatnonzero(used > 0)
@@ -251,8 +251,8 @@ def _by_lot(most: int, policy: Policy, chance: int) -> int:
 
 def _why(scored: Scored, chosen: I64, prototypes: NDArray[np.int64] | None) -> NDArray[np.str_]:
     if prototypes is not None:
-        return np.where(prototypes[chosen] >= 0, Why.PROTOTYPE, Why.DIRECT)
-    return np.where(scored.evidence[chosen] > scored.direct[chosen], Why.EVIDENCE, Why.DIRECT)
+        return np.where(prototypes[chosen] >= 0, PushReason.PROTOTYPE, PushReason.DIRECT)
+    return np.where(scored.evidence[chosen] > scored.direct[chosen], PushReason.EVIDENCE, PushReason.DIRECT)
 
 
 def _pushes(
@@ -274,7 +274,7 @@ def _pushes(
         mine[scored.users[best]] = True
         at = np.flatnonzero(mine[scored.heard_users])
         # Loudest first, so that the first five that a user heard are the reason.
-        at = at[np.argsort(-scored.speaks[scored.heard_songs[at]], kind="stable")]
+        at = at[np.argsort(-scored.weights[scored.heard_songs[at]], kind="stable")]
         for user, song in zip(scored.heard_users[at].tolist(), scored.heard_songs[at].tolist(), strict=True):
             heard[user].append(song)
     near = prototypes[best].tolist() if prototypes is not None else [-1] * len(best)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, hash64, mixed
-from targeting.types import F64, Cap, Match, Preferences
+from targeting.types import F64, FrequencyCap, Match, Preferences
 
 POLICY_VERSION = 2
 """Stands in every push: which rules decided. Grows when a rule changes."""
@@ -32,8 +32,8 @@ class Policy:
 
     enabled: bool = True
     default: Preferences = field(default_factory=lambda: Preferences(""))
-    cap: Cap | None = None
-    artist_cap: Cap | None = None
+    cap: FrequencyCap | None = None
+    artist_cap: FrequencyCap | None = None
     holdout: float = 0.0
     salt: str = "1"
     exploration: float = 0.0

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
-from targeting.types import Quiet
+from targeting.types import QuietSpan
 
 
 @cache
@@ -20,7 +20,7 @@ def zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def open_at(time: float, timezone: str, spans: tuple[Quiet, ...]) -> float:
+def open_at(time: float, timezone: str, spans: tuple[QuietSpan, ...]) -> float:
     """The first moment from ``time`` on that lies in none of the spans; Unix seconds, infinity where none does.
 
     A moment that the calendar does not hold (it ends with the year 9999) counts as never, too.
@@ -43,7 +43,7 @@ def open_at(time: float, timezone: str, spans: tuple[Quiet, ...]) -> float:
     return math.inf
 
 
-def _holds(span: Quiet, minute: int) -> bool:
+def _holds(span: QuietSpan, minute: int) -> bool:
     if span.start < span.end:
         return span.start <= minute < span.end
     return minute >= span.start or minute < span.end

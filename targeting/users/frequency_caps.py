@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64
 from targeting.rules.policy import Policy
 from targeting.types import F64, Preferences
-from targeting.users.preferences import Consent
-from targeting.users.push_log import Added, Ledger
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import Added, PushLog
 
 
-class Room:
+class FrequencyCaps:
     """The caps of users, and what is used of them, by what is committed and by what the batch decided already.
 
     Args:
@@ -30,8 +30,8 @@ class Room:
     def __init__(
         self,
         policy: Policy,
-        consent: Consent,
-        ledger: Ledger,
+        consent: PreferenceTable,
+        ledger: PushLog,
         staged: Mapping[int, Preferences | None],
         added: Added,
         forgotten: I64,

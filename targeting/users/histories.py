@@ -10,8 +10,8 @@ What is summed is weighed forward (Cormode et al., "Forward decay", ICDE 2009): 
 and what was summed before need not change. Only directions are ever used, so that the common factor does not matter.
 Where vectors are kept as halves, what is added to is rounded each time: a history is summed anew before that shows.
 
-While another space is coming (:meth:`targeting.catalogue.catalogue.Songs.prepare`), vectors in it are made beside those
-in use, a bounded piece of work at a time, and take their place once the songs switch.
+While another space is coming (:meth:`targeting.catalogue.catalogue.Catalogue.prepare`), vectors in it are made beside
+those in use, a bounded piece of work at a time, and take their place once the songs switch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scipy import sparse
 from targeting.arrays.id_table import I64, grow
 from targeting.arrays.ragged_array import Jagged
 from targeting.arrays.vector_table import ROUNDING, Arena, directions
-from targeting.catalogue.catalogue import Songs
-from targeting.catalogue.embedding_space import Space
+from targeting.catalogue.catalogue import Catalogue
+from targeting.catalogue.embedding_space import EmbeddingSpace
 from targeting.types import F32, F64
 
 # A history record: one version byte, then one of these for each song, in the order of the history.
@@ -57,7 +57,7 @@ _AT_ONCE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HistoryChanges:
     """What a batch of listens changes: the new histories of the users it touches, and the difference.
 
     Attributes:
@@ -95,7 +95,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class OutsideChanges:
     """Vectors from outside, along the axes of the space in use.
 
     Attributes:
@@ -106,22 +106,24 @@ class Outside:
 
     users: I64
     after: F32
-    space: Space
+    space: EmbeddingSpace
 
 
 @dataclass(slots=True)
 class _Next:
     """The vectors in the coming space: of the users that are ``made``, bool (n,)."""
 
-    space: Space
+    space: EmbeddingSpace
     arena: Arena
     made: NDArray[np.bool_]
 
 
-class Audience:
+class UserHistories:
     """The listeners of one partition."""
 
-    def __init__(self, songs: Songs, history: int = HISTORY, half_life: float = HALF_LIFE, half: bool = False) -> None:
+    def __init__(
+        self, songs: Catalogue, history: int = HISTORY, half_life: float = HALF_LIFE, half: bool = False
+    ) -> None:
         """``half_life`` is in days; infinity: songs count the same whenever they were heard.
 
         ``half`` keeps vectors as float16.
@@ -158,7 +160,7 @@ class Audience:
         return self._heard.nbytes + self._listeners.nbytes + self._arena.nbytes + coming
 
     @property
-    def space(self) -> Space:
+    def space(self) -> EmbeddingSpace:
         """That of the vectors."""
         return self._space
 
@@ -166,7 +168,7 @@ class Audience:
         """Which rows have a history or a vector from outside, bool (n,)."""
         return (self._heard.lengths(users) > 0) | self._is_outside(users)
 
-    def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> Heard:
+    def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> HistoryChanges:
         """What a batch of listens changes, computed without changing it.
 
         Args:
@@ -240,7 +242,7 @@ class Audience:
             of_off = off[of]
             after[off] = self._sums(self._space, lengths[off], all_songs[of_off], all_times[of_off])
             errors[off] = 0
-        return Heard(
+        return HistoryChanges(
             each,
             lengths,
             all_songs,
@@ -260,7 +262,7 @@ class Audience:
             self._seen_version,
         )
 
-    def plan_outside(self, users: I64, vectors: F32) -> Outside:
+    def plan_outside(self, users: I64, vectors: F32) -> OutsideChanges:
         """What :meth:`set_outside` sets, computed without setting it: it can be previewed, and then applied.
 
         Raises:
@@ -269,19 +271,19 @@ class Audience:
         self.follow_songs()
         if len(users) != len(vectors):
             raise ValueError(f"{len(vectors)} vectors for {len(users)} users")
-        return Outside(users, self._space.directions(vectors), self._space)
+        return OutsideChanges(users, self._space.directions(vectors), self._space)
 
-    def preview(self, planned: Heard | Outside) -> tuple[I64, F32, F32]:
+    def preview(self, planned: HistoryChanges | OutsideChanges) -> tuple[I64, F32, F32]:
         """The users that a plan touches, and their unit vectors as they are and as they will be.
 
         Returns:
             int64 (m,), float32 (m, d), float32 (m, d); zero for a user without a song with a vector.
         """
-        if isinstance(planned, Heard):
+        if isinstance(planned, HistoryChanges):
             return planned.users, directions(planned.before), directions(planned.after)
         return planned.users, self._arena.units(planned.users), planned.after
 
-    def apply(self, planned: Heard | Outside) -> None:
+    def apply(self, planned: HistoryChanges | OutsideChanges) -> None:
         """Takes over what :meth:`plan` or :meth:`plan_outside` computed.
 
         Between planning and applying, nothing may happen to the histories of these users; songs may get other
@@ -292,7 +294,7 @@ class Audience:
         if not len(users):
             return
         self._grow(int(users.max()) + 1)
-        if isinstance(planned, Outside):
+        if isinstance(planned, OutsideChanges):
             if planned.space is self._space:
                 self._arena.write(users, planned.after)
                 self._outside[users] = True
@@ -457,7 +459,7 @@ class Audience:
         """The rows of all users with a vector, int64, ascending."""
         return self._arena.written()
 
-    def encode(self, heard: Heard) -> list[bytes]:
+    def encode(self, heard: HistoryChanges) -> list[bytes]:
         """The record of each of ``heard.users``."""
         return encode(self._songs, heard.lengths, heard.songs, heard.weights, heard.times)
 
@@ -475,13 +477,15 @@ class Audience:
         outside[known] = self._outside[users[known]]
         return outside
 
-    def _added(self, space: Space, before: F32, errors: F32, at: I64, songs: I64, weights: F32) -> tuple[F32, F32]:
+    def _added(
+        self, space: EmbeddingSpace, before: F32, errors: F32, at: I64, songs: I64, weights: F32
+    ) -> tuple[F32, F32]:
         """Vectors (n, d) with more of some songs, and how far these may be off; ``at`` are indices into them."""
         matrix = sparse.csr_matrix((weights, (at, songs)), shape=(len(before), len(self._songs)))
         after = before + space.sums(matrix)
         return after, errors * _share(before, after) if self._half else errors
 
-    def _add_next(self, coming: _Next, heard: Heard) -> None:
+    def _add_next(self, coming: _Next, heard: HistoryChanges) -> None:
         """Adds what was heard to vectors made in the coming space; those that would be too far off are made again."""
         made = coming.made[heard.users]
         users, some = heard.users[made], made[heard.change_at]
@@ -495,7 +499,7 @@ class Audience:
         """Sums the histories of users anew, save where the vector comes from outside."""
         self._write_sums(self._space, self._arena, users[~self._outside[users]])
 
-    def _write_sums(self, space: Space, arena: Arena, users: I64) -> None:
+    def _write_sums(self, space: EmbeddingSpace, arena: Arena, users: I64) -> None:
         for start in range(0, len(users), _BLOCK):
             block = users[start : start + _BLOCK]
             arena.write(block, self._sums(space, *self._heard_by(block)))
@@ -510,7 +514,7 @@ class Audience:
         lengths, (songs, _, times) = self._heard.gather(users)
         return lengths, songs, times
 
-    def _sums(self, space: Space, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> F32:
+    def _sums(self, space: EmbeddingSpace, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> F32:
         """The vectors that histories, one after the other, add up to; float32 (n, d)."""
         return space.sums(self._matrix(lengths, songs, times))
 
@@ -526,7 +530,7 @@ class Audience:
 
 
 def encode(
-    songs: Songs, lengths: I64, slots: NDArray[np.int32], weights: F32, times: NDArray[np.uint32]
+    songs: Catalogue, lengths: I64, slots: NDArray[np.int32], weights: F32, times: NDArray[np.uint32]
 ) -> list[bytes]:
     """History records: a version byte and packed :data:`HEARD` entries; n records for n lengths."""
     entries = np.empty(len(slots), HEARD)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, grow
 from targeting.rules.policy import Policy, allows
 from targeting.rules.quiet_hours import open_at
-from targeting.types import F64, Match, Preferences, Quiet
+from targeting.types import F64, Match, Preferences, QuietSpan
 
 # What is not of the person: equal preferences are equal in these.
 _SAID = tuple(each.name for each in fields(Preferences) if each.name not in ("user_id", "erase_requested_at"))
@@ -34,7 +34,7 @@ _NOBODY: frozenset[str] = frozenset()
 _NONE = 0
 
 
-class Consent:
+class PreferenceTable:
     """The preferences of a partition's users, asked for thousands of users at once."""
 
     def __init__(self, policy: Policy) -> None:
@@ -156,9 +156,9 @@ class Consent:
         if not self._policy.enabled:
             return when
         # Few zones and habits stand for many users.
-        opens: dict[tuple[str, tuple[Quiet, ...]], float] = {}
+        opens: dict[tuple[str, tuple[QuietSpan, ...]], float] = {}
 
-        def opening(timezone: str, quiet: tuple[Quiet, ...]) -> float:
+        def opening(timezone: str, quiet: tuple[QuietSpan, ...]) -> float:
             habit = timezone, quiet
             if habit not in opens:
                 opens[habit] = open_at(time, *habit) if quiet else time

@@ -119,7 +119,7 @@ class Entries:
     set_before: U16
 
 
-class Ledger:
+class PushLog:
     """The pushes of one partition, both ways: a user's recordings are stored; a recording's users, an artist's users
     and each user's latest pushes are derived.
 

@@ -34,7 +34,7 @@ _VERSION = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ThresholdChanges:
     """New levels: rows int64 (n,) ascending, levels float32 (n,), and the times they stand at, uint32 (n,)."""
 
     users: I64
@@ -42,7 +42,7 @@ class Moved:
     at: NDArray[np.uint32]
 
 
-class Interest:
+class ScoreThresholds:
     """The boundaries of one partition's users, by row; 1 for who never answered a push."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Interest:
         """Which rows have a level, bool (n,)."""
         return self._ats(users) > 0
 
-    def plan(self, users: I64, marks: NDArray[np.uint16], times: F64) -> Moved | None:
+    def plan(self, users: I64, marks: NDArray[np.uint16], times: F64) -> ThresholdChanges | None:
         """What marks that were set (n,) move, computed without moving it; None where they move nothing."""
         steps = np.zeros(len(users), np.float64)
         for mark, step in STEPS.items():
@@ -70,9 +70,9 @@ class Interest:
         np.maximum.at(at, which, times[moving])
         at = np.maximum(at, self._ats(each))
         levels = self._levels(each, at) + np.bincount(which, steps[moving], len(each))
-        return Moved(each, np.clip(levels, -HIGHEST, HIGHEST).astype(np.float32), at.astype(np.uint32))
+        return ThresholdChanges(each, np.clip(levels, -HIGHEST, HIGHEST).astype(np.float32), at.astype(np.uint32))
 
-    def apply(self, moved: Moved) -> None:
+    def apply(self, moved: ThresholdChanges) -> None:
         """Takes over what :meth:`plan` computed on the same state."""
         if len(moved.users):
             for column in (self._level, self._at):
@@ -97,10 +97,10 @@ class Interest:
         there = np.fromiter((bool(record) for record in records), np.bool_, len(records))
         stored = np.frombuffer(b"".join([record[1:] for record in records]), _RECORD)
         order = np.argsort(users[there], kind="stable")
-        self.apply(Moved(users[there][order], stored["level"][order], stored["at"][order]))
+        self.apply(ThresholdChanges(users[there][order], stored["level"][order], stored["at"][order]))
 
     @staticmethod
-    def encode(moved: Moved) -> list[bytes]:
+    def encode(moved: ThresholdChanges) -> list[bytes]:
         """The record of each of ``moved.users``."""
         return _encode(moved.levels, moved.at)
 

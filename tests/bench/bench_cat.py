@@ -23,7 +23,7 @@ from sklearn.cluster import KMeans
 from targeting.arrays.id_table import I64, U64, mixed
 from targeting.clustering.kmeans import Clustering, cluster
 from targeting.clustering.ward_merge import centroids
-from targeting.live.incremental_cat import Cat, CatConfig, Pace
+from targeting.live.incremental_cat import CatConfig, IncrementalCat, Pace
 from targeting.types import F32
 
 D = 128
@@ -78,7 +78,7 @@ def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[s
     tastes = unit(rng.standard_normal((how.centroids, D)))
     of = rng.choice(how.centroids, audience, p=rng.dirichlet(np.full(how.centroids, 3.0)))
     people = People(around(tastes[of], rng))
-    cat = Cat(D, how, people)
+    cat = IncrementalCat(D, how, people)
     everyone, ones = np.arange(audience), np.ones(audience, np.float32)
     own = unit(tastes.mean(axis=0))
     spending = Pace(100, 0, 1, audience, people.now[:2048])
@@ -141,7 +141,7 @@ def turning(how: CatConfig, audience: int, seed: int) -> dict[str, float]:
     tastes = unit(rng.standard_normal((how.centroids, D)))
     of = np.arange(audience) % how.centroids
     people = People(around(tastes[of], rng))
-    cat = Cat(D, how, people)
+    cat = IncrementalCat(D, how, people)
     ones = np.ones(audience, np.float32)
     cat.open("song", tastes[0], np.arange(audience), people.now, ones, seed, Pace(1, 0, 1, audience, people.now[:2048]))
     members = np.zeros(audience, bool)
@@ -177,7 +177,7 @@ def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, fl
     """The kernel, the product that bounds it, and what a batch of changed users costs beside it."""
     rng = np.random.default_rng(0)
     people = People(unit(rng.standard_normal((users, D), np.float32)))
-    cat = Cat(D, how, people)
+    cat = IncrementalCat(D, how, people)
     sample, opening = people.now[:2048], []
     for number in range(campaigns):
         own = unit(rng.standard_normal(D))

@@ -26,18 +26,18 @@ from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import MIN_LISTENERS, songs_of
 from encoder.data.world import affinity, rows
-from encoder.train import Config as Training
+from encoder.train import TrainingConfig as Training
 from encoder.train import train
 from streams.models.learned_chances import fit
 from targeting.calibration import Calibration
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.evaluation.reliability import error
 from targeting.index import ExactIndex
 from targeting.partition.partition import Partition
 from targeting.ranking.recalibration import SLOT_S
 from targeting.rules.policy import Policy
-from targeting.types import F32, F64, Inputs, Listens, Match, Push, Tier
+from targeting.types import F32, F64, Listens, Match, PartitionInputs, Push, Tier
 
 USERS, SONGS, WARM = 5000, 12_000, 2400
 DAYS, A_DAY, BUDGET, LIVES = 12, 200, 10, 4
@@ -108,12 +108,12 @@ def live(made: Made, life: int) -> Iterator[tuple[int, int, Push, float]]:
     """Every push: since which day people are as they are, how many pushes were judged since then, and its chance."""
     rng = np.random.default_rng([made.world.seed, life])
     policy = Policy(holdout=0.05, exploration=0.02)
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("space", made.warm, made.warm_vectors)
     songs.calibration = made.calibration
-    partition = Partition(0, 1, songs, Config(policy=policy, answer_hours=HOURS))
+    partition = Partition(0, 1, songs, TargetingConfig(policy=policy, answer_hours=HOURS))
     now = made.world.end
-    partition.apply(partition.stage(Inputs(now, listens=made.past)))
+    partition.apply(partition.stage(PartitionInputs(now, listens=made.past)))
     told: list[float] = []
     answered: list[Push] = []
     for turn in range(DAYS * BATCHES):
@@ -139,7 +139,7 @@ def live(made: Made, life: int) -> Iterator[tuple[int, int, Push, float]]:
             [push.user_id for push in answered], [push.match.song_id for push in answered],
             np.ones(len(answered), np.float32), np.full(len(answered), now - 3600.0),
         )  # fmt: skip
-        staged = partition.stage(Inputs(now, commands=commands, listens=listens))
+        staged = partition.stage(PartitionInputs(now, commands=commands, listens=listens))
         partition.apply(staged)
         pushes = list(staged.outputs.pushes)
         chances = truth(made, pushes, shift)

@@ -6,8 +6,8 @@ Songs arrive one after the other, evenly over days, at one partition whose users
 Their budgets together are a quarter of that, as much, twice and four times as much. Users have one to three tastes of
 twelve, a song has one; tastes are unequally popular. Scores are cosines with noise, the chance of a listen follows from
 the cosine without it. Decisions are :func:`targeting.ranking.selection.choose` under
-:class:`targeting.users.frequency_caps.Room`, all else switched off. On the first day all caps are unused; on the last
-one pushes grow old and free room as they do for good.
+:class:`targeting.users.frequency_caps.FrequencyCaps`, all else switched off. On the first day all caps are unused; on
+the last one pushes grow old and free room as they do for good.
 
 Rules:
     first come: no discount.
@@ -28,13 +28,13 @@ import numpy as np
 
 from targeting.arrays.id_table import Slots
 from targeting.ranking.scoring import Scored
-from targeting.ranking.selection import Deciding, choose
+from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy, fairness
-from targeting.types import F32, F64, Cap, Match
-from targeting.users.frequency_caps import Room
-from targeting.users.preferences import Consent
-from targeting.users.push_log import Added, Ledger
-from targeting.users.score_thresholds import Interest
+from targeting.types import F32, F64, FrequencyCap, Match
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import Added, PushLog
+from targeting.users.score_thresholds import ScoreThresholds
 
 RULES = ("first come", "discount", "discount cubed", "by age", "spaced", "thinned")
 NOW, DAY, CAP, TASTES, D, BUDGET = 1_700_000_000.0, 86_400.0, 3, 12, 32, 500
@@ -69,12 +69,12 @@ class World:
 
 def run(rule: str, times: float, users: int, days: int, seed: int) -> dict[str, object]:
     world = World(users, seed)
-    policy = Policy(cap=Cap(CAP, 24.0), fair=rule == "thinned")
-    ledger, consent, slots = Ledger(), Consent(policy), Slots()
+    policy = Policy(cap=FrequencyCap(CAP, 24.0), fair=rule == "thinned")
+    ledger, consent, slots = PushLog(), PreferenceTable(policy), Slots()
     rows = slots.take([f"u{n}" for n in range(users)])
     a_day = round(times * users * CAP / BUDGET)
     nothing, nobody = np.zeros(0, np.int32), np.zeros(0, np.int64)
-    room = Room(policy, consent, ledger, {}, Added(), nobody)
+    room = FrequencyCaps(policy, consent, ledger, {}, Added(), nobody)
     latest = np.full((users, CAP), -np.inf)  # times of each user's latest pushes, the latest first
     delivered, listens = [], []
     for number in range(a_day * days):
@@ -93,7 +93,7 @@ def run(rule: str, times: float, users: int, days: int, seed: int) -> dict[str, 
         name = f"song-{number}"
         match = Match(name, 1, name, "", (name,), "s", np.ones(1, np.float32), (), np.ones(0, np.float32), BUDGET, now,
                       now + DAY)  # fmt: skip
-        by = Deciding(now, policy, slots, consent, {}, Interest(), room, None, 0.0)
+        by = SelectionContext(now, policy, slots, consent, {}, ScoreThresholds(), room, None, 0.0)
         chosen = choose(match, scored, allowed, BUDGET, by).users
         added = Added()
         added.add(chosen, number, number, np.full(len(chosen), now), np.zeros(len(chosen), np.uint16))

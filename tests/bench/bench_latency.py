@@ -20,9 +20,9 @@ import numpy as np
 
 from streams.contract.topics import SONG_UPLOADS
 from streams.kafka.clients import hand_over, producer
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.follow import Follower
 
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=500)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, EmbeddedKafka() as broker:
-        kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
-        stage = set_stage(kafka, "latency.", Path(name), users=asked.users, songs=asked.songs)
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        stage = set_up(kafka, "latency.", Path(name), users=asked.users, songs=asked.songs)
         follower = Follower(kafka, stage.naming)
         try:
             stage.start("songs", "songs")
@@ -52,7 +52,9 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def upload_at(stage: Stage, follower: Follower, uploads: int, warm_up: int, rate: float, budget: int) -> dict[str, Any]:
+def upload_at(
+    stage: Environment, follower: Follower, uploads: int, warm_up: int, rate: float, budget: int
+) -> dict[str, Any]:
     """Upload songs at a steady rate; the first and the last push of each but the first ``warm_up``, in milliseconds."""
     sent: dict[str, float] = {}
     sender = producer(stage.kafka)

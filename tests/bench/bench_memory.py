@@ -17,13 +17,13 @@ from itertools import chain
 
 import numpy as np
 
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
-from targeting.types import Cap, Inputs, Listens, Match, Preferences, Quiet
+from targeting.types import FrequencyCap, Listens, Match, PartitionInputs, Preferences, QuietSpan
 
 D, WARM, NOW, BATCH = 128, 2_000, 1_700_000_000.0, 5_000
-NIGHT = (Quiet(22 * 60, 7 * 60),)
+NIGHT = (QuietSpan(22 * 60, 7 * 60),)
 
 
 class Meter:
@@ -33,14 +33,14 @@ class Meter:
         rng = np.random.default_rng(0)
         self.vectors = rng.standard_normal((WARM, D)).astype(np.float32)
         self.vectors /= np.linalg.norm(self.vectors, axis=1, keepdims=True)
-        self.songs = Songs()
+        self.songs = Catalogue()
         self.songs.set_vectors("bench", [f"warm-{i}" for i in range(WARM)], self.vectors)
-        self.partition = Partition(0, 1, self.songs, Config())
+        self.partition = Partition(0, 1, self.songs, TargetingConfig())
         self.state = self.partition._state
         self.now = NOW
 
     def does(self, **inputs: object) -> None:
-        self.partition.apply(self.partition.stage(Inputs(self.now, **inputs)))  # type: ignore[arg-type]
+        self.partition.apply(self.partition.stage(PartitionInputs(self.now, **inputs)))  # type: ignore[arg-type]
 
     def hears(self, users: Sequence[str], songs: Sequence[str]) -> None:
         for start in range(0, len(users), BATCH):
@@ -85,7 +85,9 @@ def figures(n: int) -> Iterator[tuple[str, float]]:
     yield "preferences of a user without listens, as others have them", (held() - before) / n
     meter.says([None] * n, names("p", n))
     before = held()
-    mine = [Preferences("", muted_artists=frozenset({f"a-{i}", f"b-{i}", "c"}), cap=Cap(3, 24)) for i in range(n)]
+    mine = [
+        Preferences("", muted_artists=frozenset({f"a-{i}", f"b-{i}", "c"}), cap=FrequencyCap(3, 24)) for i in range(n)
+    ]
     meter.says(mine, names("q", n))
     del mine
     yield "preferences like nobody else's, three artists muted", (held() - before) / n

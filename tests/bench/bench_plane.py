@@ -51,16 +51,16 @@ from plane import (
 from rich.console import Console
 from rich.table import Table
 
-from streams.audience.gc_tuning import spare_collections
-from streams.audience.main import how
+from streams.audience.gc_tuning import tune_gc
+from streams.audience.main import targeting_config
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS
-from streams.runtime.settings import Audience
+from streams.runtime.settings import AudienceSettings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.live.reverse_scoring import hits
 from targeting.partition.partition import Partition
-from targeting.types import Inputs, Match
+from targeting.types import Match, PartitionInputs
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -190,7 +190,7 @@ def bench_campaigns(size: Size) -> dict[str, Any]:
     from dataclasses import replace
 
     plane, alone, users = [], [], size.users // 4
-    config = how(Audience(), obey=True)
+    config = targeting_config(AudienceSettings(), obey=True)
     config = replace(config, cat=replace(config.cat, centroids=8), scored=size.campaigns)
     with broker() as bootstrap:
         for repeat in range(size.repeats):
@@ -236,11 +236,11 @@ def at_users(records: Iterator[tuple[bytes, bytes, Any]]) -> Iterator[tuple[byte
 def bench_request(size: Size) -> dict[str, Any]:
     """A request with 20,000 candidates in a partition of 250,000 users, in process: staged as the worker stages it."""
     users, ids = size.users // 4, [f"song-{number}" for number in range(size.songs)]
-    songs = Songs()
+    songs = Catalogue()
     rows = units(np.random.default_rng(0), size.songs)
     songs.set_vectors("bench", ids, rows)
-    state = Partition(0, 4, songs, how(Audience(), obey=True))
-    spare_collections()
+    state = Partition(0, 4, songs, targeting_config(AudienceSettings(), obey=True))
+    tune_gc()
     state.restore(histories(users, size.songs, 50, 0))
     slots = songs.slots(ids)
     lengths, _ = state._state.audience.listeners(slots)
@@ -257,7 +257,7 @@ def bench_request(size: Size) -> dict[str, Any]:
             tuple(ids[at] for at in chosen), np.linspace(0.9, 0.4, retrieved).astype(np.float32), 1000, now, now + 1e6,
         )  # fmt: skip
         started = time.monotonic()
-        staged = state.stage(Inputs(now + number, commands=[match]))
+        staged = state.stage(PartitionInputs(now + number, commands=[match]))
         took.append(1000 * (time.monotonic() - started))
         candidates.append(staged.outputs.accounts[0].counts.candidates)
         state.apply(staged)
@@ -272,14 +272,14 @@ def bench_million(size: Size) -> dict[str, Any]:
     """A million users over two worker processes: memory, restarts, and uploads that go through both."""
     from bench_latency import upload_at
 
-    from streams.runtime.settings import Kafka
-    from streams.testbed.chaos.environment import set_stage
+    from streams.runtime.settings import KafkaSettings
+    from streams.testbed.chaos.environment import set_up
     from streams.testbed.demo.follow import Follower
 
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, broker() as bootstrap:
         folder = Path(name)
-        stage = set_stage(Kafka(bootstrap_servers=bootstrap), "million.", folder, users=2000, songs=3000)
+        stage = set_up(KafkaSettings(bootstrap_servers=bootstrap), "million.", folder, users=2000, songs=3000)
         here = Installation(stage.kafka, stage.naming)
         # Most of what people hear lies outside of the catalogue that can be retrieved.
         from streams.models.registry import LiveView
@@ -371,9 +371,9 @@ def computing(vectors: int) -> float:
     from targeting.types import OutsideVectors
 
     rng = np.random.default_rng(0)
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("bench", [f"song-{n}" for n in range(2000)], units(rng, 2000))
-    state = Partition(0, 1, songs, how(Audience(), obey=True))
+    state = Partition(0, 1, songs, targeting_config(AudienceSettings(), obey=True))
     stacked, thresholds = units(rng, 8 * 200).reshape(8, 200, D), np.full(200, 0.5, np.float32)
     batches = [
         (sorted({f"user-{u}" for u in rng.integers(0, 50_000, 2500).tolist()}), units(rng, 2500)) for _ in range(8)
@@ -383,7 +383,7 @@ def computing(vectors: int) -> float:
         for users, rows in batches:
             n = len(users)
             now = np.full(n, 1.7e9)
-            state.apply(state.stage(Inputs(1.7e9, vectors=OutsideVectors("bench", users, rows[:n], now))))
+            state.apply(state.stage(PartitionInputs(1.7e9, vectors=OutsideVectors("bench", users, rows[:n], now))))
             hits(rows[:n], stacked, thresholds)
             done += n
     return done / (time.monotonic() - started)

@@ -19,17 +19,17 @@ from encoder import train as training
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from encoder.data.world import DAY, catalogue, rows, song_id, user_id
 from streams.models import learned_chances
-from streams.testbed.simulation.life import Life, Listens
+from streams.testbed.simulation.life import Life, WorldListens
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import Figures, Pushes, compare, measure
 from streams.testbed.simulation.world_records import dataset
 from targeting.calibration import Calibration
 from targeting.campaigns.spending import Spending
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.rules.policy import Policy
-from targeting.types import F32, Cap, Inputs, Mark, Match, Outcomes, Preferences, Push
+from targeting.types import F32, FrequencyCap, Mark, Match, Outcomes, PartitionInputs, Preferences, Push
 from targeting.types import Listens as Heard
 
 ARMS = {"pace": Spending.PACE, "bandit": Spending.BANDIT}
@@ -43,7 +43,7 @@ class Model:
     def __init__(self, scenario: Scenario) -> None:
         data = dataset(Life(scenario))
         known, rare = np.flatnonzero(np.diff(data.plays.indptr) >= MIN_LISTENERS), rare_rows(data)
-        config = training.Config(seed=scenario.seed)
+        config = training.TrainingConfig(seed=scenario.seed)
         trained = training.train(data, known, config, rare_rows=rare)
         fitted = learned_chances.fit(data, np.union1d(known, rare), config)
         self.ids, self.warm = trained.warm_content.song_ids, trained.warm_vectors
@@ -67,21 +67,23 @@ class Town:
     """The partitions of one world, and what they pushed that was not answered yet."""
 
     def __init__(self, scenario: Scenario, model: Model, spending: Spending) -> None:
-        songs = Songs()
+        songs = Catalogue()
         songs.set_vectors("space", model.ids, model.warm)
         songs.calibration = model.chances
-        policy = Policy(cap=Cap(scenario.caps, 24.0), artist_cap=Cap(1, 24.0), holdout=0.05, exploration=0.02)
-        config = Config(policy=policy, spending=spending)
+        policy = Policy(
+            cap=FrequencyCap(scenario.caps, 24.0), artist_cap=FrequencyCap(1, 24.0), holdout=0.05, exploration=0.02
+        )
+        config = TargetingConfig(policy=policy, spending=spending)
         self.partitions = [Partition(number, PARTITIONS, songs, config) for number in range(PARTITIONS)]
         self.waiting: list[Push] = []
         self.shift = START - scenario.launch
 
-    def stage(self, number: int, inputs: Inputs) -> None:
+    def stage(self, number: int, inputs: PartitionInputs) -> None:
         staged = self.partitions[number].stage(inputs)
         self.partitions[number].apply(staged)
         self.waiting += staged.outputs.pushes
 
-    def hear(self, listens: Listens, now: float | None = None) -> None:
+    def hear(self, listens: WorldListens, now: float | None = None) -> None:
         for first in range(0, len(listens), BATCH):
             users, songs, at = (c[first : first + BATCH] for c in (listens.users, listens.songs, listens.at))
             marks = np.where(listens.completed, Mark.COMPLETED, 0) | np.where(listens.collected, Mark.COLLECTED, 0)
@@ -92,7 +94,7 @@ class Town:
                     names = [song_id(song) for song in songs[mine].tolist()]
                     ones, times = np.ones(len(mine), np.float32), np.asarray(at[mine] + self.shift, np.float64)
                     told = Heard(ids, names, ones, times, marks[first:][mine].astype(np.uint16))
-                    self.stage(number, Inputs(now or float(times[-1]), listens=told))
+                    self.stage(number, PartitionInputs(now or float(times[-1]), listens=told))
 
 
 def live(scenario: Scenario, model: Model, spending: Spending) -> Figures:
@@ -106,7 +108,7 @@ def live(scenario: Scenario, model: Model, spending: Spending) -> Figures:
             scenario.new_songs[due].tolist(), (scenario.uploaded[due] + town.shift).tolist(), strict=True
         ):
             for number in range(PARTITIONS):
-                town.stage(number, Inputs(at, commands=[model.match(song, scenario, at)]))
+                town.stage(number, PartitionInputs(at, commands=[model.match(song, scenario, at)]))
         town.hear(life.live(start, end))
         pushes = sorted(town.waiting, key=lambda push: (push.user_id, push.match.song_id))
         town.waiting = []
@@ -133,7 +135,7 @@ def answer(life: Life, said: Pushes, town: Town, pushes: Sequence[Push], at: flo
         outcomes = Outcomes(ids, names, np.asarray(marks, np.uint16)[mine], np.full(len(mine), now))
         left = [user_id(user) for user in answers.left.tolist() if user % PARTITIONS == number]
         wishes = [(id, Preferences(id, opted_in=False)) for id in left]
-        town.stage(number, Inputs(now, preferences=wishes, outcomes=outcomes))
+        town.stage(number, PartitionInputs(now, preferences=wishes, outcomes=outcomes))
     town.hear(answers.listens, now)
 
 

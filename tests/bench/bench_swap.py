@@ -13,9 +13,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.follow import Follower
 from streams.testbed.demo.swap_measurement import Target, swap_under_load
 
@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, EmbeddedKafka() as broker:
-        kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
-        stage = set_stage(kafka, "swap.", Path(name), users=asked.users, songs=asked.songs, models=2)
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        stage = set_up(kafka, "swap.", Path(name), users=asked.users, songs=asked.songs, models=2)
         stage.start("songs", "songs")
         stage.start("audience", "audience", "--slot", "0", "--policy", "off")
         follower = Follower(kafka, stage.naming)

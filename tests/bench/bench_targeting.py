@@ -17,9 +17,9 @@ import numpy as np
 
 from targeting.arrays.id_table import hash64
 from targeting.calibration import Calibration
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import F32, Inputs, Listens, Match
+from targeting.types import F32, Listens, Match, PartitionInputs
 
 D, SONGS, HEARD = 128, 50_000, 50
 NOW = 1_700_000_000.0
@@ -70,7 +70,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     figures: dict[str, float] = {}
 
-    songs = Songs()
+    songs = Catalogue()
     ids = [f"song-{i}" for i in range(SONGS)]
     vectors = rng.standard_normal((SONGS, D)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -104,7 +104,7 @@ def main() -> None:
             np.ones(n, np.float32), np.full(n, NOW),
         )  # fmt: skip
         started = time.thread_time()
-        staged = partition.stage(Inputs(NOW, listens=listens))
+        staged = partition.stage(PartitionInputs(NOW, listens=listens))
         middle = time.thread_time()
         partition.apply(staged)
         seconds.append((middle - started, time.thread_time() - middle))
@@ -122,7 +122,7 @@ def main() -> None:
         neighbours = (around + rng.permutation(2000)[:50]) % SONGS
         match = request(vectors, neighbours, number)
         started = time.thread_time()
-        staged = partition.stage(Inputs(NOW, commands=[match]))
+        staged = partition.stage(PartitionInputs(NOW, commands=[match]))
         took.append(time.thread_time() - started)
         candidates.append(staged.outputs.accounts[0].counts.candidates)
         partition.apply(staged)

@@ -29,12 +29,12 @@ from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import Split, songs_of, split
 from encoder.data.world import CHUNK, affinity, people, rows
-from encoder.train import Config, train
+from encoder.train import TrainingConfig, train
 from targeting.clustering import kmeans
 from targeting.evaluation import Case, audience_tables, evaluate
 from targeting.evaluation.judge import ALL, OUTSIDE
 from targeting.evaluation.loaded import Loaded, load
-from targeting.ranking.scoring import Relevance
+from targeting.ranking.scoring import ScoreWeights
 
 USERS, SONGS, KNOWN_OF_LATE = 3000, 2500, 3
 WORLDS = {"one taste": 1, "several tastes": 4}
@@ -74,7 +74,7 @@ def case_of(name: str, world: World, data: Dataset, parts: Split, late: np.ndarr
         arrays = np.load(stored, allow_pickle=False)
         vectors, queries = arrays["vectors"], arrays["queries"]
     else:
-        trained = train(data, parts.warm, Config(seed=world.seed))
+        trained = train(data, parts.warm, TrainingConfig(seed=world.seed))
         vectors, queries = trained.warm_vectors, trained.encoder.encode(data.content.rows(parts.cold))
         if stored:
             np.savez(stored, vectors=vectors, queries=queries)
@@ -106,11 +106,11 @@ def costs(loaded: Loaded) -> dict[str, float]:
             what()
         return (time.process_time() - start) / times
 
-    pool = len(loaded.scored(0, Relevance()).users)
+    pool = len(loaded.scored(0, ScoreWeights()).users)
     return {
         "own vector": seconds(lambda: vectors @ song) / len(users) * 1e9,
         "8 prototypes": seconds(lambda: (vectors @ centres.T).max(axis=1)) / len(users) * 1e9,
-        "evidence and own vector, candidates found": seconds(lambda: loaded.scored(0, Relevance())) / pool * 1e9,
+        "evidence and own vector, candidates found": seconds(lambda: loaded.scored(0, ScoreWeights())) / pool * 1e9,
     }
 
 

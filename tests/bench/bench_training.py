@@ -25,7 +25,7 @@ from encoder.data.generate import World, generate
 from encoder.data.layout import read_dataset
 from encoder.data.split import Split, split
 from encoder.train import Progress, train
-from encoder.training_config import Config, Device
+from encoder.training_config import Device, TrainingConfig
 from encoder.truth import K, score, truth
 
 ASKED = 3000
@@ -44,7 +44,7 @@ def dataset_of(world: World, cache: Path | None) -> Dataset:
     return data
 
 
-def measured(data: Dataset, config: Config, device: Device) -> dict[str, Any]:
+def measured(data: Dataset, config: TrainingConfig, device: Device) -> dict[str, Any]:
     """Costs by stage, and figures."""
     parts = split(data, config.seed)
     stages: dict[str, dict[str, float]] = {}
@@ -101,7 +101,7 @@ def main() -> None:
     ask.add_argument("--json", type=Path, required=True)
     given = ask.parse_args()
     data = dataset_of(World(given.users, given.songs, given.seed, given.history), given.cache)
-    figures = measured(data, Config(seed=given.seed), given.device)
+    figures = measured(data, TrainingConfig(seed=given.seed), given.device)
     given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in figures.items() if name not in ("stages", "gauges")}, indent=1))
 

@@ -31,9 +31,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from streams.audience.gc_tuning import spare_collections
-from streams.audience.local_store import Stores
-from streams.audience.main import changelog_identity, how
+from streams.audience.gc_tuning import tune_gc
+from streams.audience.local_store import LocalStores
+from streams.audience.main import changelog_identity, targeting_config
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
@@ -45,12 +45,12 @@ from streams.models.registry import ENCODER, LiveView
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from targeting.arrays.id_table import hash64
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
-from targeting.types import F32, Inputs
+from targeting.types import F32, PartitionInputs
 from targeting.users.histories import HEARD
 
 D = 128
@@ -62,14 +62,14 @@ CLOCK = SystemClock()
 class Installation:
     """All topics under a prefix of their own."""
 
-    kafka: Kafka
+    kafka: KafkaSettings
     naming: Naming
 
     @classmethod
     @contextmanager
     def made(cls, bootstrap: str, prefix: str, partitions: int = 4) -> Iterator[Installation]:
         """Topics that are there while the block runs."""
-        kafka, naming = Kafka(bootstrap_servers=bootstrap), Naming(prefix, partitions, 1)
+        kafka, naming = KafkaSettings(bootstrap_servers=bootstrap), Naming(prefix, partitions, 1)
         client: AdminClient = admin(kafka)
         create_topics(client, naming, 1)
         try:
@@ -181,8 +181,8 @@ def preload(here: Installation, users: int, songs: int, heard: int = 50, ids: li
     """The changelog of an installation whose users have listened before; ``users`` over all partitions."""
     of = here.naming.audience_partitions
     for number in range(of):
-        empty = Partition(number, of, Songs())
-        head = [(key, value) for key, value in empty.stage(Inputs(CLOCK.now())).outputs.changelog]
+        empty = Partition(number, of, Catalogue())
+        head = [(key, value) for key, value in empty.stage(PartitionInputs(CLOCK.now())).outputs.changelog]
 
         def records(number: int = number, head: list[tuple[bytes, bytes | None]] = head):  # type: ignore[no-untyped-def]
             for key, value in head:
@@ -223,22 +223,24 @@ def requests(here: Installation, count: int, rows: F32, budget: int = 1000) -> N
 class Alone:
     """One audience worker in this process."""
 
-    def __init__(self, here: Installation, slot: int, folder: Path | None, config: Config | None = None) -> None:
-        spare_collections()
+    def __init__(
+        self, here: Installation, slot: int, folder: Path | None, config: TargetingConfig | None = None
+    ) -> None:
+        tune_gc()
         self.registry = CollectorRegistry()
         self.metrics = AudienceMetrics(self.registry)
         self.view = LiveView(here.kafka, here.naming, CLOCK)
-        self.songs = Songs()
+        self.songs = Catalogue()
         self.states: dict[int, Partition] = {}
-        decides, of = config or how(Audience(), obey=True), here.naming.audience_partitions
+        decides, of = config or targeting_config(AudienceSettings(), obey=True), here.naming.audience_partitions
 
         def new_partition(number: int) -> Partition:
             self.states[number] = Partition(number, of, self.songs, decides)
             return self.states[number]
 
-        stores = Stores(folder or Path("/dev/null"), changelog_identity(here.kafka, here.naming), CLOCK)
+        stores = LocalStores(folder or Path("/dev/null"), changelog_identity(here.kafka, here.naming), CLOCK)
         self.worker = Worker(
-            here.kafka, here.naming, Audience(start_wait_s=600), CLOCK, self.metrics, self.view, self.songs,
+            here.kafka, here.naming, AudienceSettings(start_wait_s=600), CLOCK, self.metrics, self.view, self.songs,
             new_partition, stores, slot, Heartbeat(CLOCK, 60), Readiness().condition("restored", "not yet"),
         )  # fmt: skip
 
@@ -353,7 +355,7 @@ def main() -> None:
     from streams.runtime.logging import set_up_logs
 
     set_up_logs("bench", "WARNING")
-    here = Installation(Kafka(bootstrap_servers=asked.bootstrap), Naming(asked.prefix, asked.partitions, 1))
+    here = Installation(KafkaSettings(bootstrap_servers=asked.bootstrap), Naming(asked.prefix, asked.partitions, 1))
     with tempfile.TemporaryDirectory() as folder:
         alone = Alone(here, asked.slot, Path(folder))
         if asked.awaited:

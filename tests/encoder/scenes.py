@@ -5,13 +5,13 @@ from scipy import sparse
 
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from encoder.train import Config
+from encoder.train import TrainingConfig
 
 SCENES = 4
 SONGS = 15  # of each scene; the last one is cold
 USERS = 30  # of each scene
 
-SMALL = Config(dim=16, factors=12, hidden=32, epochs=4, batch=16, targets=5, neighbours=3, seed=3)
+SMALL = TrainingConfig(dim=16, factors=12, hidden=32, epochs=4, batch=16, targets=5, neighbours=3, seed=3)
 
 
 def song(scene: int, rng: np.random.Generator) -> SongContent:

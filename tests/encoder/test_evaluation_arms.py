@@ -14,27 +14,27 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.split import Split, songs_of
 from encoder.evaluation import baselines, damage
-from encoder.evaluation.content_matrix import READINGS, Inputs, Reading
+from encoder.evaluation.content_matrix import READINGS, ContentMatrix, Reading
 from encoder.evaluation.neural_baselines import CLCRec, DropoutNet
-from encoder.evaluation.retrieval_task import Model, Task, retrieve, task, unheard
-from encoder.evaluation.variants import ARMS, Encoder
+from encoder.evaluation.retrieval_task import ModelSpec, Task, retrieve, task, unheard
+from encoder.evaluation.variants import ARMS, TrainedEncoder
 
 # Of each scene, one song is cold and two are rare.
 K = SONGS - 3
 
 # Which arms find a song's own scene by its content; enrol a new one here.
-KNOWING: dict[str, Model] = {
+KNOWING: dict[str, ModelSpec] = {
     "artist_mean": baselines.ArtistMean(rank=8),
     **{f"content_knn {reading}": baselines.ContentNeighbours(reading) for reading in READINGS},
     **{f"ridge {reading}": baselines.Ridge(reading, rank=8) for reading in READINGS},
     **{f"propagation {reading}": baselines.Propagation(reading, neighbours=3) for reading in READINGS},
     "dropoutnet": DropoutNet(rank=8),
     "clcrec": CLCRec(dim=16, between=0.0, epochs=60),
-    "bcl": Encoder(SMALL),
-    "bcl_paper": Encoder(replace(SMALL, contexts=False, loss="bpr", views=0, epochs=30)),
+    "bcl": TrainedEncoder(SMALL),
+    "bcl_paper": TrainedEncoder(replace(SMALL, contexts=False, loss="bpr", views=0, epochs=30)),
     "ceiling": baselines.Ceiling(rank=8),
 }
-ALL: dict[str, Model] = {"random": baselines.Random(), "popularity": baselines.Popularity(), **KNOWING}
+ALL: dict[str, ModelSpec] = {"random": baselines.Random(), "popularity": baselines.Popularity(), **KNOWING}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def asked(scenes: Dataset, warm_rows: np.ndarray, cold_rows: np.ndarray) -> Task
     return task(replace(scenes, content=replace(scenes.content, bags=bags)), parts)
 
 
-def scores(model: Model, asked: Task, seed: int = 0, cold: Dataset | None = None) -> np.ndarray:
+def scores(model: ModelSpec, asked: Task, seed: int = 0, cold: Dataset | None = None) -> np.ndarray:
     return model.fit(asked.warm, asked.rare, seed).scores(asked.cold if cold is None else cold)
 
 
@@ -97,7 +97,7 @@ def test_listens_of_cold_songs_change_nothing(name: str, answers: Callable[[str]
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if "rare" in arm.space])
 def test_arms_learn_from_rare_songs_unless_told_otherwise(name: str, asked: Task) -> None:
     model = next(model for known, model in ALL.items() if known.split()[0] == name)
-    without: Model = replace(model, rare=False)  # type: ignore[type-var, call-arg]
+    without: ModelSpec = replace(model, rare=False)  # type: ignore[type-var, call-arg]
     nothing = songs_of(asked.warm, np.zeros(0, np.int64))
     np.testing.assert_array_equal(scores(without, asked), without.fit(asked.warm, nothing, 0).scores(asked.cold))
     assert not np.array_equal(scores(model, asked), scores(without, asked))
@@ -162,7 +162,7 @@ def test_conjugate_gradients_solve_the_same_ridge(penalty: float, monkeypatch: p
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_terms_that_warm_songs_never_had_change_no_row(reading: Reading, asked: Task) -> None:
-    inputs = Inputs.learn(asked.warm, reading, seed=0)
+    inputs = ContentMatrix.learn(asked.warm, reading, seed=0)
     strange = damage.estranged(asked.cold.content, "tags")
     difference = inputs.rows(strange) - inputs.rows(asked.cold.content)
     assert abs(difference).max() == 0
@@ -181,9 +181,9 @@ def test_weighed_content_puts_down_what_is_noise() -> None:
         tuple(map(str, range(300))),
         sparse.csr_matrix(plays, dtype=np.float32),
     )
-    schema = Inputs.learn(songs, "weighed", seed=0).schema
+    schema = ContentMatrix.learn(songs, "weighed", seed=0).schema
     sound_weight, year_weight = schema.weights
     assert [part.name for part in schema.dense] == ["sound", "year"]
     assert sound_weight > 2 * year_weight
-    same = Inputs.learn(songs, "schema", seed=0).schema.weights
+    same = ContentMatrix.learn(songs, "schema", seed=0).schema.weights
     assert same[0] == same[1]

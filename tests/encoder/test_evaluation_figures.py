@@ -19,7 +19,7 @@ from encoder.evaluation import baselines, compare, damage, figures, intervals, r
 from encoder.evaluation.jobs import Trial, Work, each
 from encoder.evaluation.retrieval_task import task, validation
 from encoder.evaluation.search import best, draws, judge
-from encoder.evaluation.variants import ARMS, DEFAULT, Arm, Encoder
+from encoder.evaluation.variants import ARMS, DEFAULT, TrainedEncoder, Variant
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
 
@@ -144,7 +144,7 @@ def test_with_too_many_seeds_a_tenth_can_still_be_validated_on() -> None:
 def test_a_search_finds_what_is_better() -> None:
     work = Work(dataset(), (0,))
     # Ranks of the ceiling on listeners of chance: the more, the nearer to the cosine itself.
-    arm = Arm("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8, 50)}, hears=True)
+    arm = Variant("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8, 50)}, hears=True)
     drawn = draws(arm, 10)
     values = [Trial(arm, trial)(work)[0] for trial in drawn]
     assert best(arm, drawn, values, 1.0).model == baselines.Ceiling(rank=50)
@@ -152,7 +152,7 @@ def test_a_search_finds_what_is_better() -> None:
 
 
 def test_a_search_leaves_an_arms_own_config_only_for_more_than_noise() -> None:
-    arm = Arm("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8)}, hears=True)
+    arm = Variant("", baselines.Ceiling(rank=2), {"rank": (2, 4, 8)}, hears=True)
     drawn: list[dict[str, int]] = [{"rank": 2}, {"rank": 4}, {"rank": 8}]
     own, noise = np.full(100, 0.5), np.tile([0.4, -0.4], 50)
     # A mean gain of .03 with a standard error of .04, and one of .01 for every song alike.
@@ -205,7 +205,7 @@ def result() -> dict[str, object]:
     arms = {
         "random": baselines.Random(),
         "artist_mean": baselines.ArtistMean(),
-        DEFAULT: Encoder(replace(SMALL, epochs=1)),
+        DEFAULT: TrainedEncoder(replace(SMALL, epochs=1)),
         "ceiling": baselines.Ceiling(rank=50),
     }
     return compare.evaluate(

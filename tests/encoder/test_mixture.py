@@ -14,7 +14,7 @@ from encoder import mixture, supervision
 from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
-from encoder.fit import Inputs, Run
+from encoder.fit import NetworkInputs, TrainingRun
 from encoder.supervision import Targets
 
 SCENES, SONGS = 100, 11
@@ -66,9 +66,9 @@ def test_songs_held_back_are_not_asked_about(world: Dataset) -> None:
     features = FeatureSchema.learn(world.content).transform(world.content)
     listeners = supervision.listener_rows(world.plays)
     vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(0))
-    inputs = Inputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
+    inputs = NetworkInputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
     held = mixture.held_back(1100, np.random.default_rng(0))
-    run = Run(CONFIG, inputs, supervision.targets(listeners, 5), vectors, held)
+    run = TrainingRun(CONFIG, inputs, supervision.targets(listeners, 5), vectors, held)
     asked, query = [], run.query
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "query", lambda songs, *rest: asked.append(songs) or query(songs, *rest))

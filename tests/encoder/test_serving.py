@@ -13,7 +13,7 @@ from scenes import SMALL
 from encoder import artifact
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
-from encoder.model import Batch, QueryTower
+from encoder.model import NetworkBatch, QueryTower
 from encoder.serving import Encoder
 from encoder.train import Trained, train
 
@@ -37,7 +37,7 @@ def by_torch(encoder: Encoder, songs: ContentTable) -> np.ndarray:
     net = encoder.network
     tower = QueryTower(len(net["bag"]), len(net["side"]), len(net["context"]), len(net["first.bias"]), encoder.dim)
     tower.load_state_dict({name: torch.from_numpy(value) for name, value in net.items()})
-    batch = Batch(
+    batch = NetworkBatch(
         torch.from_numpy(bags.indices.astype(np.int64)),
         torch.from_numpy(bags.indptr[:-1].astype(np.int64)),
         torch.from_numpy(bags.data),

@@ -14,7 +14,7 @@ from encoder import mixture, supervision
 from encoder.content import Bag, ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from encoder.features import FeatureSchema
-from encoder.fit import Inputs, Run, collapse, info_nce
+from encoder.fit import NetworkInputs, TrainingRun, collapse, info_nce
 from encoder.optimiser import AdamW
 from encoder.serving import joined
 from encoder.train import Progress, Trained, train
@@ -53,8 +53,8 @@ def test_the_sampled_softmax_estimates_the_full_one(scenes: Dataset, warm_rows: 
     features = FeatureSchema.learn(scenes.content.rows(warm_rows)).transform(scenes.content.rows(warm_rows))
     listeners = supervision.listener_rows(scenes.plays[warm_rows])
     vectors = supervision.audience_vectors(listeners, 12, np.random.default_rng(0))
-    inputs = Inputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
-    run = Run(replace(SMALL, sampled=100_000), inputs, supervision.targets(listeners, 5), vectors)
+    inputs = NetworkInputs([features], np.arange(features.bags.shape[1]), np.zeros((1, len(features), 0), np.float32))
+    run = TrainingRun(replace(SMALL, sampled=100_000), inputs, supervision.targets(listeners, 5), vectors)
     songs = torch.arange(8)
     query = torch.nn.functional.normalize(torch.randn(8, SMALL.dim, generator=torch.Generator().manual_seed(0)), dim=1)
     assert run.sampled_softmax(query, songs).item() == pytest.approx(run.softmax(query, songs).item(), rel=1e-2)

@@ -8,13 +8,13 @@ from installation import Installation
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 
 @pytest.fixture
 def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
-    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
     naming = Naming(prefix, 2, 2)
     client = admin(reach)
     create_topics(client, naming, 1)

@@ -17,12 +17,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from confluent_kafka import Message
 from hostile_traffic import Sent, Traffic
 
-from streams.audience.decode import STAGE, Decoded, Decoder, Records, Space
-from streams.audience.deduplication import Repeats
+from streams.audience.decode import STAGE, Decoded, Decoder, Records, SpaceInUse
+from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.local_store import Entry
-from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.restore import Beside
+from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
+from streams.audience.restore import RestoredExtras
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
@@ -65,13 +65,13 @@ from streams.songs.campaign_life import campaign_end
 from streams.songs.main import _check_report, _check_song
 from streams.songs.matcher import Matched
 from streams.songs.song_content import content_of
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Inputs, Listens
+from targeting.types import Listens, PartitionInputs
 
 # When the examples of the contract were made.
 NOW: Final = datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC).timestamp()
-SPACE: Final = Space("bcl", 2)
+SPACE: Final = SpaceInUse("bcl", 2)
 DIRECTION: Final = vector_codec.pack("bcl", np.array([0.6, 0.8], np.float32))
 
 Check = Callable[[bytes], None]
@@ -174,7 +174,7 @@ def _audience(name: str) -> Check:
         sent = unpacked(data)
         # Between good ones: after one of the same source a record takes the short way.
         records = Records(**{name: [_message(topic, each, at) for at, each in enumerate((before, sent, behind))]})
-        decoded = Decoder(NOW, lambda _: False).decode(records, SPACE, Repeats(0))
+        decoded = Decoder(NOW, lambda _: False).decode(records, SPACE, Deduplication(0))
         accounted(records, decoded)
         said = [(dict(letter.headers)["dl_offset"], error) for letter, _, error in decoded.bad]
         if event is None or (name == "preferences" and sent[1] is None):
@@ -281,7 +281,7 @@ def _entry(check: Callable[[bytes, bytes], None]) -> Check:
 
 def new_partition(_: int = 0) -> Partition:
     """A partition that knows two songs."""
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("bcl", ["s-2", "s-3"], np.eye(2, dtype=np.float32))
     return Partition(0, 2, songs)
 
@@ -289,11 +289,11 @@ def new_partition(_: int = 0) -> Partition:
 def written(state: Partition, listeners: int) -> list[Entry]:
     """What a partition writes that takes a listen of so many users and answers a request."""
     told = _message(MATCH_REQUESTS, example(MatchRequest), 0)
-    answered = Decoder(NOW, lambda _: False).decode(Records(commands=[told]), SPACE, Repeats(0)).inputs
+    answered = Decoder(NOW, lambda _: False).decode(Records(commands=[told]), SPACE, Deduplication(0)).inputs
     users = [f"u{number}" for number in range(listeners)]
     listens = Listens(users, ["s-2"] * listeners, np.ones(listeners, np.float32), np.full(listeners, NOW - 9), None)
     out: list[Entry] = []
-    for inputs in (Inputs(now=NOW, listens=listens), answered):
+    for inputs in (PartitionInputs(now=NOW, listens=listens), answered):
         staged = state.stage(inputs)
         out += [Entry(len(out) + n, key, value) for n, (key, value) in enumerate(staged.outputs.changelog)]
         state.apply(staged)
@@ -303,7 +303,7 @@ def written(state: Partition, listeners: int) -> list[Entry]:
 def changelog() -> list[Entry]:
     """The records of a partition's state, and where it stands in its inputs."""
     out = written(new_partition(), 12)
-    return [*out, Entry(len(out), OFFSETS_KEY, offsets_value(Positions(listens=5), {"listens": "id"}))]
+    return [*out, Entry(len(out), OFFSETS_KEY, offsets_value(InputOffsets(listens=5), {"listens": "id"}))]
 
 
 CHANGELOG: Final = changelog()
@@ -315,13 +315,13 @@ def _state(data: bytes) -> None:
     state = new_partition()
     try:
         restore(
-            state, entries, Beside(), False,
+            state, entries, RestoredExtras(), False,
             lambda error: refusal("audience-state", 0, entries, new_partition, {}, error),
         )  # fmt: skip
     except Refused:
         return
     assert len(state.digest()) == 32
-    assert state.stage(Inputs(now=NOW + 2)) is not None
+    assert state.stage(PartitionInputs(now=NOW + 2)) is not None
 
 
 # -- bytes below records

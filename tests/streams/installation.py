@@ -20,7 +20,7 @@ from streams.kafka.clients import admin, consumer
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 PATIENCE_S = 60.0
 
@@ -29,7 +29,7 @@ PATIENCE_S = 60.0
 class Installation:
     """All declared topics under a prefix: two audience partitions, two of songs."""
 
-    kafka: Kafka
+    kafka: KafkaSettings
     naming: Naming
 
     def send(self, topic: Topic, record: Record, partition: int = -1, compression: str = "lz4") -> None:

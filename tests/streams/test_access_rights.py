@@ -26,12 +26,12 @@ from streams.kafka.topic_admin import create_topics, deviations, grant
 from streams.models.publish import publish
 from streams.operations.access_rights import ACTORS, Actor, Right, commands, grants
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka, Paths
+from streams.runtime.settings import KafkaSettings, PathSettings
 from streams.testbed.broker import EmbeddedKafka, daemon
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import ADMIN, Security
 from streams.testbed.broker.jars import KAFKA_VERSION, fetch, java
-from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.dataset_events import poisoned, upload_record
 from streams.testbed.demo.follow import Follower
 
@@ -40,8 +40,8 @@ NAMING = Naming("guarded.", 2, 2)
 PASSWORD = "long enough, and planted"
 
 
-def reach(security: Security, address: str, name: str, password: str = PASSWORD) -> Kafka:
-    return Kafka(
+def reach(security: Security, address: str, name: str, password: str = PASSWORD) -> KafkaSettings:
+    return KafkaSettings(
         bootstrap_servers=address,
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-512",
@@ -70,7 +70,7 @@ class Guarded:
             future.result(PATIENCE_S)
         assert grant(client, [each for actor in ACTORS for each in grants(actor, NAMING, actor.name)]) > 0
 
-    def as_(self, name: str) -> Kafka:
+    def as_(self, name: str) -> KafkaSettings:
         return reach(self.security, self.address, name)
 
 
@@ -82,7 +82,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield Guarded(security, broker)
 
 
-def may_write(kafka: Kafka, topic: str) -> bool:
+def may_write(kafka: KafkaSettings, topic: str) -> bool:
     failed: list[KafkaError] = []
     sender = producer(kafka)
     sender.produce(topic, b"x", b"x", partition=0, on_delivery=lambda error, _: failed.append(error) if error else None)
@@ -91,7 +91,7 @@ def may_write(kafka: Kafka, topic: str) -> bool:
     return not failed
 
 
-def may_read(kafka: Kafka, topic: str, group: str) -> bool:
+def may_read(kafka: KafkaSettings, topic: str, group: str) -> bool:
     """In a group, to the end of what is there."""
     reader: Consumer = consumer(kafka, group, enable_partition_eof=True)
     try:
@@ -186,7 +186,7 @@ def test_both_roles_and_all_around_them_serve_an_upload_with_exactly_these_right
         "security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_username": ADMIN,
         "sasl_password": guarded.security.password(), "ssl_ca": guarded.security.certificate,
     }  # fmt: skip
-    stage = set_stage(guarded.boss, "guarded.roles.", tmp_path, 2, settings={"kafka": boss})
+    stage = set_up(guarded.boss, "guarded.roles.", tmp_path, 2, settings={"kafka": boss})
     grant(admin(guarded.boss), [each for actor in ACTORS for each in grants(actor, stage.naming, actor.name)])
     publish(stage.models[0], guarded.as_("coldstart-publish"), stage.naming, SystemClock())
     environment = stage.environment
@@ -225,7 +225,7 @@ def test_both_roles_and_all_around_them_serve_an_upload_with_exactly_these_right
 def test_the_printed_lines_make_the_administrator(tmp_path: Path) -> None:
     cache = tmp_path / "kafka"
     (cache / "jars").mkdir(parents=True)
-    (cache / "jars" / KAFKA_VERSION).symlink_to(fetch(Paths().broker)[0].parent)
+    (cache / "jars" / KAFKA_VERSION).symlink_to(fetch(PathSettings().broker)[0].parent)
     running = daemon.up(cache, port=0, heap_mb=256, start_timeout_s=60, secure=True, brokers=1)
     try:
         assert running.security is not None

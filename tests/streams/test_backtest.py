@@ -25,13 +25,13 @@ from streams.cli import app
 from streams.runtime.exit_codes import REFUSED
 from streams.testbed.backtest import replay, script
 from streams.testbed.backtest.audit import Leak, audit, cuts
-from streams.testbed.backtest.backtest_figures import Judge, Judged, Outcome
-from streams.testbed.backtest.past_models import Model, Trainer
-from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, Plan
-from streams.testbed.backtest.replay import Pushed, Trace
-from streams.testbed.backtest.script import Listened, Script, Swapped, Uploaded
+from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge, Judged
+from streams.testbed.backtest.past_models import PastModel, Trainer
+from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, BacktestPlan
+from streams.testbed.backtest.replay import Decisions, Pushed
+from streams.testbed.backtest.script import Listened, ModelSwapped, Script, Uploaded
 from targeting.calibration import Calibration
-from targeting.config import Config
+from targeting.config import TargetingConfig
 from targeting.types import F32, F64, Listens, Match
 
 HOUR = 3600.0
@@ -52,12 +52,12 @@ def told(*listens: tuple[str, str, float]) -> History:
     )
 
 
-def plan(**changed: Any) -> Plan:
+def plan(**changed: Any) -> BacktestPlan:
     return replace(
-        Plan(
+        BacktestPlan(
             data=None, users=100, songs=100, seed=0, history=0.5, budget=2, window_days=1.0, campaign_days=1.0,
             retrain_days=1000.0, refresh_days=1.0, warm_listeners=2, neighbours=5, cuts=2, arms=tuple(ARMS),
-            rules=Config(), folder=Path(),
+            rules=TargetingConfig(), folder=Path(),
         ),
         **changed,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def judge(history: History, uploaded: float, window: float = 1.0) -> Judge:
 
 
 def right(of: Judge, *pushes: tuple[str, float]) -> tuple[float, float]:
-    judged = of.judge(Trace([Pushed(at, at, "b", user, 1.0, False) for user, at in pushes]))
+    judged = of.judge(Decisions([Pushed(at, at, "b", user, 1.0, False) for user, at in pushes]))
     return float(judged.pushes[0]), float(judged.right[0])
 
 
@@ -113,8 +113,8 @@ def test_a_song_whose_window_ends_after_the_data_is_not_judged() -> None:
     assert judge(told(*listens), uploaded=51).songs == ()
 
 
-def outcome(arms: dict[str, Judged], songs: int) -> Outcome:
-    return Outcome(
+def outcome(arms: dict[str, Judged], songs: int) -> BacktestOutcome:
+    return BacktestOutcome(
         plan(), "d", None, 1, 1, 0.0, 0.0, 1.0, 1, tuple(f"s{i}" for i in range(songs)), songs, 0, 3, 2, 1.5,
         arms, [], 2, {},
     )  # fmt: skip
@@ -209,10 +209,10 @@ def test_no_step_brings_what_is_younger_and_no_listen_is_lost(world: History, tr
 
 
 def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer) -> None:
-    from streams.audience.main import how
+    from streams.audience.main import targeting_config
     from streams.runtime.settings import Settings
 
-    rules = how(Settings().audience, obey=True)
+    rules = targeting_config(Settings().audience, obey=True)
     rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
     asked = plan(budget=20, rules=rules, campaign_days=5.0)
     written = script.write(world, asked, script.begin(world, asked), trainer, lambda *_: None)
@@ -235,14 +235,14 @@ def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer
 
 
 def test_what_the_past_says_of_answers_moves_the_default_and_no_rival(world: History, trainer: Trainer) -> None:
-    asked = plan(budget=20, rules=Config(), campaign_days=5.0)
+    asked = plan(budget=20, rules=TargetingConfig(), campaign_days=5.0)
     written = script.write(world, asked, script.begin(world, asked), trainer, lambda *_: None)
-    assert all(step.chances is not None for step in written.steps if isinstance(step, Swapped))
+    assert all(step.chances is not None for step in written.steps if isinstance(step, ModelSwapped))
 
     def pushed(name: str, power: float) -> list[tuple[str, str]]:
         chances = Calibration((0.0, 1.0), (0.0, 1.0), power)
-        steps = [replace(step, chances=chances) if isinstance(step, Swapped) else step for step in written.steps]
-        trace = replay.replay(replace(written, steps=tuple(steps)), world, ARMS[name].config(Config()))
+        steps = [replace(step, chances=chances) if isinstance(step, ModelSwapped) else step for step in written.steps]
+        trace = replay.replay(replace(written, steps=tuple(steps)), world, ARMS[name].config(TargetingConfig()))
         return [(push.song_id, push.user_id) for push in trace.pushes]
 
     def heard(pushes: list[tuple[str, str]]) -> float:
@@ -315,13 +315,13 @@ def test_one_future_listen_is_found(
 
 def _in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """The vector of one warm song, as it is retrieved, knows how often it will be heard."""
-    begin, add, whole = script._Writer.__init__, Model.add, list[History]()
+    begin, add, whole = script._Writer.__init__, PastModel.add, list[History]()
 
     def init(self: script._Writer, history: History, *more: Any) -> None:
         whole[:] = [history]
         begin(self, history, *more)
 
-    def learned(self: Model, ids: tuple[str, ...], vectors: F32) -> None:
+    def learned(self: PastModel, ids: tuple[str, ...], vectors: F32) -> None:
         history, vectors = whole[0], vectors.copy()
         heard = np.count_nonzero(history.song == history.dataset.song_ids.index(ids[0]))
         vectors[0] += 1e-4 * heard * np.roll(vectors[0], 1)
@@ -329,7 +329,7 @@ def _in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
         add(self, ids, vectors)
 
     monkeypatch.setattr(script._Writer, "__init__", init)
-    monkeypatch.setattr(Model, "add", learned)
+    monkeypatch.setattr(PastModel, "add", learned)
 
 
 def _in_the_promotions(monkeypatch: pytest.MonkeyPatch) -> None:

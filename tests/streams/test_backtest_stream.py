@@ -15,19 +15,19 @@ from typer.testing import CliRunner
 from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
-from streams.audience.main import how
+from streams.audience.main import targeting_config
 from streams.cli import app
 from streams.contract.cloudevents import Record
 from streams.contract.topics import Topic
-from streams.runtime.settings import Audience, Kafka, Settings
+from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
 from streams.testbed.backtest import replay_records, script
 from streams.testbed.backtest.broker_replay import Streamed, compare
 from streams.testbed.backtest.past_models import Trainer
-from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
-from streams.testbed.backtest.replay import Trace, replay
-from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped
+from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
+from streams.testbed.backtest.replay import Decisions, replay
+from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step
 from streams.testbed.broker import EmbeddedKafka
-from targeting.config import Config
+from targeting.config import TargetingConfig
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ class Replayed:
 
     script: Script
     history: History
-    config: Config
-    trace: Trace
+    config: TargetingConfig
+    trace: Decisions
 
     def on(self, kafka: EmbeddedKafka, log: Path, batch_records: int = 10_000) -> Streamed:
-        audience = Audience(batch_records=batch_records)
-        reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+        audience = AudienceSettings(batch_records=batch_records)
+        reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
         return compare(self.script, self.history, self.config, self.trace, audience, reach, log, lambda *_: None)
 
 
@@ -56,16 +56,16 @@ class Replayed:
 def replayed(folder: Path) -> Replayed:
     """All kinds of steps: a second model takes over, and songs grow warm."""
     history = read_history(folder)
-    rules = how(Settings().audience, obey=True)
+    rules = targeting_config(Settings().audience, obey=True)
     rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
-    plan = Plan(
+    plan = BacktestPlan(
         data=folder, users=0, songs=0, seed=0, history=0.6, budget=20, window_days=5.0, campaign_days=4.0,
         retrain_days=5.0, refresh_days=1.0, warm_listeners=3, neighbours=20, cuts=0, arms=(DEFAULT,), rules=rules,
         folder=folder,
     )  # fmt: skip
     written = script.write(history, plan, script.begin(history, plan), Trainer(0), lambda *_: None)
-    assert sum(isinstance(step, Swapped) for step in written.steps) >= 2
-    assert any(isinstance(step, Swapped) and step.moved for step in written.steps)
+    assert sum(isinstance(step, ModelSwapped) for step in written.steps) >= 2
+    assert any(isinstance(step, ModelSwapped) and step.moved for step in written.steps)
     assert any(isinstance(step, Grown) and step.vector is not None for step in written.steps)
     config = ARMS[DEFAULT].config(rules)
     return Replayed(written, history, config, replay(written, history, config))
@@ -76,7 +76,7 @@ def test_a_worker_pushes_the_same(kafka: EmbeddedKafka, replayed: Replayed, tmp_
     assert of.alike, of
     assert of.pushes == len(replayed.trace.pushes) > 100
     assert any(push.live for push in replayed.trace.pushes)
-    assert of.batches >= len([step for step in replayed.script.steps if not isinstance(step, Swapped)])
+    assert of.batches >= len([step for step in replayed.script.steps if not isinstance(step, ModelSwapped)])
 
 
 def test_so_does_one_that_splits_every_step(kafka: EmbeddedKafka, replayed: Replayed, tmp_path: Path) -> None:

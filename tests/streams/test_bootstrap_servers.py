@@ -16,11 +16,11 @@ from faust.utils.urls import urllist
 from pydantic import ValidationError
 
 from streams.kafka.clients import admin, topics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 
-def faust_servers(kafka: Kafka) -> list[str]:
+def faust_servers(kafka: KafkaSettings) -> list[str]:
     """What Faust hands to aiokafka."""
     servers: list[str] = server_list(urllist(kafka.faust_brokers()), 9092)
     return servers
@@ -46,7 +46,7 @@ def faust_servers(kafka: Kafka) -> list[str]:
 def test_every_form_that_librdkafka_takes_reaches_the_same_brokers_by_faust(
     written: str, meant: list[tuple[str, int]]
 ) -> None:
-    kafka = Kafka(bootstrap_servers=written)
+    kafka = KafkaSettings(bootstrap_servers=written)
     # The canonical form is one of those that both parsers read without a guess.
     ours = collect_hosts(kafka.confluent()["bootstrap.servers"], randomize=False)
     assert [(host.lower(), port) for host, port, _ in ours] == meant
@@ -60,17 +60,17 @@ def test_every_form_that_librdkafka_takes_reaches_the_same_brokers_by_faust(
 )
 def test_what_names_no_broker_is_refused(written: str) -> None:
     with pytest.raises(ValidationError, match="bootstrap_servers"):
-        Kafka(bootstrap_servers=written)
+        KafkaSettings(bootstrap_servers=written)
 
 
 def test_a_protocol_may_stand_before_a_server_where_it_is_the_configured_one() -> None:
-    kafka = Kafka(bootstrap_servers="SSL://a:1", security_protocol="SSL")
+    kafka = KafkaSettings(bootstrap_servers="SSL://a:1", security_protocol="SSL")
     assert kafka.bootstrap_servers == "a:1"
 
 
 def test_both_clients_reach_a_broker_by_ipv6(kafka: EmbeddedKafka) -> None:
     with relay_on_ipv6(kafka.bootstrap_servers) as port:
-        reach = Kafka(bootstrap_servers=f"[::1]:{port}")
+        reach = KafkaSettings(bootstrap_servers=f"[::1]:{port}")
         assert topics(admin(reach), reach) is not None
 
         async def bootstrap() -> int:

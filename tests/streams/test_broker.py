@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from streams.cli.kafka import app
 from streams.contract.errors import BrokerFailed
-from streams.runtime.settings import Paths
+from streams.runtime.settings import PathSettings
 from streams.testbed.broker import EmbeddedKafka, daemon, jars
 from streams.testbed.broker.process_identity import Identity
 
@@ -146,7 +146,7 @@ def test_verbs_start_show_and_stop_one_broker_that_outlives_them(
 
 def _jars() -> Path:
     """Those of this user, so that no test downloads them."""
-    return jars.fetch(Paths().broker)[0].parent
+    return jars.fetch(PathSettings().broker)[0].parent
 
 
 def test_a_cached_jar_that_is_changed_missing_or_foreign_is_found_at_the_next_start(tmp_path: Path) -> None:

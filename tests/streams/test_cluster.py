@@ -11,14 +11,14 @@ from streams.contract.topics import LISTENS, Naming
 from streams.kafka.clients import admin, consumer, producer
 from streams.kafka.topic_admin import create_topics, deviations
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedCluster
 from streams.testbed.broker.cluster import _java_hash
 
 PATIENCE_S = 60
 
 
-def read(kafka: Kafka, topic: str) -> list[bytes | None]:
+def read(kafka: KafkaSettings, topic: str) -> list[bytes | None]:
     reader: Consumer = consumer(kafka, "test-cluster", enable_partition_eof=True)
     reader.subscribe([topic])
     values: list[bytes | None] = []
@@ -39,7 +39,7 @@ def read(kafka: Kafka, topic: str) -> list[bytes | None]:
 def test_a_coordinator_that_dies_in_a_transaction_and_loses_its_disk_costs_nothing() -> None:
     naming = Naming("three.", 1, 1)
     with EmbeddedCluster() as cluster:
-        kafka = Kafka(bootstrap_servers=cluster.bootstrap_servers)
+        kafka = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
         client = admin(kafka)
         create_topics(client, naming, 3)
         assert deviations(client, naming, 3) == []

@@ -15,15 +15,15 @@ from streams.contract.events import PushTarget
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.kafka.clients import admin, consumer
 from streams.kafka.topic_admin import create_topics
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from targeting.types import Inputs
+from targeting.types import PartitionInputs
 
 
 @pytest.fixture
 def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
     """One partition: whoever joins the group takes nothing away."""
-    made = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    made = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
     create_topics(admin(made.kafka), made.naming, 1)
     return made
 
@@ -35,7 +35,7 @@ def test_opt_outs_sent_before_a_request_are_obeyed_by_its_batch_though_they_are_
     monkeypatch.setattr("streams.audience.consumers._PREFERENCES_AT_ONCE", 1)
     town = Town(here)
     town.listen(10 * USERS)
-    life = Life(here, settings=Audience(batch_wait_ms=500))
+    life = Life(here, settings=AudienceSettings(batch_wait_ms=500))
     life.until(town.everything_read)
     town.prefer(*range(1, USERS), opted_in=False)
     town.ask()
@@ -54,7 +54,7 @@ def test_a_batch_that_a_rebalance_undid_is_read_again_in_every_input_and_counts_
     state = service.states[0]
     stage = state.stage
 
-    def meanwhile(inputs: Inputs) -> object:
+    def meanwhile(inputs: PartitionInputs) -> object:
         join_and_leave(here)
         return stage(inputs)
 

@@ -11,9 +11,9 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.contract.errors import MustRestart
 from streams.kafka.transaction import Aborted, Transactions, Uncertain
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 
-KAFKA, AUDIENCE = Kafka(request_timeout_s=7), Audience(transaction_timeout_s=5)
+KAFKA, AUDIENCE = KafkaSettings(request_timeout_s=7), AudienceSettings(transaction_timeout_s=5)
 FENCED = [KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH]
 UNKNOWN = [KafkaError._TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError._STATE, KafkaError.UNKNOWN_MEMBER_ID]
 STEPS = ["send_offsets_to_transaction", "commit_transaction"]

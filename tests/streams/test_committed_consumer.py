@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from streams.contract.topics import Naming
-from streams.runtime.settings import Kafka, Songs, Topics
+from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
 from streams.songs.agents import faust_app
 from streams.songs.committed_consumer import CommittedConsumer
 
@@ -21,7 +21,7 @@ UPLOADS = TP("mine.song-uploads", 0)
 
 @pytest.fixture
 def app(tmp_path: Path) -> Any:
-    return faust_app(Kafka(), Topics(), Songs(), Naming("mine.", 2, 2), tmp_path)
+    return faust_app(KafkaSettings(), TopicSettings(), SongsSettings(), Naming("mine.", 2, 2), tmp_path)
 
 
 def of_consumer(app: Any, asked: Callable[[Any], T]) -> T:

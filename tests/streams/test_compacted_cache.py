@@ -9,11 +9,11 @@ from installation import Installation
 from streams.contract.cloudevents import Record
 from streams.contract.topics import SONGS_LEDGER
 from streams.runtime.clock import SystemClock
-from streams.songs.compacted_cache import Kept
+from streams.songs.compacted_cache import CompactedCache
 
 
-def kept(here: Installation) -> Kept:
-    return Kept(here.kafka, here.naming.name(SONGS_LEDGER), SystemClock(), lambda *_: None)
+def kept(here: Installation) -> CompactedCache:
+    return CompactedCache(here.kafka, here.naming.name(SONGS_LEDGER), SystemClock(), lambda *_: None)
 
 
 def write(here: Installation, partition: int, *entries: tuple[bytes, bytes | None]) -> None:

@@ -11,14 +11,14 @@ from installation import PATIENCE_S, Installation
 
 from streams.audience.consumers import Assignment, Polled
 from streams.audience.fetching import here as records_here
-from streams.audience.positions import Positions
+from streams.audience.positions import InputOffsets
 from streams.contract.cloudevents import Record
 from streams.contract.errors import MustRestart
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MATCH_REQUESTS, PREFERENCES, PUSH_OUTCOMES, Topic
 from streams.kafka.clients import producer
 from streams.kafka.transaction import Transactions
 from streams.runtime.clock import Clock, ManualClock, SystemClock
-from streams.runtime.settings import Audience
+from streams.runtime.settings import AudienceSettings
 
 CLOCK = SystemClock()
 INPUT_TOPICS = (LISTENS, MATCH_REQUESTS, PREFERENCES, AUDIENCE_VECTORS, PUSH_OUTCOMES)
@@ -31,7 +31,12 @@ class Worker:
         self.held: set[int] = set()
         self.changes: list[tuple[list[int], list[int]]] = []
         self.assignment = Assignment(
-            here.kafka, here.naming, Audience(session_timeout_s=6), clock, f"{here.naming.prefix}{slot}", self.change
+            here.kafka,
+            here.naming,
+            AudienceSettings(session_timeout_s=6),
+            clock,
+            f"{here.naming.prefix}{slot}",
+            self.change,
         )
 
     def change(self, new: list[int], gone: list[int]) -> None:
@@ -44,11 +49,11 @@ class Worker:
 
     def begin(self) -> None:
         for partition in self.held:
-            begin(self.assignment, partition, Positions())
-            self.assignment.begin_commands(partition, Positions())
+            begin(self.assignment, partition, InputOffsets())
+            self.assignment.begin_commands(partition, InputOffsets())
 
 
-def begin(assignment: Assignment, partition: int, at: Positions) -> None:
+def begin(assignment: Assignment, partition: int, at: InputOffsets) -> None:
     assignment.begin_preferences(partition)
     assignment.begin(partition, at)
 
@@ -104,7 +109,7 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     assert read.known_end("preferences", 0) is None
     # Assigned, but neither restored nor begun.
     assert [read.poll_listens(10).records for _ in range(5)] == [{}] * 5
-    begin(read, 1, Positions())
+    begin(read, 1, InputOffsets())
     ends = read.ends("preferences", [1])
     assert ends == {1: 2}
     assert [m.key() for m in read.poll_preferences(ends).records[1]] == [b"p1a", b"p1b"]
@@ -112,10 +117,10 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     assert collect(lambda: read.poll_vectors(10), 2) == {1: [b"v1a", b"v1b"]}
     assert collect(lambda: read.poll_outcomes(10), 2) == {1: [b"o1a", b"o1b"]}
     assert read.poll_commands(0.1).records == {}
-    read.begin_commands(1, Positions(commands=1))
+    read.begin_commands(1, InputOffsets(commands=1))
     assert collect(lambda: read.poll_commands(0.1), 1) == {1: [b"c1b"]}
     # Vectors from outside are their own changelog: read from the beginning whatever was committed.
-    begin(read, 0, Positions(listens=1, vectors=2, outcomes=1))
+    begin(read, 0, InputOffsets(listens=1, vectors=2, outcomes=1))
     assert collect(lambda: read.poll_listens(10), 1) == {0: [b"l0b"]}
     assert collect(lambda: read.poll_vectors(10), 2) == {0: [b"v0a", b"v0b"]}
     assert collect(lambda: read.poll_outcomes(10), 1) == {0: [b"o0b"]}
@@ -158,7 +163,7 @@ def test_after_an_abort_everything_since_the_last_commit_comes_again(here: Insta
     )  # fmt: skip
     for poll in polls:
         assert collect(poll, 3) == {0: [b"a", b"b", b"c"]}
-    read.go_back({0: Positions(listens=1, commands=2, preferences=OFFSET_BEGINNING, vectors=2, outcomes=1)})
+    read.go_back({0: InputOffsets(listens=1, commands=2, preferences=OFFSET_BEGINNING, vectors=2, outcomes=1)})
     assert collect(polls[3], 1) == {0: [b"c"]}
     assert collect(polls[4], 2) == {0: [b"b", b"c"]}
     assert collect(polls[0], 2) == {0: [b"b", b"c"]}
@@ -169,15 +174,15 @@ def test_after_an_abort_everything_since_the_last_commit_comes_again(here: Insta
 def test_committed_offsets_are_those_of_all_inputs(here: Installation, worker: Worker) -> None:
     assigned(worker)
     read = worker.assignment
-    assert read.committed(0) == Positions()
-    transactions = Transactions(here.kafka, Audience(), f"{here.naming.prefix}t")
+    assert read.committed(0) == InputOffsets()
+    transactions = Transactions(here.kafka, AudienceSettings(), f"{here.naming.prefix}t")
     transactions.begin()
     at = [
         read.topic_partition(name, 0, offset) for name, offset in (("listens", 4), ("preferences", 6), ("outcomes", 9))
     ]
     transactions.commit(at, read.group_metadata)
-    assert read.committed(0) == Positions(listens=4, preferences=6, outcomes=9)
-    assert read.committed(1) == Positions()
+    assert read.committed(0) == InputOffsets(listens=4, preferences=6, outcomes=9)
+    assert read.committed(1) == InputOffsets()
 
 
 def test_a_partition_that_goes_to_another_worker_is_no_longer_read_in_any_input(

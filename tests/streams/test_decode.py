@@ -11,13 +11,23 @@ from confluent_kafka import Message
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.audience.decode import Decoded, Decoder, Records, Space, counted
-from streams.audience.deduplication import WINDOW, Repeats
+from streams.audience.decode import Decoded, Decoder, Records, SpaceInUse, counted
+from streams.audience.deduplication import WINDOW, Deduplication
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Cap as EventCap
 from streams.contract.events import Event, Listen, MatchRequest, Neighbour, PushOutcome, QuietHours, UserPreferences
-from targeting.types import Cap, End, Mark, Match, OutsideVectors, Preferences, Quiet, Reanchor, Takedown
+from targeting.types import (
+    EndReason,
+    FrequencyCap,
+    Mark,
+    Match,
+    OutsideVectors,
+    Preferences,
+    QuietSpan,
+    Reanchor,
+    Takedown,
+)
 
 NOW = 1_800_000_000.0
 THEN = datetime.fromtimestamp(NOW - 100, UTC)
@@ -65,10 +75,10 @@ def decode(
     records: Records,
     now: float = NOW,
     answered: Callable[[Message], bool] = never,
-    space: Space | None = None,
-    repeats: Repeats | None = None,
+    space: SpaceInUse | None = None,
+    repeats: Deduplication | None = None,
 ) -> Decoded:
-    return Decoder(now, answered).decode(records, space, repeats or Repeats(0))
+    return Decoder(now, answered).decode(records, space, repeats or Deduplication(0))
 
 
 def test_listens_become_columns_in_order_with_the_time_of_the_event() -> None:
@@ -115,7 +125,7 @@ def test_a_request_becomes_a_match() -> None:
 
 
 def test_a_takedown_needs_no_vector() -> None:
-    for kind, reason in ((1, End.TAKEN_DOWN), (2, End.PROMOTED)):
+    for kind, reason in ((1, EndReason.TAKEN_DOWN), (2, EndReason.PROMOTED)):
         (command,) = decode(Records(commands=[message("c", 0, request(kind))])).inputs.commands
         assert command == Takedown("s", 2, reason)
 
@@ -196,7 +206,7 @@ def test_preferences_bring_zone_quiet_hours_cap_and_erasure() -> None:
     ((user, found),) = decode(Records(preferences=[message("p", 0, packed(event))])).inputs.preferences
     assert user == "u"
     assert found == Preferences(
-        "u", timezone="Asia/Kolkata", quiet=(Quiet(1350, 480), Quiet(0, 1439)), cap=Cap(0, 12.0),
+        "u", timezone="Asia/Kolkata", quiet=(QuietSpan(1350, 480), QuietSpan(0, 1439)), cap=FrequencyCap(0, 12.0),
         erase_requested_at=NOW - 100,
     )  # fmt: skip
 
@@ -218,7 +228,7 @@ def test_listens_say_what_was_completed_and_collected() -> None:
 def test_a_listen_that_comes_again_is_left_out_and_counted() -> None:
     sent = [listen("u", "s1"), listen("u", "s2"), listen("u", "s1")]
     records = Records(listens=[message("l", n, r) for n, r in enumerate(sent)])
-    repeats = Repeats(0)
+    repeats = Deduplication(0)
     found = decode(records, repeats=repeats)
     assert found.inputs.listens is not None
     assert list(found.inputs.listens.song_ids) == ["s1", "s2"]
@@ -257,7 +267,7 @@ def test_which_listens_are_repeats_follows_from_the_topic_also_after_a_restart(
             if len(messages) > restart and (id not in before or offset - before[id] > WINDOW):
                 expected.append(str(offset))
             before[id] = offset
-    repeats = Repeats(0)
+    repeats = Deduplication(0)
     repeats.remember(counted(messages[:restart], NOW, repeats))
     found = decode(Records(listens=messages[restart:]), repeats=repeats)
     assert list(found.inputs.listens.song_ids if found.inputs.listens else []) == expected
@@ -278,7 +288,7 @@ def test_outcomes_become_marks() -> None:
     assert found.times.tolist() == [NOW - n for n in range(5)]
 
 
-LIVE = Space("bcl", 2)
+LIVE = SpaceInUse("bcl", 2)
 
 
 def outside(offset: int, user: bytes, value: bytes | None, time: float = NOW) -> Message:
@@ -289,7 +299,7 @@ def packed_vector(*values: float, space: str = "bcl") -> bytes:
     return vector_codec.pack(space, np.array(values, np.float32))
 
 
-def taken(messages: list[Message], space: Space | None = LIVE) -> tuple[OutsideVectors | None, list[str]]:
+def taken(messages: list[Message], space: SpaceInUse | None = LIVE) -> tuple[OutsideVectors | None, list[str]]:
     found = decode(Records(vectors=messages), space=space)
     return found.inputs.vectors, [error for _, _, error in found.bad]
 

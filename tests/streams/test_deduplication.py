@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audience.deduplication import WINDOW, Repeats
+from streams.audience.deduplication import WINDOW, Deduplication
 
 # Offsets with gaps as wide as the window; few ids, so that many come again.
 TOPIC = st.lists(st.tuples(st.integers(1, WINDOW), st.sampled_from("abcdefgh")), max_size=30).map(
@@ -15,7 +15,7 @@ TOPIC = st.lists(st.tuples(st.integers(1, WINDOW), st.sampled_from("abcdefgh")),
 )
 
 
-def kept(topic: list[tuple[int, str]], repeats: Repeats) -> list[int]:
+def kept(topic: list[tuple[int, str]], repeats: Deduplication) -> list[int]:
     ids, offsets = [id for _, id in topic], [offset for offset, _ in topic]
     seen = repeats.look(ids, offsets)
     repeats.remember(seen)
@@ -32,7 +32,7 @@ def by_definition(topic: list[tuple[int, str]]) -> list[int]:
 
 @given(TOPIC, st.lists(st.integers(0, 30)))
 def test_batches_make_no_difference(topic: list[tuple[int, str]], cuts: list[int]) -> None:
-    repeats = Repeats(0)
+    repeats = Deduplication(0)
     edges = sorted({0, len(topic), *(cut for cut in cuts if cut < len(topic))})
     assert [o for a, b in pairwise(edges) for o in kept(topic[a:b], repeats)] == by_definition(topic)
 
@@ -40,25 +40,25 @@ def test_batches_make_no_difference(topic: list[tuple[int, str]], cuts: list[int
 @given(TOPIC, st.integers(0, 30))
 def test_a_restart_makes_no_difference(topic: list[tuple[int, str]], at: int) -> None:
     before, after = topic[:at], topic[at:]
-    repeats = Repeats(after[0][0] if after else WINDOW * 40)
+    repeats = Deduplication(after[0][0] if after else WINDOW * 40)
     kept([each for each in before if each[0] >= repeats.start], repeats)
     assert kept(after, repeats) == [o for o in by_definition(topic) if o in {offset for offset, _ in after}]
 
 
 def test_nothing_is_remembered_before_the_commit() -> None:
-    repeats = Repeats(0)
+    repeats = Deduplication(0)
     assert list(repeats.look(["a", "a"], [0, 1]).keep) == [0]
     assert list(repeats.look(["a", "a"], [0, 1]).keep) == [0]
     assert len(repeats) == 0
 
 
 def test_memory_is_bounded() -> None:
-    repeats = Repeats(0)
+    repeats = Deduplication(0)
     for start in range(0, 10 * WINDOW, 1000):
         repeats.remember(repeats.look([f"l-{start + n}" for n in range(1000)], range(start, start + 1000)))
     assert len(repeats) <= 2 * WINDOW + 1000
 
 
 def test_a_partition_that_was_never_read_has_no_window() -> None:
-    assert Repeats(-2).start == Repeats(0).start == Repeats(WINDOW).start == 0
-    assert Repeats(WINDOW + 5).start == 5
+    assert Deduplication(-2).start == Deduplication(0).start == Deduplication(WINDOW).start == 0
+    assert Deduplication(WINDOW + 5).start == 5

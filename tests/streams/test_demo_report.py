@@ -11,9 +11,9 @@ import pytest
 
 from streams.testbed.demo import html, plots
 from streams.testbed.demo.demo_report import write_report
-from streams.testbed.demo.outcome import Outcome
+from streams.testbed.demo.outcome import DemoOutcome
 from streams.testbed.demo.precision import CUTS, Judgement
-from streams.testbed.demo.swap_measurement import PHASES, Sent, Swapped
+from streams.testbed.demo.swap_measurement import PHASES, Sent, SwapFigures
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")
@@ -60,8 +60,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def outcome() -> Outcome:
-    return Outcome(
+def outcome() -> DemoOutcome:
+    return DemoOutcome(
         dataset="tiny",
         citation=None,
         users=1000,
@@ -98,14 +98,14 @@ def outcome() -> Outcome:
     )
 
 
-def written(outcome: Outcome, tmp_path: Path, command: str = "coldstart demo") -> tuple[str, Page]:
+def written(outcome: DemoOutcome, tmp_path: Path, command: str = "coldstart demo") -> tuple[str, Page]:
     path = tmp_path / "report.html"
     write_report(outcome, path, command)
     source = path.read_text(encoding="utf-8")
     return source, Page(source)
 
 
-def test_says_what_happened_in_words(outcome: Outcome, tmp_path: Path) -> None:
+def test_says_what_happened_in_words(outcome: DemoOutcome, tmp_path: Path) -> None:
     _, page = written(outcome, tmp_path, "coldstart demo --seed 7")
     assert page.headings == SECTIONS
     for words in (
@@ -129,7 +129,7 @@ def test_says_what_happened_in_words(outcome: Outcome, tmp_path: Path) -> None:
         assert words in page.text, words
 
 
-def test_every_picture_says_in_words_what_it_shows(outcome: Outcome, tmp_path: Path) -> None:
+def test_every_picture_says_in_words_what_it_shows(outcome: DemoOutcome, tmp_path: Path) -> None:
     _, page = written(outcome, tmp_path)
     pictures = page.named("svg")
     # The flow twice, four arms, two of precision, two of latency, the waveform.
@@ -138,7 +138,7 @@ def test_every_picture_says_in_words_what_it_shows(outcome: Outcome, tmp_path: P
     assert len(page.named("table")) == 8
 
 
-def test_what_is_wrong_is_said(outcome: Outcome, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said(outcome: DemoOutcome, tmp_path: Path) -> None:
     outcome.answered, outcome.dead_letters_identical, outcome.pushes_doubled = 19, False, 2
     _, page = written(outcome, tmp_path)
     assert "19 of 20 uploads answered" in page.text
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_said(outcome: Outcome, tmp_path: Path) -> None:
     assert "Every upload answered by every partition" not in page.text
 
 
-def test_nothing_in_the_data_becomes_markup(outcome: Outcome, tmp_path: Path) -> None:
+def test_nothing_in_the_data_becomes_markup(outcome: DemoOutcome, tmp_path: Path) -> None:
     clean, plain = written(outcome, tmp_path)
     outcome.dataset = outcome.citation = HOSTILE
     outcome.dead_letter_reasons = {f"InvalidField: {HOSTILE}": 1, "Undecodable": 2}
@@ -174,7 +174,7 @@ def test_nothing_in_the_data_becomes_markup(outcome: Outcome, tmp_path: Path) ->
     assert "http" not in clean.replace("http-equiv", "")
 
 
-def test_loads_nothing(outcome: Outcome, tmp_path: Path) -> None:
+def test_loads_nothing(outcome: DemoOutcome, tmp_path: Path) -> None:
     source, page = written(outcome, tmp_path)
     assert not re.search(r"https?:|@import|url\((?!#)", source)
     assert not {"script", "link", "img", "iframe", "object"} & {name for name, _ in page.elements}
@@ -183,12 +183,14 @@ def test_loads_nothing(outcome: Outcome, tmp_path: Path) -> None:
     assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def test_a_swap_has_a_section_with_a_dot_for_each_upload_that_led_to_pushes(outcome: Outcome, tmp_path: Path) -> None:
+def test_a_swap_has_a_section_with_a_dot_for_each_upload_that_led_to_pushes(
+    outcome: DemoOutcome, tmp_path: Path
+) -> None:
     sent = {phase: Sent(100.0 * number, phase, "s") for number, phase in enumerate(PHASES)}
     waits = {phase: 30.0 for phase in PHASES if phase != "after"}
     starts = {phase: 100.0 * number for number, phase in enumerate(PHASES)}
     spaces = {phase: frozenset(["a"]) for phase in PHASES}
-    outcome.swapped = Swapped(sent, waits, (), spaces, (), ("a", "b"), starts, 450.0)
+    outcome.swapped = SwapFigures(sent, waits, (), spaces, (), ("a", "b"), starts, 450.0)
     _, page = written(outcome, tmp_path)
     assert page.headings == [*SECTIONS[:-1], "Another model, while songs come in", SECTIONS[-1]]
     assert sum(dot.get("r") == "1.8" for dot in page.named("circle")) == 4
@@ -198,7 +200,7 @@ def test_a_swap_has_a_section_with_a_dot_for_each_upload_that_led_to_pushes(outc
     assert "✗ Not as it must be: swap of models: an upload waited 1,500 ms" in page.text
 
 
-def test_a_run_without_pushes_has_a_page_with_dashes(outcome: Outcome, tmp_path: Path) -> None:
+def test_a_run_without_pushes_has_a_page_with_dashes(outcome: DemoOutcome, tmp_path: Path) -> None:
     outcome.latencies = {"first": [], "last": []}
     outcome.example, outcome.seconds, outcome.memory_mb, outcome.dead_letter_reasons = {}, {}, {}, {}
     outcome.push_targets = outcome.dead_letters = 0
@@ -216,14 +218,14 @@ def test_a_run_without_pushes_has_a_page_with_dashes(outcome: Outcome, tmp_path:
     assert "nan" not in re.sub(r"<style>.*</style>", "", source, flags=re.DOTALL).lower()
 
 
-def test_an_example_with_nothing_known_has_dashes(outcome: Outcome, tmp_path: Path) -> None:
+def test_an_example_with_nothing_known_has_dashes(outcome: DemoOutcome, tmp_path: Path) -> None:
     outcome.example = {"title": "", "tags": [], "neighbours": [("", NAN)], "pushes": None, "best_score": None}
     _, page = written(outcome, tmp_path)
     assert "– people pushed; the best score is –." in page.text
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 4, 16])
-def test_the_flow_names_partitions_up_to_four(outcome: Outcome, tmp_path: Path, partitions: int) -> None:
+def test_the_flow_names_partitions_up_to_four(outcome: DemoOutcome, tmp_path: Path, partitions: int) -> None:
     outcome.partitions = partitions
     _, page = written(outcome, tmp_path)
     # Drawn twice, for wide and for narrow screens.

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.follow import Follower
-from streams.testbed.demo.swap_measurement import PHASES, Sent, Swapped, Target, swap_under_load
+from streams.testbed.demo.swap_measurement import PHASES, Sent, SwapFigures, Target, swap_under_load
 
 
 @pytest.fixture
-def swapped() -> Swapped:
+def swapped() -> SwapFigures:
     """Two uploads a phase, 100 s apart in their phases, the second one slower; every swap is seen half-way."""
     sent, waits, spaces = {}, {}, {}
     for number, phase in enumerate(PHASES):
@@ -27,13 +27,13 @@ def swapped() -> Swapped:
         new = each.phase == "after" or (each.phase == "swap" and song.endswith("1")) or song == "rollback 0"
         spaces[song] = frozenset(["b" if new else "a"])
     starts = {phase: 100.0 * number for number, phase in enumerate(PHASES)}
-    return Swapped(sent, waits, (), spaces, (), ("a", "b"), starts, 450.0)
+    return SwapFigures(sent, waits, (), spaces, (), ("a", "b"), starts, 450.0)
 
 
 def test_the_uploads_of_a_swap_and_its_rollback_are_answered_in_the_space_of_the_day(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
-    stage = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), "test-demo-swap.", tmp_path, 2, models=2)
+    stage = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-demo-swap.", tmp_path, 2, models=2)
     stage.start("songs", "songs")
     stage.start("audience", "audience", "--slot", "0", "--policy", "off")
     follower = Follower(stage.kafka, stage.naming)
@@ -55,7 +55,7 @@ def test_the_uploads_of_a_swap_and_its_rollback_are_answered_in_the_space_of_the
         assert set().union(*(seen.spaces[song] for song in seen.of(phase))) == {space}, phase
 
 
-def test_each_phase_has_its_own_figures(swapped: Swapped) -> None:
+def test_each_phase_has_its_own_figures(swapped: SwapFigures) -> None:
     figures = swapped.as_json()
     assert figures["verdict"] == "ok"
     assert list(figures["phases"]) == list(PHASES)
@@ -71,7 +71,7 @@ def test_each_phase_has_its_own_figures(swapped: Swapped) -> None:
     assert figures["phases"]["after rollback"]["seconds"] == 50.0
 
 
-def test_a_song_decided_by_partitions_in_two_spaces_is_counted_as_both(swapped: Swapped) -> None:
+def test_a_song_decided_by_partitions_in_two_spaces_is_counted_as_both(swapped: SwapFigures) -> None:
     spaces = swapped.spaces | {"swap 0": frozenset("ab"), "swap 1": frozenset()}
     assert replace(swapped, spaces=spaces).as_json()["phases"]["swap"]["spaces"] == {
         "first": 0,
@@ -90,15 +90,15 @@ def test_a_song_decided_by_partitions_in_two_spaces_is_counted_as_both(swapped: 
         ("before 0", 5000.0, ""),
     ],
 )
-def test_an_upload_may_wait_a_second_for_a_swap(swapped: Swapped, song: str, wait: float, verdict: str) -> None:
+def test_an_upload_may_wait_a_second_for_a_swap(swapped: SwapFigures, song: str, wait: float, verdict: str) -> None:
     assert replace(swapped, waits=swapped.waits | {song: wait}).verdict == verdict
 
 
-def test_a_machine_that_is_slow_without_a_swap_proves_nothing(swapped: Swapped) -> None:
+def test_a_machine_that_is_slow_without_a_swap_proves_nothing(swapped: SwapFigures) -> None:
     slow = replace(swapped, waits=swapped.waits | {"before 0": 1500.0, "rollback 0": 1700.0})
     assert slow.verdict.startswith("the machine is too busy to tell: an upload waited 1,500 ms before any swap")
 
 
-def test_an_unanswered_upload_and_a_mixed_partition_are_said_first(swapped: Swapped) -> None:
+def test_an_unanswered_upload_and_a_mixed_partition_are_said_first(swapped: SwapFigures) -> None:
     assert replace(swapped, failed=("after 0",)).verdict == "1 uploads were not answered by every partition"
     assert replace(swapped, mixed=("swap 0",)).verdict == "on 1 uploads one partition decided in two spaces"

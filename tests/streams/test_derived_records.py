@@ -36,21 +36,21 @@ from streams.contract.topics import (
     WARM_SONGS,
     Topic,
 )
-from streams.runtime.settings import Songs
+from streams.runtime.settings import SongsSettings
 from streams.songs import messages
 from streams.songs.campaign_view import MAX_PROTOTYPES_KEPT, campaign
 from streams.songs.matcher import Matched
 from streams.songs.song_content import content_of
 from streams.songs.song_record import entry, read, write
 from targeting.campaigns.campaign import encode_request
-from targeting.types import Match, Push, Tier, Why
+from targeting.types import Match, Push, PushReason, Tier
 
 NOW = 1_800_000_000.0
 THEN = datetime.fromtimestamp(NOW, UTC)
 # One byte in an id's bound of characters, six in JSON.
 LONGEST = "\x01"
 WIDEST = "😀"
-NEIGHBOURS = Songs.model_fields["neighbours"].metadata[1].le
+NEIGHBOURS = SongsSettings.model_fields["neighbours"].metadata[1].le
 PARTITIONS = 64
 
 
@@ -127,7 +127,7 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     view = campaign(upload.song_id, known, reports)
     push = Push(
         user_id=LONGEST * 128, match=match, not_before=NOW, score=0.123456, calibrated=True, tier=Tier.INITIAL,
-        why=Why.EVIDENCE, songs=match.neighbours[:5], prototype=None, boundary=1.234,
+        why=PushReason.EVIDENCE, songs=match.neighbours[:5], prototype=None, boundary=1.234,
         evidence=0.123456, direct=0.123456, activity=0.123456, offset=-1.234567, slope=0.123456,
     )  # fmt: skip
     return [

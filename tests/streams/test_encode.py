@@ -13,7 +13,7 @@ from streams.contract.cloudevents import unpack
 from streams.contract.events import CampaignReport, Learned, PushTarget, Reason, Terms
 from targeting.calibration import STRONGEST
 from targeting.ranking.activity import factors
-from targeting.types import Account, Counts, End, Match, Prototypes, Push, Tier, Why
+from targeting.types import Account, EndReason, Match, OutcomeCounts, Prototypes, Push, PushReason, Tier
 
 NOW = 1_800_000_000.0
 MATCH = Match(
@@ -21,7 +21,7 @@ MATCH = Match(
     vector=np.array([1, 0], np.float32), neighbours=("w",), similarities=np.array([0.5], np.float32), budget=10,
     requested_at=NOW - 5, expires_at=NOW + 1000,
 )  # fmt: skip
-PUSH = Push(MATCH, "user", 0.1234567, Why.EVIDENCE, ("w",), not_before=NOW)
+PUSH = Push(MATCH, "user", 0.1234567, PushReason.EVIDENCE, ("w",), not_before=NOW)
 
 
 def pushed(push: Push, now: float = NOW) -> PushTarget:
@@ -40,7 +40,7 @@ def test_push_carries_the_decision() -> None:
 def test_push_id_depends_on_user_and_recording_alone() -> None:
     same = [
         PUSH,
-        msgspec.structs.replace(PUSH, score=0.9, why=Why.DIRECT, songs=()),
+        msgspec.structs.replace(PUSH, score=0.9, why=PushReason.DIRECT, songs=()),
         msgspec.structs.replace(PUSH, match=replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
     ]
     assert len({pushed(each).push_id for each in same}) == 1
@@ -86,10 +86,10 @@ def test_a_push_tells_what_answers_made_of_its_chance() -> None:
     assert pushed(PUSH).reason.learned is None
 
 
-def account(members: list[int], ended: End | None = None) -> Account:
+def account(members: list[int], ended: EndReason | None = None) -> Account:
     rows = np.eye(2, dtype=np.float32)[np.arange(len(members)) % 2]
     return Account(
-        song_id="song", revision=3, space="bcl", counts=Counts(candidates=50, pushed=7, held_out=2),
+        song_id="song", revision=3, space="bcl", counts=OutcomeCounts(candidates=50, pushed=7, held_out=2),
         prototypes=Prototypes(rows, np.array(members, np.int64)), ended=ended, started_at=NOW - 5, ended_at=NOW - 1,
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_report_without_prototypes_can_be_made() -> None:
 
 
 def test_the_end_is_told_with_its_time_and_only_then() -> None:
-    alive, over = reported(account([])), reported(account([], End.TAKEN_DOWN))
+    alive, over = reported(account([])), reported(account([], EndReason.TAKEN_DOWN))
     assert (alive.ended, alive.ended_at) == (None, None)
     assert over.ended == "taken-down"
     assert over.ended_at is not None

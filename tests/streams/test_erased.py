@@ -24,13 +24,13 @@ from streams.contract.errors import ErasureKeyMismatch
 from streams.contract.events import Listen, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
 from streams.models.registry import LiveView
-from streams.operations.erasure_audit import Traces, partition_of, trace
+from streams.operations.erasure_audit import UserTraces, partition_of, trace
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Settings, load_settings
-from targeting.catalogue.catalogue import Songs
-from targeting.partition.partition import Config, Partition
+from streams.runtime.settings import AudienceSettings, Settings, load_settings
+from targeting.catalogue.catalogue import Catalogue
+from targeting.partition.partition import Partition, TargetingConfig
 from targeting.users.erasures import fingerprint
 
 CLOCK = SystemClock()
@@ -57,17 +57,17 @@ class Scene:
             },
         )
 
-    def traces(self, keys: Sequence[bytes] = (b"coldstart",)) -> Traces:
+    def traces(self, keys: Sequence[bytes] = (b"coldstart",)) -> UserTraces:
         state = self.settings.paths.state / self.here.naming.prefix
         return trace(self.here.kafka, self.here.naming, CLOCK, USER, keys, stores(self.settings, CLOCK), state)
 
-    def work(self, done: Callable[[], bool], config: Config | None = None) -> None:
+    def work(self, done: Callable[[], bool], config: TargetingConfig | None = None) -> None:
         """A worker serves until something is so, and stops."""
-        songs, naming = Songs(), self.here.naming
+        songs, naming = Catalogue(), self.here.naming
         view = LiveView(self.here.kafka, naming, CLOCK)
         worker = Worker(
-            self.here.kafka, naming, Audience(), CLOCK, AudienceMetrics(CollectorRegistry()), view, songs,
-            lambda number: Partition(number, 2, songs, config or Config()), stores(self.settings, CLOCK), 0,
+            self.here.kafka, naming, AudienceSettings(), CLOCK, AudienceMetrics(CollectorRegistry()), view, songs,
+            lambda number: Partition(number, 2, songs, config or TargetingConfig()), stores(self.settings, CLOCK), 0,
             Heartbeat(CLOCK, 60), Readiness().condition("restored", "not yet"),
         )  # fmt: skip
         deadline = CLOCK.monotonic() + PATIENCE_S
@@ -223,7 +223,7 @@ def test_a_start_with_another_erasure_key_is_refused_with_the_way_out(scene: Sce
     assert scene.traces([b"new"]).unknown_keys == {own: 1}
     said = f"its fingerprint is {new}, and .* 1 with the key of fingerprint {own}"
     with pytest.raises(ErasureKeyMismatch, match=said):
-        scene.work(lambda: False, Config(erasure_key=b"new"))
+        scene.work(lambda: False, TargetingConfig(erasure_key=b"new"))
     environment = scene.environment | {"COLDSTART_AUDIENCE__ERASURE_KEY": "new"}
     result = CliRunner().invoke(app, ["digest", *scene.options], env=environment)
     assert result.exit_code == 2

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from installation import copies
 
-from streams.runtime.settings import Kafka, load_settings
+from streams.runtime.settings import KafkaSettings, load_settings
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import torture
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.chaos.faults import FAULTS
 from streams.testbed.demo.follow import Follower
 
@@ -27,7 +27,7 @@ BITES = {
 }
 
 
-def all_answered(running: Stage, count: int, between: Callable[[int], None]) -> tuple[Follower, list[str]]:
+def all_answered(running: Environment, count: int, between: Callable[[int], None]) -> tuple[Follower, list[str]]:
     """Uploads so many songs to workers that were started, with ``between`` before each; returns when all are answered.
 
     Everything is stopped then, no push was there twice, and nothing is a dead letter.
@@ -55,7 +55,7 @@ def all_answered(running: Stage, count: int, between: Callable[[int], None]) -> 
 def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
     kafka: EmbeddedKafka, prefix: str, tmp_path: Path
 ) -> None:
-    running = set_stage(Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
+    running = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
     songs = running.start("songs", "songs")
     audience = running.start("audience-0", "audience", "--slot", "0")
     running.start("audience-1", "audience", "--slot", "1")
@@ -97,8 +97,8 @@ confluent_kafka.Producer = Producer
 def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
     kafka: EmbeddedKafka, prefix: str, tmp_path: Path, moment: str
 ) -> None:
-    running = set_stage(
-        Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path,
+    running = set_up(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path,
         settings={"audience": {"transaction_timeout_s": 2.0, "watchdog_s": 3.0}},
     )  # fmt: skip
     armed, code = tmp_path / "armed", tmp_path / "hanging"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from streams.audience.fetching import readable
-from streams.kafka.second_reader import Batch
+from streams.kafka.second_reader import RecoveredBatch
 
 
 def told(code: int | None, offset: int) -> Message:
@@ -22,9 +22,9 @@ def test_a_batch_that_the_client_cannot_read_is_read_once_from_where_reading_beg
 
     asked = []
 
-    def read_batch(topic: str, partition: int, offset: int) -> Batch:
+    def read_batch(topic: str, partition: int, offset: int) -> RecoveredBatch:
         asked.append((topic, partition, offset))
-        return Batch([told(None, 5), told(None, 6)], 7)
+        return RecoveredBatch([told(None, 5), told(None, 6)], 7)
 
     bad = KafkaError._BAD_COMPRESSION
     reader: Consumer = Seeking()  # type: ignore[assignment]

@@ -13,20 +13,22 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from streams.audience.decode import Decoded, Decoder, Records, Space
-from streams.audience.deduplication import Repeats
+from streams.audience.decode import Decoded, Decoder, Records, SpaceInUse
+from streams.audience.deduplication import Deduplication
 from streams.audience.encode import push_record, report_record
 from streams.contract.record_size import record_size
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGN_REPORTS, PUSH_TARGETS, Topic
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.rules.policy import Policy
-from targeting.types import Cap
+from targeting.types import FrequencyCap
 
-SPACE = Space("bcl", 4)
+SPACE = SpaceInUse("bcl", 4)
 START = 1_800_000_000.0
-CONFIG = Config(policy=Policy(cap=Cap(3, 24), artist_cap=Cap(1, 24), holdout=0.1, exploration=0.1))
+CONFIG = TargetingConfig(
+    policy=Policy(cap=FrequencyCap(3, 24), artist_cap=FrequencyCap(1, 24), holdout=0.1, exploration=0.1)
+)
 
 
 class Partitioned(RuleBasedStateMachine):
@@ -44,10 +46,10 @@ class Partitioned(RuleBasedStateMachine):
         self.partition = self.fresh()
 
     def fresh(self) -> Partition:
-        songs = Songs()
+        songs = Catalogue()
         vectors = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
         songs.set_vectors("bcl", [f"s{n}" for n in range(30)], vectors)
-        self.repeats = Repeats(0)
+        self.repeats = Deduplication(0)
         return Partition(0, 1, songs, CONFIG)
 
     def received(self, topic: Topic) -> Message:

@@ -58,16 +58,16 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import ManualClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import SongsMetrics
-from streams.runtime.settings import Songs
+from streams.runtime.settings import SongsSettings
 from streams.songs import reports, uploads
 from streams.songs.agents import _count
 from streams.songs.burials import bury_skipped
-from streams.songs.compacted_cache import Kept
+from streams.songs.compacted_cache import CompactedCache
 from streams.songs.main import _check_report, _check_song
 from streams.songs.model_swap import LiveMatcher
-from streams.songs.producer import Outbox
+from streams.songs.producer import AwaitedProducer
 from streams.songs.reconcile import Upkeep
-from streams.songs.song_store import Parts
+from streams.songs.song_store import SongStore
 
 START = 1_800_000_000.0
 AUDIENCE, SONGS = 2, 2
@@ -201,16 +201,16 @@ class Role:
 
     def __init__(self, log: Log, clock: ManualClock) -> None:
         self.log = log
-        config = Songs(warm_listeners=5, campaign_days=10, swap_both_s=30)
+        config = SongsSettings(warm_listeners=5, campaign_days=10, swap_both_s=30)
         metrics = SongsMetrics(CollectorRegistry())
         self.skipped = Skipped(bury=True)
         self.view = LiveView(log, NAMING, clock, self.skipped)  # type: ignore[arg-type]
         self.live = LiveMatcher(self.view, metrics, clock, config.swap_both_s)
         self.live.wait()
-        self.parts = Parts(
-            NAMING, config, metrics, clock, self.live, Outbox(FaustApp(log), NAMING),
-            Kept(log, NAMING.name(SONGS_LEDGER), clock, _check_song),  # type: ignore[arg-type]
-            Kept(log, NAMING.name(SONGS_REPORTS), clock, _check_report, self.skipped),  # type: ignore[arg-type]
+        self.parts = SongStore(
+            NAMING, config, metrics, clock, self.live, AwaitedProducer(FaustApp(log), NAMING),
+            CompactedCache(log, NAMING.name(SONGS_LEDGER), clock, _check_song),  # type: ignore[arg-type]
+            CompactedCache(log, NAMING.name(SONGS_REPORTS), clock, _check_report, self.skipped),  # type: ignore[arg-type]
             self.skipped,
             BadBursts(0.5, 1000, "songs.stop_at_bad_share", clock),
             BrokerClock(clock, Readiness().condition("clock", "not known yet")),
@@ -250,7 +250,7 @@ class Role:
         return {"views": views, "told": told}
 
 
-SERVED: dict[Topic, Callable[[Parts, Sequence[Any]], Coroutine[Any, Any, None]]] = {
+SERVED: dict[Topic, Callable[[SongStore, Sequence[Any]], Coroutine[Any, Any, None]]] = {
     SONG_UPLOADS: uploads.serve, CAMPAIGN_REPORTS: reports.merge,
 }  # fmt: skip
 
@@ -393,7 +393,7 @@ class Singing(RuleBasedStateMachine):
         if not hasattr(self, "role"):
             return
         for store, check in ((self.role.parts.ledger, _check_song), (self.role.parts.reports, _check_report)):
-            fresh = Kept(self.log, store.topic, self.clock, check, Skipped())  # type: ignore[arg-type]
+            fresh = CompactedCache(self.log, store.topic, self.clock, check, Skipped())  # type: ignore[arg-type]
             for number in range(SONGS):
                 assert fresh._read(number) == self.run(store.partition(number))
 
@@ -451,7 +451,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Topic, S
         user_ids=tuple(f"user{row}" for row in range(60)),
         plays=sparse.csr_matrix((rng.random((WARM, 60)) < 0.3).astype(np.float32)),
     )
-    config = training.Config(seed=0, dim=8, factors=6, hidden=8, epochs=1, batch=16, targets=5, neighbours=3)
+    config = training.TrainingConfig(seed=0, dim=8, factors=6, hidden=8, epochs=1, batch=16, targets=5, neighbours=3)
     trained = training.train(dataset, np.arange(WARM), config)
     folder = tmp_path_factory.mktemp("models")
     for name in ("one", "other"):

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from test_decode import LIVE, NOW, THEN, decode, listen, message, outside, packed, packed_vector, request
 
 from streams.audience.decode import Records
-from streams.audience.deduplication import Repeats
+from streams.audience.deduplication import Deduplication
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Listen, MatchRequest, Neighbour, PushOutcome, UserPreferences
@@ -128,7 +128,7 @@ def test_good_records_tell_who_sent_them_and_listens_their_offsets() -> None:
     bad = Record(b"u", b"no json", records[0].headers)
     found = decode(
         Records(listens=[message("l", at, each) for at, each in enumerate([*records[:2], bad, *records[2:]])]),
-        repeats=Repeats(0),
+        repeats=Deduplication(0),
     )
     assert found.sources == {"listens": {"app", "web", "\u2603"}}
     assert found.seen is not None

@@ -16,7 +16,7 @@ from streams.kafka.clients import admin, consumer
 from streams.operations.adopt_topic import adopt
 from streams.runtime.clock import SystemClock
 from streams.runtime.metrics import SongsMetrics
-from streams.songs.compacted_cache import Entries, Kept
+from streams.songs.compacted_cache import CompactedCache, Entries
 from streams.songs.input_topics import InputTopics
 
 CLOCK = SystemClock()
@@ -33,7 +33,9 @@ class Ledger:
 
     def open(self, partition: int = 0) -> Entries:
         inputs = InputTopics(self._here.kafka, self._here.naming, self.metrics)
-        kept = Kept(self._here.kafka, self._here.naming.name(SONGS_LEDGER), CLOCK, lambda *_: None, opened=inputs)
+        kept = CompactedCache(
+            self._here.kafka, self._here.naming.name(SONGS_LEDGER), CLOCK, lambda *_: None, opened=inputs
+        )
         return asyncio.run(kept.partition(partition))
 
 

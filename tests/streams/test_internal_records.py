@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from installation import Installation
 from prometheus_client import CollectorRegistry
 
-from streams.audience.decode import Decoder, Records, Space
-from streams.audience.deduplication import Repeats
+from streams.audience.decode import Decoder, Records, SpaceInUse
+from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
-from streams.audience.local_store import Entry, Unfit
-from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.restore import Beside, read_changelog
+from streams.audience.local_store import Entry, StoreCorrupted
+from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
+from streams.audience.restore import RestoredExtras, read_changelog
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
@@ -38,15 +38,15 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import AudienceMetrics
 from streams.songs import song_record, song_store
-from streams.songs.compacted_cache import Kept
-from targeting.catalogue.catalogue import Songs
+from streams.songs.compacted_cache import CompactedCache
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Inputs, Listens
+from targeting.types import Listens, PartitionInputs
 
 CLOCK = SystemClock()
 # When the examples were made.
 NOW = datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC).timestamp()
-SPACE = Space("bcl", 2)
+SPACE = SpaceInUse("bcl", 2)
 
 
 def example(cls: type[Event], kind: int = 0) -> Record:
@@ -135,11 +135,11 @@ def test_any_match_requests_are_served_or_buried_once(found: list[Parts]) -> Non
         Message(topic="match-requests", partition=0, offset=at, key=key, value=value, headers=headers, timestamp=(1, 0))
         for at, (key, value, headers) in enumerate(found)
     ]
-    decoded = Decoder(NOW, lambda _: False).decode(Records(commands=messages), SPACE, Repeats(0))
+    decoded = Decoder(NOW, lambda _: False).decode(Records(commands=messages), SPACE, Deduplication(0))
     assert len(decoded.inputs.commands) + len(decoded.bad) == len(messages)
     state = partition(with_songs())
     listens = Listens(["u"], ["s-2"], np.ones(1, np.float32), np.full(1, NOW - 9), None)
-    for inputs in (Inputs(now=NOW, listens=listens), decoded.inputs, Inputs(now=NOW + 1)):
+    for inputs in (PartitionInputs(now=NOW, listens=listens), decoded.inputs, PartitionInputs(now=NOW + 1)):
         state.apply(state.stage(inputs))
     again = partition(with_songs())
     again.restore((key, value) for key, value in state._state.records())
@@ -149,12 +149,12 @@ def test_any_match_requests_are_served_or_buried_once(found: list[Parts]) -> Non
 # -- the changelog
 
 
-def partition(songs: Songs | None = None) -> Partition:
-    return Partition(0, 2, songs or Songs())
+def partition(songs: Catalogue | None = None) -> Partition:
+    return Partition(0, 2, songs or Catalogue())
 
 
-def with_songs() -> Songs:
-    songs = Songs()
+def with_songs() -> Catalogue:
+    songs = Catalogue()
     songs.set_vectors("bcl", ["s-2", "s-3"], np.eye(2, dtype=np.float32))
     return songs
 
@@ -165,7 +165,7 @@ GOOD = written(partition(with_songs()), 30)
 def taken(entries: list[Entry]) -> Partition:
     state = partition(with_songs())
     restore(
-        state, entries, Beside(), False,
+        state, entries, RestoredExtras(), False,
         lambda error: refusal("audience-state", 0, entries, lambda _: partition(with_songs()), {}, error),
     )  # fmt: skip
     return state
@@ -199,7 +199,7 @@ def test_any_changelog_is_restored_or_refused_with_a_place(found: list[tuple[byt
         assert "audience.skip_state_records" in said
         return
     assert len(state.digest()) == 32
-    assert state.stage(Inputs(now=NOW + 2)) is not None
+    assert state.stage(PartitionInputs(now=NOW + 2)) is not None
 
 
 def test_what_a_partition_wrote_is_restored() -> None:
@@ -234,8 +234,8 @@ def test_another_partitions_changelog_is_refused_by_name() -> None:
 
 
 def test_a_broken_record_on_disk_has_the_copy_made_anew() -> None:
-    with pytest.raises(Unfit):
-        restore(partition(), [Entry(0, b"z", b"")], Beside(), True, lambda error: Refused(str(error)))
+    with pytest.raises(StoreCorrupted):
+        restore(partition(), [Entry(0, b"z", b"")], RestoredExtras(), True, lambda error: Refused(str(error)))
 
 
 def test_what_reading_the_changelog_raises_is_not_taken_for_a_record() -> None:
@@ -244,7 +244,7 @@ def test_what_reading_the_changelog_raises_is_not_taken_for_a_record() -> None:
         raise Unavailable("no broker")
 
     with pytest.raises(Unavailable):
-        restore(partition(with_songs()), failing(), Beside(), False, lambda error: Refused(str(error)))
+        restore(partition(with_songs()), failing(), RestoredExtras(), False, lambda error: Refused(str(error)))
 
 
 # -- on the broker
@@ -254,7 +254,7 @@ def test_a_changelog_with_a_broken_record_is_read_again_once_it_is_left_out(here
     name = here.naming.name(AUDIENCE_STATE)
     here.send_all(
         AUDIENCE_STATE,
-        [Record(b"z", b"?", []), Record(OFFSETS_KEY, offsets_value(Positions(), {}), [])],
+        [Record(b"z", b"?", []), Record(OFFSETS_KEY, offsets_value(InputOffsets(), {}), [])],
         partition=0,
     )
 
@@ -263,14 +263,14 @@ def test_a_changelog_with_a_broken_record_is_read_again_once_it_is_left_out(here
 
     with pytest.raises(Refused) as caught:
         restore(
-            partition(), entries(), Beside(), False,
+            partition(), entries(), RestoredExtras(), False,
             lambda error: refusal(name, 0, entries(), lambda _: partition(), {1: [7]}, error),
         )  # fmt: skip
     assert f"{name}[0] at offset 0: key b'z'" in str(caught.value)
     # What is left out already stays so.
     assert 'skip_state_records = "1:7,0:0"' in str(caught.value)
     state = partition()
-    restore(state, entries(0), Beside(), False, lambda error: Refused(str(error)))
+    restore(state, entries(0), RestoredExtras(), False, lambda error: Refused(str(error)))
     assert state.users == 0
 
 
@@ -323,13 +323,13 @@ def test_an_entry_of_the_ledger_that_cannot_be_read_is_refused_until_it_is_left_
                Record(b"c", None, [])]  # type: ignore[arg-type]  # fmt: skip
     here.send_all(SONGS_LEDGER, records, 1)
     name = here.naming.name(SONGS_LEDGER)
-    store = Kept(here.kafka, name, CLOCK, song_record.check)
+    store = CompactedCache(here.kafka, name, CLOCK, song_record.check)
     with pytest.raises(Refused) as caught:
         asyncio.run(store.partition(1))
     assert f"{name}[1] at offset 1: " in str(caught.value)
     assert f"{name}[1] at offset 2: key" in str(caught.value)
     assert 'songs.skip_ledger_records = "1:1,1:2"' in str(caught.value)
-    left_out = Kept(here.kafka, name, CLOCK, song_record.check, without={1: [1, 2]})
+    left_out = CompactedCache(here.kafka, name, CLOCK, song_record.check, without={1: [1, 2]})
     # What the song said before stands again.
     assert asyncio.run(left_out.partition(1)) == {b"a": good}
 
@@ -337,7 +337,7 @@ def test_an_entry_of_the_ledger_that_cannot_be_read_is_refused_until_it_is_left_
 def test_a_report_in_store_that_cannot_be_read_is_missing_and_waits_for_its_dead_letter(here: Installation) -> None:
     here.send_all(SONGS_LEDGER, [Record(b"0 a", b"?", [])], 0)
     skipped = Skipped(bury=True)
-    store = Kept(here.kafka, here.naming.name(SONGS_LEDGER), CLOCK, song_store.check_report, skipped)
+    store = CompactedCache(here.kafka, here.naming.name(SONGS_LEDGER), CLOCK, song_store.check_report, skipped)
     assert asyncio.run(store.partition(0)) == {}
     ((found, error),) = skipped.take([0])
     assert (found.key, found.value, type(error).__name__) == (b"0 a", b"?", "Undecodable")

@@ -15,7 +15,7 @@ from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.kafka import consumer_lag
 from streams.runtime.clock import ManualClock, SystemClock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 NOW = 1_700_000_000.0
@@ -31,7 +31,7 @@ class FixedWall(SystemClock):
 
 class Installation:
     def __init__(self, kafka: EmbeddedKafka, prefix: str, partitions: int) -> None:
-        self.kafka = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+        self.kafka = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
         self.naming = Naming(prefix, partitions, partitions)
         self.prefix = prefix
         self.admin = AdminClient(self.kafka.confluent())
@@ -144,6 +144,6 @@ def test_verb_prints_the_same_for_people_and_programs(
 
 
 def test_no_cluster_is_said() -> None:
-    nowhere = Kafka(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.5)
+    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.5)
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
         consumer_lag.measure(nowhere, Naming("x.", 1, 1), ManualClock())

@@ -16,7 +16,7 @@ from streams.contract.topics import AUDIENCE_STATE, LISTENS, MAX_RECORD_BYTES
 from streams.kafka.clients import consumer
 from streams.kafka.transaction import Transactions, Uncertain
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 
@@ -40,8 +40,8 @@ def group(here: Installation) -> Iterator[Any]:
 
 
 def transactions(here: Installation, net: LyingNetwork, timeout_s: float = 10.0) -> Transactions:
-    reach = Kafka(bootstrap_servers=net.bootstrap_servers, request_timeout_s=5)
-    return Transactions(reach, Audience(transaction_timeout_s=timeout_s), f"{here.naming.prefix}t")
+    reach = KafkaSettings(bootstrap_servers=net.bootstrap_servers, request_timeout_s=5)
+    return Transactions(reach, AudienceSettings(transaction_timeout_s=timeout_s), f"{here.naming.prefix}t")
 
 
 def write(transaction: Transactions, here: Installation, value: bytes) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.audience.local_store import Entry, InUse, Store, Stores, Unfit
+from streams.audience.local_store import Entry, LocalStore, LocalStores, StoreCorrupted, StoreLocked
 from streams.runtime.clock import ManualClock
 
 DAY = 86_400.0
@@ -18,13 +18,13 @@ def clock() -> ManualClock:
     return ManualClock(wall=1_000_000.0)
 
 
-def entries(store: Store) -> list[Entry]:
+def entries(store: LocalStore) -> list[Entry]:
     return sorted(store.entries(), key=lambda entry: entry.key)
 
 
 def filled(folder: Path, clock: ManualClock) -> list[Entry]:
     """A database with many records in several files, closed."""
-    store = Store(folder, NAME, 3, clock)
+    store = LocalStore(folder, NAME, 3, clock)
     content = [Entry(n, f"u{n:06}".encode(), bytes([n % 256]) * 500) for n in range(20_000)]
     list(store.filling(iter(content)))
     store.close()
@@ -32,13 +32,13 @@ def filled(folder: Path, clock: ManualClock) -> list[Entry]:
 
 
 def test_what_was_written_is_there_at_its_offset(tmp_path: Path, clock: ManualClock) -> None:
-    store = Store(tmp_path / "s", NAME, 3, clock)
+    store = LocalStore(tmp_path / "s", NAME, 3, clock)
     assert store.offset == 0
     store.write([Entry(4, b"u1", b"one"), Entry(5, b"u2", b""), Entry(6, b"c1", b"x")], 9)
     store.write([Entry(10, b"u1", b"two"), Entry(11, b"c1", None)], 12)
     store.close()
 
-    again = Store(tmp_path / "s", NAME, 3, clock)
+    again = LocalStore(tmp_path / "s", NAME, 3, clock)
     assert again.offset == 12
     assert entries(again) == [Entry(10, b"u1", b"two"), Entry(5, b"u2", b"")]
     again.close()
@@ -46,7 +46,7 @@ def test_what_was_written_is_there_at_its_offset(tmp_path: Path, clock: ManualCl
 
 def test_filling_passes_everything_on_and_stores_it(tmp_path: Path, clock: ManualClock) -> None:
     content = filled(tmp_path / "s", clock)
-    store = Store(tmp_path / "s", NAME, 3, clock)
+    store = LocalStore(tmp_path / "s", NAME, 3, clock)
     assert store.offset == len(content)
     assert entries(store) == content
     store.close()
@@ -54,29 +54,29 @@ def test_filling_passes_everything_on_and_stores_it(tmp_path: Path, clock: Manua
 
 @pytest.mark.parametrize("other", [("another/topic/id", 3), (NAME, 4)])
 def test_a_foreign_database_is_refused(tmp_path: Path, clock: ManualClock, other: tuple[str, int]) -> None:
-    store = Store(tmp_path / "s", NAME, 3, clock)
+    store = LocalStore(tmp_path / "s", NAME, 3, clock)
     store.write([], 1)
-    with pytest.raises(InUse):
-        Store(tmp_path / "s", *other, clock)
+    with pytest.raises(StoreLocked):
+        LocalStore(tmp_path / "s", *other, clock)
     store.close()
-    with pytest.raises(Unfit, match="belongs to"):
-        Store(tmp_path / "s", *other, clock)
+    with pytest.raises(StoreCorrupted, match="belongs to"):
+        LocalStore(tmp_path / "s", *other, clock)
 
 
 def test_a_database_older_than_deletions_live_is_refused(tmp_path: Path, clock: ManualClock) -> None:
-    store = Store(tmp_path / "s", NAME, 3, clock)
+    store = LocalStore(tmp_path / "s", NAME, 3, clock)
     store.write([Entry(0, b"u1", b"one")], 1)
     store.close()
     clock.advance(5.9 * DAY)
-    Store(tmp_path / "s", NAME, 3, clock).close()
+    LocalStore(tmp_path / "s", NAME, 3, clock).close()
     clock.advance(0.2 * DAY)
-    with pytest.raises(Unfit, match=r"6\.1 days old"):
-        Store(tmp_path / "s", NAME, 3, clock)
+    with pytest.raises(StoreCorrupted, match=r"6\.1 days old"):
+        LocalStore(tmp_path / "s", NAME, 3, clock)
 
 
 def test_a_torn_database_stands_at_an_earlier_commit_or_is_refused(tmp_path: Path, clock: ManualClock) -> None:
     """Never records without the offset that belongs to them."""
-    store = Store(tmp_path / "s", NAME, 3, clock)
+    store = LocalStore(tmp_path / "s", NAME, 3, clock)
     for n in range(100):
         store.write([Entry(n, b"u", str(n).encode())], n + 1)
     store.close()
@@ -84,9 +84,9 @@ def test_a_torn_database_stands_at_an_earlier_commit_or_is_refused(tmp_path: Pat
     with log.open("r+b") as file:
         file.truncate(log.stat().st_size // 2)
     try:
-        again = Store(tmp_path / "s", NAME, 3, clock)
+        again = LocalStore(tmp_path / "s", NAME, 3, clock)
         found = entries(again)
-    except Unfit:
+    except StoreCorrupted:
         return
     assert [int(entry.value or b"-1") + 1 for entry in found] == [again.offset]
 
@@ -98,11 +98,11 @@ def test_flipped_bits_are_found_and_the_database_made_anew(tmp_path: Path, clock
     for at in range(100, len(data) // 2, 1000):
         data[at] ^= 0xFF
     biggest.write_bytes(data)
-    stores = Stores(tmp_path, NAME, clock)
+    stores = LocalStores(tmp_path, NAME, clock)
     store = stores.open(3)
     assert store is not None
     if store.offset:
-        with pytest.raises(Unfit):
+        with pytest.raises(StoreCorrupted):
             list(store.entries())
         store = stores.renew(3, store, "flipped bits")
     assert store is not None
@@ -112,7 +112,7 @@ def test_flipped_bits_are_found_and_the_database_made_anew(tmp_path: Path, clock
 
 
 def test_a_database_that_another_holds_is_left_alone(tmp_path: Path, clock: ManualClock) -> None:
-    stores = Stores(tmp_path, NAME, clock)
+    stores = LocalStores(tmp_path, NAME, clock)
     held = stores.open(3)
     assert held is not None
     held.write([Entry(0, b"u1", b"one")], 1)
@@ -123,11 +123,11 @@ def test_a_database_that_another_holds_is_left_alone(tmp_path: Path, clock: Manu
 
 def test_without_a_usable_disk_there_is_no_store_and_no_error(tmp_path: Path, clock: ManualClock) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert Stores(tmp_path / "file", NAME, clock).open(3) is None
+    assert LocalStores(tmp_path / "file", NAME, clock).open(3) is None
 
 
 def test_the_state_is_for_the_eyes_of_its_owner(tmp_path: Path, clock: ManualClock) -> None:
     folder = tmp_path / "prefix"
     folder.mkdir(mode=0o755)
-    Stores(folder, NAME, clock).open(3)
+    LocalStores(folder, NAME, clock).open(3)
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -22,9 +22,9 @@ from streams.contract.errors import Unavailable
 from streams.contract.topics import LISTENS, Naming
 from streams.kafka.clients import admin, list_offsets
 from streams.kafka.topic_admin import create_topics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.environment import set_up
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def lies(
     kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LyingNetwork, Town, Service]]:
     """One town and its worker for all these tests: each goes on where the former ended."""
-    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
     here = Installation(reach, Naming(f"test-{uuid.uuid4().hex[:12]}.", 2, 2))
     client = admin(reach)
     create_topics(client, here.naming, 1)
@@ -83,7 +83,7 @@ def test_in_the_middle_of_a_commit(
 
 def test_an_end_of_a_topic_whose_answer_is_cut_is_asked_for_again(lies: tuple[LyingNetwork, Town, Service]) -> None:
     net, town, _ = lies
-    reach, topic = Kafka(bootstrap_servers=net.bootstrap_servers), town.here.naming.name(LISTENS)
+    reach, topic = KafkaSettings(bootstrap_servers=net.bootstrap_servers), town.here.naming.name(LISTENS)
     latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     client = admin(reach)
 
@@ -115,7 +115,7 @@ ODDS = {
 def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
     kafka: EmbeddedKafka, prefix: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 4, 2))
+    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 4, 2))
     create_topics(admin(here.kafka), here.naming, 1)
     with LyingNetwork(kafka.bootstrap_servers) as one, LyingNetwork(kafka.bootstrap_servers) as other:
         nets, town, pause = (one, other), Town(here), threading.Event()
@@ -164,7 +164,7 @@ def test_a_songs_worker_whose_sends_and_commits_meet_faults_answers_every_upload
     kafka: EmbeddedKafka, prefix: str, tmp_path: Path
 ) -> None:
     with LyingNetwork(kafka.bootstrap_servers) as net:
-        running = set_stage(Kafka(bootstrap_servers=net.bootstrap_servers), prefix, tmp_path)
+        running = set_up(KafkaSettings(bootstrap_servers=net.bootstrap_servers), prefix, tmp_path)
         running.start("songs", "songs")
         running.start("audience-0", "audience", "--slot", "0")
         pause = threading.Event()

@@ -16,7 +16,7 @@ from streams.audience.restore import read_changelog
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 
@@ -24,7 +24,7 @@ from streams.testbed.broker import EmbeddedKafka
 def test_somebody_joins_in_the_middle_of_a_restore(
     kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch, slow: int
 ) -> None:
-    here = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 2, 2))
+    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 2, 2))
     create_topics(admin(here.kafka), here.naming, 1)
     town = Town(here)
     town.listen(10 * USERS)
@@ -35,7 +35,12 @@ def test_somebody_joins_in_the_middle_of_a_restore(
     begun, over = threading.Event(), threading.Event()
 
     def slowly(
-        kafka: Kafka, naming: Naming, partition: int, clock: Any, keep_alive: Callable[[int, int], None], *rest: Any
+        kafka: KafkaSettings,
+        naming: Naming,
+        partition: int,
+        clock: Any,
+        keep_alive: Callable[[int, int], None],
+        *rest: Any,
     ) -> Iterator[Entry]:
         yield from read_changelog(kafka, naming, partition, clock, keep_alive, *rest)
         while threading.current_thread() is thread and partition == slow and not over.is_set():
@@ -72,7 +77,7 @@ def test_somebody_joins_in_the_middle_of_a_restore(
 
 def test_a_member_whose_joining_is_not_answered_asks_again_within_seconds(kafka: EmbeddedKafka, prefix: str) -> None:
     # librdkafka waits for that answer for max.poll.interval.ms, by default five minutes.
-    here = Installation(Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
     create_topics(admin(here.kafka), here.naming, 1)
     with LyingNetwork(kafka.bootstrap_servers) as net:
         town, service = Town(here), Service(here, net, watchdog_s=2)

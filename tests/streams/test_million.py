@@ -30,9 +30,9 @@ from streams.contract.topics import (
 )
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 
 EVENTS = int(os.environ.get("HOSTILE_EVENTS", "1000000"))
 SHARES = {
@@ -44,14 +44,14 @@ PIECES = 20
 GROWTH_MB = 120.0
 
 
-def megabytes(stage: Stage) -> dict[str, float]:
+def megabytes(stage: Environment) -> dict[str, float]:
     return {worker.name: psutil.Process(worker.pid).memory_info().rss / 2**20 for worker in stage.workers}
 
 
 class Answers:
     """Which partitions answered for which song; hostile reports stand beside the true ones."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Environment) -> None:
         self._reports = Snapshot(stage.kafka, [stage.naming.name(CAMPAIGN_REPORTS)], SystemClock())
         self._found: dict[str, set[int]] = defaultdict(set)
 
@@ -72,8 +72,8 @@ class Answers:
 @pytest.mark.kafka
 def test_a_million_hostile_records_stop_no_role_and_leave_memory_flat(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     never = {"stop_at_bad_share": 0}
-    stage = set_stage(
-        Kafka(bootstrap_servers=kafka.bootstrap_servers), "million.", tmp_path, 2,
+    stage = set_up(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "million.", tmp_path, 2,
         settings={"songs": never, "audience": {**never, "cap_pushes": 1000, "artist_cap_pushes": 1000}},
     )  # fmt: skip
     model = msgspec.json.decode((stage.models[0] / "manifest.json").read_bytes())

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
 
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.chaos_run import SETTINGS, Ordeal, drive
-from streams.testbed.chaos.environment import set_stage
+from streams.testbed.chaos.chaos_run import SETTINGS, ChaosRun, drive
+from streams.testbed.chaos.environment import set_up
 from streams.testbed.chaos.faults import FAULTS, Fault, Scene
 from streams.testbed.chaos.promises import PROMISES, name_of
 from streams.testbed.demo.follow import Follower
@@ -39,13 +39,13 @@ def place(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def ordeal(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> Ordeal:
+def ordeal(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> ChaosRun:
     """A short one, with workers that run the changed source; driver and checker are as they are."""
     source = place / "source"
     plant(ROOT, bug.edits, source)
     told = {**SETTINGS, "audience": {**SETTINGS["audience"], **dict(bug.settings)}}
-    stage = set_stage(
-        Kafka(bootstrap_servers=kafka.bootstrap_servers), prefix, place, models=2, settings=told, world=world
+    stage = set_up(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, place, models=2, settings=told, world=world
     )
     stage.patience_s = PATIENCE_S
     # Safe path: this process's folder would come first otherwise, and the bug would never run.

@@ -28,12 +28,12 @@ from streams.contract.events import LARGEST, LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.contract.vector_codec import unpack
 from streams.models import learned_chances
-from streams.models.learned_chances import Fitted
+from streams.models.learned_chances import LearnedChances
 from streams.models.publish import _fitting, publish
-from streams.models.registry import ENCODER, LiveView, Space
+from streams.models.registry import ENCODER, LiveView, WarmSpace
 from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.metrics import SongsMetrics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.songs.matcher import Matcher
 from streams.songs.model_swap import LiveMatcher, load_encoder
 from streams.testbed.broker import EmbeddedKafka
@@ -61,7 +61,7 @@ def small() -> Dataset:
 @pytest.fixture(scope="module")
 def model(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained encoder."""
-    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    config = training.TrainingConfig(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
     path = tmp_path_factory.mktemp("publishing") / "model"
     artifact.save(training.train(small, np.arange(40), config), path)
     return path
@@ -127,7 +127,7 @@ def test_nothing_is_said_of_a_torn_artifact(here: Installation, model: Path, tmp
 
 def test_missing_topics_are_named(kafka: EmbeddedKafka, prefix: str, model: Path) -> None:
     with pytest.raises(Unavailable, match=rf"{prefix}.*topics create"):
-        publish(model, Kafka(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1), SystemClock())
+        publish(model, KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1), SystemClock())
 
 
 def test_a_worker_refuses_an_artifact_that_is_not_the_published_one(here: Installation, model: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_address_of_a_model_that_is_none_is_refused_by_name(uri: str) -> None
 
 
 def test_content_that_the_model_cannot_take_is_refused_by_name_or_left_out(model: Path) -> None:
-    matcher = Matcher.build(artifact.load_encoder(model), Space())
+    matcher = Matcher.build(artifact.load_encoder(model), WarmSpace())
     registry = CollectorRegistry()
     metrics = SongsMetrics(registry)
     with pytest.raises(InvalidField, match=r"features\.audio\.vector: 2 values, the live model takes 3"):
@@ -223,7 +223,7 @@ def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model
     shutil.copytree(model, calibrated)
     liking = Calibration((0.1, 0.5), (0.02, 0.4))
     answers = Calibration((0.05, 0.3), (0.01, 0.5), activity=0.25)
-    learned_chances.save(Fitted(liking, answers), calibrated)
+    learned_chances.save(LearnedChances(liking, answers), calibrated)
 
     live = publish(calibrated, here.kafka, here.naming, SystemClock())
     with closing(LiveView(here.kafka, here.naming, SystemClock())) as view:
@@ -250,7 +250,7 @@ def test_the_chances_of_a_models_scores_travel_with_it(here: Installation, model
 
 
 def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
-    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    config = training.TrainingConfig(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
     found = learned_chances.fit(small, np.arange(40), config)
     assert found is not None
     base = small.plays.nnz / np.prod(small.plays.shape)
@@ -261,7 +261,7 @@ def test_chances_are_learnt_from_warm_songs_made_cold(small: Dataset) -> None:
 
 
 def test_of_too_few_songs_no_chances_are_learnt(small: Dataset) -> None:
-    config = training.Config(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
+    config = training.TrainingConfig(seed=0, dim=16, factors=12, hidden=16, epochs=1, batch=16, targets=5, neighbours=3)
     assert learned_chances.fit(small, np.arange(5), config) is None
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.audience.encode import push_id, push_record
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Inputs, Listens, Match, Preferences, Tier
+from targeting.types import Listens, Match, PartitionInputs, Preferences, Tier
 
 NOW = 1_800_000_000.0
 ASKED = NOW - 50.123457
@@ -31,7 +31,7 @@ class Driver:
         self.restart()
 
     def restart(self) -> None:
-        songs = Songs()
+        songs = Catalogue()
         songs.set_vectors("space", ["w"], np.eye(1, 4, dtype=np.float32))
         self.partition = Partition(0, 1, songs)
         self.partition.restore(self.log)
@@ -39,7 +39,7 @@ class Driver:
 
     def does(self, **inputs: Any) -> list[tuple[str, str]]:
         """User and push_id of every push."""
-        staged = self.partition.stage(Inputs(NOW, **inputs))
+        staged = self.partition.stage(PartitionInputs(NOW, **inputs))
         self.partition.apply(staged)
         self.log += staged.outputs.changelog
         pushes = [msgspec.json.decode(push_record(push, NOW, 0).value) for push in staged.outputs.pushes]
@@ -87,7 +87,7 @@ def test_who_comes_near_a_song_later_has_the_id_of_the_generation_too() -> None:
     # Unknown so far, erased and heard in one batch.
     asked = [("anna", Preferences("anna", erase_requested_at=ASKED))]
     listens = Listens(["anna"], ["w"], ONE, np.full(1, NOW))
-    staged = driver.partition.stage(Inputs(NOW, preferences=asked, listens=listens))
+    staged = driver.partition.stage(PartitionInputs(NOW, preferences=asked, listens=listens))
     assert [(push.user_id, push.tier, push.erased_at) for push in staged.outputs.pushes] == [("anna", Tier.LIVE, ASKED)]
 
 

@@ -13,7 +13,7 @@ from streams.contract.topics import LISTENS
 from streams.kafka.reachability import Reachability
 from streams.runtime.clock import ManualClock
 from streams.runtime.health import Readiness
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 
@@ -54,7 +54,7 @@ def test_a_frozen_broker_is_named_with_when_it_fell_silent(here: Installation, k
 
 def test_a_broker_that_is_not_there_is_named_though_it_never_was() -> None:
     clock, readiness = ManualClock(), Readiness()
-    nobody = Kafka(bootstrap_servers="127.0.0.1:1")
+    nobody = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     reachable = Reachability(nobody, readiness.condition("kafka", "not asked yet"), clock)
     clock.advance(60)
     reachable.ask()

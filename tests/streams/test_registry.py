@@ -16,7 +16,7 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS
-from streams.models.registry import ENCODER, LiveView, Space
+from streams.models.registry import ENCODER, LiveView, WarmSpace
 from streams.runtime.clock import SystemClock
 
 CLOCK = SystemClock()
@@ -146,7 +146,7 @@ def test_who_starts_later_sees_the_same(here: Installation) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))))
 def test_a_space_holds_what_was_put_and_not_dropped(steps: list[tuple[bool, int]]) -> None:
-    space, expected = Space(), {}
+    space, expected = WarmSpace(), {}
     for number, (put, song_number) in enumerate(steps):
         if put:
             space.put(str(song_number), unit(number, song_number))
@@ -158,7 +158,7 @@ def test_a_space_holds_what_was_put_and_not_dropped(steps: list[tuple[bool, int]
 
 
 def test_a_space_tells_what_changed_and_only_that() -> None:
-    space = Space()
+    space = WarmSpace()
     for song_id in "abc":
         space.put(song_id, unit(1, 0))
     assert space.changes() == {"a", "b", "c"}
@@ -173,7 +173,7 @@ def test_a_space_tells_what_changed_and_only_that() -> None:
 
 
 def test_a_space_grows_with_its_songs() -> None:
-    space = Space()
+    space = WarmSpace()
     for number in range(3000):
         space.put(f"s{number}", unit(number, -number))
     assert space.vectors.shape == (3000, 2)

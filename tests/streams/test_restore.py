@@ -8,8 +8,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from installation import PATIENCE_S, Installation
 
 from streams.audience.local_store import Entry
-from streams.audience.positions import OFFSETS_KEY, Positions, offsets_value
-from streams.audience.restore import ACCOUNT_PREFIX, Beside, read_changelog, state_records
+from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
+from streams.audience.restore import ACCOUNT_PREFIX, RestoredExtras, read_changelog, state_records
 from streams.contract.cloudevents import Record
 from streams.contract.topics import AUDIENCE_STATE
 from streams.kafka.clients import consumer, producer
@@ -39,8 +39,8 @@ def commit(here: Installation, name: str, entries: Iterable[tuple[bytes, bytes |
     begin(here, name, entries, partition).commit_transaction(PATIENCE_S)
 
 
-def read(here: Installation, partition: int = 0) -> tuple[Entries, Beside, list[tuple[int, int]]]:
-    beside, alive = Beside(), []
+def read(here: Installation, partition: int = 0) -> tuple[Entries, RestoredExtras, list[tuple[int, int]]]:
+    beside, alive = RestoredExtras(), []
     entries = read_changelog(
         here.kafka, here.naming, partition, SystemClock(), lambda done, total: alive.append((done, total))
     )
@@ -49,7 +49,7 @@ def read(here: Installation, partition: int = 0) -> tuple[Entries, Beside, list[
 
 
 def test_of_a_campaign_that_was_forgotten_no_version_is_kept() -> None:
-    beside = Beside()
+    beside = RestoredExtras()
     entries = [
         Entry(4, ACCOUNT_PREFIX + b"a", b"1"),
         Entry(5, ACCOUNT_PREFIX + b"b", b"1"),
@@ -70,8 +70,8 @@ def test_nothing_behind_the_open_transaction_of_a_dead_worker_is_missed(here: In
     # Outside a transaction, so that no mark stands between it and what a reader of the committed end takes for the end.
     here.send(AUDIENCE_STATE, Record(b"u1", b"1", []), 0)
     dead = begin(here, "dead", [(b"u1", b"half-done"), (b"u2", b"half-done")], open_s=2 * PATIENCE_S)
-    commit(here, "next", [(b"u3", b"1"), (OFFSETS_KEY, offsets_value(Positions(7, 8, 9), {}))])
-    beside, alive = Beside(), []
+    commit(here, "next", [(b"u3", b"1"), (OFFSETS_KEY, offsets_value(InputOffsets(7, 8, 9), {}))])
+    beside, alive = RestoredExtras(), []
     found = state_records(
         read_changelog(here.kafka, here.naming, 0, SystemClock(), lambda *told: alive.append(told)), beside
     )
@@ -80,7 +80,7 @@ def test_nothing_behind_the_open_transaction_of_a_dead_worker_is_missed(here: In
     assert committed_end(here) == 1
     dead.abort_transaction(PATIENCE_S)
     assert list(found) == [(b"u3", b"1")]
-    assert beside.inputs.positions == Positions(7, 8, 9)
+    assert beside.inputs.positions == InputOffsets(7, 8, 9)
     assert beside.records == 3
     assert all(0 <= done <= total == 6 for done, total in alive)
 
@@ -102,16 +102,16 @@ def test_versions_are_the_offsets_of_the_newest_accounts_of_campaigns(here: Inst
 
 
 def test_the_newest_positions_count_and_partitions_are_apart(here: Installation) -> None:
-    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(1, 1, 1), {})), (b"u1", b"1")])
-    commit(here, "w", [(OFFSETS_KEY, offsets_value(Positions(listens=5, preferences=6), {}))])
+    commit(here, "w", [(OFFSETS_KEY, offsets_value(InputOffsets(1, 1, 1), {})), (b"u1", b"1")])
+    commit(here, "w", [(OFFSETS_KEY, offsets_value(InputOffsets(listens=5, preferences=6), {}))])
     commit(here, "w", [(b"other", b"1")], partition=1)
     found, beside, _ = read(here)
     assert found == [(b"u1", b"1")]
-    assert beside.inputs.positions == Positions(listens=5, preferences=6)
+    assert beside.inputs.positions == InputOffsets(listens=5, preferences=6)
     found, beside, _ = read(here, partition=1)
     assert found == [(b"other", b"1")]
-    assert beside.inputs.positions == Positions()
+    assert beside.inputs.positions == InputOffsets()
 
 
 def test_an_empty_changelog_ends_at_once(here: Installation) -> None:
-    assert read(here)[:2] == ([], Beside())
+    assert read(here)[:2] == ([], RestoredExtras())

@@ -34,19 +34,19 @@ from streams.contract.topics import (
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import BAD_INPUT
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.follow import Follower
 
 
 @pytest.fixture(scope="module")
-def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Everybody with an even place in the list has opted out before the workers start."""
-    running = set_stage(
-        Kafka(bootstrap_servers=kafka.bootstrap_servers), "test-roles.", tmp_path_factory.mktemp("roles")
+    running = set_up(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-roles.", tmp_path_factory.mktemp("roles")
     )
     # Everybody is told of many songs by one artist here.
     running.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "100", "COLDSTART_AUDIENCE__ARTIST_CAP_PUSHES": "100"}
@@ -69,7 +69,7 @@ def skewable(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder / "shim"), *sys.path])}
 
 
-def lags(running: Stage, seconds: int) -> None:
+def lags(running: Environment, seconds: int) -> None:
     """Set the workers' clocks; atomically, as they look."""
     path = running.folder / "lag"
     path.with_suffix(".new").write_text(str(seconds))
@@ -77,7 +77,7 @@ def lags(running: Stage, seconds: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def follower(running: Stage) -> Iterator[Follower]:
+def follower(running: Environment) -> Iterator[Follower]:
     follower = Follower(running.kafka, running.naming)
     yield follower
     follower.close()
@@ -88,7 +88,7 @@ def preferences(user_id: str, **more: object) -> Record:
     return pack(event, ce_type=UserPreferences.TYPES[0], id=user_id, source="test", time=time.time())
 
 
-def read(running: Stage, topic: Topic) -> list[Message]:
+def read(running: Environment, topic: Topic) -> list[Message]:
     snapshot = Snapshot(running.kafka, [running.naming.name(topic)], SystemClock())
     try:
         return list(snapshot.read_to_end())
@@ -96,21 +96,21 @@ def read(running: Stage, topic: Topic) -> list[Message]:
         snapshot.close()
 
 
-def pushes(running: Stage, song_id: str) -> list[PushTarget]:
+def pushes(running: Environment, song_id: str) -> list[PushTarget]:
     found = [msgspec.json.decode(m.value() or b"", type=PushTarget) for m in read(running, PUSH_TARGETS)]
     return [push for push in found if push.song_id == song_id]
 
 
-def campaign(running: Stage, song_id: str) -> Campaign | None:
+def campaign(running: Environment, song_id: str) -> Campaign | None:
     records = [m for m in read(running, CAMPAIGNS) if m.key() == song_id.encode()]
     return msgspec.json.decode(records[-1].value() or b"", type=Campaign) if records else None
 
 
-def named(running: Stage, name: str, **more: object) -> SongUpload:
+def named(running: Environment, name: str, **more: object) -> SongUpload:
     return msgspec.structs.replace(running.songs[0], song_id=name, **more)
 
 
-def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Stage, follower: Follower) -> None:
+def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Environment, follower: Follower) -> None:
     song = named(running, "for-the-willing")
     running.upload([song])
     running.wait_until_answered(follower.answered, [song.song_id])
@@ -124,7 +124,7 @@ def test_an_upload_is_pushed_to_people_who_did_not_opt_out(running: Stage, follo
     assert any(push.preferences_offset > 0 for push in found)
 
 
-def test_an_opt_out_is_obeyed_by_the_next_upload(running: Stage, follower: Follower) -> None:
+def test_an_opt_out_is_obeyed_by_the_next_upload(running: Environment, follower: Follower) -> None:
     first = named(running, "before-the-opt-out")
     running.upload([first])
     running.wait_until_answered(follower.answered, [first.song_id])
@@ -139,7 +139,7 @@ def test_an_opt_out_is_obeyed_by_the_next_upload(running: Stage, follower: Follo
     running.send(PREFERENCES, [preferences(lost, opted_in=True)])
 
 
-def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Stage, follower: Follower) -> None:
+def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Environment, follower: Follower) -> None:
     both = [named(running, name, recording_id="REC-1") for name in ("single", "album-track")]
     for song in both:
         running.upload([song])
@@ -151,7 +151,7 @@ def test_one_recording_under_two_songs_is_pushed_once_to_a_user(running: Stage, 
 
 
 def test_a_repeated_or_older_revision_changes_nothing_and_a_newer_one_keeps_the_ledger(
-    running: Stage, follower: Follower
+    running: Environment, follower: Follower
 ) -> None:
     song = named(running, "revised", revision=5)
     running.upload([song])
@@ -176,7 +176,7 @@ def test_a_repeated_or_older_revision_changes_nothing_and_a_newer_one_keeps_the_
     assert first.isdisjoint(push.user_id for push in again)
 
 
-def test_a_takedown_ends_the_campaign(running: Stage, follower: Follower) -> None:
+def test_a_takedown_ends_the_campaign(running: Environment, follower: Follower) -> None:
     song = named(running, "taken-down")
     running.upload([song])
     running.wait_until_answered(follower.answered, [song.song_id])
@@ -195,7 +195,7 @@ def test_a_takedown_ends_the_campaign(running: Stage, follower: Follower) -> Non
     assert ended.counts.pushed == len(pushes(running, song.song_id))
 
 
-def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Stage, follower: Follower) -> None:
+def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Environment, follower: Follower) -> None:
     before = len(follower.dead)
     bad = Record(b"u-x", b'{"user_id":"u-x"}', list(upload_record(running.songs[0], time.time()).headers))
     running.send(LISTENS, [bad])
@@ -211,7 +211,7 @@ def test_a_bad_listen_is_a_dead_letter_and_the_next_one_counts(running: Stage, f
 
 
 def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
-    running: Stage, follower: Follower
+    running: Environment, follower: Follower
 ) -> None:
     features = {"audio": DenseFeature("default", [1.0, 2.0]), "lyrics": DenseFeature("nobody", [1.0])}
     wrong = named(running, "wrong-size", features=features)
@@ -230,7 +230,7 @@ def test_features_of_another_model_are_a_dead_letter_and_do_not_stop_the_role(
 
 
 def test_what_cannot_be_read_on_warm_songs_and_models_stops_no_role_and_is_buried_once(
-    running: Stage, follower: Follower
+    running: Environment, follower: Follower
 ) -> None:
     bad = [Record(b"\xff bad", b"a warm song?", []), Record(b"encoder", b"a model?", [])]
     processes = [worker.pid for worker in running.workers]
@@ -257,7 +257,7 @@ def test_what_cannot_be_read_on_warm_songs_and_models_stops_no_role_and_is_burie
 
 
 def test_a_burst_of_bad_uploads_ends_the_songs_role_for_good_until_it_is_told_to_resume(
-    running: Stage, follower: Follower
+    running: Environment, follower: Follower
 ) -> None:
     running.workers.pop(0).stop()
     environment = running.environment | {"COLDSTART_SONGS__STOP_AT_BAD_OF": "20"}
@@ -299,7 +299,7 @@ def notes(worker: RoleProcess) -> str:
         return ""
 
 
-def test_a_second_worker_of_a_slot_ends_with_the_reason_and_the_first_goes_on(running: Stage) -> None:
+def test_a_second_worker_of_a_slot_ends_with_the_reason_and_the_first_goes_on(running: Environment) -> None:
     first = running.audience[0]
     pid = first.pid
     second = RoleProcess("again", ["audience", "--slot", "0"], running.environment, running.log("again"))
@@ -317,7 +317,7 @@ def test_a_second_worker_of_a_slot_ends_with_the_reason_and_the_first_goes_on(ru
 
 
 def test_what_was_published_while_the_workers_clocks_were_400_s_behind_is_served_once_they_are_right(
-    running: Stage, follower: Follower
+    running: Environment, follower: Follower
 ) -> None:
     dead = len(follower.dead)
     lost, erased, *_ = (push.user_id for push in pushes(running, "for-the-willing"))

@@ -16,7 +16,7 @@ from streams.cli import app
 from streams.contract.errors import SettingsError
 from streams.runtime.logging import set_up_logs
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Kafka, Settings, load_settings, user_cache_dir
+from streams.runtime.settings import KafkaSettings, Settings, load_settings, user_cache_dir
 from streams.runtime.settings_errors import secrets
 
 
@@ -105,7 +105,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_security_reaches_both_clients_and_the_password_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    kafka = Kafka(
+    kafka = KafkaSettings(
         bootstrap_servers="a:1,b:2",
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-512",
@@ -137,7 +137,7 @@ def test_unusable_certificate_is_explained(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("not a certificate")
     with pytest.raises(SettingsError, match=r"ca\.pem"):
-        Kafka(security_protocol="SSL", ssl_ca=broken).faust_credentials()
+        KafkaSettings(security_protocol="SSL", ssl_ca=broken).faust_credentials()
 
 
 def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_case_does_not_matter_where_it_does_not_to_the_clients(monkeypatch: pyte
 
 
 def test_a_folder_of_authorities_is_as_good_as_a_file(tmp_path: Path) -> None:
-    kafka = Kafka(security_protocol="SSL", ssl_ca=tmp_path)
+    kafka = KafkaSettings(security_protocol="SSL", ssl_ca=tmp_path)
     assert kafka.confluent()["ssl.ca.location"] == str(tmp_path)
     assert kafka.faust_credentials() is not None
 

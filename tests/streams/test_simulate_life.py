@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from encoder.data.world import DAY
 from streams.contract.errors import Refused
-from streams.testbed.simulation.life import Answers, Life
+from streams.testbed.simulation.life import Life, PushResponses
 from streams.testbed.simulation.random_draws import Lot, lots
 from streams.testbed.simulation.scenario import Habits, Scenario
 from targeting.arrays.id_table import I64
@@ -29,7 +29,7 @@ def out(scenario: Scenario) -> float:
     return float(scenario.uploaded[-1]) + 1
 
 
-def push_all(life: Life, song: int, at: float) -> Answers:
+def push_all(life: Life, song: int, at: float) -> PushResponses:
     users = np.arange(life.scenario.users)
     return life.answer(users, np.full(len(users), song), at)
 

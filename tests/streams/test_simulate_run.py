@@ -16,13 +16,13 @@ from streams.testbed.simulation.push_variants import EVIDENCE, ORGANIC
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import MEASURES, Figures, compare, gini
 from streams.testbed.simulation.simulation_report import write_report
-from streams.testbed.simulation.simulation_run import Plan, Worlds, read, simulate, write
+from streams.testbed.simulation.simulation_run import SimulationPlan, Worlds, read, simulate, write
 
 TINY = Scenario(users=120, warm=100, new=10, days=3, watch=1, shown=60.0)
 
 
-def plan(folder: Path, seeds: int, arms: Sequence[str] = (ORGANIC,)) -> Plan:
-    return Plan(TINY, seeds, arms, day_s=1.0, warm_at=2, folder=folder)
+def plan(folder: Path, seeds: int, arms: Sequence[str] = (ORGANIC,)) -> SimulationPlan:
+    return SimulationPlan(TINY, seeds, arms, day_s=1.0, warm_at=2, folder=folder)
 
 
 def run(worlds: Worlds, path: Path) -> int:

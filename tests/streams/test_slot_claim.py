@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer
 from installation import PATIENCE_S, Installation
 
-from streams.audience.slot_claim import Slot
+from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import member_of
 from streams.contract.errors import Refused
 from streams.contract.topics import LISTENS
@@ -37,30 +37,30 @@ def test_a_slot_that_a_process_of_this_machine_has_is_refused_until_that_is_kill
         assert holder.stdout is not None
         held = holder.stdout.readline().strip()
         with pytest.raises(Refused, match=rf"audience-0: another process of this machine \(pid {holder.pid}\)"):
-            Slot(tmp_path, "audience-0")
-        Slot(tmp_path, "audience-1").close()
+            SlotClaim(tmp_path, "audience-0")
+        SlotClaim(tmp_path, "audience-1").close()
         holder.kill()
-    with closing(Slot(tmp_path, "audience-0")) as successor:
+    with closing(SlotClaim(tmp_path, "audience-0")) as successor:
         # By this it knows its former self in the group.
         assert successor.client_id == held
 
 
 def test_without_a_place_for_locks_the_group_alone_tells(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    one, other = (Slot(tmp_path / "file" / "slots", "audience-0") for _ in range(2))
+    one, other = (SlotClaim(tmp_path / "file" / "slots", "audience-0") for _ in range(2))
     assert one.client_id != other.client_id
 
 
 def test_a_lock_whose_file_cannot_grow_still_keeps_the_slot_and_its_name(tmp_path: Path) -> None:
-    with closing(Slot(tmp_path, "audience-0")) as first:
+    with closing(SlotClaim(tmp_path, "audience-0")) as first:
         pass
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        with closing(Slot(tmp_path, "audience-0")) as second, closing(Slot(tmp_path, "audience-1")):
+        with closing(SlotClaim(tmp_path, "audience-0")) as second, closing(SlotClaim(tmp_path, "audience-1")):
             assert second.client_id == first.client_id
             with pytest.raises(Refused):
-                Slot(tmp_path, "audience-1")
+                SlotClaim(tmp_path, "audience-1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -91,12 +91,12 @@ def joined(here: Installation, member: str, client_id: str) -> Consumer:
 
 
 @pytest.fixture
-def slot(here: Installation, tmp_path: Path) -> Iterator[Slot]:
-    with closing(Slot(tmp_path, member_of(here.naming, 0))) as slot:
+def slot(here: Installation, tmp_path: Path) -> Iterator[SlotClaim]:
+    with closing(SlotClaim(tmp_path, member_of(here.naming, 0))) as slot:
         yield slot
 
 
-def test_a_slot_that_a_worker_elsewhere_has_is_refused_and_that_one_stays(here: Installation, slot: Slot) -> None:
+def test_a_slot_that_a_worker_elsewhere_has_is_refused_and_that_one_stays(here: Installation, slot: SlotClaim) -> None:
     member, group, told = member_of(here.naming, 0), f"{here.naming.prefix}audience", set[str]()
     with closing(joined(here, member, "elsewhere")) as elsewhere:
         with pytest.raises(Refused, match=r"a worker at 127\.0\.0\.1 has this slot and is alive"):
@@ -105,7 +105,7 @@ def test_a_slot_that_a_worker_elsewhere_has_is_refused_and_that_one_stays(here: 
         assert elsewhere.assignment()
 
 
-def test_the_session_of_a_former_self_is_not_waited_for(here: Installation, slot: Slot) -> None:
+def test_the_session_of_a_former_self_is_not_waited_for(here: Installation, slot: SlotClaim) -> None:
     member, group = member_of(here.naming, 0), f"{here.naming.prefix}audience"
     # Static members stay in the group when they close.
     joined(here, member, slot.client_id).close()

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.contract.cloudevents import Received
+from streams.contract.cloudevents import ReceivedEvent
 from streams.contract.events import SongUpload
 from streams.songs.song_content import Novelty, content_of, dense_name, novelty
 from streams.songs.song_record import Song, entry, read, write
 
 
-def upload(revision: int, id: str, source: str = "one") -> Received[SongUpload]:
+def upload(revision: int, id: str, source: str = "one") -> ReceivedEvent[SongUpload]:
     song = SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0})
-    return Received(song, source, id, SongUpload.TYPES[0], 0)
+    return ReceivedEvent(song, source, id, SongUpload.TYPES[0], 0)
 
 
 def served(revision: int, id: str) -> Song:

@@ -19,7 +19,7 @@ from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams.contract import vector_codec
-from streams.contract.cloudevents import Received, Record, pack
+from streams.contract.cloudevents import ReceivedEvent, Record, pack
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import (
     Campaign,
@@ -48,14 +48,14 @@ from streams.models.publish import publish
 from streams.operations.erasure_audit import partition_of
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.songs.agents import exit_code
 from streams.songs.matcher import encoded
 from streams.songs.song_content import content_of
 from streams.songs.song_record import entry, write
 from streams.songs.song_store import report_key
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 
 PARTITIONS = 4
@@ -65,7 +65,7 @@ REQUESTED, TAKEN_DOWN, PROMOTED, RE_ANCHORED = MatchRequest.TYPES
 class Role:
     """The running role and what can be seen of it."""
 
-    def __init__(self, stage: Stage, first: LiveModel, second: LiveModel) -> None:
+    def __init__(self, stage: Environment, first: LiveModel, second: LiveModel) -> None:
         self.stage = stage
         self.first, self.second = first, second
         self._topics = Installation(stage.kafka, stage.naming)
@@ -220,7 +220,7 @@ def told_long_ago(here: Installation) -> None:
     song = SongUpload(song_id="long-ago", revision=1, title="Long Ago", genres=["fado"])
     then = datetime.now(UTC) - timedelta(days=45)
     known = entry(
-        Received(song, "test", "long-ago/1", SongUpload.TYPES[0], 0.0), then.timestamp(), then.timestamp() + 86_400
+        ReceivedEvent(song, "test", "long-ago/1", SongUpload.TYPES[0], 0.0), then.timestamp(), then.timestamp() + 86_400
     )
     report = CampaignReport(
         song_id="long-ago", revision=1, partition=0, partitions=PARTITIONS, version=1, space="x", started_at=then,
@@ -233,14 +233,14 @@ def told_long_ago(here: Installation) -> None:
 
 @pytest.fixture(scope="module")
 def role(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
-    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
-    stage = set_stage(reach, "test-songs.", tmp_path_factory.mktemp("songs"), partitions=PARTITIONS)
+    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    stage = set_up(reach, "test-songs.", tmp_path_factory.mktemp("songs"), partitions=PARTITIONS)
     from encoder import train as training
 
     dataset = read_dataset(stage.folder / "data")
     parts = split(dataset, 0)
     artifact.save(
-        training.train(dataset, parts.warm, training.Config(seed=1, epochs=1, dim=64)), stage.folder / "second"
+        training.train(dataset, parts.warm, training.TrainingConfig(seed=1, epochs=1, dim=64)), stage.folder / "second"
     )
     clock = SystemClock()
     second = publish(stage.folder / "second", reach, stage.naming, clock)

@@ -12,7 +12,7 @@ from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import check_times, create_topics, deviations, update_topics
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 PATIENCE_S = 60
@@ -20,7 +20,7 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def client(kafka: EmbeddedKafka) -> AdminClient:
-    return admin(Kafka(bootstrap_servers=kafka.bootstrap_servers))
+    return admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
 
 
 @pytest.fixture
@@ -112,6 +112,6 @@ def test_the_brokers_refusal_names_the_topic(client: AdminClient, naming: Naming
 
 
 def test_no_broker_is_said_with_the_way_out() -> None:
-    nowhere = Kafka(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.3)
+    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.3)
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9.*coldstart kafka up"):
         admin(nowhere)

@@ -46,7 +46,7 @@ from streams.contract.topics import (
 )
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import load_settings
-from streams.testbed.chaos.chaos_run import Ordeal, torture
+from streams.testbed.chaos.chaos_run import ChaosRun, torture
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.faults import FAULTS
 from streams.testbed.chaos.promise_checker import check, judge
@@ -513,7 +513,7 @@ def test_the_space_of_a_vector_is_read_from_its_bytes() -> None:
     assert space_of(b"CSVE") == ""
 
 
-def kept(ordeal: Ordeal) -> None:
+def kept(ordeal: ChaosRun) -> None:
     """Every promise, and not because nothing happened."""
     verdict = ordeal.verdict
     assert verdict.violations == []

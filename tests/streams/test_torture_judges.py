@@ -15,7 +15,7 @@ from streams.contract.errors import Undecodable
 from streams.contract.events import UserPreferences
 from streams.contract.topics import LISTENS, Naming
 from streams.testbed.chaos import dead_letter_check, unexpected_stops, withdrawal_delay
-from streams.testbed.chaos.evidence import Evidence, Found, Said
+from streams.testbed.chaos.evidence import Evidence, Said, TopicRecord
 from streams.testbed.chaos.promises import PROMISES, broken, name_of, violations
 from streams.testbed.chaos.rules import Rules
 from streams.testbed.chaos.withdrawal_delay import percentile, withdrawals
@@ -23,17 +23,17 @@ from streams.testbed.chaos.withdrawal_delay import percentile, withdrawals
 NAMING = Naming("test.", 2, 2)
 RULES = Rules(latest_s=10.0)
 PLACE = NAMING.name(LISTENS), 0, 7
-BAD = Found(b"k", b"{", [("ce_id", b"1"), ("torture_expects", b"buried")])
+BAD = TopicRecord(b"k", b"{", [("ce_id", b"1"), ("torture_expects", b"buried")])
 
 
-def letter(found: Found) -> Found:
+def letter(found: TopicRecord) -> TopicRecord:
     """The dead letter that the roles write."""
     origin = Origin(*PLACE, 0, found.key, found.value, found.headers or [])
     made = dead_letter(origin, "audience.listens", Undecodable("x"))
-    return Found(made.key, made.value, made.headers)
+    return TopicRecord(made.key, made.value, made.headers)
 
 
-def buried(bad: Found, *letters: Found) -> list[str]:
+def buried(bad: TopicRecord, *letters: TopicRecord) -> list[str]:
     evidence = Evidence(dead={PLACE: list(letters)}, bad={PLACE: bad}, expected={PLACE: "buried"})
     return [name_of(each) for each in violations(dead_letter_check.judge(evidence, NAMING))]
 

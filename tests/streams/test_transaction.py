@@ -14,7 +14,7 @@ from streams.contract.topics import AUDIENCE_STATE, LISTENS
 from streams.kafka.clients import consumer
 from streams.kafka.transaction import Aborted, Transactions
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 
 class Member:
@@ -53,7 +53,7 @@ def share(*members: Member, by: list[int]) -> None:
 
 
 def transactions(here: Installation, slot: str = "t") -> Transactions:
-    return Transactions(here.kafka, Audience(), f"{here.naming.prefix}{slot}")
+    return Transactions(here.kafka, AudienceSettings(), f"{here.naming.prefix}{slot}")
 
 
 def offsets(here: Installation, offset: int) -> list[TopicPartition]:
@@ -138,6 +138,6 @@ def test_an_aborted_transaction_leaves_nothing(here: Installation, member: Membe
 
 
 def test_no_broker_asks_for_a_restart() -> None:
-    nowhere = Kafka(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.1)
+    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:9", request_timeout_s=0.1)
     with pytest.raises(MustRestart, match="transactional id x"):
-        Transactions(nowhere, Audience(), "x")
+        Transactions(nowhere, AudienceSettings(), "x")

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.audience.decode import Decoded, Decoder, Records
-from streams.audience.deduplication import Repeats
+from streams.audience.deduplication import Deduplication
 from streams.audience.withdrawals import erasure_asked, user_of, withheld
 from streams.contract.cloudevents import Headers, pack
 from streams.contract.events import UserPreferences
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Inputs, Listens, Match, Preferences
+from targeting.types import Listens, Match, PartitionInputs, Preferences
 
 NOW = 1_800_000_000.0
 ASKED = NOW - 50
@@ -51,20 +51,20 @@ def record(
 
 
 def decoded(*records: Message, answered: bool = False) -> Decoded:
-    return Decoder(NOW, lambda _: answered).decode(Records(preferences=list(records)), None, Repeats(0))
+    return Decoder(NOW, lambda _: answered).decode(Records(preferences=list(records)), None, Deduplication(0))
 
 
 class Driver:
     """A partition in which anna and ben like the same song."""
 
     def __init__(self) -> None:
-        songs = Songs()
+        songs = Catalogue()
         songs.set_vectors("space", ["w"], np.eye(1, 4, dtype=np.float32))
         self.partition = Partition(0, 1, songs)
         self.does(listens=Listens(USERS, ["w", "w"], np.ones(2, np.float32), np.full(2, NOW - 100)))
 
     def does(self, **inputs: Any) -> list[str]:
-        staged = self.partition.stage(Inputs(NOW, **inputs))
+        staged = self.partition.stage(PartitionInputs(NOW, **inputs))
         self.partition.apply(staged)
         return sorted(push.user_id for push in staged.outputs.pushes)
 
@@ -138,9 +138,9 @@ def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_
         Preferences("anna", opted_in=False),
     )
     driver.obeys(record(later, offset=3))
-    assert driver.pushes() == ["ben"]  # erased: nothing is known that speaks for a push
+    assert driver.pushes() == ["ben"]  # erased: nothing is known that weights for a push
     driver.listens_again()
-    assert driver.partition.stage(Inputs(NOW)).markers == {}
+    assert driver.partition.stage(PartitionInputs(NOW)).markers == {}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,9 @@ def test_an_erasure_in_a_refused_record_is_done_once_though_it_is_read_at_every_
     driver, refused = Driver(), record(said(timezone="US/Pacific-New", erase_requested_at="soon"), at=ASKED)
     driver.obeys(refused)
     driver.listens_again()
-    staged = driver.partition.stage(Inputs(NOW, preferences=decoded(refused, answered=True).inputs.preferences))
+    staged = driver.partition.stage(
+        PartitionInputs(NOW, preferences=decoded(refused, answered=True).inputs.preferences)
+    )
     assert staged.markers == {}
     assert len(staged.erased) == 0
 

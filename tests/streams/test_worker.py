@@ -19,9 +19,9 @@ from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
-from streams.audience.local_store import Store, Stores, Unfit
+from streams.audience.local_store import LocalStore, LocalStores, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, read_offsets
-from streams.audience.restore import Beside, read_changelog, state_records
+from streams.audience.restore import RestoredExtras, read_changelog, state_records
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
@@ -49,11 +49,11 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock, ManualClock, SystemClock
 from streams.runtime.health import Condition, Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.rules.policy import Policy
 
@@ -70,26 +70,25 @@ class Life:
         here: Installation,
         folder: Path = NO_DISK,
         clock: Clock = CLOCK,
-        settings: Audience | None = None,
+        settings: AudienceSettings | None = None,
         bursts: BadBursts | None = None,
     ) -> None:
         self.registry, self.readiness = CollectorRegistry(), Readiness()
         self.view = LiveView(here.kafka, here.naming, CLOCK)
         self.states: list[Partition] = []
         self.clock_condition = Condition("not known yet")
-        self.songs = songs = Songs()
+        self.songs = songs = Catalogue()
         partitions = here.naming.audience_partitions
 
         def new_partition(number: int) -> Partition:
-            self.states.append(Partition(number, partitions, songs, Config(policy=Policy())))
+            self.states.append(Partition(number, partitions, songs, TargetingConfig(policy=Policy())))
             return self.states[-1]
 
         self.worker = Worker(
-            here.kafka, here.naming, settings or Audience(), clock, AudienceMetrics(self.registry), self.view, songs,
-            new_partition, Stores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
-            self.readiness.condition("restored", "not yet"),
-            bursts=bursts,
-            broker_clock=BrokerClock(clock, self.clock_condition),
+            here.kafka, here.naming, settings or AudienceSettings(), clock, AudienceMetrics(self.registry), self.view,
+            songs, new_partition, LocalStores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
+            self.readiness.condition("restored", "not yet"), bursts=bursts, broker_clock=BrokerClock(clock,
+            self.clock_condition),
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -110,7 +109,7 @@ class Life:
 def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
     """One partition; records of preferences and of the state can be deleted, as compaction may delete them."""
     naming = Naming(prefix, 1, 1)
-    reach = Kafka(bootstrap_servers=kafka.bootstrap_servers)
+    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
     client = admin(reach)
     both = {"cleanup.policy": "compact,delete"}
     erasable = [
@@ -143,7 +142,7 @@ def committed(here: Installation) -> dict[str, int]:
 
 def stated(here: Installation) -> dict[str, int]:
     """What the changelog says of the inputs."""
-    beside = Beside()
+    beside = RestoredExtras()
     list(state_records(read_changelog(here.kafka, here.naming, 0, CLOCK, lambda *_: None), beside))
     at = beside.inputs.positions
     return {"listens": at.listens, "match-requests": at.commands, "preferences": at.preferences}
@@ -213,7 +212,7 @@ def test_a_changelog_with_a_record_that_nobody_wrote_is_refused_by_place_and_ser
         refused.until(lambda: False)
     refused.end()
     assert f"{here.naming.name(AUDIENCE_STATE)}[0] at offset {offset}: key b'zebra'" in str(caught.value)
-    without = Life(here, settings=Audience(skip_state_records=f"0:{offset}"))
+    without = Life(here, settings=AudienceSettings(skip_state_records=f"0:{offset}"))
     without.until(lambda: bool(without.worker.partitions))
     assert without.digest() == told
     without.end()
@@ -316,10 +315,10 @@ def test_what_changelog_and_disk_say_is_the_state_and_the_disk_stays_as_it_is(
     life = Life(here, tmp_path)
     life.until(lambda: committed(here)["listens"] == 3)
     told = life.digest()
-    stores = Stores(tmp_path, "test", CLOCK)
+    stores = LocalStores(tmp_path, "test", CLOCK)
 
     def new_partition(number: int) -> Partition:
-        return Partition(number, 1, Songs())
+        return Partition(number, 1, Catalogue())
 
     from_changelog = digest(here.kafka, here.naming, 0, CLOCK, new_partition)
     assert from_changelog is not None
@@ -328,7 +327,7 @@ def test_what_changelog_and_disk_say_is_the_state_and_the_disk_stays_as_it_is(
     assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, stores) is None
     life.end()
     assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, stores) == from_changelog
-    assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, Stores(tmp_path / "no", "test", CLOCK)) is None
+    assert digest(here.kafka, here.naming, 0, CLOCK, new_partition, LocalStores(tmp_path / "no", "test", CLOCK)) is None
 
 
 def outside(here: Installation, user: str, vector: list[float] | None, space: str = "a") -> None:
@@ -449,7 +448,7 @@ def test_the_objective_says_by_which_of_a_models_chances_a_worker_scores(here: I
     answers = Answers(activity=0.25, scores=[0.0, 1.0], chances=[0.0, 0.5])
     publish(here, "a", {"s-0": [1, 0], "s-1": [0, 1]}, Chances([0.0, 1.0], [0.0, 0.4], "x", answers))
     for settings, best, power in (
-        (Audience(), 0.5, 0.25), (Audience(objective="answers"), 0.5, 0.25), (Audience(objective="liking"), 0.4, 0.0),
+        (AudienceSettings(), 0.5, 0.25), (AudienceSettings(objective="answers"), 0.5, 0.25), (AudienceSettings(objective="liking"), 0.4, 0.0),
     ):  # fmt: skip
         life = Life(here, settings=settings)
         life.until(lambda life=life: life.songs.calibration is not None)  # type: ignore[misc]
@@ -546,9 +545,9 @@ def test_a_disk_that_takes_nothing_while_a_restore_is_tried_again_is_done_withou
     first.end()
 
     def full(*_: object) -> None:
-        raise Unfit("No space left on device")
+        raise StoreCorrupted("No space left on device")
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(LocalStore, "write", full)
     second = Life(here, tmp_path)
     try:
         second.until(lambda: bool(second.states))

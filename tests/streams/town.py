@@ -16,7 +16,7 @@ from installation import PATIENCE_S, Installation
 from lying_network import LyingNetwork
 from prometheus_client import CollectorRegistry
 
-from streams.audience.local_store import Stores
+from streams.audience.local_store import LocalStores
 from streams.audience.restore import read_changelog
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
@@ -30,9 +30,9 @@ from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from streams.runtime.settings import AudienceSettings, KafkaSettings
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.rules.policy import Policy
 from targeting.users.histories import decode
@@ -40,7 +40,7 @@ from targeting.users.histories import decode
 CLOCK = SystemClock()
 USERS, WARM = 40, 8
 # Every listener of the neighbours is a candidate, and may be pushed any number of songs: so the more there is to lose.
-CONFIG = Config(policy=Policy(), at_once=1.0)
+CONFIG = TargetingConfig(policy=Policy(), at_once=1.0)
 NO_DISK = Path(os.devnull)
 
 
@@ -152,7 +152,7 @@ class Town:
         """What the disk and the changelog's tail say, once no worker holds the disk."""
         for partition, digest_of_state in digests.items():
             made = new_partition(self.here)
-            told = digest(self.here.kafka, self.here.naming, partition, CLOCK, made, Stores(folder, "town", CLOCK))
+            told = digest(self.here.kafka, self.here.naming, partition, CLOCK, made, LocalStores(folder, "town", CLOCK))
             assert told is not None
             assert told.digest == digest_of_state
 
@@ -161,10 +161,15 @@ class Service:
     """One slot's worker behind a network, started again whenever it ends, as a supervisor would."""
 
     def __init__(
-        self, here: Installation, net: LyingNetwork | Kafka, slot: int = 0, folder: Path = NO_DISK, watchdog_s: int = 15
+        self,
+        here: Installation,
+        net: LyingNetwork | KafkaSettings,
+        slot: int = 0,
+        folder: Path = NO_DISK,
+        watchdog_s: int = 15,
     ) -> None:
         self._here = here
-        self._reach = Kafka(bootstrap_servers=net.bootstrap_servers, request_timeout_s=3)
+        self._reach = KafkaSettings(bootstrap_servers=net.bootstrap_servers, request_timeout_s=3)
         self._slot = slot
         self._folder = folder
         self._watchdog_s = watchdog_s
@@ -217,17 +222,19 @@ class Service:
             self._worker = None
 
     def _start(self) -> None:
-        songs = Songs()
+        songs = Catalogue()
 
         def made(number: int) -> Partition:
             self.states[number] = Partition(number, self._here.naming.audience_partitions, songs, CONFIG)
             return self.states[number]
 
-        settings = Audience(transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1, watchdog_s=self._watchdog_s)
+        settings = AudienceSettings(
+            transaction_timeout_s=1, session_timeout_s=6, start_wait_s=1, watchdog_s=self._watchdog_s
+        )
         self._view = LiveView(self._reach, self._here.naming, CLOCK)
         self._worker = Worker(
             self._reach, self._here.naming, settings, CLOCK, self._metrics, self._view, songs, made,
-            Stores(self._folder, "town", CLOCK), self._slot, Heartbeat(CLOCK, 60),
+            LocalStores(self._folder, "town", CLOCK), self._slot, Heartbeat(CLOCK, 60),
             Readiness().condition("restored", "not yet"),
         )  # fmt: skip
 
@@ -296,7 +303,7 @@ class Crew:
 
 
 def new_partition(here: Installation) -> Callable[[int], Partition]:
-    return lambda number: Partition(number, here.naming.audience_partitions, Songs(), CONFIG)
+    return lambda number: Partition(number, here.naming.audience_partitions, Catalogue(), CONFIG)
 
 
 def _place(number: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -10,16 +10,16 @@ from scipy import sparse
 from test_partition import NOW, VECTORS, WARM, asking, hearing
 
 from targeting.calibration import STRONGEST, Calibration
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.evaluation.activity_power import POWERS, strength
 from targeting.evaluation.case import Case
 from targeting.partition.partition import Partition
 from targeting.partition.state import SHAPE
 from targeting.ranking.activity import factors
-from targeting.ranking.scoring import Ranking, Relevance
+from targeting.ranking.scoring import Ranking, ScoreWeights
 from targeting.rules.policy import Policy
-from targeting.types import F32, Inputs, Outputs, OutsideVectors, Push, Tier
+from targeting.types import F32, OutsideVectors, PartitionInputs, PartitionOutputs, Push, Tier
 from targeting.users.histories import HISTORY
 
 HOUR = 3600.0
@@ -29,14 +29,14 @@ PLAIN = Policy(enabled=False)
 class Driver:
     """A partition with its changelog, whose songs are calibrated with a power of activity; None: not calibrated."""
 
-    def __init__(self, power: float | None, config: Config | None = None) -> None:
-        self.config = config or Config(policy=PLAIN)
+    def __init__(self, power: float | None, config: TargetingConfig | None = None) -> None:
+        self.config = config or TargetingConfig(policy=PLAIN)
         self.songs = calibrated(power)
         self.partition = Partition(0, 1, self.songs, self.config)
         self.log: list[tuple[bytes, bytes | None]] = []
 
-    def do(self, *commands: object, now: float = NOW, **inputs: object) -> Outputs:
-        staged = self.partition.stage(Inputs(now, commands=commands, **inputs))  # type: ignore[arg-type]
+    def do(self, *commands: object, now: float = NOW, **inputs: object) -> PartitionOutputs:
+        staged = self.partition.stage(PartitionInputs(now, commands=commands, **inputs))  # type: ignore[arg-type]
         self.partition.apply(staged)
         self.log += staged.outputs.changelog
         return staged.outputs
@@ -52,8 +52,8 @@ class Driver:
         return {value[1 : 1 + value[0]] for value in records.values() if value is not None}
 
 
-def calibrated(power: float | None) -> Songs:
-    songs = Songs()
+def calibrated(power: float | None) -> Catalogue:
+    songs = Catalogue()
     songs.set_vectors("space", [f"s{i}" for i in range(WARM)], VECTORS)
     if power is not None:
         songs.calibration = Calibration((0.0, 1.0), (0.0, 0.5), power)
@@ -102,7 +102,7 @@ def test_without_a_power_activity_says_nothing() -> None:
 def test_rivals_know_of_no_activity(ranking: Ranking) -> None:
     told = []
     for power in (0.0, 1.0):
-        driver = Driver(power, Config(policy=PLAIN, relevance=Relevance(ranking=ranking), at_once=0.5))
+        driver = Driver(power, TargetingConfig(policy=PLAIN, relevance=ScoreWeights(ranking=ranking), at_once=0.5))
         driver.do(listens=hearing([(f"u{i}", f"s{(i + j) % WARM}") for i in range(40) for j in range(1 + i % 5)]))
         pushes = list(driver.do(asking(budget=30)).pushes)
         pushes += driver.do(now=NOW + HOUR / 10, vectors=coming(["late"], VECTORS[:1])).pushes
@@ -169,7 +169,7 @@ def test_listens_of_the_same_batch_count() -> None:
 
 
 def test_campaigns_are_opened_anew_when_the_power_changes_and_restored_on_their_own_alone() -> None:
-    driver = Driver(None, Config(policy=PLAIN, at_once=0.2))
+    driver = Driver(None, TargetingConfig(policy=PLAIN, at_once=0.2))
     driver.do(listens=hearing([(f"u{i}", f"s{(i + j) % WARM}") for i in range(100) for j in range(1 + i % 5)]))
     for number in range(6):
         driver.do(asking(f"n{number}", near=number, budget=300, expires_at=NOW + 200 * HOUR))
@@ -177,7 +177,7 @@ def test_campaigns_are_opened_anew_when_the_power_changes_and_restored_on_their_
     # What the former code wrote is restored by one that knows of activity: opened anew, a few a batch.
     after = driver.restored(0.25)
     assert after.scored == 0
-    after.apply(after.stage(Inputs(NOW + 1)))
+    after.apply(after.stage(PartitionInputs(NOW + 1)))
     assert after.scored == 4
 
     driver.songs.calibration = Calibration((0.0, 1.0), (0.0, 0.5), 0.25)

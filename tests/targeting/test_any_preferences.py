@@ -13,21 +13,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.catalogue.catalogue import Songs
-from targeting.partition.partition import Config, Partition
+from targeting.catalogue.catalogue import Catalogue
+from targeting.partition.partition import Partition, TargetingConfig
 from targeting.rules.policy import Policy
-from targeting.types import Cap, Inputs, Listens, Match, Outputs, Preferences, Push, Quiet
+from targeting.types import (
+    FrequencyCap,
+    Listens,
+    Match,
+    PartitionInputs,
+    PartitionOutputs,
+    Preferences,
+    Push,
+    QuietSpan,
+)
 
 NOW = 1_700_000_000.25
 DAY = 86_400.0
 LAST = 253_402_300_799.0  # 9999-12-31T23:59:59Z
 USERS = [f"u{number}" for number in range(8)]
 WARM = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
-ALL_DAY = (Quiet(0, 720), Quiet(720, 0))
+ALL_DAY = (QuietSpan(0, 720), QuietSpan(720, 0))
 
 
-def catalogue() -> Songs:
-    songs = Songs()
+def catalogue() -> Catalogue:
+    songs = Catalogue()
     songs.set_vectors("space", [f"w{number}" for number in range(len(WARM))], WARM)
     return songs
 
@@ -51,13 +60,13 @@ class Driver:
     """A partition of eight users who all may like the songs, with its changelog."""
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self.config = Config(policy=policy or Policy(fair=False))
+        self.config = TargetingConfig(policy=policy or Policy(fair=False))
         self.partition = Partition(0, 1, catalogue(), self.config)
         self.log: list[tuple[bytes, bytes | None]] = []
         self.do(listens=listens(USERS))
 
-    def do(self, now: float = NOW, **inputs: object) -> Outputs:
-        staged = self.partition.stage(Inputs(now, **inputs))  # type: ignore[arg-type]
+    def do(self, now: float = NOW, **inputs: object) -> PartitionOutputs:
+        staged = self.partition.stage(PartitionInputs(now, **inputs))  # type: ignore[arg-type]
         self.partition.apply(staged)
         self.log += staged.outputs.changelog
         return staged.outputs
@@ -70,8 +79,8 @@ class Driver:
 
 
 minutes = st.sampled_from([0, 1, 719, 720, 721, 1439]) | st.integers(0, 1439)
-quiet_hours = st.sampled_from([(), ALL_DAY, (Quiet(0, 1439), Quiet(1439, 0)), (Quiet(1, 0),)]) | st.lists(
-    st.tuples(minutes, minutes).filter(lambda span: span[0] != span[1]).map(lambda span: Quiet(*span)), max_size=8
+quiet_hours = st.sampled_from([(), ALL_DAY, (QuietSpan(0, 1439), QuietSpan(1439, 0)), (QuietSpan(1, 0),)]) | st.lists(
+    st.tuples(minutes, minutes).filter(lambda span: span[0] != span[1]).map(lambda span: QuietSpan(*span)), max_size=8
 ).map(tuple)
 artists = st.sampled_from(["a1", "a2", "a3"])
 countries = st.sampled_from(["PT", "BR"])
@@ -84,7 +93,8 @@ preferences = st.builds(
     allow_explicit=st.booleans(),
     timezone=st.sampled_from(["UTC", "Asia/Kathmandu", "Pacific/Apia", "Pacific/Kiritimati", "Etc/GMT+12"]),
     quiet=quiet_hours,
-    cap=st.none() | st.builds(Cap, st.sampled_from([0, 1, 2, 2**53]), st.sampled_from([0.001, 24.0, 8192.1, 8760.0])),
+    cap=st.none()
+    | st.builds(FrequencyCap, st.sampled_from([0, 1, 2, 2**53]), st.sampled_from([0.001, 24.0, 8192.1, 8760.0])),
     erase_requested_at=st.none() | st.sampled_from([0.0, NOW - DAY, NOW, NOW + 299]),
 )
 times = st.one_of(
@@ -106,8 +116,8 @@ requests = st.builds(
 policies = st.builds(
     Policy,
     default=st.builds(Preferences, st.just(""), quiet=st.sampled_from([(), ALL_DAY])),
-    cap=st.none() | st.just(Cap(3, 24.0)),
-    artist_cap=st.none() | st.just(Cap(1, 24.0)),
+    cap=st.none() | st.just(FrequencyCap(3, 24.0)),
+    artist_cap=st.none() | st.just(FrequencyCap(1, 24.0)),
     holdout=st.sampled_from([0.0, 0.3]),
     exploration=st.sampled_from([0.0, 0.5]),
     fair=st.booleans(),
@@ -172,6 +182,6 @@ def test_quiet_hours_that_cover_the_whole_day_make_no_candidate(release: float) 
 
 def test_a_release_after_the_end_of_the_calendar_in_a_users_zone_is_pushed_to_the_others() -> None:
     driver = Driver()
-    driver.do(preferences=[("u0", Preferences("u0", timezone="Pacific/Kiritimati", quiet=(Quiet(0, 60),)))])
+    driver.do(preferences=[("u0", Preferences("u0", timezone="Pacific/Kiritimati", quiet=(QuietSpan(0, 60),)))])
     release = song(available_from=LAST - 2, expires_at=LAST)
     assert {push.user_id for push in driver.do(commands=[release]).pushes} == set(USERS) - {"u0"}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from targeting.arrays.id_table import Slots
 from targeting.calibration import Calibration, fit
 from targeting.ranking.scoring import Scored
-from targeting.ranking.selection import Deciding, choose
+from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy
 from targeting.types import F32, Match
-from targeting.users.frequency_caps import Room
-from targeting.users.preferences import Consent
-from targeting.users.push_log import Added, Ledger
-from targeting.users.score_thresholds import Interest
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import Added, PushLog
+from targeting.users.score_thresholds import ScoreThresholds
 
 SIMPLE = Calibration((0.2, 0.4, 0.8), (0.0, 0.1, 0.5))
 
@@ -91,11 +91,11 @@ def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, Slots]:
     return match, scored, users
 
 
-def deciding(users: Slots, calibration: Calibration | None = None, least_chance: float = 0.0) -> Deciding:
+def deciding(users: Slots, calibration: Calibration | None = None, least_chance: float = 0.0) -> SelectionContext:
     policy = Policy(enabled=False)
-    consent, ledger = Consent(policy), Ledger()
-    room = Room(policy, consent, ledger, {}, Added(), np.zeros(0, np.int64))
-    return Deciding(0.0, policy, users, consent, {}, Interest(), room, calibration, least_chance)
+    consent, ledger = PreferenceTable(policy), PushLog()
+    room = FrequencyCaps(policy, consent, ledger, {}, Added(), np.zeros(0, np.int64))
+    return SelectionContext(0.0, policy, users, consent, {}, ScoreThresholds(), room, calibration, least_chance)
 
 
 def test_pushes_tell_chances_and_keep_their_order() -> None:

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from targeting.campaigns.campaign import Campaign, decode_account, decode_request, encode_account, encode_request
-from targeting.types import Counts, End, Match, Prototypes
+from targeting.campaigns.campaign import CampaignRecord, decode_account, decode_request, encode_account, encode_request
+from targeting.types import EndReason, Match, OutcomeCounts, Prototypes
 
 MATCH = Match(
     "new", 3, "rec", "Nové", ("a1", "a2"), "space", np.asarray([0.6, -0.8], np.float32), ("s1", "s2"),
@@ -47,38 +47,38 @@ def test_whole_seconds_make_the_same_record_as_floats() -> None:
     assert encode_request(ints) == encode_request(floats)
 
 
-@pytest.mark.parametrize("ended", [None, *End])
-def test_an_account_comes_back_as_it_was(ended: End | None) -> None:
-    counts = Counts(*range(1, 17))
-    record = encode_account(Campaign(MATCH, counts, ended, 7))
+@pytest.mark.parametrize("ended", [None, *EndReason])
+def test_an_account_comes_back_as_it_was(ended: EndReason | None) -> None:
+    counts = OutcomeCounts(*range(1, 17))
+    record = encode_account(CampaignRecord(MATCH, counts, ended, 7))
     assert decode_account(record) == (counts, ended, 7.0)
 
 
 def test_an_account_does_not_grow_with_the_request() -> None:
     small = replace(MATCH, neighbours=(), similarities=np.zeros(0, np.float32))
-    assert encode_account(Campaign(small)) == encode_account(Campaign(MATCH))
+    assert encode_account(CampaignRecord(small)) == encode_account(CampaignRecord(MATCH))
 
 
 def test_outside_only_prototypes_of_ten_or_more_are_told() -> None:
     found = Prototypes(np.eye(3, 2, dtype=np.float32), np.asarray([9, 10, 250]))
-    campaign = Campaign(MATCH, Counts(pushed=4), End.EXPIRED, 9.0)
+    campaign = CampaignRecord(MATCH, OutcomeCounts(pushed=4), EndReason.EXPIRED, 9.0)
     account = campaign.account(found)
     assert account.prototypes.members.tolist() == [10, 250]
     assert (account.song_id, account.revision, account.space) == ("new", 3, "space")
-    assert (account.counts, account.ended) == (Counts(pushed=4), End.EXPIRED)
+    assert (account.counts, account.ended) == (OutcomeCounts(pushed=4), EndReason.EXPIRED)
     assert (account.started_at, account.ended_at) == (1_700_000_000.5, 9.0)
     assert campaign.account().prototypes.vectors.shape == (0, 2)
 
 
 def test_counts_add_up() -> None:
-    assert Counts(*range(16)) + Counts(*[1] * 16) == Counts(*range(1, 17))
+    assert OutcomeCounts(*range(16)) + OutcomeCounts(*[1] * 16) == OutcomeCounts(*range(1, 17))
 
 
 @pytest.mark.parametrize(
     ("decode", "record"),
     [
         (decode_request, encode_request(MATCH)),
-        (decode_account, encode_account(Campaign(MATCH))),
+        (decode_account, encode_account(CampaignRecord(MATCH))),
     ],
 )
 def test_another_version_and_a_broken_record_are_refused(decode: object, record: bytes) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from targeting.arrays.id_table import I64, U64, hash64
-from targeting.live.incremental_cat import Cat, CatConfig, Pace
+from targeting.live.incremental_cat import CatConfig, IncrementalCat, Pace
 from targeting.types import F32
 
 D = 16
@@ -42,14 +42,16 @@ def spend(budget: int = 100, everyone: F32 = NOBODY) -> Pace:
     return Pace(budget, 0.0, 1000.0, 1000, everyone)
 
 
-def opened(people: People, how: CatConfig, users: I64 | None = None, key: str = "song", own: F32 = E[0]) -> Cat:
-    cat = Cat(D, how, people)
+def opened(
+    people: People, how: CatConfig, users: I64 | None = None, key: str = "song", own: F32 = E[0]
+) -> IncrementalCat:
+    cat = IncrementalCat(D, how, people)
     users = np.arange(len(people.now)) if users is None else users
     cat.open(key, own, users, people.now[users], np.ones(len(users), np.float32), 1, spend())
     return cat
 
 
-def move(cat: Cat, people: People, users: I64, to: F32) -> None:
+def move(cat: IncrementalCat, people: People, users: I64, to: F32) -> None:
     cat.observe(users, people.now[users], to)
     people.now[users] = to
 
@@ -117,7 +119,7 @@ def test_a_share_weighs_half_after_a_half_life_of_observations() -> None:
 
 def test_weights_say_how_much_a_member_moves_its_centroid() -> None:
     people = People(E[[1, 2]])
-    cat = Cat(D, CatConfig(), people)
+    cat = IncrementalCat(D, CatConfig(), people)
     cat.open("song", E[0], np.arange(2), people.now, np.asarray([1.0, 0.25], np.float32), 0, spend())
     np.testing.assert_allclose(cat.prototypes("song").vectors[0], unit(4 * E[1] + E[2]), atol=1e-6)
 
@@ -259,7 +261,7 @@ def test_a_record_brings_back_every_bit() -> None:
     cat.remain("song", 17)
     cat.forget(np.arange(250, 400))
     record = cat.encode("song")
-    other = Cat(D, CatConfig(3, 256), people)
+    other = IncrementalCat(D, CatConfig(3, 256), people)
     other.load("song", record, people.rows)
     assert other.encode("song") == record
     users, new = np.arange(400, 600), scattered(200, 8)
@@ -273,7 +275,7 @@ def test_a_loaded_campaign_that_lost_members_is_due() -> None:
     people = People(scattered(100))
     cat = opened(people, CatConfig(2))
     record = cat.encode("song")
-    other = Cat(D, CatConfig(2), people)
+    other = IncrementalCat(D, CatConfig(2), people)
     other.load("song", record, lambda hashes: np.where(people.rows(hashes) < 10, -1, people.rows(hashes)))
     assert len(other.members("song")) == 90
     assert other.due(1) == ["song"]
@@ -281,7 +283,7 @@ def test_a_loaded_campaign_that_lost_members_is_due() -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"\x07", b"\x01\x00", b"\x01\x95"])
 def test_a_broken_record_is_refused(broken: bytes) -> None:
-    cat = Cat(D, CatConfig(), People(E))
+    cat = IncrementalCat(D, CatConfig(), People(E))
     with pytest.raises(ValueError, match="campaign"):
         cat.load("song", broken, lambda hashes: np.zeros(len(hashes), np.int64))
     assert len(cat) == 0
@@ -291,12 +293,12 @@ def test_a_record_of_other_dimensions_is_refused() -> None:
     people = People(scattered(20))
     record = opened(people, CatConfig(2)).encode("song")
     with pytest.raises(ValueError, match="3 centroids"):
-        Cat(D, CatConfig(3), people).load("song", record, people.rows)
+        IncrementalCat(D, CatConfig(3), people).load("song", record, people.rows)
 
 
 def test_due_are_those_that_moved_most() -> None:
     people = People(scattered(300))
-    cat = Cat(D, CatConfig(recluster=50), people)
+    cat = IncrementalCat(D, CatConfig(recluster=50), people)
     for key, users in (("few", np.arange(10)), ("many", np.arange(100, 300)), ("some", np.arange(10, 100))):
         cat.open(key, E[0], users, people.now[users], np.ones(len(users), np.float32), 0, spend())
     assert cat.due(5) == []
@@ -309,7 +311,7 @@ def test_due_are_those_that_moved_most() -> None:
 
 def test_a_budget_of_nothing_reaches_nobody() -> None:
     people = People(scattered(50))
-    cat = Cat(D, CatConfig(), people)
+    cat = IncrementalCat(D, CatConfig(), people)
     cat.open("song", E[0], np.arange(50), people.now, np.ones(50, np.float32), 0, spend(0, people.now))
     assert len(cat.score(people.now, 0.0)) == 0
     cat.open("other", E[0], np.arange(50), people.now, np.ones(50, np.float32), 0, spend(1))
@@ -322,7 +324,7 @@ def test_a_budget_of_nothing_reaches_nobody() -> None:
 
 def test_a_threshold_is_reached_by_as_many_as_there_are_pushes() -> None:
     people = People(scattered(20_000))
-    cat = Cat(D, CatConfig(), people)
+    cat = IncrementalCat(D, CatConfig(), people)
     cat.open(
         "song", E[0], np.arange(0), NOBODY, np.zeros(0, np.float32), 0, Pace(400, 0.0, 1.0, 20_000, people.now[::5])
     )

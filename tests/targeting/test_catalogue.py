@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from targeting.arrays.id_table import hash64
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.catalogue.whitening import axes
 
 A, B = np.eye(3, dtype=np.float32)[:2]
 
 
 def test_vectors_come_to_unit_length_and_along_the_axes() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a", "b", "c", "d"], np.stack([A * 7, B * 0, A, B * 2]))
     stretch = axes(np.stack([A, A, B]))
     np.testing.assert_allclose(songs.vectors(songs.slots(["a", "b", "c", "d"])), np.stack([A, B * 0, A, B]) @ stretch)
@@ -21,7 +21,7 @@ def test_vectors_come_to_unit_length_and_along_the_axes() -> None:
 
 
 def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a"], A[None])
     slot = songs.slots(["b"])
     assert not songs.vectors(slot).any()
@@ -31,18 +31,18 @@ def test_a_song_known_by_listens_has_no_vector_until_it_comes() -> None:
 
 
 def test_a_song_is_its_hash() -> None:
-    songs = Songs()
+    songs = Catalogue()
     slots = songs.slots_of_hashes(hash64(["a", "b", "a"]))
     assert slots.tolist() == songs.slots(["a", "b", "a"]).tolist()
     assert songs.hashes(slots).tolist() == hash64(["a", "b", "a"]).tolist()
-    restored = Songs()
+    restored = Catalogue()
     restored.slots_of_hashes(hash64(["a"]))
     assert restored.find(["a", "b"]).tolist() == [0, -1]
     assert len(restored) == 1
 
 
 def test_changes_are_told_once() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a"], A[None])
     seen = songs.version
     assert songs.in_use.changed_since(seen).tolist() == []
@@ -51,7 +51,7 @@ def test_changes_are_told_once() -> None:
 
 
 def test_a_catalogue_set_again_changes_only_what_is_new() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
     seen = songs.version
     songs.set_vectors("s", ["a", "b", "c"], np.stack([A * 3, -B, A]))
@@ -59,7 +59,7 @@ def test_a_catalogue_set_again_changes_only_what_is_new() -> None:
 
 
 def test_a_new_space_drops_the_old_vectors() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
     before = songs.in_use
     songs.set_vectors("t", ["b"], np.ones((1, 5), np.float32))
@@ -70,7 +70,7 @@ def test_a_new_space_drops_the_old_vectors() -> None:
 
 
 def test_a_song_is_added_to_the_space_in_use_or_the_coming_one() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
     songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
     in_use, coming, seen = songs.in_use, songs.to_come, songs.version
@@ -87,7 +87,7 @@ def test_a_song_is_added_to_the_space_in_use_or_the_coming_one() -> None:
 
 
 def test_a_coming_space_is_seen_once_it_is_switched_to() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a", "b"], np.stack([A, B]))
     before = songs.vectors(songs.slots(["a", "b"]))
     songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
@@ -101,7 +101,7 @@ def test_a_coming_space_is_seen_once_it_is_switched_to() -> None:
 
 
 def test_another_coming_space_takes_the_place_of_the_first() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a"], A[None])
     songs.prepare("t", ["a"], np.ones((1, 5), np.float32))
     first = songs.to_come
@@ -115,7 +115,7 @@ def test_another_coming_space_takes_the_place_of_the_first() -> None:
 
 @pytest.mark.parametrize("vectors", [np.ones((1, 3)), np.ones(3), np.ones((2, 4)), np.full((2, 3), np.nan)], ids=str)
 def test_what_does_not_fit_is_refused_whole(vectors: np.ndarray) -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("s", ["a"], A[None])
     seen = songs.version
     with pytest.raises(ValueError, match="vectors"):

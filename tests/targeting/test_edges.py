@@ -9,17 +9,27 @@ import pytest
 from test_partition import NOW, VECTORS, WARM, Driver, asking, hearing
 
 from targeting.live.reverse_scoring import hits
-from targeting.partition.partition import Config
+from targeting.partition.partition import TargetingConfig
 from targeting.partition.state import ACCOUNT, INTEREST, PUSHED, REQUEST
 from targeting.rules.policy import Policy
-from targeting.types import End, Mark, Outcomes, Outputs, OutsideVectors, Preferences, Quiet, Takedown, Tier
+from targeting.types import (
+    EndReason,
+    Mark,
+    Outcomes,
+    OutsideVectors,
+    PartitionOutputs,
+    Preferences,
+    QuietSpan,
+    Takedown,
+    Tier,
+)
 
 PLAIN = Policy(fair=False)
 DAY = 86_400.0
 
 
-def audience(config: Config | None = None) -> Driver:
-    made = Driver(config or Config(policy=PLAIN))
+def audience(config: TargetingConfig | None = None) -> Driver:
+    made = Driver(config or TargetingConfig(policy=PLAIN))
     made.do(listens=hearing([(f"u{i}", f"s{(i + more) % WARM}") for i in range(200) for more in (0, 1)]))
     return made
 
@@ -28,28 +38,28 @@ def outcome(user: str, mark: Mark, song: str = "new") -> Outcomes:
     return Outcomes([user], [song], np.array([mark], np.uint16), np.array([NOW]))
 
 
-def ended(outputs: Outputs) -> list[End | None]:
+def ended(outputs: PartitionOutputs) -> list[EndReason | None]:
     return [account.ended for account in outputs.accounts]
 
 
 def test_a_song_whose_budget_is_spent_can_still_be_promoted() -> None:
-    driver = audience(Config(policy=PLAIN, at_once=1.0))
-    assert ended(driver.do(asking(budget=1))) == [End.BUDGET]
-    assert ended(driver.do(Takedown("new", 1, End.PROMOTED))) == [End.PROMOTED]
+    driver = audience(TargetingConfig(policy=PLAIN, at_once=1.0))
+    assert ended(driver.do(asking(budget=1))) == [EndReason.BUDGET]
+    assert ended(driver.do(Takedown("new", 1, EndReason.PROMOTED))) == [EndReason.PROMOTED]
     # And no end after that one.
-    assert ended(driver.do(Takedown("new", 1, End.TAKEN_DOWN))) == []
+    assert ended(driver.do(Takedown("new", 1, EndReason.TAKEN_DOWN))) == []
 
 
 def test_an_ended_campaign_is_remembered_until_its_time_and_no_moment_longer() -> None:
-    config = Config(policy=PLAIN, ended_days=14)
+    config = TargetingConfig(policy=PLAIN, ended_days=14)
     driver = audience(config)
     match = asking(budget=10)
     driver.do(match)
-    assert ended(driver.do(Takedown("new", 1, End.TAKEN_DOWN))) == [End.TAKEN_DOWN]
+    assert ended(driver.do(Takedown("new", 1, EndReason.TAKEN_DOWN))) == [EndReason.TAKEN_DOWN]
     # Its life is over at expires_at; what was taken down before is remembered from then on.
     last = match.expires_at + 14 * DAY
     again = driver.do(match, now=last - 1)
-    assert (ended(again), again.pushes) == ([End.TAKEN_DOWN], [])
+    assert (ended(again), again.pushes) == ([EndReason.TAKEN_DOWN], [])
     gone = dict(driver.do(now=last).changelog)
     assert gone[REQUEST + b"new"] is None
     assert gone[ACCOUNT + b"new"] is None
@@ -60,7 +70,7 @@ def test_a_push_at_the_moment_of_expiry_is_none(before_the_end: float, pushed: b
     driver = audience()
     # 22:13:20 UTC; quiet until 23:00, which is when the campaign ends, or a minute before or after.
     wakes = NOW - NOW % 3600 + 3600
-    quiet = Preferences("", quiet=(Quiet(22 * 60, 23 * 60),))
+    quiet = Preferences("", quiet=(QuietSpan(22 * 60, 23 * 60),))
     driver.do(preferences=[(f"u{i}", replace(quiet, user_id=f"u{i}")) for i in range(200)])
     outputs = driver.do(asking(expires_at=wakes + before_the_end))
     assert bool(outputs.pushes) is pushed
@@ -83,7 +93,7 @@ def test_a_score_at_the_threshold_reaches_it() -> None:
 
 
 def test_no_score_is_above_one_whatever_a_boundary_multiplies() -> None:
-    driver = audience(Config(policy=PLAIN, at_once=0.5))
+    driver = audience(TargetingConfig(policy=PLAIN, at_once=0.5))
     pushed = [push.user_id for push in driver.do(asking(budget=300)).pushes]
     # Dismissed at other times, so that each has a boundary of its own.
     for number, user in enumerate(pushed):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from targeting.arrays.id_table import hash64
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.partition.state import ERASED, SHAPE
-from targeting.types import Inputs, Listens, Match, OutsideVectors, Preferences
+from targeting.types import Listens, Match, OutsideVectors, PartitionInputs, Preferences
 from targeting.users.erasures import Erasures, ForeignKeyError, fingerprint
 
 
@@ -77,13 +77,13 @@ class Told:
         self.does(listens=Listens(users, heard, np.ones(len(users), np.float32), np.full(len(users), NOW)))
 
     @staticmethod
-    def _songs() -> Songs:
-        songs = Songs()
+    def _songs() -> Catalogue:
+        songs = Catalogue()
         songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
         return songs
 
     def does(self, **inputs: Any) -> None:
-        staged = self.state.stage(Inputs(NOW, **inputs))
+        staged = self.state.stage(PartitionInputs(NOW, **inputs))
         self.changelog += staged.outputs.changelog
         self.state.apply(staged)
 
@@ -151,16 +151,16 @@ class Keyed:
         self.wishes: list[tuple[str, Preferences]] = []
 
     def start(self, *keys: bytes) -> Partition:
-        songs = Songs()
+        songs = Catalogue()
         songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
-        self.state = Partition(0, 1, songs, Config(erasure_key=keys[0], former_erasure_keys=keys[1:]))
+        self.state = Partition(0, 1, songs, TargetingConfig(erasure_key=keys[0], former_erasure_keys=keys[1:]))
         self.state.restore(self.log)
         self.does(preferences=self.wishes)
         return self.state
 
     def does(self, **inputs: Any) -> int:
         """How many rows are erased."""
-        staged = self.state.stage(Inputs(NOW + 9, **inputs))
+        staged = self.state.stage(PartitionInputs(NOW + 9, **inputs))
         self.state.apply(staged)
         self.log += staged.outputs.changelog
         return len(staged.erased)
@@ -177,9 +177,9 @@ class Keyed:
         return {key[1:]: value for key, value in dict(self.log).items() if key[:1] == ERASED and value is not None}
 
     def restored(self, *keys: bytes) -> str:
-        songs = Songs()
+        songs = Catalogue()
         songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
-        again = Partition(0, 1, songs, Config(erasure_key=keys[0], former_erasure_keys=keys[1:]))
+        again = Partition(0, 1, songs, TargetingConfig(erasure_key=keys[0], former_erasure_keys=keys[1:]))
         again.restore(self.log)
         return again.digest()
 

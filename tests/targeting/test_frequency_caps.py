@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targeting.rules.policy import Policy
-from targeting.types import Cap, Mark, Preferences
-from targeting.users.frequency_caps import Room
-from targeting.users.preferences import Consent
-from targeting.users.push_log import MOST, Added, Ledger
+from targeting.types import FrequencyCap, Mark, Preferences
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import MOST, Added, PushLog
 
 NOW = 1_700_000_000.0
 HOUR = 3600.0
@@ -25,13 +25,15 @@ class Driver:
     """Decisions of batches, each committed at the end of its batch."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy, self.consent, self.ledger = policy, Consent(policy), Ledger()
+        self.policy, self.consent, self.ledger = policy, PreferenceTable(policy), PushLog()
         self.added = Added()
         self.recordings = 0
 
-    def room(self, staged: Mapping[int, Preferences | None] | None = None, forgotten: Sequence[int] = ()) -> Room:
+    def room(
+        self, staged: Mapping[int, Preferences | None] | None = None, forgotten: Sequence[int] = ()
+    ) -> FrequencyCaps:
         gone = np.asarray(forgotten, np.int64)
-        return Room(self.policy, self.consent, self.ledger, staged or {}, self.added, gone)
+        return FrequencyCaps(self.policy, self.consent, self.ledger, staged or {}, self.added, gone)
 
     def tell(self, user: int, at: float, artist: int = 0, marks: int = 0) -> None:
         self.recordings += 1
@@ -63,7 +65,7 @@ asked = st.lists(
 def test_no_span_ever_holds_more_than_the_cap_in_whatever_order_it_is_decided(
     batch: list[tuple[int, float, int, bool, bool]], pushes: int, hours: float, by_artist: int
 ) -> None:
-    driver = Driver(Policy(cap=Cap(pushes, hours), artist_cap=Cap(by_artist, 12.0)))
+    driver = Driver(Policy(cap=FrequencyCap(pushes, hours), artist_cap=FrequencyCap(by_artist, 12.0)))
     told: dict[int, list[tuple[float, int]]] = {user: [] for user in range(3)}
     # Moments come in any order, because some are deferred; they are whole seconds but for those of now.
     for user, at, artist, out, commit in batch:
@@ -83,7 +85,7 @@ def test_no_span_ever_holds_more_than_the_cap_in_whatever_order_it_is_decided(
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 30 * HOUR), max_size=40).map(sorted), st.integers(1, 3))
 def test_parts_of_seconds_do_not_end_a_span_early(moments: list[float], pushes: int) -> None:
-    driver, told = Driver(Policy(cap=Cap(pushes, 1.0))), list[float]()
+    driver, told = Driver(Policy(cap=FrequencyCap(pushes, 1.0))), list[float]()
     for moment in moments:
         if driver.fits(0, NOW + moment):
             driver.tell(0, NOW + moment)
@@ -93,7 +95,7 @@ def test_parts_of_seconds_do_not_end_a_span_early(moments: list[float], pushes: 
 
 
 def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> None:
-    driver = Driver(Policy(cap=Cap(1, 24.0)))
+    driver = Driver(Policy(cap=FrequencyCap(1, 24.0)))
     driver.tell(0, NOW)
     driver.commit()
     day = 24 * HOUR
@@ -107,7 +109,7 @@ def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> 
 @example(8_192_100, -1, "applied")
 @example(8_759_999, -1, "applied")
 def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, beside: int, whose: str) -> None:
-    cap, span = Cap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
+    cap, span = FrequencyCap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
     policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
     driver, wish = Driver(policy), Preferences("", cap=cap)
     if whose == "applied":
@@ -124,7 +126,9 @@ def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, be
 def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> None:
     most = 2**53 - 1
     driver = Driver(Policy())
-    driver.consent.apply({0: Preferences("", cap=Cap(most, 1.0)), 1: Preferences("", cap=Cap(2**24 + 1, 1.0))})
+    driver.consent.apply(
+        {0: Preferences("", cap=FrequencyCap(most, 1.0)), 1: Preferences("", cap=FrequencyCap(2**24 + 1, 1.0))}
+    )
     assert driver.consent.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
 
 
@@ -146,8 +150,10 @@ def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
     gone: set[int],
 ) -> None:
     # Spans of two hours and moments on the hour, so that many a push lies exactly at an end, which is outside.
-    driver = Driver(Policy(artist_cap=Cap(2, 2.0)))
-    driver.consent.apply({user: Preferences("", cap=Cap(most[user], 2.0)) for user in range(4)})  # the last has no cap
+    driver = Driver(Policy(artist_cap=FrequencyCap(2, 2.0)))
+    driver.consent.apply(
+        {user: Preferences("", cap=FrequencyCap(most[user], 2.0)) for user in range(4)}
+    )  # the last has no cap
     committed = sum(commit for *_, commit in pushes)
     for part in (pushes[:committed], pushes[committed:]):
         driver.commit()
@@ -172,7 +178,7 @@ def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
 
 
 def test_decisions_of_the_same_batch_count() -> None:
-    driver = Driver(Policy(cap=Cap(2, 1.0)))
+    driver = Driver(Policy(cap=FrequencyCap(2, 1.0)))
     driver.tell(0, NOW)
     driver.commit()
     assert driver.fits(0, NOW)
@@ -183,7 +189,7 @@ def test_decisions_of_the_same_batch_count() -> None:
 
 
 def test_who_is_held_out_has_as_much_room_as_before() -> None:
-    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver = Driver(Policy(cap=FrequencyCap(1, 1.0), artist_cap=FrequencyCap(1, 1.0)))
     driver.tell(0, NOW, marks=Mark.HELD_OUT)
     assert driver.fits(0, NOW)
     driver.commit()
@@ -193,7 +199,7 @@ def test_who_is_held_out_has_as_much_room_as_before() -> None:
 
 
 def test_an_artist_is_capped_beside_all_the_others() -> None:
-    driver = Driver(Policy(artist_cap=Cap(1, 24.0)))
+    driver = Driver(Policy(artist_cap=FrequencyCap(1, 24.0)))
     driver.tell(0, NOW, artist=7)
     for _ in range(2):  # in the batch, and when it is committed
         assert not driver.fits(0, NOW, artist=7)
@@ -203,7 +209,7 @@ def test_an_artist_is_capped_beside_all_the_others() -> None:
 
 
 def test_of_who_is_forgotten_nothing_counts() -> None:
-    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver = Driver(Policy(cap=FrequencyCap(1, 1.0), artist_cap=FrequencyCap(1, 1.0)))
     driver.tell(0, NOW)
     driver.tell(1, NOW)
     driver.commit()
@@ -212,17 +218,17 @@ def test_of_who_is_forgotten_nothing_counts() -> None:
 
 
 def test_a_users_own_cap_comes_before_the_defaults_and_the_policys() -> None:
-    driver = Driver(Policy(default=Preferences("", cap=Cap(5, 2.0)), cap=Cap(9, 9.0)))
-    driver.consent.apply({1: Preferences("b", cap=Cap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
+    driver = Driver(Policy(default=Preferences("", cap=FrequencyCap(5, 2.0)), cap=FrequencyCap(9, 9.0)))
+    driver.consent.apply({1: Preferences("b", cap=FrequencyCap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
     users, at = np.arange(5), np.full(5, NOW)
-    staged = {3: Preferences("d", cap=Cap(2, 1.0)), 1: None}
+    staged = {3: Preferences("d", cap=FrequencyCap(2, 1.0)), 1: None}
     assert driver.room().used(users, at)[1].tolist() == [5, 0, 5, 5, 5]
     assert driver.room(staged).used(users, at)[1].tolist() == [5, 5, 5, 2, 5]
     assert not driver.room().fits(users, at, 0)[1]
 
 
 def test_without_caps_or_switched_off_everybody_fits() -> None:
-    for policy in (Policy(), Policy(enabled=False, cap=Cap(0, 1.0), artist_cap=Cap(0, 1.0))):
+    for policy in (Policy(), Policy(enabled=False, cap=FrequencyCap(0, 1.0), artist_cap=FrequencyCap(0, 1.0))):
         driver = Driver(policy)
         for _ in range(20):
             driver.tell(0, NOW)
@@ -233,7 +239,7 @@ def test_without_caps_or_switched_off_everybody_fits() -> None:
 
 
 def test_of_nobody_nothing_is_asked() -> None:
-    driver = Driver(Policy(cap=Cap(1, 1.0), artist_cap=Cap(1, 1.0)))
+    driver = Driver(Policy(cap=FrequencyCap(1, 1.0), artist_cap=FrequencyCap(1, 1.0)))
     driver.tell(0, NOW)
     assert driver.room().fits(NOBODY, np.zeros(0), 0).tolist() == []
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32
-from targeting.users.histories import HALF_LIFE, Audience, decode
+from targeting.users.histories import HALF_LIFE, UserHistories, decode
 
 USERS, SONGS, D = 5, 7, 4
 START, YEAR = 1_690_000_000, 365 * 86_400
@@ -21,8 +21,8 @@ listens = st.lists(
 )
 
 
-def catalogue(known: int = SONGS) -> Songs:
-    songs = Songs()
+def catalogue(known: int = SONGS) -> Catalogue:
+    songs = Catalogue()
     songs.slots([f"s{i}" for i in range(SONGS)])
     vectors = np.random.default_rng(0).standard_normal((SONGS, D)).astype(np.float32)
     if known:
@@ -30,16 +30,16 @@ def catalogue(known: int = SONGS) -> Songs:
     return songs
 
 
-def catalogue_vector(songs: Songs, slot: int) -> F32:
+def catalogue_vector(songs: Catalogue, slot: int) -> F32:
     return songs.vectors(np.asarray([slot]))[0]
 
 
-def hear(audience: Audience, batch: list[Listen]) -> None:
+def hear(audience: UserHistories, batch: list[Listen]) -> None:
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
     audience.apply(audience.plan(user, song, plays.astype(np.float32), time.astype(np.float64)))
 
 
-def histories(audience: Audience) -> list[list[tuple[int, float, int]]]:
+def histories(audience: UserHistories) -> list[list[tuple[int, float, int]]]:
     lengths, songs, weights, times = audience.history(np.arange(USERS))
     flat = list(zip(songs.tolist(), weights.tolist(), times.tolist(), strict=True))
     ends = np.cumsum(lengths).tolist()
@@ -68,7 +68,7 @@ def test_histories_both_ways_and_vectors_are_what_one_listen_after_the_other_giv
     batches: list[list[Listen]], cap: int
 ) -> None:
     songs = catalogue()
-    audience = Audience(songs, cap)
+    audience = UserHistories(songs, cap)
     for batch in batches:
         hear(audience, batch)
     expected = naive_histories(batches, cap)
@@ -95,7 +95,7 @@ def test_histories_both_ways_and_vectors_are_what_one_listen_after_the_other_giv
 @settings(max_examples=50)
 @given(listens, listens)
 def test_planning_changes_nothing(before: list[Listen], batch: list[Listen]) -> None:
-    audience = Audience(catalogue())
+    audience = UserHistories(catalogue())
     hear(audience, before)
     state = histories(audience)
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
@@ -109,14 +109,14 @@ def test_planning_changes_nothing(before: list[Listen], batch: list[Listen]) -> 
 @given(st.lists(listens, max_size=4))
 def test_records_bring_everything_back(batches: list[list[Listen]]) -> None:
     songs = catalogue()
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     records = dict[int, bytes]()
     for batch in batches:
         user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
         heard = audience.plan(user, song, plays.astype(np.float32), time.astype(np.float64))
         records.update(zip(heard.users.tolist(), audience.encode(heard), strict=True))
         audience.apply(heard)
-    again = Audience(songs)
+    again = UserHistories(songs)
     lengths, entries = decode(list(records.values()))
     again.load(
         np.asarray(list(records), np.int64),
@@ -137,7 +137,7 @@ def test_records_bring_everything_back(batches: list[list[Listen]]) -> None:
 def test_a_song_heard_again_weighs_as_if_heard_now() -> None:
     songs = catalogue()
     day = 86_400
-    audience = Audience(songs, half_life=10)
+    audience = UserHistories(songs, half_life=10)
     hear(audience, [(0, 0, 1, START), (0, 1, 1, START + 10 * day)])
     first, second = songs.vectors(np.asarray([0, 1]))
     twice = first / 2 + second
@@ -151,7 +151,7 @@ def test_a_song_heard_again_weighs_as_if_heard_now() -> None:
 def test_listens_of_any_time_make_a_vector(when: int) -> None:
     songs = catalogue()
     for half_life in (1.0, 180.0, float("inf")):
-        audience = Audience(songs, half_life=half_life)
+        audience = UserHistories(songs, half_life=half_life)
         hear(audience, [(0, 0, 1, when), (0, 1, 1, when)])
         both = songs.vectors(np.asarray([0, 1])).sum(axis=0)
         np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], both / np.linalg.norm(both), atol=1e-5)
@@ -161,7 +161,7 @@ def test_listens_of_any_time_make_a_vector(when: int) -> None:
 
 def test_vectors_follow_the_songs() -> None:
     songs = catalogue(known=2)
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     hear(audience, [(0, 0, 1, 1), (0, 5, 1, 1), (1, 5, 1, 1), (2, 1, 1, 1)])
     assert not audience.vectors(np.asarray([1])).any()
     late = np.ones((1, D), np.float32)
@@ -178,7 +178,7 @@ def test_vectors_follow_the_songs() -> None:
 
 def test_a_space_that_comes_between_planning_and_applying() -> None:
     songs = catalogue()
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     hear(audience, [(0, 0, 1, 1)])
     one = np.ones(1, np.int64)
     heard = audience.plan(0 * one, 2 * one, np.ones(1, np.float32), np.ones(1))
@@ -189,7 +189,7 @@ def test_a_space_that_comes_between_planning_and_applying() -> None:
 
 def test_cosines() -> None:
     songs = catalogue()
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     rng = np.random.default_rng(1)
     users = np.repeat(np.arange(1500), 3)
     ones = np.ones(len(users))
@@ -203,7 +203,7 @@ def test_cosines() -> None:
 @settings(max_examples=100)
 @given(st.lists(listens, max_size=4), listens, st.booleans())
 def test_a_preview_is_what_applying_makes(before: list[list[Listen]], batch: list[Listen], half: bool) -> None:
-    audience = Audience(catalogue(), 3, half=half)
+    audience = UserHistories(catalogue(), 3, half=half)
     for each in before:
         hear(audience, each)
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
@@ -217,7 +217,7 @@ def test_a_preview_is_what_applying_makes(before: list[list[Listen]], batch: lis
 
 def test_a_vector_from_outside_counts_until_it_is_dropped() -> None:
     songs = catalogue()
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     hear(audience, [(0, 0, 1, START), (1, 1, 1, START)])
     theirs = np.asarray([[1, 2, 3, 4], [0, 0, 0, 0]], np.float32)
     users = np.asarray([1, 9])
@@ -244,7 +244,7 @@ def test_a_vector_from_outside_counts_until_it_is_dropped() -> None:
 
 def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -> None:
     songs = catalogue()
-    audience, both = Audience(songs), np.asarray([0, 1])
+    audience, both = UserHistories(songs), np.asarray([0, 1])
     theirs = np.ones((1, D), np.float32)
     hear(audience, [(0, 0, 1, START), (1, 0, 1, START)])
     audience.set_outside(both[:1], theirs)
@@ -262,13 +262,13 @@ def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -
     "vectors", [np.ones((1, D + 1)), np.ones((2, D)), np.full((1, D), np.nan), np.full((1, D), np.inf)], ids=str
 )
 def test_a_vector_from_outside_that_does_not_fit_is_refused(vectors: F32) -> None:
-    audience = Audience(catalogue())
+    audience = UserHistories(catalogue())
     with pytest.raises(ValueError, match="vectors"):
         audience.set_outside(np.zeros(1, np.int64), vectors.astype(np.float32))
     assert not len(audience.everybody())
 
 
-def memory(audience: Audience) -> bytes:
+def memory(audience: UserHistories) -> bytes:
     """All bytes of the arrays in which histories, listeners and vectors lie."""
     arenas = [audience._arena, *([audience._next.arena] if audience._next else [])]
     columns = [*audience._heard._columns, *audience._listeners._columns, *(arena._vectors for arena in arenas)]
@@ -278,10 +278,10 @@ def memory(audience: Audience) -> bytes:
 @pytest.mark.parametrize("half", [False, True])
 def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
     """Rows move as histories grow, lose songs to the cap, and pages are moved together; a space is coming."""
-    songs, rng = Songs(), np.random.default_rng(0)
+    songs, rng = Catalogue(), np.random.default_rng(0)
     ids = [f"s{i}" for i in range(900)]
     songs.set_vectors("space", ids, rng.standard_normal((900, 8)).astype(np.float32))
-    audience = Audience(songs, 40, half=half)
+    audience = UserHistories(songs, 40, half=half)
     gone, weight, outsider = 77, 4242.0, 78
     for step in range(60):
         users = rng.integers(0, 3000, 3000)
@@ -328,7 +328,7 @@ def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
     before: list[list[Listen]], batch: list[Listen], forgotten: set[int], half: bool
 ) -> None:
     songs = catalogue()
-    planned_first, forgotten_first = Audience(songs, 3, half=half), Audience(songs, 3, half=half)
+    planned_first, forgotten_first = UserHistories(songs, 3, half=half), UserHistories(songs, 3, half=half)
     gone = np.asarray(sorted(forgotten), np.int64)
     for audience in (planned_first, forgotten_first):
         for each in before:
@@ -352,7 +352,7 @@ def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
 
 
 def test_to_forget_users_without_anything() -> None:
-    audience = Audience(catalogue())
+    audience = UserHistories(catalogue())
     audience.forget(np.asarray([0, 5]))
     hear(audience, [(0, 1, 1, START)])
     audience.forget(np.asarray([10**6]))
@@ -360,9 +360,9 @@ def test_to_forget_users_without_anything() -> None:
 
 
 def test_halves_score_as_singles_do_in_less_memory() -> None:
-    songs, rng = Songs(), np.random.default_rng(3)
+    songs, rng = Catalogue(), np.random.default_rng(3)
     songs.set_vectors("space", [f"s{i}" for i in range(500)], rng.standard_normal((500, 128)).astype(np.float32))
-    single, half = Audience(songs), Audience(songs, half=True)
+    single, half = UserHistories(songs), UserHistories(songs, half=True)
     for day in range(20):
         users = rng.integers(0, 1500, 3000)
         heard = rng.integers(0, 500, 3000)

@@ -17,9 +17,20 @@ from hypothesis import strategies as st
 from test_partition import NOW, VECTORS, WARM, Batch, Driver, asking, batches, catalogue, hearing, inputs_of
 
 from targeting.arrays.id_table import hash64
-from targeting.catalogue.catalogue import _FEW, Songs
-from targeting.partition.partition import Config, Partition
-from targeting.types import Cap, End, Inputs, Listens, Mark, Outcomes, Outputs, OutsideVectors, Preferences, Takedown
+from targeting.catalogue.catalogue import _FEW, Catalogue
+from targeting.partition.partition import Partition, TargetingConfig
+from targeting.types import (
+    EndReason,
+    FrequencyCap,
+    Listens,
+    Mark,
+    Outcomes,
+    OutsideVectors,
+    PartitionInputs,
+    PartitionOutputs,
+    Preferences,
+    Takedown,
+)
 
 SOME = 2_000
 
@@ -32,7 +43,7 @@ class WithoutSongs(pickle.Pickler):
     """What songs keep is of nobody."""
 
     def persistent_id(self, each: object) -> str | None:
-        return "songs" if isinstance(each, Songs) else None
+        return "songs" if isinstance(each, Catalogue) else None
 
 
 def bytes_of(state: Any) -> bytes:
@@ -52,7 +63,7 @@ def counting() -> Iterator[int]:
 
 
 def test_one_user_who_plays_ten_times_as_many_songs_as_are_kept_leaves_the_table_small() -> None:
-    driver, songs = Driver(Config(history=50)), counting()
+    driver, songs = Driver(TargetingConfig(history=50)), counting()
     driver.do(asking())
     state = parts(driver.partition)
     sizes = []
@@ -72,26 +83,26 @@ def test_an_aborted_batch_leaves_no_song_behind() -> None:
     driver, songs = Driver(), counting()
     driver.do(listens=hearing([("a", "s0")]))
     for _ in range(4 * _FEW // 8192):
-        driver.partition.stage(Inputs(NOW, listens=plays("u", songs, 8192)))
+        driver.partition.stage(PartitionInputs(NOW, listens=plays("u", songs, 8192)))
     assert len(parts(driver.partition).songs) <= _FEW + 2 * 8192
 
 
 def test_songs_are_not_forgotten_under_a_batch_of_another_partition() -> None:
     songs, count = catalogue(), counting()
     one, other = (Partition(number, 2, songs) for number in range(2))
-    waiting = one.stage(Inputs(NOW, listens=plays("a", count, 5)))
+    waiting = one.stage(PartitionInputs(NOW, listens=plays("a", count, 5)))
     for _ in range(4):
-        other.apply(other.stage(Inputs(NOW, listens=plays("b", count, 8192))))
+        other.apply(other.stage(PartitionInputs(NOW, listens=plays("b", count, 8192))))
     one.apply(waiting)
     assert songs.sweeps == 0
-    one.stage(Inputs(NOW))
+    one.stage(PartitionInputs(NOW))
     assert songs.sweeps == 1
     assert songs.find(["x0", "x4"]).min() >= 0
 
 
 def test_a_batch_from_before_a_sweep_is_refused() -> None:
     driver = Driver()
-    staged = driver.partition.stage(Inputs(NOW, listens=hearing([("a", "s0")])))
+    staged = driver.partition.stage(PartitionInputs(NOW, listens=hearing([("a", "s0")])))
     parts(driver.partition).songs.sweep()
     with pytest.raises(ValueError, match="forgotten"):
         driver.partition.apply(staged)
@@ -116,7 +127,7 @@ def test_a_song_between_two_chunks_of_a_restore_is_not_forgotten() -> None:
 
 def test_users_who_only_send_preferences_have_no_row() -> None:
     driver = Driver()
-    wishes = [(f"p{i}", Preferences(f"p{i}", opted_in=i % 3 > 0, cap=Cap(i % 5, 8.0))) for i in range(SOME)]
+    wishes = [(f"p{i}", Preferences(f"p{i}", opted_in=i % 3 > 0, cap=FrequencyCap(i % 5, 8.0))) for i in range(SOME)]
     driver.do(preferences=wishes)
     state = parts(driver.partition)
     assert driver.partition.users == len(state.users) == 0
@@ -179,7 +190,7 @@ def test_users_known_by_a_vector_alone_go_with_it() -> None:
     driver = Driver()
     users = [f"v{i}" for i in range(100)]
 
-    def given(ids: list[str], withdrawn: list[str]) -> Outputs:
+    def given(ids: list[str], withdrawn: list[str]) -> PartitionOutputs:
         vectors = np.tile(VECTORS[0], (len(ids), 1)) if ids else np.zeros((0, VECTORS.shape[1]), np.float32)
         return driver.do(vectors=OutsideVectors("space", ids, vectors, np.full(len(ids), NOW), withdrawn))
 
@@ -191,7 +202,7 @@ def test_users_known_by_a_vector_alone_go_with_it() -> None:
     # Who was pushed is remembered without a vector too.
     given([], users[40:])
     assert driver.partition.users == 60
-    driver.do(Takedown("new", 1, End.TAKEN_DOWN))
+    driver.do(Takedown("new", 1, EndReason.TAKEN_DOWN))
     given([f"w{i}" for i in range(40)], [])
     assert len(parts(driver.partition).users) == 100
     songs = parts(driver.partition).songs
@@ -210,7 +221,7 @@ def test_records_that_delete_make_no_user_known() -> None:
 
 
 def test_recordings_and_artists_that_nobody_was_pushed_are_forgotten() -> None:
-    driver = Driver(Config(ended_days=0.0))
+    driver = Driver(TargetingConfig(ended_days=0.0))
     ledger = parts(driver.partition).ledger
     for number in range(40):
         now = NOW + 10_000.0 * number
@@ -230,7 +241,7 @@ def test_recordings_and_artists_that_nobody_was_pushed_are_forgotten() -> None:
 
 
 def test_a_recording_is_its_other_songs_again_once_the_later_song_is_forgotten() -> None:
-    driver = Driver(Config(ended_days=0.0))
+    driver = Driver(TargetingConfig(ended_days=0.0))
     driver.do(listens=hearing([(f"u{i}", "s0") for i in range(20)]))
     # More budget than there are users, so that the first song's campaign goes on.
     driver.do(asking("first", recording="r", budget=1000))
@@ -240,7 +251,7 @@ def test_a_recording_is_its_other_songs_again_once_the_later_song_is_forgotten()
         outcomes = Outcomes([user], ["first"], np.asarray([Mark.OPENED], np.uint16), np.asarray([now]))
         again = driver.restored()
         driver.do(outcomes=outcomes, now=now)
-        again.apply(again.stage(Inputs(now, outcomes=outcomes)))
+        again.apply(again.stage(PartitionInputs(now, outcomes=outcomes)))
         assert again.digest() == driver.partition.digest()
         return {account.song_id: account.counts.opened for account in driver.partition.accounts()}
 
@@ -256,7 +267,7 @@ def test_a_recording_is_its_other_songs_again_once_the_later_song_is_forgotten()
 # -- the same decisions, whatever was forgotten and whatever rows were given
 
 
-def told(outputs: Outputs) -> tuple[object, ...]:
+def told(outputs: PartitionOutputs) -> tuple[object, ...]:
     # A last bit of a sum may depend on where it stands in memory.
     records = {key: value if key[:1] != b"k" else None for key, value in outputs.changelog if key[:1] not in b"em"}
     pushes = [(push.user_id, push.match.song_id, push.why, push.songs, push.not_before) for push in outputs.pushes]
@@ -268,7 +279,7 @@ def told(outputs: Outputs) -> tuple[object, ...]:
 def test_sweeps_and_rows_that_were_others_change_nothing(
     sequence: list[Batch], sweeps: list[bool], living: bool
 ) -> None:
-    config = Config(history=4, scored=1000 if living else 0)
+    config = TargetingConfig(history=4, scored=1000 if living else 0)
     plain, other = Driver(config), Driver(config)
     # Rows and slots that were somebody else's before, in another order.
     junk = [f"j{i}" for i in range(12)]

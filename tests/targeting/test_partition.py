@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.live.incremental_cat import CatConfig
-from targeting.partition.partition import Config, ForeignStateError, Partition, Staged
+from targeting.partition.partition import ForeignStateError, Partition, Staged, TargetingConfig
 from targeting.rules.policy import Policy
 from targeting.types import (
     Account,
-    End,
-    Inputs,
+    EndReason,
     Listens,
     Mark,
     Match,
     Outcomes,
-    Outputs,
     OutsideVectors,
+    PartitionInputs,
+    PartitionOutputs,
     Preferences,
+    PushReason,
     Takedown,
-    Why,
 )  # fmt: skip
 
 D, WARM = 8, 12
@@ -35,8 +35,8 @@ VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
 NOW = 1_700_000_000.0
 
 
-def catalogue() -> Songs:
-    songs = Songs()
+def catalogue() -> Catalogue:
+    songs = Catalogue()
     songs.set_vectors("space", [f"s{i}" for i in range(WARM)], VECTORS)
     return songs
 
@@ -64,13 +64,13 @@ def hearing(pairs: Sequence[tuple[str, str]], time: float = NOW) -> Listens:
 class Driver:
     """A partition with its changelog."""
 
-    def __init__(self, config: Config | None = None, number: int = 0, partitions: int = 1) -> None:
+    def __init__(self, config: TargetingConfig | None = None, number: int = 0, partitions: int = 1) -> None:
         self.config, self.number, self.partitions = config, number, partitions
         self.partition = Partition(number, partitions, catalogue(), config)
         self.log: list[tuple[bytes, bytes | None]] = []
 
-    def do(self, *commands: Match | Takedown, now: float = NOW, **inputs: object) -> Outputs:
-        staged = self.partition.stage(Inputs(now, commands=commands, **inputs))  # type: ignore[arg-type]
+    def do(self, *commands: Match | Takedown, now: float = NOW, **inputs: object) -> PartitionOutputs:
+        staged = self.partition.stage(PartitionInputs(now, commands=commands, **inputs))  # type: ignore[arg-type]
         self.partition.apply(staged)
         self.log += staged.outputs.changelog
         return staged.outputs
@@ -101,7 +101,7 @@ def test_a_request_is_served_best_first_with_reasons(driver: Driver) -> None:
         i = int(push.user_id[1:])
         heard = {f"s{i % WARM}", f"s{(i + 1) % WARM}"} & {*push.match.neighbours}
         assert {*push.songs} == heard
-        assert push.why in (Why.EVIDENCE, Why.DIRECT)
+        assert push.why in (PushReason.EVIDENCE, PushReason.DIRECT)
         assert list(push.songs) == sorted(push.songs, key=push.match.neighbours.index)
 
 
@@ -129,7 +129,7 @@ def test_a_recording_comes_once_in_one_batch_in_the_next_and_after_a_restart(dri
     assert len(pushed) == len({*pushed})
     assert not again.pushes
     assert [account.counts.pushed for account in first.accounts] == [21, len(pushed) - 21]
-    after = driver.restored().stage(Inputs(NOW, commands=[asking("d", recording="r")]))
+    after = driver.restored().stage(PartitionInputs(NOW, commands=[asking("d", recording="r")]))
     assert not after.outputs.pushes
     assert after.outputs.accounts[0].counts.candidates > 0
 
@@ -148,39 +148,42 @@ def test_the_first_request_wins_and_repeats_give_the_same_account(driver: Driver
 def test_a_higher_revision_supersedes_and_keeps_what_was_spent(driver: Driver) -> None:
     one = driver.do(asking(budget=20))
     two = driver.do(asking(revision=3, near=4, budget=40))
-    assert [(a.revision, a.ended, a.counts.pushed) for a in two.accounts] == [(1, End.SUPERSEDED, 14), (3, None, 28)]
+    assert [(a.revision, a.ended, a.counts.pushed) for a in two.accounts] == [
+        (1, EndReason.SUPERSEDED, 14),
+        (3, None, 28),
+    ]
     assert len(two.pushes) == 14
     assert {p.user_id for p in one.pushes}.isdisjoint(p.user_id for p in two.pushes)
     lower = driver.do(asking(revision=2))
-    assert [(a.revision, a.ended) for a in lower.accounts] == [(2, End.SUPERSEDED)]
+    assert [(a.revision, a.ended) for a in lower.accounts] == [(2, EndReason.SUPERSEDED)]
     assert not lower.pushes
     assert len(driver.partition.accounts()) == 1
 
 
 def test_a_request_past_its_end_is_answered_so(driver: Driver) -> None:
     outputs = driver.do(asking(expires_at=NOW))
-    assert [(a.counts.candidates, a.counts.pushed, a.ended) for a in outputs.accounts] == [(0, 0, End.EXPIRED)]
+    assert [(a.counts.candidates, a.counts.pushed, a.ended) for a in outputs.accounts] == [(0, 0, EndReason.EXPIRED)]
     assert not outputs.pushes
-    assert driver.do(asking(expires_at=NOW + 9)).accounts[0].ended is End.EXPIRED
+    assert driver.do(asking(expires_at=NOW + 9)).accounts[0].ended is EndReason.EXPIRED
 
 
 def test_a_campaign_ends_when_its_time_comes(driver: Driver) -> None:
     driver.do(asking())
     assert not driver.do(now=NOW + 999).accounts
     (account,) = driver.do(now=NOW + 1000).accounts
-    assert account.ended is End.EXPIRED
+    assert account.ended is EndReason.EXPIRED
     assert not driver.partition.accounts()
     assert not driver.do(now=NOW + 1001).accounts
 
 
 def test_a_takedown_ends_it_for_good(driver: Driver) -> None:
     driver.do(asking(revision=2))
-    assert not driver.do(Takedown("new", 1, End.TAKEN_DOWN)).accounts
-    (account,) = driver.do(Takedown("new", 2, End.PROMOTED)).accounts
-    assert account.ended is End.PROMOTED
-    assert driver.do(asking(revision=2)).accounts[0].ended is End.PROMOTED
-    assert not driver.do(Takedown("new", 2, End.TAKEN_DOWN)).accounts
-    assert not driver.do(Takedown("unheard of", 2, End.TAKEN_DOWN)).accounts
+    assert not driver.do(Takedown("new", 1, EndReason.TAKEN_DOWN)).accounts
+    (account,) = driver.do(Takedown("new", 2, EndReason.PROMOTED)).accounts
+    assert account.ended is EndReason.PROMOTED
+    assert driver.do(asking(revision=2)).accounts[0].ended is EndReason.PROMOTED
+    assert not driver.do(Takedown("new", 2, EndReason.TAKEN_DOWN)).accounts
+    assert not driver.do(Takedown("unheard of", 2, EndReason.TAKEN_DOWN)).accounts
     assert driver.restored().digest() == driver.partition.digest()
 
 
@@ -194,7 +197,7 @@ def test_every_request_is_answered_also_without_users() -> None:
 def test_without_retrieved_songs_the_vector_alone_decides(driver: Driver) -> None:
     outputs = driver.do(asking(neighbours=(), similarities=np.zeros(0, np.float32), budget=10))
     assert outputs.accounts[0].counts.candidates == 200
-    assert {push.why for push in outputs.pushes} == {Why.DIRECT}
+    assert {push.why for push in outputs.pushes} == {PushReason.DIRECT}
     # Song 0 stands at the end of the circle of users: who heard it is nearest.
     assert {int(push.user_id[1:]) % WARM for push in outputs.pushes} <= {0, WARM - 1}
 
@@ -203,7 +206,7 @@ def test_without_retrieved_songs_the_vector_alone_decides(driver: Driver) -> Non
 def test_a_vector_that_cannot_be_compared_leaves_evidence(driver: Driver, change: dict[str, object]) -> None:
     outputs = driver.do(asking(**change))
     assert outputs.pushes
-    assert {push.why for push in outputs.pushes} == {Why.EVIDENCE}
+    assert {push.why for push in outputs.pushes} == {PushReason.EVIDENCE}
     assert not len(outputs.accounts[0].prototypes.members)
 
 
@@ -227,7 +230,7 @@ def test_an_opt_out_before_the_first_listen_holds() -> None:
 
 
 def test_policy_off_leaves_heard_and_pushed() -> None:
-    driver = Driver(Config(policy=Policy(enabled=False)))
+    driver = Driver(TargetingConfig(policy=Policy(enabled=False)))
     driver.do(listens=hearing([("a", "s0"), ("b", "s0"), ("b", "new")]))
     driver.do(preferences=[("a", Preferences("a", opted_in=False))])
     assert [push.user_id for push in driver.do(asking()).pushes] == ["a"]
@@ -243,14 +246,14 @@ def test_listeners_of_a_campaign_are_counted_once_each(driver: Driver) -> None:
     assert [account.counts.distinct_listeners for account in driver.partition.accounts()] == [3]
     # The same batch: the request comes first.
     driver.do(asking("b"), listens=hearing([("u7", "b")]))
-    driver.do(Takedown("b", 1, End.TAKEN_DOWN), listens=hearing([("u8", "b")]))
+    driver.do(Takedown("b", 1, EndReason.TAKEN_DOWN), listens=hearing([("u8", "b")]))
     # A song that was stopped goes on being counted until it is forgotten.
     assert driver.do(asking("b")).accounts[0].counts.distinct_listeners == 2
     assert driver.restored().digest() == driver.partition.digest()
 
 
 def test_small_prototypes_stay_inside() -> None:
-    driver = Driver(Config(cat=CatConfig(centroids=8)))
+    driver = Driver(TargetingConfig(cat=CatConfig(centroids=8)))
     driver.do(listens=hearing([(f"u{i}", f"s{(i + more) % WARM}") for i in range(200) for more in (0, 1)]))
     (account,) = driver.do(asking()).accounts
     assert (account.prototypes.members >= 10).all()
@@ -262,7 +265,7 @@ def test_small_prototypes_stay_inside() -> None:
 
 
 def test_only_the_last_staged_batch_can_be_applied(driver: Driver) -> None:
-    stale = driver.partition.stage(Inputs(NOW, commands=[asking()]))
+    stale = driver.partition.stage(PartitionInputs(NOW, commands=[asking()]))
     driver.do(asking("b"))
     with pytest.raises(ValueError, match="step"):
         driver.partition.apply(stale)
@@ -318,7 +321,7 @@ commands = st.lists(
         ),
         st.builds(
             lambda song, revision, end: Takedown(f"n{song}", revision, end),
-            st.integers(0, 3), st.integers(1, 3), st.sampled_from(End),
+            st.integers(0, 3), st.integers(1, 3), st.sampled_from(EndReason),
         ),
     ),
     max_size=4,
@@ -333,11 +336,11 @@ Batch = tuple[
 ]  # fmt: skip
 
 
-def inputs_of(at: int, batch: Batch) -> Inputs:
+def inputs_of(at: int, batch: Batch) -> PartitionInputs:
     """All listens and outside vectors are from NOW, so that an erasure in any batch is later."""
     pairs, told, wishes, vectors, became = batch
     given_to = [(user, near) for user, near in vectors if near is not None]
-    return Inputs(
+    return PartitionInputs(
         NOW + at,
         [
             (user, Preferences(user, opted_in=willing, erase_requested_at=NOW + at if erase else None))
@@ -361,7 +364,7 @@ def inputs_of(at: int, batch: Batch) -> Inputs:
 def test_whatever_comes_state_is_restored_and_nobody_gets_a_recording_twice(
     sequence: list[Batch], living: bool
 ) -> None:
-    driver = Driver(Config(history=4, scored=1000 if living else 0))
+    driver = Driver(TargetingConfig(history=4, scored=1000 if living else 0))
     pushed, out, gone = set[tuple[str, str]](), dict[str, bool](), set[str]()
     for at, batch in enumerate(sequence):
         inputs = inputs_of(at, batch)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from targeting.arrays.id_table import hash64, mixed
 from targeting.rules.policy import Policy, allows, fairness, held_out, without
-from targeting.types import Match, Preferences, Quiet
-from targeting.users.preferences import Consent
+from targeting.types import Match, Preferences, QuietSpan
+from targeting.users.preferences import PreferenceTable
 
 SONG = Match(
     "new", 1, "new", "New", ("a1", "a2"), "space", np.ones(1, np.float32), (), np.ones(0, np.float32), 10, 0, 9
@@ -58,7 +58,7 @@ def test_thousands_at_once_are_what_one_by_one_is(
     default: Preferences,
     match: Match,
 ) -> None:
-    consent, last = Consent(Policy(default=default)), dict[int, Preferences | None]()
+    consent, last = PreferenceTable(Policy(default=default)), dict[int, Preferences | None]()
     for batch in applied:
         consent.apply(batch)
         last |= batch
@@ -69,7 +69,7 @@ def test_thousands_at_once_are_what_one_by_one_is(
 
 
 def test_switched_off_everybody_is_allowed() -> None:
-    consent = Consent(Policy(enabled=False))
+    consent = PreferenceTable(Policy(enabled=False))
     nobody = Preferences("u", opted_in=False)
     consent.apply({0: nobody})
     assert consent.allowed(SONG, np.asarray([0, 1]), {1: nobody}).tolist() == [True, True]
@@ -112,13 +112,13 @@ def test_fairness_falls_from_one_to_nothing() -> None:
 
 
 def test_quiet_hours_are_the_users_own_the_staged_ones_first_and_the_default_of_who_never_said() -> None:
-    night, noon = (Quiet(22 * 60, 7 * 60),), (Quiet(0, 12 * 60),)
-    consent = Consent(Policy(default=Preferences("", quiet=night)))
+    night, noon = (QuietSpan(22 * 60, 7 * 60),), (QuietSpan(0, 12 * 60),)
+    consent = PreferenceTable(Policy(default=Preferences("", quiet=night)))
     consent.apply({0: Preferences("a"), 1: Preferences("b", quiet=noon), 2: None, 3: Preferences("d", quiet=noon)})
     midnight = 1_700_006_400.0  # 00:00:00 UTC
     staged = {3: None, 4: Preferences("e", timezone="Asia/Kolkata", quiet=night)}
     found = consent.not_before(np.asarray([4, 3, 2, 1, 0, 99]), midnight, staged)
     # In Kolkata it is 05:30.
     assert ((found - midnight) / 3600).tolist() == [1.5, 7, 7, 12, 0, 7]
-    off = Consent(Policy(enabled=False, default=Preferences("", quiet=night)))
+    off = PreferenceTable(Policy(enabled=False, default=Preferences("", quiet=night)))
     assert off.not_before(np.asarray([0]), midnight, {}).tolist() == [midnight]

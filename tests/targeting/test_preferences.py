@@ -9,15 +9,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from targeting.rules.policy import Policy, allows
 from targeting.rules.quiet_hours import open_at
-from targeting.types import Cap, Match, Preferences, Quiet
-from targeting.users.preferences import Consent
+from targeting.types import FrequencyCap, Match, Preferences, QuietSpan
+from targeting.users.preferences import PreferenceTable
 
 MIDNIGHT = 1_700_006_400.0
 SONG = Match(
     "new", 1, "new", "New", ("a1", "a2"), "space", np.ones(1, np.float32), (), np.ones(0, np.float32), 10, 0, 9,
     explicit=True, territories=("DE",),
 )  # fmt: skip
-NIGHT = (Quiet(22 * 60, 7 * 60),)
+NIGHT = (QuietSpan(22 * 60, 7 * 60),)
 wishes = st.none() | st.builds(
     Preferences,
     user_id=st.just("u"),
@@ -26,7 +26,7 @@ wishes = st.none() | st.builds(
     muted_artists=st.frozensets(st.sampled_from(["a1", "a3", "a4"]), max_size=2),
     timezone=st.sampled_from(["UTC", "Asia/Kolkata"]),
     quiet=st.sampled_from([(), NIGHT]),
-    cap=st.sampled_from([None, Cap(0, 1.0), Cap(2, 8192.1)]),
+    cap=st.sampled_from([None, FrequencyCap(0, 1.0), FrequencyCap(2, 8192.1)]),
 )
 rows = st.integers(0, 7)
 
@@ -36,8 +36,8 @@ class Saying(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy = Policy(default=Preferences("", quiet=(Quiet(0, 60),)), cap=Cap(9, 9.0))
-        self.consent = Consent(self.policy)
+        self.policy = Policy(default=Preferences("", quiet=(QuietSpan(0, 60),)), cap=FrequencyCap(9, 9.0))
+        self.consent = PreferenceTable(self.policy)
         self.last: dict[int, Preferences | None] = {}
         self.away = set(range(8))
 

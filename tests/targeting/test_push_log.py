@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targeting.types import Mark
-from targeting.users.push_log import KEPT_S, Added, Entries, Ledger, Marked
+from targeting.users.push_log import KEPT_S, Added, Entries, Marked, PushLog
 
 NOW = 1_700_000_000
 USERS = np.arange(6)
@@ -49,7 +49,7 @@ def marking(marks: Sequence[tuple[int, int, int]]) -> Marked:
 
 @dataclass
 class Driver:
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: PushLog = field(default_factory=PushLog)
     log: dict[int, bytes] = field(default_factory=dict)
 
     def do(
@@ -62,8 +62,8 @@ class Driver:
             self.ledger.apply(entries)
         return entries
 
-    def restored(self) -> Ledger:
-        again = Ledger()
+    def restored(self) -> PushLog:
+        again = PushLog()
         again.load(np.asarray(list(self.log), np.int64), list(self.log.values()))
         again.loaded(USERS)
         return again
@@ -139,8 +139,8 @@ def set_by(entries: Entries | None) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def test_nothing_is_planned_of_nothing() -> None:
-    assert Ledger().plan(Added(), None, NOW) is None
-    assert Ledger().plan(Added(), marking([(0, 1, Mark.OPENED)]), NOW) is None
+    assert PushLog().plan(Added(), None, NOW) is None
+    assert PushLog().plan(Added(), marking([(0, 1, Mark.OPENED)]), NOW) is None
 
 
 def test_planning_changes_nothing() -> None:
@@ -175,7 +175,7 @@ def test_of_many_users_with_many_pushes_each_counts_its_own() -> None:
 def test_whole_seconds_are_rounded_up_so_that_a_span_does_not_end_early() -> None:
     added = Added()
     added.add(np.asarray([0]), 1, 1, np.asarray([NOW + 0.75]), u16([0]))
-    ledger = Ledger()
+    ledger = PushLog()
     entries = ledger.plan(added, None, NOW)
     assert entries
     ledger.apply(entries)
@@ -227,7 +227,7 @@ def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
     times = [NOW + rng.integers(0, 86_400, 5000).astype(np.float64) for _ in range(10)]
     for recording, at in enumerate(times):
         added.add(users, recording, recording % 3, at, np.zeros(5000, np.uint16))
-    ledger = Ledger()
+    ledger = PushLog()
     entries = ledger.plan(added, None, NOW)
     assert entries
     ledger.apply(entries)
@@ -240,12 +240,12 @@ def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
 @pytest.mark.parametrize("record", [b"\x01", b"\x02" + b"x" * 21])
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="ledger record"):
-        Ledger().load(np.zeros(1, np.int64), [record])
+        PushLog().load(np.zeros(1, np.int64), [record])
 
 
 def test_a_ledger_record_of_another_version_is_told_by_it() -> None:
     with pytest.raises(ValueError, match=r"of 23 bytes, version b'\\x07'$"):
-        Ledger().load(np.zeros(1, np.int64), [b"\x07" + b"x" * 22])
+        PushLog().load(np.zeros(1, np.int64), [b"\x07" + b"x" * 22])
 
 
 def test_what_a_batch_adds_is_known_by_its_recording() -> None:

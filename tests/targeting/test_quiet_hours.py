@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targeting.rules.quiet_hours import open_at
-from targeting.types import Quiet
+from targeting.types import QuietSpan
 
 ZONES = ["UTC", "Europe/Lisbon", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Havana"]
-NIGHT = Quiet(22 * 60, 7 * 60)
+NIGHT = QuietSpan(22 * 60, 7 * 60)
 
-spans = st.lists(st.builds(Quiet, st.integers(0, 1439), st.integers(0, 1440)), max_size=4).map(tuple)
+spans = st.lists(st.builds(QuietSpan, st.integers(0, 1439), st.integers(0, 1440)), max_size=4).map(tuple)
 # Half the moments lie around the nights in which European and American clocks change.
 moments = st.integers(1_735_700_000, 1_767_200_000) | st.builds(
     lambda day, after: int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) + after,
@@ -26,7 +26,7 @@ moments = st.integers(1_735_700_000, 1_767_200_000) | st.builds(
 )
 
 
-def quiet(time: float, zone: str, spans: tuple[Quiet, ...]) -> bool:
+def quiet(time: float, zone: str, spans: tuple[QuietSpan, ...]) -> bool:
     local = datetime.fromtimestamp(time, ZoneInfo(zone))
     minute = local.hour * 60 + local.minute
     return any(
@@ -46,9 +46,9 @@ def back_within(time: float, zone: str, until: float) -> bool:
 
 @settings(max_examples=300)
 @given(moments, st.sampled_from(ZONES), spans)
-@example(1_743_300_000, "Europe/Lisbon", (Quiet(60, 90),))  # its end is skipped in the night of 30 March 2025
-@example(1_761_440_400 + 2400, "Europe/Lisbon", (Quiet(30, 100), Quiet(110, 60)))
-def test_it_is_the_first_moment_outside_all_spans(time: int, zone: str, spans: tuple[Quiet, ...]) -> None:
+@example(1_743_300_000, "Europe/Lisbon", (QuietSpan(60, 90),))  # its end is skipped in the night of 30 March 2025
+@example(1_761_440_400 + 2400, "Europe/Lisbon", (QuietSpan(30, 100), QuietSpan(110, 60)))
+def test_it_is_the_first_moment_outside_all_spans(time: int, zone: str, spans: tuple[QuietSpan, ...]) -> None:
     opens = open_at(time, zone, spans)
     assert opens >= time
     if math.isinf(opens):
@@ -76,17 +76,17 @@ def test_it_is_the_first_moment_outside_all_spans(time: int, zone: str, spans: t
         ("2025-03-29T22:30:00+00:00", "Europe/Lisbon", (NIGHT,), "2025-03-30T06:00:00+00:00"),
         ("2025-10-25T21:30:00+00:00", "Europe/Lisbon", (NIGHT,), "2025-10-26T07:00:00+00:00"),
         # Clocks go from 01:00 to 02:00: the end at 01:30 is skipped, and 02:00 is the first minute shown after it.
-        ("2025-03-30T00:30:00+00:00", "Europe/Lisbon", (Quiet(0, 90),), "2025-03-30T01:00:00+00:00"),
+        ("2025-03-30T00:30:00+00:00", "Europe/Lisbon", (QuietSpan(0, 90),), "2025-03-30T01:00:00+00:00"),
         # Clocks go from 02:00 back to 01:00: what is over at 01:30 starts again, and what is quiet is so twice.
-        ("2025-10-26T00:10:00+00:00", "Europe/Lisbon", (Quiet(60, 90),), "2025-10-26T00:30:00+00:00"),
-        ("2025-10-26T01:10:00+00:00", "Europe/Lisbon", (Quiet(60, 90),), "2025-10-26T01:30:00+00:00"),
+        ("2025-10-26T00:10:00+00:00", "Europe/Lisbon", (QuietSpan(60, 90),), "2025-10-26T00:30:00+00:00"),
+        ("2025-10-26T01:10:00+00:00", "Europe/Lisbon", (QuietSpan(60, 90),), "2025-10-26T01:30:00+00:00"),
         # One span leads into the next, over midnight and back to the first of them.
-        ("2025-01-15T21:00:00+00:00", "UTC", (Quiet(1380, 60), Quiet(60, 300), Quiet(1200, 1380)),
+        ("2025-01-15T21:00:00+00:00", "UTC", (QuietSpan(1380, 60), QuietSpan(60, 300), QuietSpan(1200, 1380)),
          "2025-01-16T05:00:00+00:00"),
-        ("2025-01-15T23:59:00+00:00", "UTC", (Quiet(1200, 1440),), "2025-01-16T00:00:00+00:00"),
+        ("2025-01-15T23:59:00+00:00", "UTC", (QuietSpan(1200, 1440),), "2025-01-16T00:00:00+00:00"),
     ],
 )  # fmt: skip
-def test_by_hand(at: str, zone: str, spans: tuple[Quiet, ...], opens: str) -> None:
+def test_by_hand(at: str, zone: str, spans: tuple[QuietSpan, ...], opens: str) -> None:
     opened = open_at(datetime.fromisoformat(at).timestamp(), zone, spans)
     assert datetime.fromtimestamp(opened, UTC).isoformat() == opens
 
@@ -95,7 +95,7 @@ def test_by_hand(at: str, zone: str, spans: tuple[Quiet, ...], opens: str) -> No
 def test_a_span_whose_end_is_skipped_ends_exactly_where_the_clock_skips_it(minute: int) -> None:
     skipped = datetime(2025, 3, 30, 1, tzinfo=UTC).timestamp()
     for before in (60.0, 1800.25, 3600.0):
-        assert open_at(skipped - before, "Europe/Lisbon", (Quiet(0, minute),)) == skipped
+        assert open_at(skipped - before, "Europe/Lisbon", (QuietSpan(0, minute),)) == skipped
 
 
 def test_it_opens_on_the_minute_whatever_part_of_a_second_it_is_asked_at() -> None:
@@ -103,8 +103,10 @@ def test_it_opens_on_the_minute_whatever_part_of_a_second_it_is_asked_at() -> No
     assert open_at(night, "UTC", (NIGHT,)) == datetime(2025, 1, 16, 7, tzinfo=UTC).timestamp()
 
 
-@pytest.mark.parametrize("spans", [(Quiet(0, 1440),), (Quiet(480, 480),), (Quiet(0, 700), Quiet(600, 0))])
-def test_where_all_day_is_quiet_it_never_opens(spans: tuple[Quiet, ...]) -> None:
+@pytest.mark.parametrize(
+    "spans", [(QuietSpan(0, 1440),), (QuietSpan(480, 480),), (QuietSpan(0, 700), QuietSpan(600, 0))]
+)
+def test_where_all_day_is_quiet_it_never_opens(spans: tuple[QuietSpan, ...]) -> None:
     assert open_at(1_700_000_000.0, "Europe/Lisbon", spans) == math.inf
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from test_partition import NOW, VECTORS, WARM, D, asking, hearing
 
 from targeting.calibration import Calibration
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.evaluation.reliability import error
 from targeting.partition.partition import Partition
 from targeting.partition.state import ANSWERS
@@ -33,7 +33,19 @@ from targeting.ranking.recalibration import (
     fit,
 )
 from targeting.rules.policy import Policy
-from targeting.types import F32, F64, Inputs, Mark, Match, Outcomes, Outputs, OutsideVectors, Preferences, Push, Tier
+from targeting.types import (
+    F32,
+    F64,
+    Mark,
+    Match,
+    Outcomes,
+    OutsideVectors,
+    PartitionInputs,
+    PartitionOutputs,
+    Preferences,
+    Push,
+    Tier,
+)
 
 HOUR, DAY = 3600.0, 86_400.0
 WAIT = DAY
@@ -259,8 +271,8 @@ def test_a_record_says_all_and_a_broken_one_is_refused() -> None:
 class Driver:
     """A partition of 400 users whose model knows chances, with its changelog."""
 
-    def __init__(self, config: Config | None = None, chances: bool = True) -> None:
-        self.config = config or Config(policy=PLAIN, at_once=1)
+    def __init__(self, config: TargetingConfig | None = None, chances: bool = True) -> None:
+        self.config = config or TargetingConfig(policy=PLAIN, at_once=1)
         self.chances = chances
         self.partition = Partition(0, 1, self.songs(), self.config)
         self.log: list[tuple[bytes, bytes | None]] = []
@@ -270,15 +282,15 @@ class Driver:
         pairs = [(f"u{i}", f"s{song}") for i in range(400) for song in rng.choice(WARM, 1 + i % 3, replace=False)]
         self.do(listens=hearing(pairs))
 
-    def songs(self) -> Songs:
-        songs = Songs()
+    def songs(self) -> Catalogue:
+        songs = Catalogue()
         songs.set_vectors("space", [f"s{i}" for i in range(WARM)], VECTORS)
         if self.chances:
             songs.calibration = Calibration((0.0, 1.0), (0.02, 0.6))
         return songs
 
-    def do(self, *commands: Match, **inputs: object) -> Outputs:
-        staged = self.partition.stage(Inputs(self.now, commands=commands, **inputs))  # type: ignore[arg-type]
+    def do(self, *commands: Match, **inputs: object) -> PartitionOutputs:
+        staged = self.partition.stage(PartitionInputs(self.now, commands=commands, **inputs))  # type: ignore[arg-type]
         self.partition.apply(staged)
         self.log += staged.outputs.changelog
         return staged.outputs
@@ -353,7 +365,7 @@ def test_a_restart_brings_back_what_was_learned() -> None:
     assert ANSWERS in dict(driver.log)
     restored = driver.restored()
     assert restored.digest() == driver.partition.digest()
-    inputs = Inputs(driver.now + DAY, commands=[asking("next", expires_at=driver.now + 9 * DAY)])
+    inputs = PartitionInputs(driver.now + DAY, commands=[asking("next", expires_at=driver.now + 9 * DAY)])
     one, other = driver.partition.stage(inputs).outputs, restored.stage(inputs).outputs
     assert [push.score for push in one.pushes] == pytest.approx([push.score for push in other.pushes], rel=1e-5)
     assert [(push.offset, push.slope) for push in one.pushes] == [(push.offset, push.slope) for push in other.pushes]
@@ -365,7 +377,9 @@ def test_staging_touches_nothing_that_was_learned() -> None:
     driver = Driver()
     answered(driver, 12, half)
     before = driver.partition.digest()
-    driver.partition.stage(Inputs(driver.now + 3 * DAY, commands=[asking("next", expires_at=driver.now + 9 * DAY)]))
+    driver.partition.stage(
+        PartitionInputs(driver.now + 3 * DAY, commands=[asking("next", expires_at=driver.now + 9 * DAY)])
+    )
     assert driver.partition.digest() == before
 
 
@@ -376,7 +390,7 @@ def test_neither_order_nor_repeats_of_what_is_told_matter(
 ) -> None:
     records = []
     for order in (outcomes, data.draw(st.permutations(outcomes * 2))):
-        driver = Driver(Config(policy=PLAIN, at_once=0.7))
+        driver = Driver(TargetingConfig(policy=PLAIN, at_once=0.7))
         pushes = driver.ask()
         for at, mark in order:
             push = pushes[at % len(pushes)]
@@ -413,7 +427,7 @@ def test_of_erased_users_no_push_waits_any_more() -> None:
 
 
 def test_without_a_wait_nothing_is_learned_and_the_models_chances_are_told() -> None:
-    driver = Driver(Config(policy=PLAIN, at_once=1, answer_hours=0))
+    driver = Driver(TargetingConfig(policy=PLAIN, at_once=1, answer_hours=0))
     rounds = answered(driver, 12, half)
     assert ANSWERS not in dict(driver.log)
     assert [push.score for push in rounds[-1]] == pytest.approx([model_chance(push) for push in rounds[-1]], rel=1e-5)
@@ -428,7 +442,7 @@ def test_without_a_models_chances_those_of_a_request_are_not_learned() -> None:
 
 @pytest.mark.parametrize("chances", [True, False])
 def test_who_comes_later_is_told_a_chance_once_enough_were_judged(chances: bool) -> None:
-    driver = Driver(Config(policy=PLAIN, at_once=0.2), chances)
+    driver = Driver(TargetingConfig(policy=PLAIN, at_once=0.2), chances)
     rng = np.random.default_rng(4)
     live: list[list[Push]] = []
     for turn in range(60):

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targeting.catalogue.catalogue import Songs
-from targeting.ranking.scoring import Ranking, Relevance, score
+from targeting.catalogue.catalogue import Catalogue
+from targeting.ranking.scoring import Ranking, ScoreWeights, score
 from targeting.types import Match
-from targeting.users.histories import Audience
+from targeting.users.histories import UserHistories
 
 SONGS, USERS, D = 6, 8, 4
 RNG = np.random.default_rng(0)
@@ -30,10 +30,10 @@ neighbours = st.lists(
 )
 
 
-def audience_of(pairs: set[tuple[int, int]]) -> tuple[Songs, Audience]:
-    songs = Songs()
+def audience_of(pairs: set[tuple[int, int]]) -> tuple[Catalogue, UserHistories]:
+    songs = Catalogue()
     songs.set_vectors("space", [f"s{i}" for i in range(SONGS)], VECTORS)
-    audience = Audience(songs)
+    audience = UserHistories(songs)
     users, heard = np.asarray(sorted(pairs) or np.zeros((0, 2)), np.int64).T
     ones = np.ones(len(users))
     audience.apply(audience.plan(users, songs.slots([f"s{i}" for i in heard]), ones.astype(np.float32), ones))
@@ -49,7 +49,7 @@ def asking(retrieved: list[tuple[int, float]], space: str = "space") -> Match:
 
 
 def naive(
-    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: Relevance, same_space: bool
+    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: ScoreWeights, same_space: bool
 ) -> dict[int, float]:
     """One user after the other, as the module's docstring says it."""
     known = any(sim > 0 and song == each for song, sim in retrieved for _, each in pairs)
@@ -60,21 +60,24 @@ def naive(
         taste = sum((VECTORS[song].astype(float) for song in sorted(heard)), np.zeros(D))
         length = math.sqrt(taste @ METRIC @ taste)
         direct = max(0.0, taste @ METRIC @ NEW / length / math.sqrt(NEW @ METRIC @ NEW)) if length > 0 else 0.0
-        speaks = sum(max(sim, 0) ** how.sharpness for song, sim in retrieved if song in heard)
-        evidence = 1 - math.exp(-speaks / everything / how.saturation) if speaks else 0.0
+        weights = sum(max(sim, 0) ** how.sharpness for song, sim in retrieved if song in heard)
+        evidence = 1 - math.exp(-weights / everything / how.saturation) if weights else 0.0
         if not known and same_space and length > 0:
             scores[user] = direct
-        elif known and speaks:
+        elif known and weights:
             scores[user] = how.weight * evidence + (1 - how.weight) * direct if same_space else evidence
     return scores
 
 
 @settings(max_examples=300)
 @given(
-    heard_pairs, neighbours, st.sampled_from([Relevance(), Relevance(1, 0.5, 0.7)]), st.sampled_from(["space", "other"])
+    heard_pairs,
+    neighbours,
+    st.sampled_from([ScoreWeights(), ScoreWeights(1, 0.5, 0.7)]),
+    st.sampled_from(["space", "other"]),
 )
 def test_candidates_and_scores_are_what_one_user_after_the_other_gives(
-    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: Relevance, space: str
+    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: ScoreWeights, space: str
 ) -> None:
     # A similarity so small that its power is no float32 any more is as good as none.
     retrieved = [(song, sim if abs(sim) > 1e-3 else 0.0) for song, sim in retrieved]
@@ -102,19 +105,19 @@ def test_a_score_does_not_depend_on_who_else_is_in_the_partition() -> None:
 
 def _scores(pairs: set[tuple[int, int]], request: Match) -> tuple[list[int], list[float]]:
     songs, audience = audience_of(pairs)
-    scored = score(audience, songs, request, Relevance())
+    scored = score(audience, songs, request, ScoreWeights())
     return scored.users.tolist(), scored.scores.tolist()
 
 
 def test_who_heard_what_is_remembered() -> None:
     songs, audience = audience_of({(0, 1), (0, 2), (3, 2)})
-    scored = score(audience, songs, asking([(2, 0.9), (1, 0.5), (4, 0.4)]), Relevance())
+    scored = score(audience, songs, asking([(2, 0.9), (1, 0.5), (4, 0.4)]), ScoreWeights())
     assert {*zip(scored.heard_users.tolist(), scored.heard_songs.tolist(), strict=True)} == {(0, 0), (0, 1), (3, 0)}
 
 
 def ranked(pairs: set[tuple[int, int]], request: Match, ranking: Ranking) -> dict[int, float]:
     songs, audience = audience_of(pairs)
-    scored = score(audience, songs, request, Relevance(ranking=ranking))
+    scored = score(audience, songs, request, ScoreWeights(ranking=ranking))
     return dict(zip(scored.users.tolist(), scored.scores.tolist(), strict=True))
 
 
@@ -147,7 +150,7 @@ def test_random_takes_everybody_who_has_a_vector_alike(pairs: set[tuple[int, int
 def test_cat_is_the_cosine_with_the_centroid_of_the_listeners_for_everybody() -> None:
     pairs = {(0, 0), (1, 0), (2, 1), (3, 3), (4, 4), (5, 5)}
     songs, audience = audience_of(pairs)
-    scored = score(audience, songs, asking([(0, 1.0), (1, 0.5)]), Relevance(ranking=Ranking.CAT))
+    scored = score(audience, songs, asking([(0, 1.0), (1, 0.5)]), ScoreWeights(ranking=Ranking.CAT))
     assert scored.users.tolist() == [0, 1, 2, 3, 4]
     vectors = audience.vectors(np.arange(5)).astype(float)
     # The listeners of song 1 weigh a sixteenth of those of song 0.
@@ -160,6 +163,6 @@ def test_a_rival_in_another_space_or_without_listeners_does_not_fail() -> None:
     for ranking in Ranking:
         for request in (asking([]), asking([(99, 0.9)]), asking(RETRIEVED, "other")):
             songs, audience = audience_of({(0, 0), (1, 1)})
-            scored = score(audience, songs, request, Relevance(ranking=ranking))
+            scored = score(audience, songs, request, ScoreWeights(ranking=ranking))
             assert ((scored.scores >= 0) & (scored.scores <= 1 + 1e-6)).all()
             assert scored.listening().users.tolist() == scored.users.tolist() or len(scored.heard_users)

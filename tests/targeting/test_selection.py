@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from targeting.arrays.id_table import Slots, mixed
 from targeting.calibration import Calibration
 from targeting.ranking.scoring import Scored
-from targeting.ranking.selection import Chosen, Deciding, choose, song_and_artist
+from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
 from targeting.ranking.selection import _top as top
 from targeting.rules.policy import Policy, fairness, held_out
-from targeting.types import Cap, Mark, Match, Preferences, Push, Quiet, Tier, Why
-from targeting.users.frequency_caps import Room
-from targeting.users.preferences import Consent
-from targeting.users.push_log import Added, Ledger
-from targeting.users.score_thresholds import Interest
+from targeting.types import FrequencyCap, Mark, Match, Preferences, Push, PushReason, QuietSpan, Tier
+from targeting.users.frequency_caps import FrequencyCaps
+from targeting.users.preferences import PreferenceTable
+from targeting.users.push_log import Added, PushLog
+from targeting.users.score_thresholds import ScoreThresholds
 
 NOW = 1_700_000_000.0  # 22:13:20 UTC
 HOUR = 3600.0
@@ -48,13 +48,13 @@ class Driver:
     ids: Sequence[str] = ()
     calibration: Calibration | None = None
     least: float = 0.0
-    ledger: Ledger = field(default_factory=Ledger)
-    interest: Interest = field(default_factory=Interest)
+    ledger: PushLog = field(default_factory=PushLog)
+    interest: ScoreThresholds = field(default_factory=ScoreThresholds)
     slots: Slots = field(default_factory=Slots)
 
     def __post_init__(self) -> None:
         self.slots.take(self.ids or [f"u{n}" for n in range(self.users)])
-        self.consent = Consent(self.policy)
+        self.consent = PreferenceTable(self.policy)
 
     def tell(self, users: Sequence[int], times: int = 1) -> None:
         """These users are pushed other songs now."""
@@ -74,16 +74,16 @@ class Driver:
         allowed: Sequence[int] | None = None,
         staged: Mapping[int, Preferences | None] | None = None,
         **more: object,
-    ) -> Chosen:
+    ) -> Selection:
         may = np.ones(len(scored.users), np.bool_) if allowed is None else np.isin(scored.users, allowed)
-        room = Room(self.policy, self.consent, self.ledger, staged or {}, Added(), np.zeros(0, np.int64))
-        by = Deciding(
+        room = FrequencyCaps(self.policy, self.consent, self.ledger, staged or {}, Added(), np.zeros(0, np.int64))
+        by = SelectionContext(
             NOW, self.policy, self.slots, self.consent, staged or {}, self.interest, room, self.calibration, self.least
         )
         return choose(match, scored, may, most, by, **more)  # type: ignore[arg-type]
 
 
-def told(chosen: Chosen) -> list[str]:
+def told(chosen: Selection) -> list[str]:
     return [push.user_id for push in chosen.pushes]
 
 
@@ -120,7 +120,7 @@ def test_equals_are_chosen_by_lot_another_one_for_each_song_and_the_same_whateve
 @settings(deadline=None, max_examples=40)
 @given(st.permutations(range(60)), st.integers(1, 40))
 def test_nothing_depends_on_the_rows_that_users_have(rows: list[int], most: int) -> None:
-    policy = Policy(holdout=0.2, exploration=0.3, salt="x", cap=Cap(2, 24.0))
+    policy = Policy(holdout=0.2, exploration=0.3, salt="x", cap=FrequencyCap(2, 24.0))
     values = [((7 * n) % 11) / 11 for n in range(60)]
     plain, moved = Driver(policy, 60), Driver(policy, ids=as_ids(rows))
     plain.tell([3, 8, 20])
@@ -161,7 +161,7 @@ def test_the_share_that_explores_is_right_over_songs_and_takes_no_more_than_the_
         chosen = driver.choose(scored, most, replace(SONG, song_id=f"song-{number}"))
         marked = (chosen.marks & Mark.EXPLORED) > 0
         assert len(chosen.pushes) == len({*told(chosen)}) == most
-        assert [push.why is Why.EXPLORATION for push in chosen.pushes] == marked.tolist()
+        assert [push.why is PushReason.EXPLORATION for push in chosen.pushes] == marked.tolist()
         # Those by score are the best, whoever explores.
         assert chosen.users[~marked].tolist() == list(range(int((~marked).sum())))
         explored += int(marked.sum())
@@ -182,7 +182,7 @@ def test_who_explores_is_drawn_from_all_candidates_alike() -> None:
 
 
 def test_who_has_no_room_is_passed_over_for_the_next() -> None:
-    driver = Driver(Policy(cap=Cap(2, 24.0), fair=False))
+    driver = Driver(Policy(cap=FrequencyCap(2, 24.0), fair=False))
     driver.tell([0, 2], times=2)
     driver.tell([1], times=1)
     chosen = driver.choose(scores_of((1 - np.arange(200) / 400).tolist()), 4)
@@ -190,7 +190,7 @@ def test_who_has_no_room_is_passed_over_for_the_next() -> None:
 
 
 def test_where_hundreds_of_the_best_are_full_the_rest_is_still_found() -> None:
-    driver = Driver(Policy(cap=Cap(1, 24.0), fair=False), users=3000)
+    driver = Driver(Policy(cap=FrequencyCap(1, 24.0), fair=False), users=3000)
     driver.tell(list(range(2900)))
     chosen = driver.choose(scores_of((1 - np.arange(3000) / 6000).tolist()), 10)
     assert told(chosen) == as_ids(range(2900, 2910))
@@ -198,7 +198,7 @@ def test_where_hundreds_of_the_best_are_full_the_rest_is_still_found() -> None:
 
 
 def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_empty() -> None:
-    driver = Driver(Policy(cap=Cap(3, 24.0)), users=2000)
+    driver = Driver(Policy(cap=FrequencyCap(3, 24.0)), users=2000)
     driver.tell(list(range(1000)), times=2)
     scored = scores_of((1 - np.arange(2000) / 4000).tolist())
     chosen = driver.choose(scored, 1000)
@@ -216,7 +216,7 @@ def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_e
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 60))
 @example([3] * 4, 9)
 def test_of_the_best_those_are_told_whose_caps_are_open_and_nobody_else(used: list[int], most: int) -> None:
-    driver = Driver(Policy(cap=Cap(3, 24.0)), users=len(used))
+    driver = Driver(Policy(cap=FrequencyCap(3, 24.0)), users=len(used))
     for times in {*used} - {0}:
         driver.tell([user for user, each in enumerate(used) if each == times], times)
     scored = scores_of((1 - np.arange(len(used)) / 400).tolist())
@@ -228,19 +228,19 @@ def test_of_the_best_those_are_told_whose_caps_are_open_and_nobody_else(used: li
 
 def test_unused_caps_are_open_to_everybody_and_first_come_fills_up() -> None:
     scored = scores_of((1 - np.arange(200) / 400).tolist())
-    assert told(Driver(Policy(cap=Cap(1, 24.0))).choose(scored, 50)) == as_ids(range(50))
-    first_come = Driver(Policy(cap=Cap(1, 24.0), fair=False))
+    assert told(Driver(Policy(cap=FrequencyCap(1, 24.0))).choose(scored, 50)) == as_ids(range(50))
+    first_come = Driver(Policy(cap=FrequencyCap(1, 24.0), fair=False))
     first_come.tell(list(range(100)))
     assert told(first_come.choose(scored, 50)) == as_ids(range(100, 150))
-    fair = Driver(Policy(cap=Cap(1, 24.0)))
+    fair = Driver(Policy(cap=FrequencyCap(1, 24.0)))
     fair.tell(list(range(100)))
     assert not fair.choose(scored, 50).pushes
 
 
 def test_quiet_hours_defer_and_beyond_the_songs_life_pass_over() -> None:
     driver = Driver(users=4)
-    evening = Preferences("u", quiet=(Quiet(22 * 60, 7 * 60),))
-    always = Preferences("u", quiet=(Quiet(0, 1440),))
+    evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
+    always = Preferences("u", quiet=(QuietSpan(0, 1440),))
     driver.consent.apply({0: evening, 1: always})
     scored = scores_of([0.9, 0.8, 0.7, 0.6])
     chosen = driver.choose(scored, 2, staged={3: evening})
@@ -257,7 +257,7 @@ def test_nobody_is_told_before_the_song_may_be_heard() -> None:
 
 
 def test_a_cap_counts_around_the_moment_that_is_told() -> None:
-    driver = Driver(Policy(cap=Cap(1, 1.0)), users=1)
+    driver = Driver(Policy(cap=FrequencyCap(1, 1.0)), users=1)
     driver.tell([0])
     assert not driver.choose(scores_of([0.5]), 1).pushes
     assert driver.choose(scores_of([0.5]), 1, replace(SONG, available_from=NOW + HOUR)).pushes
@@ -310,14 +310,14 @@ def test_the_least_chance_is_asked_of_the_chance_divided_by_the_boundary() -> No
 def test_the_reason_is_the_louder_sign_or_the_prototype_that_was_met() -> None:
     driver = Driver(users=2)
 
-    def why(chosen: Chosen) -> list[Push]:
+    def why(chosen: Selection) -> list[Push]:
         return sorted(chosen.pushes, key=lambda push: push.user_id)
 
-    assert [p.why for p in why(driver.choose(scores_of([0.5, 0.5], evidence=0.9), 2))] == [Why.EVIDENCE] * 2
-    assert [p.why for p in why(driver.choose(scores_of([0.5, 0.5], evidence=0.1), 2))] == [Why.DIRECT] * 2
+    assert [p.why for p in why(driver.choose(scores_of([0.5, 0.5], evidence=0.9), 2))] == [PushReason.EVIDENCE] * 2
+    assert [p.why for p in why(driver.choose(scores_of([0.5, 0.5], evidence=0.1), 2))] == [PushReason.DIRECT] * 2
     late = why(driver.choose(scores_of([0.5, 0.5]), 2, tier=Tier.LIVE, prototypes=np.asarray([-1, 3])))
     assert [(p.why, p.prototype, p.tier) for p in late] == [
-        (Why.DIRECT, None, Tier.LIVE), (Why.PROTOTYPE, 3, Tier.LIVE),
+        (PushReason.DIRECT, None, Tier.LIVE), (PushReason.PROTOTYPE, 3, Tier.LIVE),
     ]  # fmt: skip
 
 
@@ -326,7 +326,7 @@ def test_the_songs_named_are_those_heard_the_loudest_first() -> None:
         scores_of([0.5, 0.4]),
         heard_users=np.asarray([0, 1, 0], np.int32),
         heard_songs=np.asarray([0, 1, 1], np.int32),
-        speaks=np.asarray([0.2, 0.9], np.float32),
+        weights=np.asarray([0.2, 0.9], np.float32),
     )
     assert [push.songs for push in Driver(users=2).choose(scored, 2).pushes] == [("s1", "s0"), ("s1",)]
 
@@ -345,7 +345,7 @@ def test_the_chance_is_told_in_the_place_of_the_score_and_exactly_the_least_is_e
 
 @pytest.mark.parametrize("exploration", [0.0, 1.0])
 def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(exploration: float) -> None:
-    driver = Driver(Policy(artist_cap=Cap(1, 24.0), fair=False, exploration=exploration), users=3)
+    driver = Driver(Policy(artist_cap=FrequencyCap(1, 24.0), fair=False, exploration=exploration), users=3)
     first = driver.choose(scores_of([0.5] * 3), 3)
     _, artist = song_and_artist(SONG)
     added = Added()
@@ -360,10 +360,10 @@ def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(e
 
 
 def test_a_cap_counts_around_the_moment_to_which_quiet_hours_defer() -> None:
-    driver = Driver(Policy(cap=Cap(1, 2.0), fair=False), users=4)
-    evening = Preferences("u", quiet=(Quiet(22 * 60, 7 * 60),))
+    driver = Driver(Policy(cap=FrequencyCap(1, 2.0), fair=False), users=4)
+    evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
     # Beyond the song's life: no moment at all to count around.
-    driver.consent.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(Quiet(0, 1440),))})
+    driver.consent.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(QuietSpan(0, 1440),))})
     driver.tell([0, 2, 3])
     added = Added()
     added.add(np.asarray([1]), 5, 5, np.asarray([NOW + 9 * HOUR]), np.zeros(1, np.uint16))
@@ -378,12 +378,12 @@ def test_switched_off_nobody_is_held_out_and_nobody_explores() -> None:
     off = Driver(Policy(enabled=False, holdout=1.0, exploration=1.0), users=9)
     chosen = off.choose(scores_of([0.9, *[0.5] * 8]), 3)
     assert not chosen.marks.any()
-    assert [push.why is Why.EXPLORATION for push in chosen.pushes] == [False] * 3
+    assert [push.why is PushReason.EXPLORATION for push in chosen.pushes] == [False] * 3
 
 
 @pytest.mark.parametrize("users", range(72, 79))
 def test_as_many_candidates_as_are_looked_at_first_are_looked_at(users: int) -> None:
-    driver = Driver(Policy(cap=Cap(1, 24.0), fair=False), users=users)
+    driver = Driver(Policy(cap=FrequencyCap(1, 24.0), fair=False), users=users)
     driver.tell(list(range(users - 2)))
     values = (1 - np.arange(users) / 400).tolist()
     # Five are asked for and two have room: they are the last, whether or not they are among those looked at first.
@@ -400,9 +400,11 @@ def test_the_top_are_the_most_worth_and_of_equals_those_of_the_smaller_lot(tenth
 
 def test_equal_signs_are_told_as_the_direct_one_and_the_first_prototype_is_one() -> None:
     driver = Driver(users=2)
-    assert [push.why for push in driver.choose(scores_of([0.5, 0.5], evidence=0.5), 2).pushes] == [Why.DIRECT] * 2
+    assert [push.why for push in driver.choose(scores_of([0.5, 0.5], evidence=0.5), 2).pushes] == [
+        PushReason.DIRECT
+    ] * 2
     late = driver.choose(scores_of([0.5, 0.4]), 2, tier=Tier.LIVE, prototypes=np.asarray([0, 1])).pushes
-    assert [(push.why, push.prototype) for push in late] == [(Why.PROTOTYPE, 0), (Why.PROTOTYPE, 1)]
+    assert [(push.why, push.prototype) for push in late] == [(PushReason.PROTOTYPE, 0), (PushReason.PROTOTYPE, 1)]
     assert [push.prototype for push in driver.choose(scores_of([0.5, 0.5]), 2).pushes] == [None, None]
 
 
@@ -413,7 +415,7 @@ def test_of_songs_that_speak_equally_those_named_are_the_first_heard() -> None:
         scores_of([0.5]),
         heard_users=np.zeros(40, np.int32),
         heard_songs=np.arange(40, dtype=np.int32),
-        speaks=np.where(np.arange(40) % 2, 0.5, 0.25).astype(np.float32),
+        weights=np.where(np.arange(40) % 2, 0.5, 0.25).astype(np.float32),
     )
     (push,) = Driver(users=1).choose(scored, 1, match).pushes
     assert push.songs == ("s1", "s3", "s5", "s7", "s9")

@@ -11,29 +11,29 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_partition import NOW, WARM, Driver, asking, hearing
 
-from targeting.campaigns.campaign import Campaign
+from targeting.campaigns.campaign import CampaignRecord
 from targeting.campaigns.spending import Bandit, Spending, drawn, known, so_far
-from targeting.partition.partition import Config
+from targeting.partition.partition import TargetingConfig
 from targeting.rules.policy import Policy
-from targeting.types import Cap, Counts, Mark, Match, Outcomes, Outputs, Push
+from targeting.types import FrequencyCap, Mark, Match, OutcomeCounts, Outcomes, PartitionOutputs, Push
 
 DAY = 86_400.0
-FREE = Policy(cap=Cap(1000, 24.0), artist_cap=Cap(1000, 24.0), fair=False)
+FREE = Policy(cap=FrequencyCap(1000, 24.0), artist_cap=FrequencyCap(1000, 24.0), fair=False)
 
 
-def campaign(song_id: str, told: int = 0, answered: int = 0, **changes: object) -> Campaign:
-    counts = Counts(pushed=told, opened=answered, dismissed=told - answered, listened=answered)
-    return Campaign(asking(song_id, expires_at=NOW + 28 * DAY, **changes), counts)
+def campaign(song_id: str, told: int = 0, answered: int = 0, **changes: object) -> CampaignRecord:
+    counts = OutcomeCounts(pushed=told, opened=answered, dismissed=told - answered, listened=answered)
+    return CampaignRecord(asking(song_id, expires_at=NOW + 28 * DAY, **changes), counts)
 
 
-def bandit(*campaigns: Campaign, salt: str = "1", number: int = 0, guaranteed: float = 0.0) -> Bandit:
+def bandit(*campaigns: CampaignRecord, salt: str = "1", number: int = 0, guaranteed: float = 0.0) -> Bandit:
     made = Bandit(salt, number, 1, guaranteed)
     for each in campaigns:
         made.remember(None, each)
     return made
 
 
-def rates(made: Bandit, *campaigns: Campaign, days: float = 1.0) -> list[float]:
+def rates(made: Bandit, *campaigns: CampaignRecord, days: float = 1.0) -> list[float]:
     by_id = {each.match.song_id: each for each in campaigns}
     return made.plan(list(by_id), by_id.get, NOW + days * DAY).rates.tolist()
 
@@ -60,9 +60,12 @@ def test_what_was_planned_before_a_new_draw_stays_planned() -> None:
 
 
 def test_only_pushes_whose_outcome_was_told_count() -> None:
-    assert known(Counts(pushed=90, delivered=80, failed=5, opened=4, dismissed=2, expired=10, listened=3)) == (16, 3)
+    assert known(OutcomeCounts(pushed=90, delivered=80, failed=5, opened=4, dismissed=2, expired=10, listened=3)) == (
+        16,
+        3,
+    )
     # Listens may come before outcomes.
-    assert known(Counts(pushed=90, listened=3)) == (0, 0)
+    assert known(OutcomeCounts(pushed=90, listened=3)) == (0, 0)
 
 
 def test_the_mean_follows_what_is_remembered() -> None:
@@ -111,13 +114,13 @@ def test_a_place_without_a_campaign_spends_as_the_time_has_it() -> None:
 
 
 def test_what_is_guaranteed_and_late_opens_the_door() -> None:
-    none = replace(campaign("a", budget=100), counts=Counts(pushed=19, dismissed=500))
+    none = replace(campaign("a", budget=100), counts=OutcomeCounts(pushed=19, dismissed=500))
     made = bandit(none, campaign("b", 500, 250), guaranteed=0.2)
     doors = [float(made.plan(["a"], {"a": none}.get, NOW + hours * 3600).doors[0]) for hours in (0, 6, 12, 48)]
     assert doors == [1.0, 0.5, 0.0, 0.0]
     assert rates(made, none) == [1.0]
     assert made.owed(none) == 1
-    done = replace(none, counts=Counts(pushed=20, dismissed=500))
+    done = replace(none, counts=OutcomeCounts(pushed=20, dismissed=500))
     assert made.owed(done) == 0
     assert made.plan(["a"], {"a": done}.get, NOW + 2 * DAY).doors[0] == 1
     assert rates(made, done)[0] < 0.5
@@ -149,7 +152,7 @@ def answer(driver: Driver, pushes: list[Push], chance: dict[str, float], now: fl
     driver.do(outcomes=told, now=now, listens=hearing(listened, now) if listened else None)
 
 
-def arrive(driver: Driver, ids: range, now: float) -> Outputs:
+def arrive(driver: Driver, ids: range, now: float) -> PartitionOutputs:
     """Users who are near the songs asked for."""
     return driver.do(listens=hearing([(f"n{i}", f"s{i % WARM * k}") for i in ids for k in (0, 1)], now), now=now)
 
@@ -165,7 +168,7 @@ def test_the_floor_holds_whatever_answers_and_draws_are(
     chances: list[float], share: float, known_users: int, salt: str
 ) -> None:
     """All but one campaign may be refused by everybody: each has its pushes within the day: enough users come near."""
-    driver = Driver(Config(policy=replace(FREE, salt=salt), guaranteed=share, spending=Spending.BANDIT))
+    driver = Driver(TargetingConfig(policy=replace(FREE, salt=salt), guaranteed=share, spending=Spending.BANDIT))
     songs = {f"x{n}": chance for n, chance in enumerate(chances)} | {"loved": 1.0}
     driver.do(listens=hearing([(f"u{i}", f"s{i % WARM}") for i in range(known_users)] or [("u", "s5")]))
     pushed = dict.fromkeys(songs, 0)
@@ -183,8 +186,8 @@ def test_the_floor_holds_whatever_answers_and_draws_are(
 
 def live(spending: Spending, chance: dict[str, float], salt: str = "1") -> tuple[Driver, dict[str, int], list[Push]]:
     """Two songs of the same vector, users who take one push a day: how often each is pushed to who comes later."""
-    policy = Policy(cap=Cap(1, 24.0), artist_cap=Cap(1, 24.0), fair=False, salt=salt)
-    driver = Driver(Config(policy=policy, at_once=0.3, spending=spending, guaranteed=0.0))
+    policy = Policy(cap=FrequencyCap(1, 24.0), artist_cap=FrequencyCap(1, 24.0), fair=False, salt=salt)
+    driver = Driver(TargetingConfig(policy=policy, at_once=0.3, spending=spending, guaranteed=0.0))
     driver.do(listens=hearing([(f"u{i}", f"s{(i + k) % WARM}") for i in range(400) for k in (0, 1)]))
     pushes = list(driver.do(*(asked(song_id) for song_id in chance)).pushes)
     counts, told = dict.fromkeys(chance, 0), []

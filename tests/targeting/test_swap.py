@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from targeting.arrays.vector_table import directions
-from targeting.catalogue.catalogue import Songs
-from targeting.catalogue.embedding_space import Space
+from targeting.catalogue.catalogue import Catalogue
+from targeting.catalogue.embedding_space import EmbeddingSpace
 from targeting.types import F32
-from targeting.users.histories import Audience
+from targeting.users.histories import UserHistories
 
 USERS, SONGS = 6, 8
 HALF_LIFE = 30.0
@@ -26,7 +26,7 @@ def vectors_of(seed: int, d: int, n: int = SONGS) -> F32:
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
-def expected(space: Space, audience: Audience, user: int) -> F32:
+def expected(space: EmbeddingSpace, audience: UserHistories, user: int) -> F32:
     """The vector of the user's history in a space, summed song by song."""
     _, songs, _, times = audience.history(np.asarray([user]))
     weights = 0.5 ** ((START - times.astype(np.float64)) / 86_400 / HALF_LIFE)
@@ -40,9 +40,9 @@ class Swapping(RuleBasedStateMachine):
 
     @initialize(known=st.integers(0, SONGS))
     def start(self, known: int) -> None:
-        self.songs = Songs()
+        self.songs = Catalogue()
         self.songs.slots(IDS)
-        self.audiences = [Audience(self.songs, 4, HALF_LIFE, self.half) for _ in range(2)]
+        self.audiences = [UserHistories(self.songs, 4, HALF_LIFE, self.half) for _ in range(2)]
         self.outside: list[dict[int, F32]] = [{}, {}]
         if known:
             self.songs.set_vectors("first", IDS[:known], vectors_of(0, 4, known))
@@ -119,7 +119,7 @@ class Swapping(RuleBasedStateMachine):
             np.testing.assert_allclose(found, np.asarray(wanted), atol=2e-3 if self.half else 2e-4)
             self.prepared_vectors_are_those_of_the_coming_space(audience)
 
-    def prepared_vectors_are_those_of_the_coming_space(self, audience: Audience) -> None:
+    def prepared_vectors_are_those_of_the_coming_space(self, audience: UserHistories) -> None:
         coming = audience._next
         if coming is None or coming.space is not self.songs.to_come:
             return
@@ -140,8 +140,8 @@ TestSwappingHalves: Any = SwappingHalves.TestCase
 TestSwappingHalves.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
-def listening(songs: Songs, users: int = 40, half: bool = False) -> Audience:
-    audience, rng = Audience(songs, half=half), np.random.default_rng(0)
+def listening(songs: Catalogue, users: int = 40, half: bool = False) -> UserHistories:
+    audience, rng = UserHistories(songs, half=half), np.random.default_rng(0)
     rows = np.repeat(np.arange(users), 3)
     times = rng.integers(START, START + 10**7, len(rows)).astype(np.float64)
     audience.apply(audience.plan(rows, rng.integers(0, SONGS, len(rows)), np.ones(len(rows), np.float32), times))
@@ -149,7 +149,7 @@ def listening(songs: Songs, users: int = 40, half: bool = False) -> Audience:
 
 
 def test_no_call_does_more_than_asked_and_the_switch_takes_what_was_made() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
     in_first = audience.vectors(np.arange(40))
@@ -165,13 +165,13 @@ def test_no_call_does_more_than_asked_and_the_switch_takes_what_was_made() -> No
     assert audience._arena is made
     assert songs.space == "second"
     assert songs.coming is None
-    fresh = Songs()
+    fresh = Catalogue()
     fresh.set_vectors("second", IDS, vectors_of(1, 4))
     np.testing.assert_allclose(audience.vectors(np.arange(40)), listening(fresh).vectors(np.arange(40)), atol=1e-6)
 
 
 def test_what_was_planned_in_one_space_is_applied_in_another() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience, zero = listening(songs), np.zeros(1, np.int64)
     songs.prepare("second", IDS, vectors_of(1, 4))
@@ -188,7 +188,7 @@ def test_what_was_planned_in_one_space_is_applied_in_another() -> None:
 
 
 def test_a_rollback_is_preparing_the_old_one() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
     before = audience.vectors(np.arange(40))
@@ -202,7 +202,7 @@ def test_a_rollback_is_preparing_the_old_one() -> None:
 
 
 def test_preparing_the_space_in_use_calls_a_coming_one_off() -> None:
-    songs = Songs()
+    songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
     songs.prepare("second", IDS, vectors_of(1, 5))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, user_vector_variants
-from targeting.evaluation.arrivals import Kept
+from targeting.evaluation.arrivals import CampaignVectors
 from targeting.evaluation.audience_tables import by_listeners, of_arms, of_calibration, of_user_vectors
 from targeting.evaluation.grid_search import drawn
 from targeting.evaluation.loaded import load
@@ -158,8 +158,8 @@ def test_production_with_its_own_user_vectors_is_production() -> None:
 def test_a_campaign_that_keeps_nothing_else_has_the_own_vector() -> None:
     loaded = load(scenes(0))
     users, songs = loaded.tastes(Taste(stretched=True))
-    centre = arrivals.score(loaded, 1, Kept(own=False))
-    both = arrivals.score(loaded, 1, Kept())
+    centre = arrivals.score(loaded, 1, CampaignVectors(own=False))
+    both = arrivals.score(loaded, 1, CampaignVectors())
     positive = both > 0
     np.testing.assert_allclose((both - users @ songs[1])[positive & (centre > 0)], centre[positive & (centre > 0)],
                                atol=1e-5)  # fmt: skip

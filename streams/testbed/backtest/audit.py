@@ -11,10 +11,10 @@ import numpy as np
 
 from encoder.data.history import History
 from streams.testbed.backtest.past_models import Trainer
-from streams.testbed.backtest.plan import Plan
-from streams.testbed.backtest.replay import Pushed, Trace, replay
-from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped, Uploaded, write
-from targeting.config import Config
+from streams.testbed.backtest.plan import BacktestPlan
+from streams.testbed.backtest.replay import Decisions, Pushed, replay
+from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step, Uploaded, write
+from targeting.config import TargetingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ def cuts(script: Script, count: int) -> list[float]:
 
 def audit(
     history: History,
-    plan: Plan,
+    plan: BacktestPlan,
     script: Script,
-    trace: Trace,
-    config: Config,
+    trace: Decisions,
+    config: TargetingConfig,
     trainer: Trainer,
     moments: list[float],
     tell: Callable[[int, int], None],
@@ -67,7 +67,7 @@ def audit(
     return leaks
 
 
-def _differences(one: Script, other: Script, trace: Trace, played: Trace, cut: float) -> Iterator[str]:
+def _differences(one: Script, other: Script, trace: Decisions, played: Decisions, cut: float) -> Iterator[str]:
     steps = ([_named(step) for step in script.steps if step.now <= cut] for script in (one, other))
     for mine, theirs in zip_longest(*steps):
         if mine != theirs:
@@ -97,7 +97,7 @@ def _named(step: Step) -> str:
     if isinstance(step, Grown):
         seen = "known" if step.vector is None else _hash(step.vector)
         return f"song {step.song_id} warm at {step.now}, space {step.space}, {seen}"
-    assert isinstance(step, Swapped)
+    assert isinstance(step, ModelSwapped)
     moved = [(each.song_id, each.neighbours, _hash(each.vector, each.similarities)) for each in step.moved]
     return f"model {step.space} at {step.now}, {_hash(step.vectors)}, {step.chances}, {moved}"
 

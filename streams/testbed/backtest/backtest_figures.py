@@ -10,8 +10,8 @@ import numpy as np
 from encoder.data.history import History, cells
 from streams.testbed.backtest.audit import Leak
 from streams.testbed.backtest.broker_replay import Streamed
-from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, Plan
-from streams.testbed.backtest.replay import Trace
+from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, BacktestPlan
+from streams.testbed.backtest.replay import Decisions
 from streams.testbed.backtest.script import Script
 from targeting.evaluation.paired import METHOD, Difference, difference
 from targeting.types import F64
@@ -45,7 +45,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BacktestOutcome:
     """A backtest: the arms, beside what could have been reached.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcome:
         streamed: None where the stream was left out.
     """
 
-    plan: Plan
+    plan: BacktestPlan
     dataset: str
     citation: str | None
     users: int
@@ -150,7 +150,7 @@ class Outcome:
 class Judge:
     """Knows the whole log, and so who listened after a push."""
 
-    def __init__(self, history: History, plan: Plan, script: Script) -> None:
+    def __init__(self, history: History, plan: BacktestPlan, script: Script) -> None:
         self._plan = plan
         self._users = {user_id: row for row, user_id in enumerate(history.dataset.user_ids)}
         wide = len(self._users)
@@ -180,7 +180,7 @@ class Judge:
         """Right pushes a song if exactly the known later listeners were pushed."""
         return float(np.minimum(self.known, self._plan.budget).mean()) if len(self.known) else float("nan")
 
-    def judge(self, trace: Trace) -> Judged:
+    def judge(self, trace: Decisions) -> Judged:
         """Which pushes of an arm were right."""
         count = len(self._uploads)
         pushes, right, live = np.zeros(count), np.zeros(count), np.zeros(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from streams.testbed.backtest.backtest_figures import MEASURES, Outcome
+from streams.testbed.backtest.backtest_figures import MEASURES, BacktestOutcome
 from streams.testbed.backtest.broker_replay import Streamed
 from streams.testbed.backtest.plan import ARMS, DEFAULT
 from streams.testbed.demo import plots
@@ -14,7 +14,7 @@ from streams.testbed.demo.page import colour_of, section, style_of_arms, swatche
 from targeting.evaluation.paired import METHOD, Difference
 
 
-def write_report(outcome: Outcome, path: Path, command: str) -> None:
+def write_report(outcome: BacktestOutcome, path: Path, command: str) -> None:
     """Write the page: one file that loads nothing.
 
     Args:
@@ -28,12 +28,12 @@ def write_report(outcome: Outcome, path: Path, command: str) -> None:
     )
 
 
-def _sections(outcome: Outcome, command: str) -> list[Html]:
+def _sections(outcome: BacktestOutcome, command: str) -> list[Html]:
     stream = [_stream(outcome.streamed)] if outcome.streamed else []
     return [_arms(outcome), _pairs(outcome), _audit(outcome), *stream, _repeat(outcome, command)]
 
 
-def _head(outcome: Outcome) -> Html:
+def _head(outcome: BacktestOutcome) -> Html:
     plan, mine = outcome.plan, outcome.totals(DEFAULT)
     tiles = (
         (share(mine["rate"]), "of coldstart's pushes are right"),
@@ -57,7 +57,7 @@ def _head(outcome: Outcome) -> Html:
     )
 
 
-def _arms(outcome: Outcome) -> Html:
+def _arms(outcome: BacktestOutcome) -> Html:
     totals = {name: outcome.totals(name) for name in outcome.arms}
     series = [
         plots.Series(name, colour_of(name), [known(of[key]) for key in ("rate", "found", "songs_with_one")])
@@ -83,7 +83,7 @@ def _arms(outcome: Outcome) -> Html:
     )
 
 
-def _pairs(outcome: Outcome) -> Html:
+def _pairs(outcome: BacktestOutcome) -> Html:
     found = outcome.compared()
     rows = [(name, *(_interval(of.get(measure)) for measure in MEASURES)) for name, of in found.items()]
     return section(
@@ -93,7 +93,7 @@ def _pairs(outcome: Outcome) -> Html:
     )
 
 
-def _audit(outcome: Outcome) -> Html:
+def _audit(outcome: BacktestOutcome) -> Html:
     if outcome.leaks is None:
         words = "Not audited."
     elif outcome.leaks:
@@ -126,7 +126,7 @@ def _stream(of: Streamed) -> Html:
     return section("Does the stream do the same?", words, tag("div", table_of_numbers(("", ""), rows), class_="card"))
 
 
-def _repeat(outcome: Outcome, command: str) -> Html:
+def _repeat(outcome: BacktestOutcome, command: str) -> Html:
     words = f"{outcome.trainings} trainings, {sum(outcome.seconds.values()):,.0f} CPU seconds in all."
     return section("Do it again", words, tag("div", tag("pre", tag("code", command)), class_="card"))
 
@@ -138,7 +138,7 @@ def _interval(each: Difference | None) -> str:
     return f"{each.mean:+.3f} [{each.low:+.3f}, {each.high:+.3f}]{clear}"
 
 
-def _undated(outcome: Outcome) -> str:
+def _undated(outcome: BacktestOutcome) -> str:
     return f"; {count(outcome.undated)} more have no date and were left out" if outcome.undated else ""
 
 

@@ -12,19 +12,19 @@ from encoder.data.generate import World, generate
 from encoder.data.history import History
 from encoder.data.layout import read_history
 from streams.contract.errors import Refused
-from streams.runtime.settings import Kafka, Settings
+from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.backtest.audit import audit, cuts
-from streams.testbed.backtest.backtest_figures import Judge, Outcome
+from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge
 from streams.testbed.backtest.broker_replay import Streamed, compare
 from streams.testbed.backtest.past_models import Trainer
-from streams.testbed.backtest.plan import ARMS, DEFAULT, Plan
-from streams.testbed.backtest.replay import Trace, replay
+from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
+from streams.testbed.backtest.replay import Decisions, replay
 from streams.testbed.backtest.script import Script, begin, write
 from streams.testbed.broker import EmbeddedKafka
 
 
-def run(plan: Plan, console: Terminal) -> Outcome:
+def run(plan: BacktestPlan, console: Terminal) -> BacktestOutcome:
     """Do it all; progress goes to the console.
 
     Raises:
@@ -51,7 +51,7 @@ def run(plan: Plan, console: Terminal) -> Outcome:
                 f"{plan.campaign_days + plan.window_days:g} days before the end; take a smaller --history, --campaign "
                 "or --window"
             )
-        looks, traces = cuts(script, plan.cuts), dict[str, Trace]()
+        looks, traces = cuts(script, plan.cuts), dict[str, Decisions]()
         for name in plan.arms:
             with _phase(seconds, name):
                 bar = bars.add_task(f"replaying: {ARMS[name].words}", total=None)
@@ -71,7 +71,7 @@ def run(plan: Plan, console: Terminal) -> Outcome:
                     history, plan, script, traces[DEFAULT], ARMS[DEFAULT].config(plan.rules), trainer, looks,
                     lambda done, of: bars.update(bar, completed=done, total=of),
                 )  # fmt: skip
-    return Outcome(
+    return BacktestOutcome(
         plan=plan,
         dataset=history.dataset.name,
         citation=history.dataset.citation,
@@ -96,7 +96,7 @@ def run(plan: Plan, console: Terminal) -> Outcome:
     )
 
 
-def _history(plan: Plan, bars: Bars) -> History:
+def _history(plan: BacktestPlan, bars: Bars) -> History:
     if plan.data is not None:
         return read_history(plan.data, plan.strict)
     folder = plan.folder / f"generated-{plan.users}-{plan.songs}-{plan.seed}"
@@ -112,7 +112,13 @@ def _history(plan: Plan, bars: Bars) -> History:
 
 
 def _stream(
-    settings: Settings, plan: Plan, script: Script, history: History, trace: Trace, bars: Bars, console: Terminal
+    settings: Settings,
+    plan: BacktestPlan,
+    script: Script,
+    history: History,
+    trace: Decisions,
+    bars: Bars,
+    console: Terminal,
 ) -> Streamed:
     bar = bars.add_task("on the stream: starting Kafka" if plan.embedded else "on the stream", total=None)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +126,7 @@ def _stream(
         kafka = settings.kafka
         if plan.embedded:
             broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
-            kafka = Kafka(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
+            kafka = KafkaSettings(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
         bars.update(bar, description=f"on the stream: {ARMS[DEFAULT].words}")
         return compare(
             script, history, ARMS[DEFAULT].config(plan.rules), trace, settings.audience, kafka,

@@ -19,12 +19,12 @@ from encoder.data.history import History
 from streams.audience.fetching import explained
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.testbed.backtest import replay_records
-from streams.testbed.backtest.replay import Pushed, Trace, replay
+from streams.testbed.backtest.replay import Decisions, Pushed, replay
 from streams.testbed.backtest.script import Script
 from streams.testbed.backtest.step_player import Player, Tell, installation, logged, pushes
-from targeting.config import Config
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 
 
@@ -63,10 +63,10 @@ class Streamed:
 def compare(
     script: Script,
     history: History,
-    config: Config,
-    trace: Trace,
-    audience: Audience,
-    kafka: Kafka,
+    config: TargetingConfig,
+    trace: Decisions,
+    audience: AudienceSettings,
+    kafka: KafkaSettings,
     log: Path,
     tell: Tell,
 ) -> Streamed:

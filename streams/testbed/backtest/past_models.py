@@ -19,7 +19,7 @@ from targeting.types import F32
 
 
 @dataclass(slots=True)
-class Model:
+class PastModel:
     """An encoder, its space, and the songs that can be retrieved in it; these become more.
 
     Attributes:
@@ -73,7 +73,7 @@ class Trainer:
         self._trained: dict[str, tuple[Encoder, tuple[str, ...], F32, Calibration | None]] = {}
         self.trainings = 0
 
-    def train(self, dataset: Dataset) -> Model:
+    def train(self, dataset: Dataset) -> PastModel:
         """A model of the songs with enough listeners; takes two trainings, the second to learn who answers.
 
         Raises:
@@ -85,7 +85,7 @@ class Trainer:
         name = fingerprint(dataset)
         if name not in self._trained:
             warm = np.flatnonzero(np.diff(dataset.plays.indptr) >= MIN_LISTENERS)
-            config = training.Config(seed=self._seed)
+            config = training.TrainingConfig(seed=self._seed)
             try:
                 trained = training.train(dataset, warm, config)
                 fitted = fit(dataset, np.arange(dataset.plays.shape[0]), config)
@@ -97,7 +97,7 @@ class Trainer:
             self.trainings += 1
             chances = fitted.answers if fitted else None
             self._trained[name] = trained.encoder, trained.warm_content.song_ids, trained.warm_vectors, chances
-        return Model(name, *self._trained[name])
+        return PastModel(name, *self._trained[name])
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streams.runtime.settings import Settings
-from targeting.config import Config
-from targeting.ranking.scoring import Ranking, Relevance
+from targeting.config import TargetingConfig
+from targeting.ranking.scoring import Ranking, ScoreWeights
 
 DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class BacktestVariant:
     """A way of pushing.
 
     Attributes:
@@ -26,9 +26,9 @@ class Arm:
     ranking: Ranking
     at_once: float = 1.0
 
-    def config(self, rules: Config) -> Config:
+    def config(self, rules: TargetingConfig) -> TargetingConfig:
         """The rules that are the same for all, with this arm's ranking."""
-        return replace(rules, relevance=Relevance(ranking=self.ranking), at_once=self.at_once)
+        return replace(rules, relevance=ScoreWeights(ranking=self.ranking), at_once=self.at_once)
 
 
 DEFAULT = "default"
@@ -36,18 +36,18 @@ DEFAULT = "default"
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("random", "anybody", Ranking.RANDOM),
-        Arm("i2i2u", "listeners of similar songs, unranked", Ranking.I2I2U),
-        Arm("evidence", "listeners of similar songs, ranked", Ranking.EVIDENCE),
-        Arm("cat", "clusters of these listeners", Ranking.CAT),
-        Arm("default-once", "coldstart, once", Ranking.DEFAULT),
-        Arm(DEFAULT, "coldstart, alive", Ranking.DEFAULT, 0.7),
+        BacktestVariant("random", "anybody", Ranking.RANDOM),
+        BacktestVariant("i2i2u", "listeners of similar songs, unranked", Ranking.I2I2U),
+        BacktestVariant("evidence", "listeners of similar songs, ranked", Ranking.EVIDENCE),
+        BacktestVariant("cat", "clusters of these listeners", Ranking.CAT),
+        BacktestVariant("default-once", "coldstart, once", Ranking.DEFAULT),
+        BacktestVariant(DEFAULT, "coldstart, alive", Ranking.DEFAULT, 0.7),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BacktestPlan:
     """What a backtest is asked to do.
 
     Attributes:
@@ -80,7 +80,7 @@ class Plan:
     neighbours: int
     cuts: int
     arms: tuple[str, ...]
-    rules: Config
+    rules: TargetingConfig
     folder: Path
     strict: bool = False
     stream: Settings | None = None

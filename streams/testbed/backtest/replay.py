@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from encoder.data.history import History
-from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped, Uploaded
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step, Uploaded
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
-from targeting.types import Command, End, Inputs, Listens, Takedown
+from targeting.types import Command, EndReason, Listens, PartitionInputs, Takedown
 
 Cuts = Mapping[int, Sequence[int]]
 """The steps that are decided on in several batches, by their number: how many records each batch has."""
@@ -30,7 +30,7 @@ class Pushed(NamedTuple):
 
 
 @dataclass(slots=True)
-class Trace:
+class Decisions:
     """What an arm did.
 
     Attributes:
@@ -44,12 +44,12 @@ class Trace:
 def replay(
     script: Script,
     history: History,
-    config: Config,
+    config: TargetingConfig,
     until: float = float("inf"),
     looks: Collection[float] = (),
     tell: Callable[[int, int], None] | None = None,
     cuts: Cuts = MappingProxyType({}),
-) -> Trace:
+) -> Decisions:
     """Play a script through a partition of all users.
 
     Args:
@@ -57,14 +57,14 @@ def replay(
         looks: moments at which the state's digest is kept.
         cuts: of a worker that was given the same script; every other step is one batch.
     """
-    songs, trace = Songs(), Trace()
+    songs, trace = Catalogue(), Decisions()
     partition = Partition(0, 1, songs, config)
     steps = [step for step in script.steps if step.now <= until]
     left = sorted(looks)
     for number, step in enumerate(steps):
         while left and left[0] < step.now:
             trace.digests[left.pop(0)] = partition.digest()
-        if isinstance(step, Swapped):
+        if isinstance(step, ModelSwapped):
             _swap(songs, partition, step)
         elif isinstance(step, Grown) and step.vector is not None:
             songs.add(step.space, [step.song_id], step.vector[None])
@@ -84,8 +84,8 @@ def commands(step: Step) -> list[Command]:
     if isinstance(step, Uploaded):
         return [step.match]
     if isinstance(step, Grown):
-        return [Takedown(step.song_id, 1, End.PROMOTED)]
-    return list(step.moved) if isinstance(step, Swapped) else []
+        return [Takedown(step.song_id, 1, EndReason.PROMOTED)]
+    return list(step.moved) if isinstance(step, ModelSwapped) else []
 
 
 def listens(history: History, step: Listened) -> Listens:
@@ -100,19 +100,19 @@ def listens(history: History, step: Listened) -> Listens:
     )
 
 
-def _batches(step: Step, history: History, sizes: Sequence[int] | None) -> Iterator[Inputs]:
+def _batches(step: Step, history: History, sizes: Sequence[int] | None) -> Iterator[PartitionInputs]:
     """A step as the batches of it that hold anything."""
     first, asked = 0, commands(step)
     for size in sizes or [step.end - step.first if isinstance(step, Listened) else len(asked)]:
         if isinstance(step, Listened):
             some = replace(step, first=step.first + first, end=step.first + first + size)
-            yield Inputs(step.now, listens=listens(history, some))
+            yield PartitionInputs(step.now, listens=listens(history, some))
         elif size:
-            yield Inputs(step.now, commands=asked[first : first + size])
+            yield PartitionInputs(step.now, commands=asked[first : first + size])
         first += size
 
 
-def _swap(songs: Songs, partition: Partition, step: Swapped) -> None:
+def _swap(songs: Catalogue, partition: Partition, step: ModelSwapped) -> None:
     if songs.space is None:
         songs.set_vectors(step.space, step.ids, step.vectors)
     else:
@@ -124,7 +124,7 @@ def _swap(songs: Songs, partition: Partition, step: Swapped) -> None:
     songs.calibration = step.chances
 
 
-def _stage(partition: Partition, trace: Trace, inputs: Inputs) -> None:
+def _stage(partition: Partition, trace: Decisions, inputs: PartitionInputs) -> None:
     staged = partition.stage(inputs)
     partition.apply(staged)
     trace.pushes.extend(

@@ -22,7 +22,7 @@ from streams.contract.topics import LISTENS, MATCH_REQUESTS, Topic
 from streams.models.learned_chances import MEANS
 from streams.models.registry import ENCODER
 from streams.testbed.backtest.replay import Pushed, commands
-from streams.testbed.backtest.script import Grown, Listened, Step, Swapped
+from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Step
 from targeting.calibration import Calibration
 from targeting.types import F32, Command, Match, Takedown
 
@@ -46,14 +46,14 @@ def inputs(step: Step, history: History) -> tuple[Topic, list[Record]]:
 
 def warm(step: Step) -> list[Record]:
     """The songs that a step makes warm."""
-    if isinstance(step, Swapped):
+    if isinstance(step, ModelSwapped):
         return [_warm(step.now, step.space, *each) for each in zip(step.ids, step.vectors, strict=True)]
     if isinstance(step, Grown) and step.vector is not None:
         return [_warm(step.now, step.space, step.song_id, step.vector)]
     return []
 
 
-def model(step: Swapped) -> LiveModel:
+def model(step: ModelSwapped) -> LiveModel:
     """The model that takes over. Its file is read by the songs role alone, and there is none."""
     return LiveModel(
         name=ENCODER,

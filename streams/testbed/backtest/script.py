@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoder.data.history import History
-from streams.testbed.backtest.past_models import Model, Trainer
-from streams.testbed.backtest.plan import DAY, Plan
+from streams.testbed.backtest.past_models import PastModel, Trainer
+from streams.testbed.backtest.plan import DAY, BacktestPlan
 from targeting.calibration import Calibration
 from targeting.types import F32, F64, Match, Reanchor
 
@@ -41,7 +41,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A song has grown warm: its campaign ends, and it speaks for its listeners.
+    """A song has grown warm: its campaign ends, and it weights for its listeners.
 
     Attributes:
         vector: by its content; None where it has one already, from a training.
@@ -54,7 +54,7 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True)
-class Swapped:
+class ModelSwapped:
     """A model takes over: the songs it knows, what it tells of who answers, and the songs on their way seen by it."""
 
     now: float
@@ -65,7 +65,7 @@ class Swapped:
     moved: tuple[Reanchor, ...]
 
 
-Step = Listened | Uploaded | Grown | Swapped
+Step = Listened | Uploaded | Grown | ModelSwapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +86,12 @@ class Script:
         return [step for step in self.steps if isinstance(step, Uploaded)]
 
 
-def begin(history: History, plan: Plan) -> float:
+def begin(history: History, plan: BacktestPlan) -> float:
     """When the replay begins: at the first listen that is not history."""
     return float(history.at[min(int(plan.history * len(history)), len(history) - 1)])
 
 
-def write(history: History, plan: Plan, start: float, trainer: Trainer, tell: Tell) -> Script:
+def write(history: History, plan: BacktestPlan, start: float, trainer: Trainer, tell: Tell) -> Script:
     """Write the script of a history; all that stands at a moment follows from what is older.
 
     Raises:
@@ -101,7 +101,7 @@ def write(history: History, plan: Plan, start: float, trainer: Trainer, tell: Te
 
 
 class _Writer:
-    def __init__(self, history: History, plan: Plan, start: float, trainer: Trainer, tell: Tell) -> None:
+    def __init__(self, history: History, plan: BacktestPlan, start: float, trainer: Trainer, tell: Tell) -> None:
         self._history = history
         self._plan = plan
         self._start = start
@@ -111,7 +111,7 @@ class _Writer:
         self._first = history.first()
         self._grown_at = _kth_listener(history, plan.warm_listeners)
         self._steps: list[Step] = []
-        self._model: Model | None = None
+        self._model: PastModel | None = None
         # Uploads whose campaign may be alive, by song row; songs that are uploaded and not in the index yet.
         self._alive: dict[int, float] = {}
         self._waiting: set[int] = set()
@@ -161,7 +161,7 @@ class _Writer:
             for song_id, vector in zip((self._content.song_ids[row] for row in rows), vectors, strict=True)
         )
         self._waiting = {row for row in self._waiting if not model.holds(self._content.song_ids[row])}
-        self._steps.append(Swapped(now, model.space, model.ids, model.vectors, model.chances, moved))
+        self._steps.append(ModelSwapped(now, model.space, model.ids, model.vectors, model.chances, moved))
 
     def _refresh(self, now: float) -> None:
         grown = sorted(row for row in {*self._waiting, *self._alive} if self._grown_at[row] < now)
@@ -191,7 +191,7 @@ class _Writer:
         self._alive[row] = until
         self._waiting.add(row)
 
-    def _current(self) -> Model:
+    def _current(self) -> PastModel:
         # A training stands at the start, before anything else.
         assert self._model is not None
         return self._model

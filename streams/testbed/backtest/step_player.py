@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from encoder.data.history import History
-from streams.audience.local_store import Stores
+from streams.audience.local_store import LocalStores
 from streams.audience.main import changelog_identity
 from streams.audience.worker import Worker
 from streams.contract.cloudevents import Record
@@ -33,12 +33,12 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import Audience, Kafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings
 from streams.testbed.backtest import replay_records
 from streams.testbed.backtest.replay import Pushed
-from streams.testbed.backtest.script import Grown, Listened, Script, Step, Swapped
-from targeting.catalogue.catalogue import Songs
-from targeting.config import Config
+from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step
+from targeting.catalogue.catalogue import Catalogue
+from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 
 # Without a record taken for so long, something is stuck.
@@ -72,12 +72,13 @@ class Player:
     """
 
     def __init__(
-        self, script: Script, history: History, config: Config, audience: Audience, kafka: Kafka, naming: Naming,
+        self, script: Script, history: History, config: TargetingConfig, audience: AudienceSettings, kafka:
+        KafkaSettings, naming: Naming,
         folder: Path,
     ) -> None:  # fmt: skip
         self.cuts: dict[int, list[int]] = {}
         self.batches = 0
-        self.songs = songs = Songs()
+        self.songs = songs = Catalogue()
         self._script, self._history, self._naming = script, history, naming
         self._clock, real = _EventTime(script.start), SystemClock()
         self._sender = producer(kafka)
@@ -93,7 +94,7 @@ class Player:
         self._worker = Worker(
             kafka, naming, audience.model_copy(update={"objective": "answers", "skip_state_records": ""}),
             self._clock, self._metrics, self._view, songs, new_partition,
-            Stores(folder, changelog_identity(kafka, naming), real), 0, Heartbeat(real, _PATIENCE_S),
+            LocalStores(folder, changelog_identity(kafka, naming), real), 0, Heartbeat(real, _PATIENCE_S),
             readiness.condition("restored", "not assigned yet"),
             broker_clock=BrokerClock(real, readiness.condition("clock", "not known yet")),
         )  # fmt: skip
@@ -126,7 +127,7 @@ class Player:
         """Have the worker know the songs that the step makes warm, and its model in use."""
         songs = replay_records.warm(step)
         self._send(WARM_SONGS, songs)
-        if isinstance(step, Swapped):
+        if isinstance(step, ModelSwapped):
             model = replay_records.model(step)
             self._send(MODELS, [replay_records.packed(model, step.now)])
             self._rounds(
@@ -190,7 +191,7 @@ def logged(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def installation(kafka: Kafka) -> Iterator[Naming]:
+def installation(kafka: KafkaSettings) -> Iterator[Naming]:
     """Topics of one partition under a name of their own, for as long as they are needed."""
     naming, client = Naming(f"backtest-{uuid4().hex[:8]}.", 1, 1), admin(kafka)
     create_topics(client, naming, 1)
@@ -201,7 +202,7 @@ def installation(kafka: Kafka) -> Iterator[Naming]:
             future.result(30)
 
 
-def pushes(kafka: Kafka, naming: Naming) -> Iterator[Pushed]:
+def pushes(kafka: KafkaSettings, naming: Naming) -> Iterator[Pushed]:
     """All pushes of the installation, in order."""
     snapshot = Snapshot(kafka, [naming.name(PUSH_TARGETS)], SystemClock())
     try:

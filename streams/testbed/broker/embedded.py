@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import BrokerFailed
 from streams.runtime.clock import Clock, SystemClock
-from streams.runtime.settings import Paths
+from streams.runtime.settings import PathSettings
 from streams.runtime.terminal import Terminal
 from streams.testbed.broker import keeper
 from streams.testbed.broker.broker_config import HOST as _HOST
@@ -72,7 +72,7 @@ class EmbeddedKafka:
     ) -> None:
         self._temporary = data_dir is None
         self.folder: Final = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-kafka-"))).absolute()
-        self._cache = cache or Paths().broker
+        self._cache = cache or PathSettings().broker
         self._wanted_port = port
         self._controller_port = controller_port
         self._node = node

@@ -20,9 +20,9 @@ from streams.contract.errors import BadBurst, Refused, Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import SONG_UPLOADS
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka, Settings
+from streams.runtime.settings import KafkaSettings, Settings
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
-from streams.testbed.chaos.environment import Stage, set_stage
+from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.chaos.faults import CLUSTER_FAULTS, FAULTS, Fault, Scene
 from streams.testbed.chaos.hostile import BURIED, KEPT, Hostile, marked
 from streams.testbed.chaos.promise_checker import Verdict, check
@@ -62,7 +62,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 
 @dataclass(slots=True)
-class Ordeal:
+class ChaosRun:
     """What was done, and what the checker found.
 
     Attributes:
@@ -89,7 +89,7 @@ def torture(
     faults: Sequence[str] = (),
     folder: Path | None = None,
     brokers: int = 1,
-) -> Ordeal:
+) -> ChaosRun:
     """Drive, break, mend, wait until nothing is on its way, and check.
 
     Every fault strikes once before any strikes twice, in an order that the seed picks.
@@ -123,7 +123,7 @@ def drive(
     faults: Mapping[str, Fault],
     between_s: float = _BETWEEN_S,
     crowd: int = 40,
-) -> Ordeal:
+) -> ChaosRun:
     """The same on a stage whose workers have been started; see :func:`torture`. They are stopped at the end.
 
     Args:
@@ -134,7 +134,7 @@ def drive(
     Raises:
         Unavailable: the broker does not answer, or what was sent did not arrive.
     """
-    ordeal, stage, choice = Ordeal(seed), scene.stage, scene.choice
+    ordeal, stage, choice = ChaosRun(seed), scene.stage, scene.choice
     traffic = Traffic(stage, choice)
     hostile = Hostile(stage, choice, traffic.send)
     excuses: list[float] = []
@@ -195,7 +195,7 @@ def drive(
     return ordeal
 
 
-def _upload(stage: Stage, songs: Sequence[SongUpload], pause_s: float, each: Callable[[int], None]) -> None:
+def _upload(stage: Environment, songs: Sequence[SongUpload], pause_s: float, each: Callable[[int], None]) -> None:
     stage.send(SONG_UPLOADS, [_expecting(song, upload_record(song, time.time())) for song in songs], pause_s, each)
 
 
@@ -207,7 +207,7 @@ def _expecting(song: SongUpload, record: Record) -> Record:
     return marked(record, BURIED) if never else record
 
 
-def _too_late(stage: Stage, follower: Follower, song_id: str) -> Collection[int]:
+def _too_late(stage: Environment, follower: Follower, song_id: str) -> Collection[int]:
     """All partitions, if the song's end had passed, or came before its beginning, when its upload arrived: it is in
     dead-letters, and nobody will answer."""
     named = f'"song_id":"{song_id}"'.encode()
@@ -218,7 +218,7 @@ def _too_late(stage: Stage, follower: Follower, song_id: str) -> Collection[int]
 @contextmanager
 def _stage(
     settings: Settings, folder: Path, brokers: int
-) -> Iterator[tuple[Stage, EmbeddedKafka | EmbeddedCluster, Follower]]:
+) -> Iterator[tuple[Environment, EmbeddedKafka | EmbeddedCluster, Follower]]:
     cache, heap_mb = settings.paths.broker, settings.broker.heap_mb
     broker: EmbeddedKafka | EmbeddedCluster = (
         EmbeddedKafka(folder / "kafka", cache=cache, heap_mb=heap_mb)
@@ -226,9 +226,9 @@ def _stage(
         else EmbeddedCluster(folder / "kafka", brokers, cache=cache, heap_mb=heap_mb)
     )
     with broker:
-        kafka = Kafka(bootstrap_servers=broker.bootstrap_servers)
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
         told = {**SETTINGS, "topics": {"replication_factor": min(brokers, 3)}}
-        stage = set_stage(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=told)
+        stage = set_up(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=told)
         follower = Follower(stage.kafka, stage.naming)
         try:
             stage.start("songs", "songs")
@@ -240,7 +240,7 @@ def _stage(
             follower.close()
 
 
-def _songs(stage: Stage, choice: random.Random, first: int) -> list[SongUpload]:
+def _songs(stage: Environment, choice: random.Random, first: int) -> list[SongUpload]:
     """Uploads of a round: some explicit, for one country, of a recording that another song has, soon over, not out yet,
     or with a budget that is spent at once."""
     now = datetime.now(UTC)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from streams.contract.topics import Naming, Plane
-from streams.testbed.chaos.evidence import Evidence, Found, Place
+from streams.testbed.chaos.evidence import Evidence, Place, TopicRecord
 from streams.testbed.chaos.promises import Judged
 
 # The headers that a dead letter adds.
@@ -50,7 +50,7 @@ def judge(evidence: Evidence, naming: Naming) -> Iterator[Judged]:
             yield "dead-letter-wrong", None
 
 
-def _altered(bad: Found, letter: Found) -> Iterator[str]:
+def _altered(bad: TopicRecord, letter: TopicRecord) -> Iterator[str]:
     said = {name: (value or b"").decode("utf-8", "replace") for name, value in letter.headers or ()}
     if "dl_value_size" in said:
         for what, whole, part in (("key", bad.key, letter.key), ("value", bad.value, letter.value)):

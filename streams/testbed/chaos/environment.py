@@ -31,7 +31,7 @@ from streams.kafka.consumer_lag import measure
 from streams.kafka.topic_admin import create_topics
 from streams.models.publish import publish
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka, Settings, load_settings
+from streams.runtime.settings import KafkaSettings, Settings, load_settings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, upload_event, upload_record
 
@@ -44,7 +44,7 @@ _STILL_S = 4.0
 
 
 @dataclass
-class Stage:
+class Environment:
     """A published model, listens in their topic, songs to upload, and the workers started so far.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stage:
         gone: users who asked to be forgotten and never come back: of them nothing may be left.
     """
 
-    kafka: Kafka
+    kafka: KafkaSettings
     naming: Naming
     songs: list[SongUpload]
     users: tuple[str, ...]
@@ -206,8 +206,8 @@ class Stage:
 _OUTPUTS = (MATCH_REQUESTS, PUSH_TARGETS, CAMPAIGN_REPORTS, CAMPAIGNS)
 
 
-def set_stage(
-    kafka: Kafka,
+def set_up(
+    kafka: KafkaSettings,
     prefix: str,
     folder: Path,
     partitions: int = 4,
@@ -216,7 +216,7 @@ def set_stage(
     models: int = 1,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     world: Path | None = None,
-) -> Stage:
+) -> Environment:
     """Topics, models of a generated world, and its listens; no workers yet.
 
     Args:
@@ -239,7 +239,7 @@ def set_stage(
         from encoder import train as training
 
         # One epoch: what is tested here does not depend on who is pushed.
-        config = training.Config(seed=number, epochs=1)
+        config = training.TrainingConfig(seed=number, epochs=1)
         artifact.save(training.train(dataset, parts.warm, config, rare_rows=parts.rare), path)
     publish(artifacts[0], kafka, naming, SystemClock())
     uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
@@ -259,7 +259,7 @@ def set_stage(
     }
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with_content = [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids]
-    stage = Stage(
+    stage = Environment(
         kafka,
         naming,
         with_content,

@@ -50,7 +50,7 @@ from streams.contract.topics import (
 )
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 
 E = TypeVar("E", bound=Event)
 
@@ -93,7 +93,7 @@ class Said(Generic[E]):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TopicRecord:
     """A record as it stands in its topic, or in a dead letter; ``headers`` None: the client cannot read them."""
 
     key: bytes | None
@@ -128,13 +128,13 @@ class Evidence:
     vectors: list[tuple[str, float]] = field(default_factory=list)
     state: dict[tuple[int, bytes], bytes | None] = field(default_factory=dict)
     written: list[tuple[int, bytes, float]] = field(default_factory=list)
-    dead: dict[Place, list[Found]] = field(default_factory=dict)
-    bad: dict[Place, Found] = field(default_factory=dict)
+    dead: dict[Place, list[TopicRecord]] = field(default_factory=dict)
+    bad: dict[Place, TopicRecord] = field(default_factory=dict)
     expected: dict[Place, str] = field(default_factory=dict)
     unburied: list[str] = field(default_factory=list)
 
 
-def read(kafka: Kafka, naming: Naming, clock: Clock) -> Evidence:
+def read(kafka: KafkaSettings, naming: Naming, clock: Clock) -> Evidence:
     """Read every topic to its end, as a read_committed reader sees it.
 
     Raises:
@@ -151,7 +151,7 @@ def space_of(vector: bytes) -> str:
 
 
 class _Reader:
-    def __init__(self, kafka: Kafka, naming: Naming, clock: Clock) -> None:
+    def __init__(self, kafka: KafkaSettings, naming: Naming, clock: Clock) -> None:
         self._naming = naming
         self._dead_letters = naming.name(DEAD_LETTERS)
         snapshot = Snapshot(kafka, [naming.name(topic) for topic in _READ], clock)
@@ -161,7 +161,7 @@ class _Reader:
                 self._messages[message.topic() or ""].append(message)
         finally:
             snapshot.close()
-        self._dead: defaultdict[Place, list[Found]] = defaultdict(list)
+        self._dead: defaultdict[Place, list[TopicRecord]] = defaultdict(list)
         self._unburied: list[str] = []
 
     def read(self) -> Evidence:
@@ -272,11 +272,11 @@ def _place(message: Message) -> Place:
     return message.topic() or "", message.partition() or 0, message.offset() or 0
 
 
-def _found(message: Message) -> Found:
+def _found(message: Message) -> TopicRecord:
     try:
-        return Found(message.key(), message.value(), list(_headers(message)))
+        return TopicRecord(message.key(), message.value(), list(_headers(message)))
     except SystemError:
-        return Found(message.key(), message.value(), None)
+        return TopicRecord(message.key(), message.value(), None)
 
 
 def _expected(message: Message) -> str:

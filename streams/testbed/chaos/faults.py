@@ -18,7 +18,7 @@ from streams.contract.topics import AUDIENCE_STATE, LISTENS
 from streams.kafka.clients import hand_over, producer
 from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
 from streams.testbed.broker.process_identity import Identity
-from streams.testbed.chaos.environment import Stage
+from streams.testbed.chaos.environment import Environment
 from streams.testbed.chaos.traffic import listen
 
 # Above a day more than databases may be old (streams/audience/local_store.py).
@@ -34,7 +34,7 @@ _META = b"\x00meta"
 class Scene:
     """What a fault may touch. ``choice`` picks its victims."""
 
-    stage: Stage
+    stage: Environment
     broker: EmbeddedKafka | EmbeddedCluster
     choice: random.Random
 
@@ -238,11 +238,11 @@ def _kill_all_audience(scene: Scene) -> None:
         worker.kill()
 
 
-def _databases(stage: Stage) -> list[Path]:
+def _databases(stage: Environment) -> list[Path]:
     return sorted(path.parent for path in stage.state.rglob("CURRENT"))
 
 
-def _hidden(stage: Stage) -> Path:
+def _hidden(stage: Environment) -> Path:
     return stage.state.with_name("state.hidden")
 
 

@@ -27,7 +27,7 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.kafka.clients import hand_over, producer
-from streams.testbed.chaos.environment import Stage
+from streams.testbed.chaos.environment import Environment
 from streams.testbed.chaos.evidence import EXPECTS
 
 SOURCE: Final = "coldstart/torture/hostile"
@@ -69,7 +69,7 @@ class Hostile:
         songs: ids of uploads that every partition must answer.
     """
 
-    def __init__(self, stage: Stage, choice: random.Random, send: Callable[[Topic, Record], None]) -> None:
+    def __init__(self, stage: Environment, choice: random.Random, send: Callable[[Topic, Record], None]) -> None:
         self.sent: dict[str, int] = {}
         self.songs: list[str] = []
         self._stage = stage

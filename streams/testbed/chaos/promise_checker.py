@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from streams.contract.topics import Naming
 from streams.runtime.clock import Clock
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.chaos import consistency_check, dead_letter_check, erasure_check, push_check, withdrawal_delay
 from streams.testbed.chaos.evidence import Evidence, read
 from streams.testbed.chaos.promises import Judged, broken
@@ -60,7 +60,7 @@ class Verdict:
                 self.violations.append(broken(promise, what))
 
 
-def check(kafka: Kafka, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
+def check(kafka: KafkaSettings, naming: Naming, clock: Clock, rules: Rules) -> Verdict:
     """Read everything and judge it. To be called when nothing is on its way any more.
 
     What is checked stands in the modules: :mod:`streams.testbed.chaos.consistency_check`,

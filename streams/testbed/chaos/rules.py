@@ -18,7 +18,7 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """See :class:`streams.runtime.settings.Audience` and :class:`streams.runtime.settings.Songs`, whose words these are.
+    """See :class:`streams.runtime.settings.AudienceSettings` and :class:`streams.runtime.settings.SongsSettings`, whose words these are.
 
     Attributes:
         cap, artist_cap: None: nothing was promised.

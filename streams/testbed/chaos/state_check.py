@@ -5,32 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from streams.audience.local_store import Unfit
-from streams.audience.main import how, stores
+from streams.audience.local_store import StoreCorrupted
+from streams.audience.main import stores, targeting_config
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
-from streams.testbed.chaos.environment import Stage
+from streams.testbed.chaos.environment import Environment
 from streams.testbed.chaos.promises import Judged
-from targeting.catalogue.catalogue import Songs
+from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
 
 
-def differences(stage: Stage) -> Iterator[Judged]:
+def differences(stage: Environment) -> Iterator[Judged]:
     """Every partition, by each source of its state, and how its digest differs at the same input offsets.
 
     To be asked after a clean stop of workers with ``audience.digest_at_stop``.
     """
     clock, settings = SystemClock(), stage.settings
-    decides, said = how(settings.audience, obey=True), _said(stage)
+    decides, said = targeting_config(settings.audience, obey=True), _said(stage)
     for number in sorted(stage.partitions):
         found = {}
         for source, where in (("the changelog", None), ("the disk", stores(settings, clock))):
             try:
                 told = digest(
                     stage.kafka, stage.naming, number, clock,
-                    lambda n: Partition(n, stage.naming.audience_partitions, Songs(), decides), where,
+                    lambda n: Partition(n, stage.naming.audience_partitions, Catalogue(), decides), where,
                 )  # fmt: skip
-            except Unfit as error:
+            except StoreCorrupted as error:
                 yield "state", f"partition {number}: {source} cannot be read ({error})"
                 continue
             if told is not None:
@@ -49,7 +49,7 @@ def differences(stage: Stage) -> Iterator[Judged]:
             yield "state", other if own != truth[0] else None
 
 
-def _said(stage: Stage) -> dict[tuple[int, str], str]:
+def _said(stage: Environment) -> dict[tuple[int, str], str]:
     """What workers said of partitions at input offsets."""
     said = {}
     for log in stage.folder.glob("audience-*.log*"):

@@ -31,7 +31,7 @@ from streams.kafka.clients import hand_over, producer
 from streams.kafka.compacted_topic import Snapshot
 from streams.models.registry import ENCODER
 from streams.runtime.clock import SystemClock
-from streams.testbed.chaos.environment import PATIENCE_S, Stage
+from streams.testbed.chaos.environment import PATIENCE_S, Environment
 from streams.testbed.chaos.hostile import BURIED, KEPT, marked
 
 SOURCE = "coldstart/torture"
@@ -57,7 +57,7 @@ class Traffic:
         bad: how many malformed records were sent.
     """
 
-    def __init__(self, stage: Stage, choice: random.Random) -> None:
+    def __init__(self, stage: Environment, choice: random.Random) -> None:
         self.bad = 0
         self._stage = stage
         self._choice = choice

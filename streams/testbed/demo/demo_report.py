@@ -9,10 +9,10 @@ import numpy as np
 
 from streams.testbed.demo import plots
 from streams.testbed.demo.html import DASH, Html, count, known, megabytes, milliseconds, of_ten, seconds, share, tag
-from streams.testbed.demo.outcome import Outcome
+from streams.testbed.demo.outcome import DemoOutcome
 from streams.testbed.demo.page import section, swatch, write_page
 from streams.testbed.demo.precision import CUTS, ENOUGH_LISTENERS
-from streams.testbed.demo.swap_measurement import LIMIT_MS, Swapped
+from streams.testbed.demo.swap_measurement import LIMIT_MS, SwapFigures
 
 # arm -> its name in a plot, its name in a table, what it means.
 _ARMS = {
@@ -52,7 +52,7 @@ _PROCESSES = {
 }
 
 
-def write_report(outcome: Outcome, path: Path, command: str = "coldstart demo") -> None:
+def write_report(outcome: DemoOutcome, path: Path, command: str = "coldstart demo") -> None:
     """Write the page: one file that loads nothing.
 
     Args:
@@ -72,7 +72,7 @@ def write_report(outcome: Outcome, path: Path, command: str = "coldstart demo") 
     write_page(path, f"Coldstart demo: {outcome.dataset}", body)
 
 
-def _head(outcome: Outcome) -> Html:
+def _head(outcome: DemoOutcome) -> Html:
     best, anybody = (known(outcome.judgement.precision.get(arm, {}).get(100)) for arm in ("coldstart", "random"))
     times = "" if not best or not anybody else f", {_times(best / anybody)} times fewer"
     first = _milliseconds(outcome, "first")
@@ -115,7 +115,7 @@ def _head(outcome: Outcome) -> Html:
     )
 
 
-def _state(outcome: Outcome) -> Html:
+def _state(outcome: DemoOutcome) -> Html:
     if outcome.complete:
         return tag(
             "p",
@@ -134,7 +134,7 @@ def _state(outcome: Outcome) -> Html:
     return tag("p", f"✗ Not as it must be: {'; '.join(wrong)}.", class_="state bad")
 
 
-def _flow(outcome: Outcome) -> Html:
+def _flow(outcome: DemoOutcome) -> Html:
     seen = plots.Flow(
         partitions=outcome.partitions,
         uploads=outcome.uploads,
@@ -182,7 +182,7 @@ def _reason(reason: str) -> Html:
     return Html(tag("span", error) + tag("small", field))
 
 
-def _people(outcome: Outcome) -> Html:
+def _people(outcome: DemoOutcome) -> Html:
     judged = outcome.judgement
     arms = [arm for arm in _ARMS if arm in judged.precision]
     at_100 = {arm: known(judged.precision[arm].get(100)) for arm in arms}
@@ -287,7 +287,7 @@ def _sizes(by_size: Mapping[str, Mapping[str, float]]) -> Html:
     )
 
 
-def _latency(outcome: Outcome) -> Html:
+def _latency(outcome: DemoOutcome) -> Html:
     first, last = _milliseconds(outcome, "first"), _milliseconds(outcome, "last")
     if not first or not last:
         return section("How fast?", "No song was pushed: there is nothing to time.")
@@ -331,7 +331,7 @@ def _latency(outcome: Outcome) -> Html:
     )
 
 
-def _example(outcome: Outcome) -> Html:
+def _example(outcome: DemoOutcome) -> Html:
     example = outcome.example
     if not example:
         return section("One song, closely", "No song was pushed: there is nothing to show.")
@@ -358,7 +358,7 @@ def _example(outcome: Outcome) -> Html:
     )
 
 
-def _cost(outcome: Outcome) -> Html:
+def _cost(outcome: DemoOutcome) -> Html:
     total = sum(known(value) or 0.0 for value in outcome.seconds.values())
     rows, start = [], 0.0
     for phase, value in outcome.seconds.items():
@@ -392,7 +392,7 @@ def _cost(outcome: Outcome) -> Html:
     )
 
 
-def _swap(seen: Swapped) -> Html:
+def _swap(seen: SwapFigures) -> Html:
     """How long uploads waited beside a swap of models and its rollback."""
     figures = seen.as_json()
     start = min(seen.starts.values())
@@ -480,7 +480,7 @@ def _score(value: float | None) -> str:
     return DASH if value is None or known(value) is None else f"{value:.2f}"
 
 
-def _milliseconds(outcome: Outcome, which: str) -> list[float]:
+def _milliseconds(outcome: DemoOutcome, which: str) -> list[float]:
     return [value for value in outcome.latencies.get(which, []) if known(value) is not None]
 
 

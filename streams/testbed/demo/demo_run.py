@@ -31,21 +31,21 @@ from streams.kafka.topic_admin import create_topics
 from streams.models import learned_chances
 from streams.models.publish import publish
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka, Settings
+from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.supervisor import RoleProcess
 from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.demo.dataset_events import upload_event
 from streams.testbed.demo.feed import PATIENCE_S, Tick, replay, upload
 from streams.testbed.demo.follow import Follower
-from streams.testbed.demo.outcome import Outcome
+from streams.testbed.demo.outcome import DemoOutcome
 from streams.testbed.demo.peak_memory import PeakMemory
 from streams.testbed.demo.precision import Liking, judge
 from streams.testbed.demo.swap_measurement import Target, swap_under_load
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """What the demo is asked to do.
 
     Attributes:
@@ -79,7 +79,7 @@ class Plan:
     strict: bool = False
 
 
-def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
+def run(plan: DemoPlan, settings: Settings, console: Terminal) -> DemoOutcome:
     """Do it all; progress goes to the console.
 
     Raises:
@@ -118,7 +118,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
                 trained = training.train(
                     dataset,
                     parts.warm,
-                    training.Config(seed=plan.seed + number),
+                    training.TrainingConfig(seed=plan.seed + number),
                     lambda step: tick(step.done, step.total),
                     rare_rows=parts.rare,
                 )
@@ -127,7 +127,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
                 del trained
         with _phase("chances", seconds, bars, "learning who answers") as tick:
             for number, model in enumerate(models):
-                config = training.Config(seed=plan.seed + number)
+                config = training.TrainingConfig(seed=plan.seed + number)
                 known = np.union1d(parts.warm, parts.rare)
                 if fitted := learned_chances.fit(dataset, known, config, lambda step: tick(step.done, step.total)):
                     learned_chances.save(fitted, model)
@@ -169,7 +169,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
     for _, error, message in dead:
         field_name = message.partition(":")[0]
         reasons[f"{error}: {field_name}"] = reasons.get(f"{error}: {field_name}", 0) + 1
-    return Outcome(
+    return DemoOutcome(
         dataset=dataset.name,
         citation=dataset.citation,
         users=len(dataset.user_ids),
@@ -196,7 +196,7 @@ def run(plan: Plan, settings: Settings, console: Terminal) -> Outcome:
     )
 
 
-def _dataset(plan: Plan, tick: Tick) -> Dataset:
+def _dataset(plan: DemoPlan, tick: Tick) -> Dataset:
     if plan.data is not None:
         return read_dataset(plan.data, plan.strict)
     world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
@@ -208,7 +208,7 @@ def _dataset(plan: Plan, tick: Tick) -> Dataset:
     return read_dataset(folder)
 
 
-def _liking(plan: Plan, dataset: Dataset) -> Liking:
+def _liking(plan: DemoPlan, dataset: Dataset) -> Liking:
     """What the generated world knows: who would listen to a song if shown it, at the world's end."""
     world = World(users=plan.users, songs=plan.songs, seed=plan.seed)
     users, songs = rows(dataset.user_ids), rows(dataset.song_ids)
@@ -216,20 +216,20 @@ def _liking(plan: Plan, dataset: Dataset) -> Liking:
 
 
 @contextmanager
-def _broker(settings: Settings, console: Terminal) -> Iterator[Kafka]:
+def _broker(settings: Settings, console: Terminal) -> Iterator[KafkaSettings]:
     broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
     with broker as running:
-        yield Kafka(bootstrap_servers=running.bootstrap_servers)
+        yield KafkaSettings(bootstrap_servers=running.bootstrap_servers)
 
 
-def _delete_topics(kafka: Kafka, naming: Naming) -> None:
+def _delete_topics(kafka: KafkaSettings, naming: Naming) -> None:
     """On somebody's cluster nothing is left behind."""
     client = admin(kafka)
     for future in client.delete_topics([naming.name(topic) for topic in TOPICS], operation_timeout=30).values():
         future.result(30)
 
 
-def _environment(plan: Plan, kafka: Kafka, naming: Naming) -> dict[str, str]:
+def _environment(plan: DemoPlan, kafka: KafkaSettings, naming: Naming) -> dict[str, str]:
     """What other processes of the run are told."""
     return {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
@@ -243,7 +243,7 @@ def _environment(plan: Plan, kafka: Kafka, naming: Naming) -> dict[str, str]:
     }
 
 
-def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -> list[RoleProcess]:
+def _start_workers(plan: DemoPlan, kafka: KafkaSettings, naming: Naming, stack: ExitStack) -> list[RoleProcess]:
     environment = _environment(plan, kafka, naming)
     logs = plan.folder / "logs"
     logs.mkdir(exist_ok=True)
@@ -269,7 +269,7 @@ def _start_workers(plan: Plan, kafka: Kafka, naming: Naming, stack: ExitStack) -
 
 
 def _await_answers(
-    plan: Plan, songs: list[str], follower: Follower, poison: int, tick: Tick, workers: list[RoleProcess]
+    plan: DemoPlan, songs: list[str], follower: Follower, poison: int, tick: Tick, workers: list[RoleProcess]
 ) -> None:
     """Wait until every partition has answered every upload, or nothing has come for long."""
     everyone = set(range(plan.partitions))

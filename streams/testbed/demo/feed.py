@@ -14,7 +14,7 @@ from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import LISTENS, SONG_UPLOADS, Naming
 from streams.kafka.clients import consumer, hand_over, producer
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, poisoned, upload_record
 
@@ -26,7 +26,7 @@ Tick = Callable[[int, int], None]
 
 
 def replay(
-    dataset: Dataset, parts: Split, kafka: Kafka, naming: Naming, tick: Tick, workers: Sequence[RoleProcess]
+    dataset: Dataset, parts: Split, kafka: KafkaSettings, naming: Naming, tick: Tick, workers: Sequence[RoleProcess]
 ) -> int:
     """Send every listen of the warm songs and wait until the audience has committed them; returns how many."""
     total = int(np.diff(dataset.plays.indptr)[parts.warm].sum())
@@ -57,7 +57,7 @@ def upload(
     uploads: Sequence[SongUpload],
     rate: float,
     poison: int,
-    kafka: Kafka,
+    kafka: KafkaSettings,
     naming: Naming,
     tick: Tick,
     workers: Sequence[RoleProcess],

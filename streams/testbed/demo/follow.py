@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from streams.contract.events import CampaignReport, MatchRequest, Neighbour, PushTarget
 from streams.contract.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
 from streams.kafka.clients import consumer
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from targeting.types import Tier
 
 _PUSH = msgspec.json.Decoder(PushTarget)
@@ -54,7 +54,7 @@ class Follower:
         spaces: partition -> the space in which it decided on a request last.
     """
 
-    def __init__(self, kafka: Kafka, naming: Naming) -> None:
+    def __init__(self, kafka: KafkaSettings, naming: Naming) -> None:
         self.answers: dict[str, Answer] = {}
         self.push_ids: set[str] = set()
         self.doubled: list[str] = []

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from streams.testbed.demo.precision import Judgement
-from streams.testbed.demo.swap_measurement import Swapped
+from streams.testbed.demo.swap_measurement import SwapFigures
 
 
 @dataclass(slots=True)
-class Outcome:
+class DemoOutcome:
     """What the demo saw. ``seconds``: phase -> how long; ``memory_mb``: process -> peak resident size."""
 
     dataset: str
@@ -34,7 +34,7 @@ class Outcome:
     memory_mb: dict[str, float] = field(default_factory=dict)
     listens: int = 0
     example: dict[str, Any] = field(default_factory=dict)
-    swapped: Swapped | None = None
+    swapped: SwapFigures | None = None
 
     @property
     def complete(self) -> bool:

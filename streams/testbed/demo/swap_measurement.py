@@ -25,7 +25,7 @@ from streams.contract.errors import Unavailable
 from streams.contract.events import SongUpload
 from streams.contract.topics import SONG_UPLOADS, Naming
 from streams.kafka.clients import hand_over, producer
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.feed import PATIENCE_S, Tick
@@ -53,7 +53,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Swapped:
+class SwapFigures:
     """What uploads noticed of a swap and its rollback.
 
     Attributes:
@@ -148,7 +148,7 @@ class Target:
         config: a settings file for it.
     """
 
-    kafka: Kafka
+    kafka: KafkaSettings
     naming: Naming
     models: tuple[Path, Path]
     environment: Mapping[str, str]
@@ -157,7 +157,9 @@ class Target:
     config: Path | None = None
 
 
-def swap_under_load(target: Target, songs: Sequence[SongUpload], rate: float, steady_s: float, tick: Tick) -> Swapped:
+def swap_under_load(
+    target: Target, songs: Sequence[SongUpload], rate: float, steady_s: float, tick: Tick
+) -> SwapFigures:
     """Upload copies of songs while the second model is published, and then the first again.
 
     Args:
@@ -249,10 +251,10 @@ def _await(target: Target, songs: list[str]) -> None:
 
 def _seen(
     target: Target, sent: dict[str, Sent], models: tuple[str, str], starts: dict[str, float], ended: float
-) -> Swapped:
+) -> SwapFigures:
     everyone = set(range(target.naming.audience_partitions))
     answers = {song: target.follower.answers.get(song) or Answer() for song in sent}
-    return Swapped(
+    return SwapFigures(
         sent=sent,
         waits={song: 1000 * (each.decided - sent[song].at) for song, each in answers.items() if each.decided},
         failed=tuple(song for song, each in answers.items() if not each.answered >= everyone),

@@ -24,7 +24,7 @@ _LATELY = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Listens:
+class WorldListens:
     """Who listened to what: n each. ``first``: the user's first listen to the song."""
 
     users: I64
@@ -39,7 +39,7 @@ class Listens:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PushResponses:
     """What became of n pushes: exactly one of ``failed``, ``opened``, ``dismissed`` and ``expired`` each.
 
     Attributes:
@@ -53,7 +53,7 @@ class Answers:
     dismissed: Mask
     expired: Mask
     listened: Mask
-    listens: Listens
+    listens: WorldListens
     left: I64
 
 
@@ -97,7 +97,7 @@ class Life:
         """The chance that who comes across a song listens, float64 (n,)."""
         return affinity(self.scenario.world, users, songs, at) if len(users) else np.zeros(0)
 
-    def live(self, start: float, end: float) -> Listens:
+    def live(self, start: float, end: float) -> WorldListens:
         """A span of time without pushes: what people come across by themselves, and listen to.
 
         As many users come across as many songs whatever was pushed; which songs, depends on who hears what by then.
@@ -127,7 +127,7 @@ class Life:
         self.shown += np.bincount(songs, minlength=len(self.shown))
         return self._listen(users, songs, at)
 
-    def answer(self, users: I64, songs: I64, at: float) -> Answers:
+    def answer(self, users: I64, songs: I64, at: float) -> PushResponses:
         """Pushes reach their users at a moment, those of one user in the order given."""
         n = len(users)
         failed, opened, listened = np.zeros((3, n), np.bool_)
@@ -145,7 +145,7 @@ class Life:
         unopened = ~opened & ~failed
         dismissed = unopened & (self._lots(Lot.DISMISS, users, songs) < self.scenario.habits.dismissed)
         heard = self._listen(users[listened], songs[listened], np.full(int(listened.sum()), at))
-        return Answers(failed, opened, dismissed, unopened & ~dismissed, listened, heard, users[left])
+        return PushResponses(failed, opened, dismissed, unopened & ~dismissed, listened, heard, users[left])
 
     # -- inside ------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Life:
         self.opted_out[users[left]] = True
         return failed, opened, listened, left
 
-    def _listen(self, users: I64, songs: I64, at: F64) -> Listens:
+    def _listen(self, users: I64, songs: I64, at: F64) -> WorldListens:
         """Of those who came across songs, those who listen; in the order given."""
         liking = self.affinity(users, songs, at)
         # Who owns a song listens as long as it is liked; the lot is the one that let them listen first.
@@ -190,7 +190,7 @@ class Life:
             (self.collected, songs[collected]),
         ):
             column += np.bincount(which, minlength=len(column))
-        return Listens(users, songs, at, first, completed, collected)
+        return WorldListens(users, songs, at, first, completed, collected)
 
     def _own(self, users: I64, songs: I64) -> None:
         place = self._owned[users] + _occurrence(users)
@@ -208,7 +208,7 @@ class Life:
         found: I64 = np.searchsorted(ends, pick * ends[-1], side="right")
         return np.minimum(found, len(ends) - 1)
 
-    def _live_the_past(self) -> Listens:
+    def _live_the_past(self) -> WorldListens:
         """The listens before the launch, user by user: of warm songs, by those who were there."""
         scenario = self.scenario
         rng, songs = self._random(0), catalogue(scenario.world)

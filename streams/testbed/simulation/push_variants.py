@@ -9,7 +9,7 @@ from streams.testbed.simulation.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class PushVariant:
     """A way of pushing, as settings of the audience role.
 
     Attributes:
@@ -37,16 +37,16 @@ LIKING, PACE = "liking", "pace"
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm(ORGANIC, "no pushes"),
-        Arm("random", "anybody", "random"),
-        Arm("i2i2u", "listeners of similar songs, unranked", "i2i2u"),
-        Arm(EVIDENCE, "listeners of similar songs, ranked", "evidence"),
-        Arm(CAT_ONCE, "clusters of these listeners, once", "cat"),
-        Arm(CAT, "clusters of these listeners, alive", "cat", 0.7),
-        Arm(DEFAULT_ONCE, "coldstart, once", "default"),
-        Arm(LIKING, "coldstart for liking, alive", "default", 0.7, "liking"),
-        Arm(PACE, "coldstart, alive, spent by time alone", "default", 0.7, spending="pace"),
-        Arm(DEFAULT, "coldstart, alive", "default", 0.7),
+        PushVariant(ORGANIC, "no pushes"),
+        PushVariant("random", "anybody", "random"),
+        PushVariant("i2i2u", "listeners of similar songs, unranked", "i2i2u"),
+        PushVariant(EVIDENCE, "listeners of similar songs, ranked", "evidence"),
+        PushVariant(CAT_ONCE, "clusters of these listeners, once", "cat"),
+        PushVariant(CAT, "clusters of these listeners, alive", "cat", 0.7),
+        PushVariant(DEFAULT_ONCE, "coldstart, once", "default"),
+        PushVariant(LIKING, "coldstart for liking, alive", "default", 0.7, "liking"),
+        PushVariant(PACE, "coldstart, alive, spent by time alone", "default", 0.7, spending="pace"),
+        PushVariant(DEFAULT, "coldstart, alive", "default", 0.7),
     )
 }
 
@@ -60,7 +60,7 @@ COMPARISONS = {
 }
 
 
-def environment(arm: Arm, scenario: Scenario, day_s: float) -> dict[str, str]:
+def environment(arm: PushVariant, scenario: Scenario, day_s: float) -> dict[str, str]:
     """The settings of an arm's workers. What the wall clock decides is counted in compressed days."""
     day_hours = str(day_s / 3600)
     return {

@@ -18,12 +18,12 @@ from encoder import artifact
 from encoder.data.split import MIN_LISTENERS, rare_rows
 from streams.contract.errors import Refused
 from streams.models import learned_chances
-from streams.runtime.settings import Kafka, Settings
+from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.simulation import world_records
 from streams.testbed.simulation.life import Life
-from streams.testbed.simulation.push_variants import ARMS, COMPARISONS, Arm
+from streams.testbed.simulation.push_variants import ARMS, COMPARISONS, PushVariant
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import MEASURES, Compared, Figures, Pushes, compare
 from streams.testbed.simulation.variant_run import Prepared, organic, pushed
@@ -33,7 +33,7 @@ NETEASE = {"potential target users": 0.38, "collects": 0.0195, "full plays": 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SimulationPlan:
     """What is to be simulated.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan:
 class Worlds:
     """What came of it: figures by arm and seed."""
 
-    plan: Plan
+    plan: SimulationPlan
     runs: dict[str, dict[int, Figures]] = field(default_factory=dict)
 
     @property
@@ -99,14 +99,14 @@ class Worlds:
         return known
 
 
-def conditions(plan: Plan) -> dict[str, Any]:
+def conditions(plan: SimulationPlan) -> dict[str, Any]:
     """All that must be alike for worlds to be compared, and for a run to go on where another one stopped."""
     scenario = asdict(plan.scenario)
     del scenario["seed"]
     return {"scenario": scenario, "day_s": plan.day_s, "warm_at": plan.warm_at}
 
 
-def read(plan: Plan, path: Path) -> Worlds:
+def read(plan: SimulationPlan, path: Path) -> Worlds:
     """What an earlier run wrote: the worlds of it that the plan asks for.
 
     Raises:
@@ -164,7 +164,7 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
         kafka = settings.kafka
         if plan.bootstrap is None and needed:
             broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
-            kafka = Kafka(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
+            kafka = KafkaSettings(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
         for seed, arms in missing.items():
             scenario = replace(plan.scenario, seed=seed)
             prepared: Prepared | None = None
@@ -174,7 +174,7 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
                     data = world_records.dataset(Life(scenario))
                     known = np.flatnonzero(np.diff(data.plays.indptr) >= MIN_LISTENERS)
                     model = plan.folder / f"model-{seed}-{uuid.uuid4().hex[:8]}"
-                    config = training.Config(seed=seed)
+                    config = training.TrainingConfig(seed=seed)
                     rare = rare_rows(data)
                     artifact.save(training.train(data, known, config, rare_rows=rare), model)
                     if fitted := learned_chances.fit(data, np.union1d(known, rare), config):
@@ -186,7 +186,14 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
                 bars.advance(whole)
 
 
-def _one(arm: Arm, scenario: Scenario, prepared: Prepared | None, plan: Plan, kafka: Kafka, bars: Bars) -> Figures:
+def _one(
+    arm: PushVariant,
+    scenario: Scenario,
+    prepared: Prepared | None,
+    plan: SimulationPlan,
+    kafka: KafkaSettings,
+    bars: Bars,
+) -> Figures:
     seed = scenario.seed
     task = bars.add_task(f"seed {seed}: {arm.name}", total=None)
 

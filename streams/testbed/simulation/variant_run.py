@@ -31,11 +31,11 @@ from streams.kafka.topic_admin import create_topics
 from streams.models.publish import publish
 from streams.operations.campaigns import current
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import Kafka
-from streams.testbed.chaos.environment import Stage
+from streams.runtime.settings import KafkaSettings
+from streams.testbed.chaos.environment import Environment
 from streams.testbed.simulation import world_records
 from streams.testbed.simulation.life import Life
-from streams.testbed.simulation.push_variants import Arm, environment
+from streams.testbed.simulation.push_variants import PushVariant, environment
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import Figures, Pushes, measure
 from streams.testbed.simulation.world_records import Compressed
@@ -70,7 +70,14 @@ def organic(scenario: Scenario, warm_at: int, tick: Tick) -> Figures:
 
 
 def pushed(
-    arm: Arm, prepared: Prepared, kafka: Kafka, prefix: str, folder: Path, day_s: float, warm_at: int, tick: Tick
+    arm: PushVariant,
+    prepared: Prepared,
+    kafka: KafkaSettings,
+    prefix: str,
+    folder: Path,
+    day_s: float,
+    warm_at: int,
+    tick: Tick,
 ) -> Figures:
     """The world with an arm's pushes, through real workers on a broker.
 
@@ -92,7 +99,7 @@ def pushed(
         "OPENBLAS_NUM_THREADS": "1",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    stage = Stage(kafka, naming, [], prepared.data.user_ids, settings, folder)
+    stage = Environment(kafka, naming, [], prepared.data.user_ids, settings, folder)
     driver = _Driver(stage, prepared, life, day_s)
     try:
         driver.tell_the_past()
@@ -117,7 +124,7 @@ def pushed(
 class _Driver:
     """The players, the push system and the account service of one world."""
 
-    def __init__(self, stage: Stage, prepared: Prepared, life: Life, day_s: float) -> None:
+    def __init__(self, stage: Environment, prepared: Prepared, life: Life, day_s: float) -> None:
         self.pushes = Pushes()
         self.behind_s = 0.0
         self._stage = stage

@@ -21,7 +21,7 @@ from encoder.data.world import DAY, song_id, user_id
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Listen, PushOutcome, PushTarget, UserPreferences
 from streams.testbed.demo.dataset_events import upload_event, upload_record
-from streams.testbed.simulation.life import Answers, Life, Listens
+from streams.testbed.simulation.life import Life, PushResponses, WorldListens
 from streams.testbed.simulation.scenario import Scenario
 
 SOURCE = "coldstart/simulate"
@@ -69,7 +69,7 @@ def upload(data: Dataset, row: int, clock: Compressed, at: float) -> Record:
     return upload_record(event, clock.due(at))
 
 
-def listens(heard: Listens, clock: Compressed, push_ids: list[str] | None = None) -> Iterator[Record]:
+def listens(heard: WorldListens, clock: Compressed, push_ids: list[str] | None = None) -> Iterator[Record]:
     """One record a listen, in order; ``push_ids``: the push that led to each."""
     columns = (heard.users, heard.songs, heard.at, heard.completed, heard.collected)
     for n, (user, song, at, completed, collected) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
@@ -87,7 +87,7 @@ def listens(heard: Listens, clock: Compressed, push_ids: list[str] | None = None
         yield pack(event, ce_type=Listen.TYPES[0], id=id, source=SOURCE, time=time)
 
 
-def outcomes(pushes: list[PushTarget], answers: Answers, now: float) -> Iterator[Record]:
+def outcomes(pushes: list[PushTarget], answers: PushResponses, now: float) -> Iterator[Record]:
     """What the push system tells: failed, or delivered and then one more."""
     at = datetime.fromtimestamp(now, UTC)
     for n, push in enumerate(pushes):
@@ -100,12 +100,12 @@ def outcomes(pushes: list[PushTarget], answers: Answers, now: float) -> Iterator
             yield pack(event, ce_type=PushOutcome.TYPES[0], id=id, source=SOURCE, time=now)
 
 
-def opt_outs(answers: Answers, now: float) -> Iterator[Record]:
+def opt_outs(answers: PushResponses, now: float) -> Iterator[Record]:
     """The preferences of those who take no pushes any more."""
     for user in answers.left.tolist():
         event = UserPreferences(user_id=user_id(user), opted_in=False, updated_at=datetime.fromtimestamp(now, UTC))
         yield pack(event, ce_type=UserPreferences.TYPES[0], id=f"{user}/left", source=SOURCE, time=now)
 
 
-def _what(answers: Answers, n: int) -> Outcome:
+def _what(answers: PushResponses, n: int) -> Outcome:
     return "opened" if answers.opened[n] else "dismissed" if answers.dismissed[n] else "expired"
