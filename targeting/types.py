@@ -212,8 +212,8 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
     chance of a listen where ``calibrated``; otherwise it only orders. It was made of ``(evidence + direct) * activity``
     (:mod:`targeting.ranking.scoring`); ``offset`` and ``slope`` are what answers made of its chance
-    (:mod:`targeting.ranking.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds. ``boundary`` is
-    what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
+    (:mod:`targeting.ranking.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds.
+    ``boundary`` is what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
     ``erased_at``: when the user was last erased, Unix seconds; None: never.
     """
 

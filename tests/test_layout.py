@@ -94,8 +94,10 @@ def test_the_broker_stands_alone() -> None:
         "streams.runtime.clock",
         "streams.runtime.terminal",
     }
-    known = {name for path in MODULES if path.parent == ROOT / "streams" / "broker" for name in imported(path)}
-    ours = {".".join(name.split(".")[:2]) for name in known if name.startswith("streams.")}
+    known = {
+        name for path in MODULES if path.parent == ROOT / "streams" / "testbed" / "broker" for name in imported(path)
+    }
+    ours = {".".join(name.split(".")[:3]) for name in known if name.startswith("streams.")}
     assert ours <= own
 
 

@@ -1,8 +1,8 @@
 """By how much should users' activity count?
 
 Fitted where the answer is known, on warm songs made cold, with none of the songs that are judged: the power of activity
-(:mod:`targeting.ranking.activity`) with which the first users of a song hold most listeners. 0 is among the choices, and stays
-where the others gain no more than chance.
+(:mod:`targeting.ranking.activity`) with which the first users of a song hold most listeners. 0 is among the choices,
+and stays where the others gain no more than chance.
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ PLANTED = (
             ),
             (
                 _WORKER,
-                "        batch = Batch()\n        for partition, messages in self._assignment.poll_preferences(until)",
-                "        batch, now = Batch(), self._clock.monotonic()\n"
+                "        batch = Round()\n        for partition, messages in self._assignment.poll_preferences(until)",
+                "        batch, now = Round(), self._clock.monotonic()\n"
                 "        if now < getattr(self, '_due', 0.0):\n            return batch\n"
                 "        self._due = now + 40.0\n"
                 "        for partition, messages in self._assignment.poll_preferences(until)",

@@ -448,8 +448,10 @@ def test_the_objective_says_by_which_of_a_models_chances_a_worker_scores(here: I
     answers = Answers(activity=0.25, scores=[0.0, 1.0], chances=[0.0, 0.5])
     publish(here, "a", {"s-0": [1, 0], "s-1": [0, 1]}, Chances([0.0, 1.0], [0.0, 0.4], "x", answers))
     for settings, best, power in (
-        (AudienceSettings(), 0.5, 0.25), (AudienceSettings(objective="answers"), 0.5, 0.25), (AudienceSettings(objective="liking"), 0.4, 0.0),
-    ):  # fmt: skip
+        (AudienceSettings(), 0.5, 0.25),
+        (AudienceSettings(objective="answers"), 0.5, 0.25),
+        (AudienceSettings(objective="liking"), 0.4, 0.0),
+    ):
         life = Life(here, settings=settings)
         life.until(lambda life=life: life.songs.calibration is not None)  # type: ignore[misc]
         assert life.songs.calibration == Calibration((0.0, 1.0), (0.0, best), power)

@@ -255,8 +255,8 @@ class Crew:
             self._serve(service)
 
     def leave(self, code: int, why: str) -> None:
-        """In the place of :func:`streams.runtime.exit_codes.leave`: a watchdog would end its worker's process; here the next one of
-        the slot begins, and the one that hangs does nothing more."""
+        """In the place of :func:`streams.runtime.exit_codes.leave`: a watchdog would end its worker's process; here the
+        next one of the slot begins, and the one that hangs does nothing more."""
         for slot, service in enumerate(self.services):
             if service.watched_by(threading.current_thread()):
                 service.ends.append(f"Watchdog: {why} ({code})")

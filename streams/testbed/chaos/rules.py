@@ -18,7 +18,8 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """See :class:`streams.runtime.settings.AudienceSettings` and :class:`streams.runtime.settings.SongsSettings`, whose words these are.
+    """What :class:`~streams.runtime.settings.AudienceSettings` and
+    :class:`~streams.runtime.settings.SongsSettings` promise, in the same words.
 
     Attributes:
         cap, artist_cap: None: nothing was promised.
