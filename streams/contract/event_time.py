@@ -18,6 +18,12 @@ from streams.contract.errors import FromTheFuture, InvalidField
 MAX_AHEAD_SECONDS: Final = 300.0
 """Clocks of producers differ; an event further ahead than this would outlive every decay and cap."""
 
+CAMPAIGN_DAYS: Final = 28
+"""A campaign's life where neither its upload nor ``songs.campaign_days`` says another."""
+
+LONGEST_CAMPAIGN_DAYS: Final = 365
+"""Who was pushed a recording is remembered a little longer than that, and caps look no further."""
+
 # Any zone's offset, and what is added to a campaign's end, stay within what a datetime can be.
 EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)

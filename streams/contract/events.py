@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
-from streams.contract.event_time import check_not_ahead, check_times
+from streams.contract.event_time import CAMPAIGN_DAYS, LONGEST_CAMPAIGN_DAYS, check_not_ahead, check_times
 from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     CAMPAIGNS,
@@ -132,13 +132,14 @@ class SongUpload(Event, frozen=True, kw_only=True):
     territories: Annotated[list[Territory], Meta(max_length=300, description="empty = everywhere")] = []
     duration_ms: Annotated[int, Meta(gt=0, le=2**31 - 1)] | None = None
     available_from: Annotated[
-        Time | None, Meta(description="nobody is pushed before; at most 365 days after the upload")
+        Time | None, Meta(description=f"nobody is pushed before; at most {LONGEST_CAMPAIGN_DAYS} days after the upload")
     ] = None
     expires_at: Annotated[
         Time | None,
         Meta(
-            description="end of the campaign: after the upload and after available_from, at most 365 days after the "
-            "upload; default: songs.campaign_days (28) after the later of the two"
+            description="end of the campaign: after the upload and after available_from, at most "
+            f"{LONGEST_CAMPAIGN_DAYS} days after the upload; default: songs.campaign_days ({CAMPAIGN_DAYS}) after the "
+            "later of the two"
         ),
     ] = None
     features: Annotated[dict[Id, DenseFeature], Meta(max_length=32, description="name -> embedding")] = {}
@@ -315,7 +316,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
     KEY = "user_id"
     EXAMPLE = """{"push_id":"9f0c","campaign_id":"s-81","user_id":"u-5","song_id":"s-81","revision":1,
         "title":"Small Hours","artist_ids":["a-7"],"decided_at":"2026-03-01T10:00:00.120Z",
-        "not_before":"2026-03-01T10:00:00.120Z","expires_at":"2026-03-31T10:00:00Z","score":0.41,
+        "not_before":"2026-03-01T10:00:00.120Z","expires_at":"2026-03-29T10:00:00Z","score":0.41,
         "calibrated":false,"tier":"initial",
         "reason":{"why":"evidence","songs":["s-2"],"terms":{"evidence":0.31,"taste":0.28,"activity":0.695}},
         "space":"bcl-0a1b2c3d4e5f","policy_version":1,"preferences_offset":17}"""
@@ -435,7 +436,7 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"recording":"QM6P41900381","title":"Small Hours","artist_ids":["a-7"],
         "vector":"Q1NWRQEBAgBiY2wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAgD8AAAAA","neighbours":[["s-2",0.91]],
-        "budget":500,"uploaded_at":"2026-03-01T10:00:00Z","expires_at":"2026-03-31T10:00:00Z"}"""
+        "budget":500,"uploaded_at":"2026-03-01T10:00:00Z","expires_at":"2026-03-29T10:00:00Z"}"""
 
     song_id: Id
     revision: Count

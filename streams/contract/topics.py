@@ -143,7 +143,7 @@ AUDIENCE_STATE = _state(
 SONGS_LEDGER = replace(
     _state(
         "songs-ledger", "song_id", Plane.SONGS, "songs role",
-        "the revision served last of every song", public=False,
+        "the state of every song: its upload, the revision served last, its end", public=False,
     ),
     largest=MAX_RECORD_BYTES,
 )  # fmt: skip

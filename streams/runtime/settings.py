@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError as UnreadableSettings
 
 from streams.contract.errors import SettingsError
+from streams.contract.event_time import CAMPAIGN_DAYS, LONGEST_CAMPAIGN_DAYS
 from streams.contract.topics import Naming
 from streams.runtime.bootstrap_servers import canonical
 from streams.runtime.settings_errors import PREFIX, explain, unknown_variables
@@ -215,7 +216,7 @@ class SongsSettings(_Section):
     """How many warm songs are retrieved for a new one."""
     budget: int = Field(1000, ge=0)
     """Pushes for a song whose upload does not say."""
-    campaign_days: float = Field(28.0, gt=0, le=365)
+    campaign_days: float = Field(CAMPAIGN_DAYS, gt=0, le=LONGEST_CAMPAIGN_DAYS)
     """How long a song may be pushed, where the upload does not say."""
     warm_listeners: int = Field(20, ge=1)
     """So many distinct listeners make a song warm. Fewer are chance: a prototype needs ten members, too."""
@@ -276,7 +277,8 @@ class AudienceSettings(_Section):
     exploration: float = Field(0.02, ge=0, le=1)
     """Share of a song's pushes that go to candidates by lot, to learn."""
     fair: bool = True
-    """Users with unused caps first, so that late songs find some; false: first come, first served."""
+    """A user whose cap is partly used is open to a song by random draw alone, so that late songs find users;
+    false: first come, first served."""
     ranking: Literal["default", "evidence", "i2i2u", "cat", "random"] = "default"
     """Who stands first at the request; the others are rivals to compare with."""
     objective: Literal["answers", "liking"] = "answers"

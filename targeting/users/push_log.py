@@ -25,7 +25,7 @@ _HELD_OUT = np.uint16(Mark.HELD_OUT)
 # is asked of the whole ledger, for the few users that have this many.
 _LATEST = 8
 
-# Longer than a campaign may live (365 days, streams/runtime/settings.py): what is older can meet no request any more.
+# Longer than a campaign may live (LONGEST_CAMPAIGN_DAYS of the contract): what is older can meet no request any more.
 KEPT_S = 400 * 86_400.0
 
 # Of one user. With more, the user's record would outgrow its topic's 1 MiB; whatever caps say, who has as many waits

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from streams.contract.errors import InvalidField
-from streams.contract.events import SongUpload
+from streams.contract.event_time import CAMPAIGN_DAYS
+from streams.contract.events import MatchRequest, PushTarget, SongUpload
+from streams.runtime.settings import SongsSettings
 from streams.songs.campaign_life import campaign_end
 
 UPLOADED = datetime(2026, 3, 1, tzinfo=UTC)
@@ -25,6 +27,16 @@ def test_a_campaign_lasts_as_long_as_the_upload_says_or_else_the_settings() -> N
     assert end() == UPLOADED + timedelta(days=28)
     assert end(expires_at=UPLOADED + timedelta(microseconds=1)) == UPLOADED + timedelta(microseconds=1)
     assert end(available_from=UPLOADED - timedelta(days=40)) == UPLOADED + timedelta(days=28)
+
+
+def test_the_default_life_is_one_fact_in_settings_contract_and_examples() -> None:
+    assert SongsSettings().campaign_days == CAMPAIGN_DAYS
+    life = timedelta(days=CAMPAIGN_DAYS)
+    asked = msgspec.json.decode(MatchRequest.EXAMPLE, type=MatchRequest)
+    assert asked.expires_at - asked.uploaded_at == life
+    # A push is decided a little after the upload.
+    pushed = msgspec.json.decode(PushTarget.EXAMPLE, type=PushTarget)
+    assert life - timedelta(seconds=1) < pushed.expires_at - pushed.decided_at <= life
 
 
 def test_a_song_that_is_available_later_has_its_days_from_then() -> None:
