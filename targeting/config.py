@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from targeting.campaigns import budget
 from targeting.campaigns.spending import Spending
-from targeting.live.incremental_cat import CatConfig
+from targeting.live.cat_config import CatConfig
 from targeting.ranking import scoring
 from targeting.rules.policy import Policy
 from targeting.users import histories

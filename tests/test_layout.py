@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,18 +21,69 @@ KAFKA = {"faust", "mode", "aiokafka", "confluent_kafka"}
 # What training and reports need; a production image holds none of it.
 TRAINING = {"torch", "sklearn", "matplotlib"}
 
+LONGEST = 400
+"""Lines of a file."""
 
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at any depth of its code, by full dotted name."""
+# From the innermost outwards. What stands beside another in a line does not import it.
+LAYERS = {
+    "streams": ["contract", "runtime", "kafka", "models", "songs audience", "operations", "testbed", "cli", "__main__"],
+    "streams.testbed": ["broker", "demo", "chaos", "simulation backtest"],
+    "targeting": [
+        "types",
+        "arrays calibration",
+        "clustering index rules",
+        "campaigns catalogue",
+        "users",
+        "ranking",
+        "live",
+        "config",
+        "partition",
+        "evaluation",
+    ],
+}
+
+
+@cache
+def statements(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """What a file imports, at any depth of its code: full dotted modules, and the names taken from each."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*base, *([node.module] if node.module else [])))
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found.append((module, tuple(alias.name for alias in node.names)))
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file may import, by full dotted name; a name taken from one may be a module too."""
+    for module, names in statements(path):
+        yield module
+        yield from (f"{module}.{name}" for name in names)
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def graph() -> dict[str, set[str]]:
+    """Which of our modules each of them imports."""
+    ours = {module_name(path) for path in MODULES}
+
+    def modules(path: Path) -> Iterator[str]:
+        for module, names in statements(path):
+            inner = {f"{module}.{name}" for name in names} & ours
+            yield from inner
+            if len(inner) < len(names) or not names:
+                yield module
+
+    return {module_name(path): set(modules(path)) & ours - {module_name(path)} for path in MODULES}
+
+
+GRAPH = graph()
 
 
 def breaches(folder: str, forbidden: set[str]) -> list[str]:
@@ -64,41 +117,107 @@ def test_torch_stays_in_training() -> None:
     assert where <= {*(f"encoder/{name}.py" for name in training), "encoder/evaluation/neural_baselines.py"}
 
 
-def test_inside_streams_the_verbs_are_outermost() -> None:
-    outside = [
+def test_only_the_verbs_and_the_testbed_import_the_testbed() -> None:
+    known = [
         breach
-        for breach in breaches("streams", {"streams.cli"})
-        if not breach.startswith(("streams/cli/", "streams/__main__.py "))
+        for package in PACKAGES
+        for breach in breaches(package, {"streams.testbed"})
+        if not breach.startswith(("streams/testbed/", "streams/cli/"))
     ]
-    demo = [
-        breach
-        for breach in breaches("streams", {"streams.testbed.demo"})
-        if not breach.startswith(
-            (
-                "streams/cli/",
-                "streams/testbed/demo/",
-                "streams/testbed/chaos/",
-                "streams/testbed/simulation/",
-                "streams/testbed/backtest/",
-            )
-        )
+    assert known == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_import_points_upward(package: str) -> None:
+    layers = {name: level for level, names in enumerate(LAYERS[package]) for name in names.split()}
+
+    def layer(module: str) -> str | None:
+        """The part of the package that a module belongs to; the package itself is above its parts."""
+        return module.removeprefix(f"{package}.").split(".")[0] if module.startswith(f"{package}.") else None
+
+    inside = {module: part for module in GRAPH if (part := layer(module))}
+    assert set(inside.values()) == set(layers), "every part of the package has its layer"
+    upward = [
+        f"{module} imports {name}"
+        for module, part in inside.items()
+        for name in GRAPH[module]
+        if (name == package or name in inside)
+        and (name == package or (inside[name] != part and layers[inside[name]] >= layers[part]))
     ]
-    assert outside + demo == []
+    assert upward == []
 
 
 def test_the_broker_stands_alone() -> None:
-    own = {
-        "streams.testbed.broker",
-        "streams.contract.errors",
-        "streams.runtime.settings",
-        "streams.runtime.clock",
-        "streams.runtime.terminal",
-    }
+    own = {"streams.contract.errors", "streams.runtime.settings", "streams.runtime.clock", "streams.runtime.terminal"}
+    broker = {module for module in GRAPH if module.startswith("streams.testbed.broker")}
+    assert {name for module in broker for name in GRAPH[module]} - broker <= own
+
+
+def circles() -> list[set[str]]:
+    """The strongly connected components of more than one module (Tarjan 1972), in no order."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        path.append(module)
+        for name in GRAPH[module]:
+            if name not in number:
+                visit(name)
+            if name in path:
+                lowest[module] = min(lowest[module], lowest[name])
+        if lowest[module] == number[module]:
+            at = path.index(module)
+            if len(path) - at > 1:
+                found.append(set(path[at:]))
+            del path[at:]
+
+    for module in GRAPH:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    # An artifact is served by what trained it, and trained by what is stored in it.
+    known = {f"encoder.{name}" for name in ("mixture", "train", "serving", "artifact")}
+    assert circles() == [known]
+
+
+def test_no_file_is_longer_than_it_can_be_read() -> None:
+    # These answer several questions. None may join them; what is split leaves the list.
     known = {
-        name for path in MODULES if path.parent == ROOT / "streams" / "testbed" / "broker" for name in imported(path)
+        "encoder/data/layout.py",
+        "streams/audience/worker.py",
+        "streams/contract/events.py",
+        "streams/runtime/settings.py",
+        "streams/testbed/demo/demo_report.py",
+        "targeting/partition/stage.py",
+        "targeting/partition/state.py",
+        "targeting/users/histories.py",
     }
-    ours = {".".join(name.split(".")[:3]) for name in known if name.startswith("streams.")}
-    assert ours <= own
+    long = {
+        str(path.relative_to(ROOT)) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
+    }
+    assert long == known
+
+
+def test_no_class_has_anothers_name() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_module_has_anothers_name() -> None:
+    # A verb is called as what it starts, and a role's `main` as every program's.
+    names = Counter(path.stem for path in MODULES if path.parent.name != "cli")
+    assert [name for name, times in names.items() if times > 1 and name not in {"__init__", "main"}] == []
 
 
 def test_serving_loads_nothing_of_training() -> None:

@@ -47,8 +47,8 @@ class Declared(Generic[M]):
     @overload
     def __get__(self, instance: None, owner: type[object]) -> Declared[M]: ...
     @overload
-    def __get__(self, instance: Catalogue, owner: type[object]) -> M: ...
-    def __get__(self, instance: Catalogue | None, owner: type[object]) -> Declared[M] | M:
+    def __get__(self, instance: RoleMetrics, owner: type[object]) -> M: ...
+    def __get__(self, instance: RoleMetrics | None, owner: type[object]) -> Declared[M] | M:
         if instance is None:
             return self
         live: M = instance.live[self.attribute]
@@ -82,7 +82,7 @@ def _many(unit: str, meaning: str, *labels: str) -> Declared[Histogram]:
     return Declared(Histogram, unit, meaning, labels=labels, buckets=_MANY)
 
 
-class Catalogue:
+class RoleMetrics:
     """The metrics that every role has.
 
     Args:
@@ -122,7 +122,7 @@ class Catalogue:
             yield from (each for each in vars(owner).values() if isinstance(each, Declared))
 
 
-class SongsMetrics(Catalogue):
+class SongsMetrics(RoleMetrics):
     """What the songs role measures."""
 
     uploads_received = _counter("uploads", "Upload events read, by type", "type")
@@ -138,7 +138,7 @@ class SongsMetrics(Catalogue):
     unseen_content = _counter("parts", "Tags, categories and features in uploads that the model was not trained on")
 
 
-class AudienceMetrics(Catalogue):
+class AudienceMetrics(RoleMetrics):
     """What the audience role measures."""
 
     requests_served = _counter("commands", "Commands consumed in a committed transaction, by kind", "kind")
@@ -172,16 +172,16 @@ def table() -> str:
         "",
         "Made from `streams/runtime/metrics.py` by `python -m streams.runtime.metrics > deploy/metrics.md`.",
     ]
-    common = set(Catalogue.declared())
-    sections: list[tuple[str, type[Catalogue]]] = [
-        ("Both roles", Catalogue),
+    common = set(RoleMetrics.declared())
+    sections: list[tuple[str, type[RoleMetrics]]] = [
+        ("Both roles", RoleMetrics),
         ("Songs role", SongsMetrics),
         ("Audience role", AudienceMetrics),
     ]
     for title, catalogue in sections:
         lines += ["", f"## {title}", "", "| metric | type | unit | labels | meaning |", "|---|---|---|---|---|"]
         for each in catalogue.declared():
-            if catalogue is Catalogue or each not in common:
+            if catalogue is RoleMetrics or each not in common:
                 kind = each.kind.__name__.lower()
                 lines.append(f"| `{each.name}` | {kind} | {each.unit} | {', '.join(each.labels)} | {each.meaning} |")
     return "\n".join(lines)

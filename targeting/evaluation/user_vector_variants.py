@@ -20,7 +20,7 @@ from targeting.users.histories import HALF_LIFE
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class UserVectorVariant:
     """Other user vectors under production's score.
 
     Attributes:
@@ -33,7 +33,7 @@ class Variant:
     relevance: ScoreWeights = field(default_factory=ScoreWeights)
 
 
-def score(loaded: Loaded, song: int, how: Variant) -> F32:
+def score(loaded: Loaded, song: int, how: UserVectorVariant) -> F32:
     """Production's score of the candidates with other user vectors, float32 (users,)."""
     scored = loaded.scored(song, how.relevance)
     users, songs = loaded.tastes(how.taste)
@@ -62,6 +62,6 @@ def variants(case: Case) -> list[RankingVariant]:
         tastes["no decay"] = replace(served, half_life=0.0)
         tastes |= {f"half-life {days} days": replace(served, half_life=float(days)) for days in (30, 90, 365)}
         tastes["no decay, latest 20 songs"] = replace(served, half_life=0.0, latest=20)
-    rows = {name: Variant(taste) for name, taste in tastes.items()}
-    rows |= {f"{n} vectors a user": Variant(served, n) for n in (2, 3, 5)}
+    rows = {name: UserVectorVariant(taste) for name, taste in tastes.items()}
+    rows |= {f"{n} vectors a user": UserVectorVariant(served, n) for n in (2, 3, 5)}
     return [RankingVariant(name, how, score) for name, how in rows.items()]

@@ -11,10 +11,9 @@ All campaigns lie stacked in arrays (:mod:`targeting.live.centroid_sums`), and a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,48 +21,17 @@ from targeting.arrays.id_table import I64, U64, hash64, mixed
 from targeting.arrays.ragged_array import Jagged
 from targeting.campaigns import pacing
 from targeting.campaigns.spending import Plan
-from targeting.clustering.kmeans import Clustering, bottom
+from targeting.clustering.kmeans import bottom
 from targeting.clustering.ward_merge import centroids
-from targeting.live import reverse_scoring
-from targeting.live.centroid_sums import HEAVIEST, MOST_MEMBERS, CentroidSums, units
+from targeting.live import cat_record, reverse_scoring
+from targeting.live.cat_config import CatConfig
+from targeting.live.cat_record import MEMBER, SPENDING, CatRecord
+from targeting.live.centroid_sums import HEAVIEST, CentroidSums, units
 from targeting.live.reverse_scoring import Hits
 from targeting.types import F32, F64, Prototypes
 
-_VERSION = b"\x01"
-# What pace.thresholds asks for: first, scale, budget, remaining, opened, ends.
-_SPENDING, _REMAINING = 6, 3
-_MEMBER = np.dtype([("user", "<u8"), ("share", "<u4"), ("weight", "<u2"), ("centroid", "i1")])
-
-
-@dataclass(frozen=True, slots=True)
-class CatConfig:
-    """How campaigns follow their audience.
-
-    Attributes:
-        centroids: of a campaign, at most 127. Of users who were no candidates, one finds more listeners than several:
-            AUC .715, .707, .688, .675 with 1, 2, 4, 8 (Last.fm, seed 0, candidates weighed by score^4).
-        sample: members of a campaign's sample.
-        half_life: observations of a campaign's members after which a share weighs half of a new one.
-        recluster: observations after which a campaign is due for clustering again.
-        clustering: how; its ``prototypes`` and ``sample`` are those above.
-
-    Raises:
-        ValueError: a number out of its range.
-    """
-
-    centroids: int = 1
-    sample: int = 1024
-    half_life: float = 1024.0
-    recluster: int = 4096
-    clustering: Clustering = field(default_factory=lambda: Clustering(restarts=1, rounds=2))
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.centroids <= 127:
-            raise ValueError(f"centroids={self.centroids}: 1 to 127")
-        if not 1 <= self.sample <= MOST_MEMBERS:
-            raise ValueError(f"sample={self.sample}: 1 to {MOST_MEMBERS}")
-        if not self.half_life > 0 or self.recluster < 1:
-            raise ValueError(f"half_life={self.half_life}, recluster={self.recluster}: more than 0")
+# Among the numbers of a campaign's spending (cat_record.SPENDING).
+_REMAINING = 3
 
 
 class Users(Protocol):
@@ -302,13 +270,13 @@ class IncrementalCat:
         """The campaign's record: a version byte and MessagePack; users are in it by their hashes. Nothing changes."""
         slot = self._slot_of[key]
         at = self._ranked(slot)
-        members = np.empty(len(at), _MEMBER)
+        members = np.empty(len(at), MEMBER)
         members["user"] = self._users.hashes(self._member[slot, at])
         shares = self._shares
         members["share"], members["weight"] = shares.share[slot, at], shares.weight[slot, at]
         members["centroid"] = shares.centroid[slot, at]
-        return _VERSION + _encoder.encode(
-            _Record(
+        return cat_record.encode(
+            CatRecord(
                 shares.own[slot].astype("<f4").tobytes(),
                 shares.sums[slot].astype("<f8").tobytes(),
                 members.tobytes(),
@@ -319,8 +287,8 @@ class IncrementalCat:
 
     def members_of(self, record: bytes) -> U64:
         """The hashes of the users whom a record names, uint64 (n,)."""
-        stored = _decode(record, self._shares.own.shape[1], self.how)
-        return np.frombuffer(stored.members, _MEMBER)["user"]
+        stored = cat_record.decode(record, self._shares.own.shape[1], self.how)
+        return np.frombuffer(stored.members, MEMBER)["user"]
 
     def load(self, key: str, record: bytes, rows: Callable[[U64], I64]) -> None:
         """Opens a campaign as :meth:`encode` wrote it.
@@ -335,8 +303,8 @@ class IncrementalCat:
         """
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
-        stored = _decode(record, self._shares.own.shape[1], self.how)
-        members = np.frombuffer(stored.members, _MEMBER)
+        stored = cat_record.decode(record, self._shares.own.shape[1], self.how)
+        members = np.frombuffer(stored.members, MEMBER)
         users = np.asarray(rows(members["user"]), np.int64)
         known = np.flatnonzero(users >= 0)
         slot = self._take(key)
@@ -411,7 +379,7 @@ class IncrementalCat:
             "_rank": np.zeros((campaigns, self.how.sample), np.uint64),
             "_seed": np.zeros(campaigns, np.uint64),
             "_scale": np.zeros(campaigns),
-            "_spending": np.zeros((campaigns, _SPENDING)),
+            "_spending": np.zeros((campaigns, SPENDING)),
         }
         for name, column in fresh.items():
             held = getattr(self, name, column[:0])
@@ -422,30 +390,3 @@ class IncrementalCat:
 
 def _salt(key: str) -> int:
     return int(hash64([key])[0])
-
-
-class _Record(msgspec.Struct, array_like=True):
-    own: bytes
-    sums: bytes
-    members: bytes
-    numbers: list[float]
-    seed: int
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Record)
-
-
-def _decode(record: bytes, dimension: int, how: CatConfig) -> _Record:
-    if record[:1] != _VERSION:
-        raise ValueError(f"a campaign's prototypes of version {record[:1]!r}")
-    try:
-        stored = _decoder.decode(record[1:])
-    except msgspec.DecodeError as error:
-        raise ValueError(f"broken prototypes of a campaign: {error}") from error
-    sizes = len(stored.own), len(stored.sums), len(stored.members) % _MEMBER.itemsize
-    if sizes != (4 * dimension, 8 * dimension * how.centroids, 0) or len(stored.numbers) != 2 + _SPENDING:
-        raise ValueError(f"prototypes of a campaign of {sizes} bytes: dimension {dimension}, {how.centroids} centroids")
-    if len(stored.members) > how.sample * _MEMBER.itemsize:
-        raise ValueError(f"a campaign of more than {how.sample} members")
-    return stored

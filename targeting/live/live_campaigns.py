@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, U64, Slots, hash64
 from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import bottom
-from targeting.config import TargetingConfig
+from targeting.live.cat_config import CatConfig
 from targeting.live.incremental_cat import IncrementalCat, Pace
 from targeting.ranking.activity import factors
 from targeting.ranking.scoring import Scored
@@ -127,14 +127,18 @@ class UserSubset:
 class LiveCampaigns:
     """The campaigns of one partition that are scored against users who change.
 
+    Args:
+        how: prototypes follow the stream.
+        scored: campaigns at most.
+
     Attributes:
         records: of each song that is, or was when the changelog was written, scored: what the changelog says.
         basis: what their scores rest on, so that thresholds mean the same: the space in use, and the power of activity;
             ``cat`` holds them.
     """
 
-    def __init__(self, config: TargetingConfig, people: UserView) -> None:
-        self.config = config
+    def __init__(self, how: CatConfig, scored: int, people: UserView) -> None:
+        self.how, self.scored = how, scored
         self.people = people
         self.records: dict[str, bytes] = {}
         self.basis: str | None = None
@@ -254,7 +258,7 @@ class LiveCampaigns:
 
     def _load(self, song_id: str, record: bytes, rows: Callable[[U64], I64]) -> None:
         if self.cat is None:
-            self.cat = IncrementalCat(self.dimension, self.config.cat, self.people)
+            self.cat = IncrementalCat(self.dimension, self.how, self.people)
         self.cat.load(song_id, record[1 + record[0] :], rows)
 
 
@@ -282,7 +286,7 @@ class LiveStage:
 
     def to_open(self, alive: Iterable[str]) -> list[str]:
         """Of the campaigns that are alive, some that are not scored and may be."""
-        room = max(0, min(_OPENED, self._living.config.scored - self._open_now()))
+        room = max(0, min(_OPENED, self._living.scored - self._open_now()))
         return list(islice((song_id for song_id in alive if not self._scores(song_id)), room))
 
     def open(self, match: Match, own: F32, left: int, users: int, scored: Scored, power: float) -> None:
@@ -298,9 +302,9 @@ class LiveStage:
             power: of activity in scores.
         """
         living = self._living
-        if not living.config.scored:
+        if not living.scored:
             return
-        if self._open_now() >= living.config.scored:
+        if self._open_now() >= living.scored:
             self.close(next(each for each in [*living.keys, *self._shift.opened] if self._scores(each)))
         people = living.people
         # Of what fits alone: the centroid is of tastes, whoever listens much.
@@ -308,11 +312,11 @@ class LiveStage:
         spend = Pace(left, self._now, match.expires_at, users, living.everyone(power))
         # The same that it would choose itself: vectors are read of these alone.
         salt = int(hash64([match.song_id])[0])
-        chosen = bottom(people.hashes(scored.users), salt, living.config.cat.sample)
+        chosen = bottom(people.hashes(scored.users), salt, living.how.sample)
         # Of these few alone: with rows up to a partition's last, a table of rows would be most of the work.
         some = UserSubset(people, scored.users[chosen])
         places = np.arange(len(chosen))
-        cat = IncrementalCat(self._shift.dimension, living.config.cat, some)
+        cat = IncrementalCat(self._shift.dimension, living.how, some)
         cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
         basis = (self._shift.basis or "").encode()
         record = bytes([len(basis)]) + basis + cat.encode(match.song_id)

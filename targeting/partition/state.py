@@ -15,7 +15,7 @@ The changelog's keys, by their first byte:
 | ``a`` | what answers to pushes taught (:mod:`targeting.ranking.recalibration`) |
 
 Everything else is derived from these records, from the songs' vectors, and from preferences and outside vectors, whose
-topics are their own changelogs: they come back through ``Inputs``.
+topics are their own changelogs: they come back through ``PartitionInputs``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class State:
         self.erasures = Erasures(config.erasure_key, config.former_erasure_keys)
         self.consent = PreferenceTable(config.policy)
         self.campaigns: dict[str, CampaignRecord] = {}
-        self.living = LiveCampaigns(config, UserView(self.users, self.audience))
+        self.living = LiveCampaigns(config.cat, config.scored, UserView(self.users, self.audience))
         self.bandit = Bandit(config.policy.salt, number, partitions, config.guaranteed)
         self.live: set[str] = set()
         self._songs_of: dict[int, set[str]] = {}  # recording -> songs with a campaign

@@ -23,7 +23,8 @@ from sklearn.cluster import KMeans
 from targeting.arrays.id_table import I64, U64, mixed
 from targeting.clustering.kmeans import Clustering, cluster
 from targeting.clustering.ward_merge import centroids
-from targeting.live.incremental_cat import CatConfig, IncrementalCat, Pace
+from targeting.live.cat_config import CatConfig
+from targeting.live.incremental_cat import IncrementalCat, Pace
 from targeting.types import F32
 
 D = 128

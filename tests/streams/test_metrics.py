@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from streams.runtime.metrics import AudienceMetrics, Catalogue, SongsMetrics, table
+from streams.runtime.metrics import AudienceMetrics, RoleMetrics, SongsMetrics, table
 
 ROLES = (SongsMetrics, AudienceMetrics)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_members_count_on_the_given_registry(role: type[Catalogue]) -> None:
+def test_members_count_on_the_given_registry(role: type[RoleMetrics]) -> None:
     registry = CollectorRegistry()
     metrics = role(registry)
     metrics.dead_letters.labels("validate", "InvalidField").inc()
@@ -32,7 +32,7 @@ def test_latency_promises_lie_on_bucket_bounds() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_declared_name_is_the_shown_name(role: type[Catalogue]) -> None:
+def test_declared_name_is_the_shown_name(role: type[RoleMetrics]) -> None:
     registry = CollectorRegistry()
     role(registry)
     shown = generate_latest(registry).decode()
@@ -42,7 +42,7 @@ def test_declared_name_is_the_shown_name(role: type[Catalogue]) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_metric_says_what_it_means(role: type[Catalogue]) -> None:
+def test_every_metric_says_what_it_means(role: type[RoleMetrics]) -> None:
     for each in role.declared():
         assert each.meaning
         assert each.unit

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from targeting.arrays.id_table import I64, U64, hash64
-from targeting.live.incremental_cat import CatConfig, IncrementalCat, Pace
+from targeting.live.cat_config import CatConfig
+from targeting.live.incremental_cat import IncrementalCat, Pace
 from targeting.types import F32
 
 D = 16

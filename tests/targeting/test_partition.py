@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targeting.catalogue.catalogue import Catalogue
-from targeting.live.incremental_cat import CatConfig
+from targeting.live.cat_config import CatConfig
 from targeting.partition.partition import ForeignStateError, Partition, Staged, TargetingConfig
 from targeting.rules.policy import Policy
 from targeting.types import (

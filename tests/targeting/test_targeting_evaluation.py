@@ -18,7 +18,7 @@ from targeting.evaluation.paired import Splits, difference, told_apart
 from targeting.evaluation.ranking_metrics import judged
 from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, Said, Weighed, direct, evidence, weighed
 from targeting.evaluation.reliability import error
-from targeting.evaluation.user_vector_variants import Variant
+from targeting.evaluation.user_vector_variants import UserVectorVariant
 from targeting.evaluation.user_vectors import Taste, several, vectors
 from targeting.users.histories import HISTORY
 
@@ -151,7 +151,9 @@ def test_production_with_its_own_user_vectors_is_production() -> None:
     loaded = load(scenes(0))
     for song in range(SCENES):
         np.testing.assert_allclose(
-            user_vector_variants.score(loaded, song, Variant()), SERVED.score(loaded, song, SERVED.config), atol=1e-6
+            user_vector_variants.score(loaded, song, UserVectorVariant()),
+            SERVED.score(loaded, song, SERVED.config),
+            atol=1e-6,
         )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from streams.testbed.broker.broker_security import Security
-
-HOST: Final = "127.0.0.1"
+from streams.testbed.broker.broker_security import Security
+from streams.testbed.broker.loopback import HOST
 
 # Brokers on a machine for development: what fails must show itself soon.
 _SETTINGS: Final = {

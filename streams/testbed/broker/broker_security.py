@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streams.contract.errors import BrokerFailed
-from streams.testbed.broker.broker_config import HOST
+from streams.testbed.broker.loopback import HOST
 
 ADMIN: Final = "admin"
 """Who may do everything, and grants to others what they may."""

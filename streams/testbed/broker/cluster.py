@@ -18,7 +18,8 @@ from streams.runtime.terminal import Terminal
 from streams.testbed.broker import quorum
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import Security
-from streams.testbed.broker.embedded import EmbeddedKafka, free_ports, new_cluster_id
+from streams.testbed.broker.embedded import EmbeddedKafka, new_cluster_id
+from streams.testbed.broker.loopback import free_ports
 from streams.testbed.broker.process_identity import Identity
 
 _ANSWER_S: Final = 5.0

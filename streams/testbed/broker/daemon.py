@@ -13,11 +13,12 @@ from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import BrokerFailed
 from streams.runtime.terminal import Terminal
-from streams.testbed.broker.broker_config import HOST, Node
+from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import Security
 from streams.testbed.broker.cluster import EmbeddedCluster
 from streams.testbed.broker.embedded import EmbeddedKafka
 from streams.testbed.broker.jars import java
+from streams.testbed.broker.loopback import HOST
 from streams.testbed.broker.process_identity import Identity, end
 
 # A loaded machine still answers a question about topics within this; a hung broker never does.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -24,9 +23,9 @@ from streams.runtime.clock import Clock, SystemClock
 from streams.runtime.settings import PathSettings
 from streams.runtime.terminal import Terminal
 from streams.testbed.broker import keeper
-from streams.testbed.broker.broker_config import HOST as _HOST
 from streams.testbed.broker.broker_config import Node, write_config
 from streams.testbed.broker.jars import fetch, java
+from streams.testbed.broker.loopback import HOST, free_ports, is_free
 from streams.testbed.broker.process_identity import Identity, end
 
 # A stopping broker hands over in under a second (measured); one that takes longer is stuck.
@@ -97,7 +96,7 @@ class EmbeddedKafka:
     @property
     def bootstrap_servers(self) -> str:
         """Raises BrokerFailed before the first start."""
-        return f"{_HOST}:{self.port}"
+        return f"{HOST}:{self.port}"
 
     @property
     def port(self) -> int:
@@ -208,18 +207,18 @@ class EmbeddedKafka:
             flock(lock, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             other = Identity.load(self.folder)
-            who = f"pid {other.pid}, {_HOST}:{other.port}" if other else "starting or stopping"
+            who = f"pid {other.pid}, {HOST}:{other.port}" if other else "starting or stopping"
             raise BrokerFailed(f"a broker runs in {self.folder} already ({who})") from None
 
     def _ports(self) -> tuple[int, ...]:
         before = self._identity or Identity.load(self.folder) or Identity(0, 0.0, 0, 0)
         fixed = self._wanted_port or (self._identity.port if self._identity else 0)
-        if fixed and not _is_free(fixed):
-            raise BrokerFailed(f"port {fixed} of {_HOST} is in use: stop who uses it or choose another")
-        port = fixed or (before.port if _is_free(before.port) else 0)
-        if self._controller_port and not _is_free(self._controller_port):
-            raise BrokerFailed(f"port {self._controller_port} of {_HOST} is in use: stop who uses it")
-        controller = self._controller_port or (before.controller_port if _is_free(before.controller_port) else 0)
+        if fixed and not is_free(fixed):
+            raise BrokerFailed(f"port {fixed} of {HOST} is in use: stop who uses it or choose another")
+        port = fixed or (before.port if is_free(before.port) else 0)
+        if self._controller_port and not is_free(self._controller_port):
+            raise BrokerFailed(f"port {self._controller_port} of {HOST} is in use: stop who uses it")
+        controller = self._controller_port or (before.controller_port if is_free(before.controller_port) else 0)
         return free_ports(port, controller)
 
     def _format(self, command: list[str]) -> None:
@@ -281,7 +280,7 @@ class EmbeddedKafka:
         deadline = self._clock.monotonic() + self._start_timeout_s
         while self._clock.monotonic() < deadline:
             if self._process is None or not _alive(self._process):
-                taken = self._identity is not None and not _is_free(self._identity.port)
+                taken = self._identity is not None and not is_free(self._identity.port)
                 if taken and not last and not self._wanted_port:
                     self.kill()
                     self._identity = None
@@ -310,28 +309,6 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 def new_cluster_id() -> str:
     """As Kafka's own tool makes one."""
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-
-
-def free_ports(*wanted: int) -> tuple[int, ...]:
-    """A port for each wanted one, 0 standing for any; bound together, so that they differ, then let go."""
-    with ExitStack() as stack:
-        ports = []
-        for port in wanted:
-            probe = stack.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((_HOST, port))
-            ports.append(int(probe.getsockname()[1]))
-    return tuple(ports)

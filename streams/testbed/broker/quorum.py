@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 from streams.contract.errors import Unavailable
-from streams.testbed.broker.broker_config import HOST
+from streams.testbed.broker.loopback import HOST
 
 _DESCRIBE_QUORUM: Final = 55
 _TOPIC: Final = b"__cluster_metadata"
