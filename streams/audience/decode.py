@@ -26,7 +26,8 @@ from streams.contract.cloudevents import (
 )
 from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
-from streams.contract.events import Event, Listen, MatchRequest, PushOutcome, UserPreferences
+from streams.contract.events import Event, Listen, PushOutcome, UserPreferences
+from streams.contract.internal_events import MatchRequest
 from streams.runtime.bad_record_burst import source_of
 from targeting.types import (
     Command,
@@ -46,8 +47,7 @@ from targeting.types import (
 
 E = TypeVar("E", bound=Event)
 
-_REQUESTED, _TAKEN_DOWN, _PROMOTED, _REANCHORED = MatchRequest.TYPES
-_ENDS: Final = {_TAKEN_DOWN: EndReason.TAKEN_DOWN, _PROMOTED: EndReason.PROMOTED}
+_ENDS: Final = {MatchRequest.TAKEN_DOWN: EndReason.TAKEN_DOWN, MatchRequest.PROMOTED: EndReason.PROMOTED}
 _OUTCOMES: Final = {
     "delivered": Mark.DELIVERED,
     "failed": Mark.FAILED,
@@ -348,7 +348,7 @@ def _command(received: ReceivedEvent[MatchRequest], in_use: SpaceInUse | None) -
     space, vector = _direction(event.vector, in_use)
     neighbours = tuple(neighbour.song_id for neighbour in event.neighbours)
     similarities = np.array([neighbour.similarity for neighbour in event.neighbours], np.float32)
-    if received.type == _REANCHORED:
+    if received.type == MatchRequest.REANCHORED:
         return Reanchor(event.song_id, event.revision, space, vector, neighbours, similarities)
     return Match(
         song_id=event.song_id,

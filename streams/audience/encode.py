@@ -8,16 +8,8 @@ from hashlib import blake2b
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
-from streams.contract.events import (
-    CampaignReport,
-    Counts,
-    Experiment,
-    Learned,
-    PartitionPrototype,
-    PushTarget,
-    Reason,
-    Terms,
-)
+from streams.contract.events import Counts, Experiment, Learned, PartitionPrototype, PushTarget, Reason, Terms
+from streams.contract.internal_events import CampaignReport
 from targeting.rules.policy import POLICY_VERSION
 from targeting.types import Account, Push
 
@@ -82,7 +74,7 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
         policy_version=POLICY_VERSION,
         preferences_offset=preferences_offset,
     )
-    return pack(event, ce_type=PushTarget.TYPES[0], id=event.push_id, source=SOURCE, time=now)
+    return pack(event, id=event.push_id, source=SOURCE, time=now)
 
 
 def report_record(account: Account, partition: int, partitions: int, version: int, now: float) -> Record:
@@ -106,7 +98,7 @@ def report_record(account: Account, partition: int, partitions: int, version: in
         ],
     )
     id = f"{account.song_id}/{partition}/{version}"
-    return pack(event, ce_type=CampaignReport.TYPES[0], id=id, source=SOURCE, time=now)
+    return pack(event, id=id, source=SOURCE, time=now)
 
 
 def _learned(push: Push) -> Learned | None:

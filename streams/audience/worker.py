@@ -28,7 +28,7 @@ from streams.audience.restore import (
 )
 from streams.audience.task import PartitionTask, Round
 from streams.contract.errors import Refused
-from streams.contract.events import LiveModel
+from streams.contract.internal_events import LiveModel
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from streams.kafka.transaction import Aborted, Transactions, Uncertain
 from streams.models.learned_chances import calibration_of

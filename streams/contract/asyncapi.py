@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from streams.contract import vector_codec
-from streams.contract.events import EVENTS, Event
+from streams.contract.events import PUBLIC_EVENTS, Event
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
 
@@ -22,7 +22,7 @@ _SENT = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)
 def asyncapi() -> dict[str, Any]:
     """The document as plain data."""
     public = [topic for topic in TOPICS if topic.public]
-    structs = [cls for cls in EVENTS if cls.TOPIC.public]
+    structs = PUBLIC_EVENTS
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     messages = {cls.__name__: _message(cls) for cls in structs} | _OTHER_MESSAGES
     carried = {cls.__name__: cls.TOPIC for cls in structs} | {

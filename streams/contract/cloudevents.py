@@ -74,14 +74,19 @@ def _decoder(cls: type[E]) -> msgspec.json.Decoder[E]:
     return msgspec.json.Decoder(cls)
 
 
-def pack(event: Event, *, ce_type: str, id: str, source: str, time: float) -> Record:
+def pack(event: Event, *, id: str, source: str, time: float, ce_type: str | None = None) -> Record:
     """The record of an event.
 
     Args:
-        ce_type: one of the event's TYPES.
         id: the idempotency key: the same id is the same event.
         time: Unix seconds.
+        ce_type: one of the event's TYPES; may be left out where there is only one.
+
+    Raises:
+        ValueError: the event has several types and none is given.
     """
+    if ce_type is None:
+        (ce_type,) = event.TYPES
     stamp = datetime.fromtimestamp(time, UTC).isoformat()
     headers = [
         ("ce_id", id.encode()),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.contract.errors import Refused
-from streams.contract.events import Answers, Chances
+from streams.contract.internal_events import Answers, Chances
 from targeting.calibration import Calibration
 
 # Workers read maps and fit none: what fitting takes is imported by it alone.

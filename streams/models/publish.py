@@ -18,7 +18,8 @@ from encoder.artifact import load_encoder, load_warm, read_manifest
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused, Unavailable
-from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES, LiveModel, WarmSong
+from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES
+from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.kafka.clients import admin, hand_over, producer
@@ -75,9 +76,7 @@ def publish(
             bags={name: dict(bag) for name, bag in content.bags.items()},
         )
         id = f"{manifest.space}/{song_id}"
-        sender.send(
-            naming.name(WARM_SONGS), _fitting(pack(song, ce_type=WarmSong.TYPES[0], id=id, source=SOURCE, time=now))
-        )
+        sender.send(naming.name(WARM_SONGS), _fitting(pack(song, id=id, source=SOURCE, time=now)))
         if progress and (row % 1000 == 999 or row == total - 1):
             progress(row + 1, total)
     sender.flush(kafka.request_timeout_s)
@@ -92,7 +91,7 @@ def publish(
         chances=chances,
     )
     id = f"{ENCODER}/{manifest.space}/{now:.6f}"
-    sender.send(naming.name(MODELS), pack(model, ce_type=LiveModel.TYPES[0], id=id, source=SOURCE, time=now))
+    sender.send(naming.name(MODELS), pack(model, id=id, source=SOURCE, time=now))
     sender.flush(kafka.request_timeout_s)
     return model
 

@@ -16,7 +16,7 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import Headers, unpack
 from streams.contract.dead_letters import headers
 from streams.contract.errors import BadRecord, InvalidField
-from streams.contract.events import LiveModel, WarmSong
+from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.skipped_records import Skipped

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.contract.events import LARGEST_COUNT, Campaign, CampaignCounts, CampaignReport, Counts, EndReason
+from streams.contract.events import LARGEST_COUNT, Campaign, CampaignCounts, Counts, EndReason
+from streams.contract.internal_events import CampaignReport
 from streams.songs.song_record import Song
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole

@@ -13,7 +13,7 @@ from encoder.content import ContentTable, SongContent
 from encoder.serving import Encoder
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
-from streams.contract.events import Neighbour
+from streams.contract.internal_events import Neighbour
 from streams.models.registry import WarmSpace
 from streams.runtime.metrics import SongsMetrics
 from targeting.index import HnswIndex, WarmIndex

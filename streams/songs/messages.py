@@ -12,12 +12,11 @@ import numpy as np
 
 from encoder.content import SongContent
 from streams.contract.cloudevents import Record, pack
-from streams.contract.events import MatchRequest, WarmSong
+from streams.contract.internal_events import MatchRequest, WarmSong
 from streams.songs.matcher import Matched
 from streams.songs.song_record import Song, recording
 
 SOURCE = "coldstart/songs"
-_REQUESTED, _TAKEN_DOWN, _PROMOTED, _RE_ANCHORED = MatchRequest.TYPES
 
 
 def request(song: Song, matched: Matched, others: Sequence[bytes], budget: int) -> Record:
@@ -44,24 +43,24 @@ def request(song: Song, matched: Matched, others: Sequence[bytes], budget: int) 
         explicit=upload.explicit,
         territories=upload.territories,
     )
-    return _packed(command, _REQUESTED, "", song.at)
+    return _packed(command, MatchRequest.REQUESTED, "", song.at)
 
 
 def taken_down(song_id: str, song: Song) -> Record:
     """The song is withdrawn; with a revision of its own, so that no former request can come after it."""
     command = msgspec.structs.replace(_bare(song_id, song), revision=song.revision)
-    return _packed(command, _TAKEN_DOWN, "", song.ended_at)
+    return _packed(command, MatchRequest.TAKEN_DOWN, "", song.ended_at)
 
 
 def promoted(song_id: str, song: Song) -> Record:
     """The song is warm: its campaign is over."""
-    return _packed(_bare(song_id, song), _PROMOTED, "/promoted", song.at)
+    return _packed(_bare(song_id, song), MatchRequest.PROMOTED, "/promoted", song.at)
 
 
 def re_anchored(song_id: str, song: Song, space: str, matched: Matched) -> Record:
     """The song's place in the space now in use."""
     command = msgspec.structs.replace(_bare(song_id, song), vector=matched.vector, neighbours=matched.neighbours)
-    return _packed(command, _RE_ANCHORED, f"/{space}", song.at)
+    return _packed(command, MatchRequest.REANCHORED, f"/{space}", song.at)
 
 
 def warm(song_id: str, title: str, content: SongContent, space: str, vector: bytes, at: float) -> Record:
@@ -74,7 +73,7 @@ def warm(song_id: str, title: str, content: SongContent, space: str, vector: byt
         features={name: np.asarray(values, "<f4").tobytes() for name, values in content.dense.items()},
         bags={name: dict(bag) for name, bag in content.bags.items()},
     )
-    return pack(event, ce_type=WarmSong.TYPES[0], id=f"{space}/{song_id}", source=SOURCE, time=at)
+    return pack(event, id=f"{space}/{song_id}", source=SOURCE, time=at)
 
 
 def warm_key(space: str, song_id: str) -> bytes:

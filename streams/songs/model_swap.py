@@ -12,7 +12,7 @@ import structlog
 from encoder.artifact import ArtifactError
 from encoder.serving import Encoder
 from streams.contract.errors import Refused
-from streams.contract.events import LiveModel
+from streams.contract.internal_events import LiveModel
 from streams.models.registry import LiveView, WarmSpace
 from streams.runtime.clock import Clock
 from streams.runtime.exit_codes import RESTART, leave

@@ -12,7 +12,7 @@ import structlog
 
 from streams.contract.cloudevents import unpack
 from streams.contract.errors import BadRecord, InvalidField
-from streams.contract.events import CampaignReport
+from streams.contract.internal_events import CampaignReport
 from streams.contract.topics import WARM_SONGS
 from streams.songs import messages
 from streams.songs.campaign_view import kept, listeners, newer, reported_end

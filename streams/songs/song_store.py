@@ -11,7 +11,7 @@ import msgspec
 
 from streams.contract.cloudevents import pack
 from streams.contract.errors import KeyMismatch, Undecodable
-from streams.contract.events import Campaign, CampaignReport
+from streams.contract.internal_events import CampaignReport
 from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
 from streams.kafka.skipped_records import Skipped
 from streams.runtime.bad_record_burst import BadBursts
@@ -92,9 +92,7 @@ class SongStore:
     async def show(self, song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Sent:
         """Hand over the song's view."""
         id = f"{song_id}/{song.revision}/{max((report.version for report in reports), default=0)}"
-        record = pack(
-            campaign(song_id, song, reports), ce_type=Campaign.TYPES[0], id=id, source=SOURCE, time=self.clock.now()
-        )
+        record = pack(campaign(song_id, song, reports), id=id, source=SOURCE, time=self.clock.now())
         return await self.outbox.send(CAMPAIGNS, record)
 
 

@@ -37,7 +37,8 @@ from streams.audience.main import changelog_identity, targeting_config
 from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
-from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, WarmSong
+from streams.contract.events import Listen
+from streams.contract.internal_events import LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, MATCH_REQUESTS, MODELS, WARM_SONGS, Naming, Topic
 from streams.kafka.clients import admin, producer
 from streams.kafka.topic_admin import create_topics
@@ -113,7 +114,7 @@ def publish(here: Installation, songs: int) -> F32:
     def records() -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
         for number, row in enumerate(rows):
             song = WarmSong(song_id=f"song-{number}", space=SPACE, vector=vector_codec.pack(SPACE, row))
-            record = pack(song, ce_type=WarmSong.TYPES[0], id=f"w-{number}", source="bench", time=now)
+            record = pack(song, id=f"w-{number}", source="bench", time=now)
             yield record.key, record.value, record.headers
 
     here.send(WARM_SONGS, records())
@@ -121,7 +122,7 @@ def publish(here: Installation, songs: int) -> F32:
         name=ENCODER, uri="file:///none", manifest_sha256="0", space=SPACE, dim=D, warm_songs=songs,
         published_at=datetime.fromtimestamp(now, UTC),
     )  # fmt: skip
-    record = pack(model, ce_type=LiveModel.TYPES[0], id=SPACE, source="bench", time=now)
+    record = pack(model, id=SPACE, source="bench", time=now)
     here.send(MODELS, [(record.key, record.value, record.headers)])
     return rows
 
@@ -154,7 +155,7 @@ def listens(count: int, users: int, songs: int) -> Iterator[tuple[bytes, bytes, 
                     listen_id=f"l-{sent}", user_id=f"user-{user:09d}", song_id=f"song-{song}", source="organic",
                     played_at=datetime.fromtimestamp(when, UTC), ms_played=181_000, completed=True,
                 )  # fmt: skip
-                record = pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="bench", time=when)
+                record = pack(event, id=event.listen_id, source="bench", time=when)
                 yield record.key, record.value, record.headers
                 sent += 1
 
@@ -209,7 +210,7 @@ def request(
         neighbours=[Neighbour(f"song-{song}", 0.9 - 0.01 * n) for n, song in enumerate(around)],
         uploaded_at=datetime.fromtimestamp(now, UTC), expires_at=datetime.fromtimestamp(now + life_s, UTC),
     )  # fmt: skip
-    record = pack(event, ce_type=MatchRequest.TYPES[0], id=f"new-{number}", source="bench", time=now)
+    record = pack(event, ce_type=MatchRequest.REQUESTED, id=f"new-{number}", source="bench", time=now)
     return record.key, record.value, record.headers
 
 

@@ -17,20 +17,17 @@ import numpy as np
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import (
-    CampaignReport,
     Cap,
     Counts,
     DenseFeature,
     Event,
     Listen,
-    MatchRequest,
-    Neighbour,
     PushOutcome,
     QuietHours,
     SongUpload,
     UserPreferences,
-    WarmSong,
 )
+from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,

@@ -12,7 +12,8 @@ from streams.contract import asyncapi
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import InvalidField
-from streams.contract.events import EVENTS, Event
+from streams.contract.events import PUBLIC_EVENTS, Event
+from streams.contract.internal_events import INTERNAL_EVENTS
 from streams.contract.topics import DEAD_LETTERS, TOPICS
 
 PUBLISHED = Path(__file__).parents[2] / "deploy" / "contract" / "asyncapi.yaml"
@@ -63,7 +64,7 @@ def test_what_is_internal_stays_out() -> None:
     internal = {topic.name for topic in TOPICS if not topic.public}
     assert internal
     assert not internal & DOCUMENT["channels"].keys()
-    assert {cls.__name__ for cls in EVENTS if not cls.TOPIC.public}.isdisjoint(DOCUMENT["components"]["messages"])
+    assert {cls.__name__ for cls in INTERNAL_EVENTS}.isdisjoint(DOCUMENT["components"]["messages"])
 
 
 def test_what_we_send_and_receive() -> None:
@@ -71,7 +72,7 @@ def test_what_we_send_and_receive() -> None:
     assert sent == {"push-targets", "campaigns", "dead-letters"}
 
 
-@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", PUBLIC_EVENTS, ids=lambda cls: cls.__name__)
 def test_every_example_is_a_record_that_is_accepted(cls: type[Event]) -> None:
     key = None
     for ce_type in cls.TYPES:
@@ -101,7 +102,7 @@ def msg_key(cls: type[Event]) -> bytes:
 
 
 def test_required_headers_are_those_the_reader_insists_on() -> None:
-    (cls,) = (cls for cls in EVENTS if cls.__name__ == "Listen")
+    (cls,) = (cls for cls in PUBLIC_EVENTS if cls.__name__ == "Listen")
     required = resolve("#/components/schemas/CloudEventHeaders")["required"]
     whole = pack_headers(cls.TYPES[0])
     assert sorted(required) == sorted(name for name, _ in whole)

@@ -36,7 +36,7 @@ def campaign(song_id: str, age_s: float, **counts: int) -> Campaign:
 
 
 def record(event: Campaign) -> Record:
-    return pack(event, ce_type=Campaign.TYPES[0], id=event.song_id, source="test", time=NOW.timestamp())
+    return pack(event, id=event.song_id, source="test", time=NOW.timestamp())
 
 
 def test_the_view_is_the_newest_record_of_each_song_and_what_was_deleted_is_gone(

@@ -14,16 +14,8 @@ from streams.audience.encode import push_record
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import InvalidField, TooLarge
-from streams.contract.events import (
-    MAX_DIMENSION,
-    Campaign,
-    CampaignReport,
-    Counts,
-    MatchRequest,
-    Neighbour,
-    PartitionPrototype,
-    SongUpload,
-)
+from streams.contract.events import MAX_DIMENSION, Counts, PartitionPrototype, SongUpload
+from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour
 from streams.contract.record_size import MAX_VALUE_BYTES, record_size
 from streams.contract.topics import (
     AUDIENCE_STATE,
@@ -96,7 +88,7 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
         BadRecord: it is refused.
     """
     blank = SongUpload(song_id="s", revision=0, title="", tags={"a": 1.0})
-    headers = pack(blank, ce_type=SongUpload.TYPES[0], id="i" * 9000, source="s" * 9000, time=NOW).headers
+    headers = pack(blank, ce_type=SongUpload.UPLOADED, id="i" * 9000, source="s" * 9000, time=NOW).headers
     key = msgspec.json.decode(value)["song_id"].encode()
     received = unpack(SongUpload, key, value, headers, NOW)
     upload = received.event
@@ -135,8 +127,8 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
         (MATCH_REQUESTS, request),
         (MATCH_REQUESTS, messages.re_anchored(upload.song_id, known, "x" * 32, Matched(vector, near))),
         (WARM_SONGS, messages.warm(upload.song_id, upload.title, content_of(known.event()), "x" * 32, vector, NOW)),
-        (CAMPAIGNS, pack(view, ce_type=Campaign.TYPES[0], id="i" * 900, source=messages.SOURCE, time=NOW)),
-        (CAMPAIGN_REPORTS, pack(reports[0], ce_type=CampaignReport.TYPES[0], id="i" * 900, source="s", time=NOW)),
+        (CAMPAIGNS, pack(view, id="i" * 900, source=messages.SOURCE, time=NOW)),
+        (CAMPAIGN_REPORTS, pack(reports[0], id="i" * 900, source="s", time=NOW)),
         (SONGS_REPORTS, Record(key, msgspec.json.encode(reports[0]), [])),
         (AUDIENCE_STATE, Record(b"c" + key, encode_request(match), [])),
         (PUSH_TARGETS, push_record(push, NOW, 2**53, "holdout-" + "x" * 64)),

@@ -91,14 +91,12 @@ class Scene:
             played_at=datetime.fromtimestamp(time, UTC),
             source="organic",
         )
-        self.here.send(LISTENS, pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="test", time=time))
+        self.here.send(LISTENS, pack(event, id=event.listen_id, source="test", time=time))
 
     def ask(self, timezone: str = "UTC") -> None:
         now = datetime.now(UTC)
         event = UserPreferences(user_id=USER, opted_in=True, updated_at=now, erase_requested_at=now, timezone=timezone)
-        self.here.send(
-            PREFERENCES, pack(event, ce_type=UserPreferences.TYPES[0], id="p", source="test", time=now.timestamp())
-        )
+        self.here.send(PREFERENCES, pack(event, id="p", source="test", time=now.timestamp()))
 
     @property
     def options(self) -> tuple[str, str]:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from streams.contract.cloudevents import Record, unpack, unpack_many
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
 from streams.contract.event_time import times_of
-from streams.contract.events import EVENTS, Event, Listen, SongUpload, UserPreferences
+from streams.contract.events import PUBLIC_EVENTS, Event, Listen, SongUpload, UserPreferences
+from streams.contract.internal_events import INTERNAL_EVENTS
 from streams.songs import messages
 from streams.songs.campaign_life import campaign_end
 from streams.songs.matcher import Matched
@@ -22,7 +23,7 @@ from streams.songs.song_record import entry, read, write
 
 NOW = 1_800_000_000.0
 APPENDED = (2, int(NOW * 1000))
-FIELDS = [(cls, name) for cls in EVENTS for name in times_of(cls)]
+FIELDS = [(cls, name) for cls in (*PUBLIC_EVENTS, *INTERNAL_EVENTS) for name in times_of(cls)]
 
 offsets = st.integers(-24 * 60 + 1, 24 * 60 - 1).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 texts = st.datetimes(timezones=offsets).map(datetime.isoformat)

@@ -9,7 +9,8 @@ import pytest
 
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
-from streams.contract.events import EVENTS, DenseFeature, Event, Language, MatchRequest, SongUpload, WarmSong
+from streams.contract.events import PUBLIC_EVENTS, DenseFeature, Event, Language, SongUpload
+from streams.contract.internal_events import INTERNAL_EVENTS, MatchRequest, WarmSong
 from streams.contract.topics import TOPICS
 
 UPLOADED, UPDATED, TAKEN_DOWN = SongUpload.TYPES
@@ -22,14 +23,14 @@ def upload(**more: Any) -> SongUpload:
     return SongUpload(**{"song_id": "s", "revision": 1, "title": "t"} | more)
 
 
-@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*PUBLIC_EVENTS, *INTERNAL_EVENTS], ids=lambda cls: cls.__name__)
 def test_example_decodes_passes_its_rules_and_comes_back(cls: type[Event]) -> None:
     event = msgspec.json.decode(cls.EXAMPLE, type=cls)
     event.check(cls.TYPES[0], NOW)
     assert msgspec.json.decode(msgspec.json.encode(event), type=cls) == event
 
 
-@pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*PUBLIC_EVENTS, *INTERNAL_EVENTS], ids=lambda cls: cls.__name__)
 def test_key_is_made_of_the_fields_it_names(cls: type[Event]) -> None:
     event = msgspec.json.decode(cls.EXAMPLE, type=cls)
     fields = cls.KEY.split(", ")
@@ -40,7 +41,7 @@ def test_key_is_made_of_the_fields_it_names(cls: type[Event]) -> None:
 
 
 def test_types_are_unique_named_alike_and_versioned() -> None:
-    types = [name for cls in EVENTS for name in cls.TYPES]
+    types = [name for cls in (*PUBLIC_EVENTS, *INTERNAL_EVENTS) for name in cls.TYPES]
     assert len(set(types)) == len(types)
     assert all(name.startswith("coldstart.") and name.endswith(".v1") for name in types)
 

@@ -10,7 +10,7 @@ from test_worker import CLOCK, Life, here  # noqa: F401 - a fixture
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
-from streams.contract.events import MatchRequest
+from streams.contract.internal_events import MatchRequest
 from streams.contract.topics import MATCH_REQUESTS
 from streams.runtime.clock import ManualClock
 
@@ -21,7 +21,7 @@ def test_of_a_forgotten_campaign_no_version_is_kept(here: Installation) -> None:
         song_id="s", revision=1, recording="s", vector=vector_codec.pack("x", np.ones(2, np.float32)), budget=9,
         uploaded_at=datetime.fromtimestamp(now, UTC), expires_at=datetime.fromtimestamp(now + 60, UTC),
     )  # fmt: skip
-    here.send(MATCH_REQUESTS, pack(event, ce_type=MatchRequest.TYPES[0], id="s", source="test", time=now))
+    here.send(MATCH_REQUESTS, pack(event, ce_type=MatchRequest.REQUESTED, id="s", source="test", time=now))
     clock = ManualClock(now)
     life = Life(here, clock=clock)
     held = life.worker._held

@@ -35,7 +35,8 @@ from encoder.data.dataset import Dataset
 from streams.contract import vector_codec
 from streams.contract.cloudevents import LOG_APPEND_TIME, pack, unpack
 from streams.contract.dead_letters import headers
-from streams.contract.events import CampaignReport, LiveModel, MatchRequest, SongUpload, WarmSong
+from streams.contract.events import SongUpload
+from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import (
     CAMPAIGN_REPORTS,
@@ -426,14 +427,14 @@ def published(folder: Path) -> list[tuple[Topic, Sent]]:
     for row, song_id in enumerate(warm.content.song_ids):
         vector = vector_codec.pack(manifest.space, warm.vectors[row])
         song = WarmSong(song_id=song_id, space=manifest.space, vector=vector)
-        record = pack(song, ce_type=WarmSong.TYPES[0], id=song_id, source="publish", time=START)
+        record = pack(song, id=song_id, source="publish", time=START)
         out.append((WARM_SONGS, (record.key, record.value, list(record.headers))))
     summed = sha256((folder / "manifest.json").read_bytes()).hexdigest()
     model = LiveModel(
         name="encoder", uri=folder.as_uri(), manifest_sha256=summed,
         space=manifest.space, dim=manifest.dim, warm_songs=WARM, published_at=datetime.fromtimestamp(START, UTC),
     )  # fmt: skip
-    record = pack(model, ce_type=LiveModel.TYPES[0], id=manifest.space, source="publish", time=START)
+    record = pack(model, id=manifest.space, source="publish", time=START)
     return [*out, (MODELS, (record.key, record.value, list(record.headers)))]
 
 

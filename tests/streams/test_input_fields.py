@@ -13,7 +13,8 @@ from streams.audience.decode import Records
 from streams.audience.deduplication import Deduplication
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
-from streams.contract.events import Listen, MatchRequest, Neighbour, PushOutcome, UserPreferences
+from streams.contract.events import Listen, PushOutcome, UserPreferences
+from streams.contract.internal_events import MatchRequest, Neighbour
 from targeting.types import Match
 
 LATER = NOW + 1000
@@ -122,7 +123,7 @@ def test_a_batch_is_as_long_as_its_inputs_together_and_each_is_known_by_its_name
 def test_good_records_tell_who_sent_them_and_listens_their_offsets() -> None:
     event = Listen(listen_id="l", user_id="u", song_id="s", played_at=THEN, source="organic")
     records = [
-        pack(event, ce_type=Listen.TYPES[0], id=str(number), source=source, time=NOW)
+        pack(event, id=str(number), source=source, time=NOW)
         for number, source in enumerate(("app", "web", "app", "\u2603"))
     ]
     bad = Record(b"u", b"no json", records[0].headers)

@@ -28,7 +28,8 @@ from streams.audience.restore import RestoredExtras, read_changelog
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
-from streams.contract.events import Campaign, CampaignCounts, CampaignReport, Event, LiveModel, MatchRequest, WarmSong
+from streams.contract.events import Campaign, CampaignCounts, Event
+from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
 from streams.kafka.skipped_records import Skipped
 from streams.models.registry import LiveView, read_model, read_song
@@ -57,7 +58,7 @@ def example(cls: type[Event], kind: int = 0) -> Record:
 def song(song_id: str, *values: float, space: str = "x") -> Record:
     vector = np.array(values, np.float32)
     event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
-    return pack(event, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=NOW)
+    return pack(event, id=song_id, source="test", time=NOW)
 
 
 def model(space: str = "x", dim: int = 2, **more: Any) -> Record:
@@ -67,7 +68,7 @@ def model(space: str = "x", dim: int = 2, **more: Any) -> Record:
             "warm_songs": 1, "published_at": datetime(2026, 3, 1, tzinfo=UTC),
         } | more
     )  # fmt: skip
-    return pack(event, ce_type=LiveModel.TYPES[0], id="m", source="test", time=NOW)
+    return pack(event, id="m", source="test", time=NOW)
 
 
 # -- whatever bytes

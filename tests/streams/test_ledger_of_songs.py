@@ -20,7 +20,7 @@ UPLOAD = SongUpload(song_id="s", revision=3, title="t", tags={"a": 1.0}, recordi
 
 
 def song(**more: Any) -> Song:
-    made = entry(ReceivedEvent(UPLOAD, "test", "id-3", SongUpload.TYPES[0], START), START, END)
+    made = entry(ReceivedEvent(UPLOAD, "test", "id-3", SongUpload.UPLOADED, START), START, END)
     return msgspec.structs.replace(made, space="x", **more)
 
 
@@ -36,7 +36,7 @@ def test_an_entry_holds_its_upload_through_its_record() -> None:
 def test_dense_features_come_back_as_32_bit_floats() -> None:
     dense = {"audio": DenseFeature("m", [0.1, -1e17]), "text": DenseFeature("default", [1.0])}
     made = entry(
-        ReceivedEvent(msgspec.structs.replace(UPLOAD, features=dense), "test", "i", SongUpload.TYPES[0], 0), 0, 28
+        ReceivedEvent(msgspec.structs.replace(UPLOAD, features=dense), "test", "i", SongUpload.UPLOADED, 0), 0, 28
     )
     found = read(write(made))
     assert found is not None
@@ -52,7 +52,7 @@ def test_an_entry_from_before_features_stood_by_themselves_is_read() -> None:
 
 
 def test_a_takedown_is_an_end() -> None:
-    gone = entry(ReceivedEvent(UPLOAD, "test", "i", SongUpload.TYPES[2], START), START, END)
+    gone = entry(ReceivedEvent(UPLOAD, "test", "i", SongUpload.TAKEN_DOWN, START), START, END)
     assert (gone.ended, gone.ended_at, gone.expires_at) == ("taken-down", START, END)
 
 

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from hostile_traffic import Traffic
 
 from streams.contract.dead_letters import headers
-from streams.contract.events import CampaignReport
+from streams.contract.internal_events import CampaignReport
 from streams.contract.topics import (
     AUDIENCE_VECTORS,
     CAMPAIGN_REPORTS,

@@ -14,7 +14,7 @@ from installation import PATIENCE_S, Installation
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
-from streams.contract.events import LiveModel, WarmSong
+from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS
 from streams.models.registry import ENCODER, LiveView, WarmSpace
 from streams.runtime.clock import SystemClock
@@ -28,7 +28,7 @@ def unit(*values: float) -> vector_codec.F32:
 
 def song(space: str, song_id: str, vector: vector_codec.F32) -> Record:
     event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
-    return pack(event, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=0)
+    return pack(event, id=song_id, source="test", time=0)
 
 
 def model(space: str, warm_songs: int, name: str = ENCODER) -> Record:
@@ -36,7 +36,7 @@ def model(space: str, warm_songs: int, name: str = ENCODER) -> Record:
         name=name, uri="file:///m", manifest_sha256="5e", space=space, dim=2, warm_songs=warm_songs,
         published_at=datetime(2026, 3, 1, tzinfo=UTC),
     )  # fmt: skip
-    return pack(event, ce_type=LiveModel.TYPES[0], id=name, source="test", time=0)
+    return pack(event, id=name, source="test", time=0)
 
 
 def deleted(record: Record) -> Record:

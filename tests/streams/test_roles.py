@@ -85,7 +85,7 @@ def follower(running: Environment) -> Iterator[Follower]:
 
 def preferences(user_id: str, **more: object) -> Record:
     event = UserPreferences(user_id=user_id, updated_at=datetime.now(UTC), **more)  # type: ignore[arg-type]
-    return pack(event, ce_type=UserPreferences.TYPES[0], id=user_id, source="test", time=time.time())
+    return pack(event, id=user_id, source="test", time=time.time())
 
 
 def read(running: Environment, topic: Topic) -> list[Message]:
@@ -182,7 +182,7 @@ def test_a_takedown_ends_the_campaign(running: Environment, follower: Follower) 
     running.wait_until_answered(follower.answered, [song.song_id])
 
     event = msgspec.structs.replace(song, revision=2)
-    gone = pack(event, ce_type=SongUpload.TYPES[2], id="taken-down/2", source="test", time=time.time())
+    gone = pack(event, ce_type=SongUpload.TAKEN_DOWN, id="taken-down/2", source="test", time=time.time())
     running.send(SONG_UPLOADS, [gone])
     running.wait_until(
         lambda: (found := campaign(running, song.song_id)) is not None and found.status == "ended",

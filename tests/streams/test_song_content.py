@@ -15,7 +15,7 @@ from streams.songs.song_record import Song, entry, read, write
 
 def upload(revision: int, id: str, source: str = "one") -> ReceivedEvent[SongUpload]:
     song = SongUpload(song_id="s", revision=revision, title="t", tags={"a": 1.0})
-    return ReceivedEvent(song, source, id, SongUpload.TYPES[0], 0)
+    return ReceivedEvent(song, source, id, SongUpload.UPLOADED, 0)
 
 
 def served(revision: int, id: str) -> Song:

@@ -21,16 +21,8 @@ from encoder.data.split import split
 from streams.contract import vector_codec
 from streams.contract.cloudevents import ReceivedEvent, Record, pack
 from streams.contract.errors import Refused, Unavailable
-from streams.contract.events import (
-    Campaign,
-    CampaignReport,
-    Counts,
-    DenseFeature,
-    LiveModel,
-    MatchRequest,
-    SongUpload,
-    WarmSong,
-)
+from streams.contract.events import Campaign, Counts, DenseFeature, SongUpload
+from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import (
     CAMPAIGN_REPORTS,
@@ -79,7 +71,7 @@ class Role:
 
     def take_down(self, song: SongUpload) -> None:
         id = f"{song.song_id}/{song.revision}"
-        record = pack(song, ce_type=SongUpload.TYPES[2], id=id, source="test", time=time.time())
+        record = pack(song, ce_type=SongUpload.TAKEN_DOWN, id=id, source="test", time=time.time())
         self.stage.send(SONG_UPLOADS, [record])
 
     def requested(self, song: SongUpload) -> MatchRequest:
@@ -104,7 +96,7 @@ class Role:
             }  # fmt: skip
             event = CampaignReport(**known | more)  # type: ignore[arg-type]
             id = f"{song_id}/{partition}/{self._version}"
-            records.append(pack(event, ce_type=CampaignReport.TYPES[0], id=id, source="test", time=time.time()))
+            records.append(pack(event, id=id, source="test", time=time.time()))
         return records
 
     def send(self, topic: Topic, record: Record, partition: int = -1, compression: str = "lz4") -> None:
@@ -220,7 +212,7 @@ def told_long_ago(here: Installation) -> None:
     song = SongUpload(song_id="long-ago", revision=1, title="Long Ago", genres=["fado"])
     then = datetime.now(UTC) - timedelta(days=45)
     known = entry(
-        ReceivedEvent(song, "test", "long-ago/1", SongUpload.TYPES[0], 0.0), then.timestamp(), then.timestamp() + 86_400
+        ReceivedEvent(song, "test", "long-ago/1", SongUpload.UPLOADED, 0.0), then.timestamp(), then.timestamp() + 86_400
     )
     report = CampaignReport(
         song_id="long-ago", revision=1, partition=0, partitions=PARTITIONS, version=1, space="x", started_at=then,

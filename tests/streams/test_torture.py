@@ -20,21 +20,18 @@ from streams.contract.errors import Undecodable
 from streams.contract.events import (
     Campaign,
     CampaignCounts,
-    CampaignReport,
     Cap,
     Counts,
     Event,
     Experiment,
     Listen,
-    LiveModel,
-    MatchRequest,
     PushTarget,
     QuietHours,
     Reason,
     SongUpload,
     UserPreferences,
-    WarmSong,
 )
+from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
@@ -461,7 +458,7 @@ def test_a_song_that_grew_warm_too_early_is_found() -> None:
 
 def test_a_song_that_goes_on_after_its_takedown_is_found() -> None:
     evidence = Story(views=[VIEW]).evidence()
-    evidence.uploads.append(Said(0, 1, "s", SongUpload.TYPES[2], NOW, changed(SONG, revision=2)))
+    evidence.uploads.append(Said(0, 1, "s", SongUpload.TAKEN_DOWN, NOW, changed(SONG, revision=2)))
     assert judge(evidence, NAMING, Rules()).violations == ["taken-down: s: taken down, its campaign is active"]
 
 
@@ -489,7 +486,11 @@ def test_vectors_of_other_spaces_are_found() -> None:
     warm = WarmSong(song_id="w", space="x", vector=other)
     push = changed(PUSH, space="y")
     found = Story(pushes=[push], requests=[request], warm=[warm]).judged()
-    assert [each.split(":")[0] for each in found] == ["push p", f"request s ({MatchRequest.TYPES[0]})", "warm song x w"]
+    assert [each.split(":")[0] for each in found] == [
+        "push p",
+        f"request s ({MatchRequest.REQUESTED})",
+        "warm song x w",
+    ]
 
 
 def test_the_fullest_span_is_half_open() -> None:

@@ -33,7 +33,7 @@ SAID = {
 }  # fmt: skip
 HEADERS = pack(
     UserPreferences(user_id="anna", opted_in=True, updated_at=datetime.now(UTC)),
-    ce_type=UserPreferences.TYPES[0], id="1", source="test", time=NOW,
+    id="1", source="test", time=NOW,
 ).headers  # fmt: skip
 
 

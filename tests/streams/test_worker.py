@@ -26,7 +26,8 @@ from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import BadBurst, RecreatedTopic, Refused
-from streams.contract.events import Answers, Chances, Listen, LiveModel, UserPreferences, WarmSong
+from streams.contract.events import Listen, UserPreferences
+from streams.contract.internal_events import Answers, Chances, LiveModel, WarmSong
 from streams.contract.topics import (
     AUDIENCE_STATE,
     AUDIENCE_VECTORS,
@@ -127,13 +128,13 @@ def listen(here: Installation, number: int, id: str = "") -> None:
         listen_id=id or f"l-{number}", user_id="u", song_id=f"s-{number}", played_at=datetime.fromtimestamp(now, UTC),
         source="organic",
     )  # fmt: skip
-    here.send(LISTENS, pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source="test", time=now))
+    here.send(LISTENS, pack(event, id=event.listen_id, source="test", time=now))
 
 
 def prefer(here: Installation) -> None:
     now = CLOCK.now()
     event = UserPreferences(user_id="u", opted_in=False, updated_at=datetime.fromtimestamp(now, UTC))
-    here.send(PREFERENCES, pack(event, ce_type=UserPreferences.TYPES[0], id="p", source="test", time=now))
+    here.send(PREFERENCES, pack(event, id="p", source="test", time=now))
 
 
 def committed(here: Installation) -> dict[str, int]:
@@ -341,7 +342,7 @@ def publish(here: Installation, space: str, songs: dict[str, list[float]], chanc
     now = datetime.fromtimestamp(CLOCK.now(), UTC)
     for song_id, vector in songs.items():
         song = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, np.array(vector, np.float32)))
-        here.send(WARM_SONGS, pack(song, ce_type=WarmSong.TYPES[0], id=song_id, source="test", time=CLOCK.now()), 0)
+        here.send(WARM_SONGS, pack(song, id=song_id, source="test", time=CLOCK.now()), 0)
     model = LiveModel(
         name="encoder",
         uri="file:///no",
@@ -352,7 +353,7 @@ def publish(here: Installation, space: str, songs: dict[str, list[float]], chanc
         published_at=now,
         chances=chances,
     )
-    here.send(MODELS, pack(model, ce_type=LiveModel.TYPES[0], id=space, source="test", time=CLOCK.now()), 0)
+    here.send(MODELS, pack(model, id=space, source="test", time=CLOCK.now()), 0)
 
 
 def count(life: Life, change: str) -> float:
@@ -394,7 +395,7 @@ def test_records_that_no_client_can_read_are_one_dead_letter_each(here: Installa
     good = listen_record(msgspec.json.encode({"listen_id": "1", **SMALL}))
     if topic is PREFERENCES:
         event = UserPreferences(user_id="u", opted_in=True, updated_at=datetime.now(UTC))
-        good = pack(event, ce_type=UserPreferences.TYPES[0], id="1", source="t", time=CLOCK.now())
+        good = pack(event, id="1", source="t", time=CLOCK.now())
     huge = Record(good.key, b"{" + bytes(70_000_000), good.headers)
     here.send(topic, good, 0)
     here.send_with_bad_header_name(topic, good, 0, "lz4")
@@ -416,7 +417,7 @@ def test_records_that_no_client_can_read_are_one_dead_letter_each(here: Installa
 def listen_record(value: bytes) -> Record:
     headers = pack(
         Listen(listen_id="-", user_id="u", song_id="s", played_at=datetime.now(UTC), source="organic"),
-        ce_type=Listen.TYPES[0], id="-", source="test", time=CLOCK.now(),
+        id="-", source="test", time=CLOCK.now(),
     ).headers  # fmt: skip
     return Record(b"u", value, headers)
 
@@ -473,7 +474,7 @@ def test_listens_deleted_and_created_anew_are_refused_by_name_and_all_counted_on
     events = [
         Listen(listen_id=f"m-{n}", user_id="u", song_id=f"t-{n}", played_at=at, source="organic") for n in range(120)
     ]
-    records = [pack(e, ce_type=Listen.TYPES[0], id=e.listen_id, source="test", time=at.timestamp()) for e in events]
+    records = [pack(e, id=e.listen_id, source="test", time=at.timestamp()) for e in events]
     here.send_all(LISTENS, records)
     second = Life(here)
     with pytest.raises(RecreatedTopic, match="coldstart topics adopt listens"):
@@ -562,7 +563,7 @@ def prefer_all(here: Installation, count: int) -> None:
     now = CLOCK.now()
     at = datetime.fromtimestamp(now, UTC)
     events = [UserPreferences(user_id=f"u-{n}", opted_in=n % 2 == 0, updated_at=at) for n in range(count)]
-    records = [pack(e, ce_type=UserPreferences.TYPES[0], id=e.user_id, source="test", time=now) for e in events]
+    records = [pack(e, id=e.user_id, source="test", time=now) for e in events]
     here.send_all(PREFERENCES, records)
 
 

@@ -22,7 +22,8 @@ from streams.audience.worker import Worker
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.errors import ColdstartError
-from streams.contract.events import Listen, LiveModel, MatchRequest, Neighbour, PushTarget, UserPreferences, WarmSong
+from streams.contract.events import Listen, PushTarget, UserPreferences
+from streams.contract.internal_events import LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, MODELS, PREFERENCES, PUSH_TARGETS, WARM_SONGS
 from streams.kafka.clients import consumer
 from streams.models.registry import LiveView

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Set
 from itertools import pairwise
 from math import floor
 
-from streams.contract.events import Campaign, CampaignReport, SongUpload
+from streams.contract.events import Campaign, SongUpload
+from streams.contract.internal_events import CampaignReport
 from streams.contract.topics import Naming
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.promises import Judged

@@ -234,7 +234,7 @@ def _of(event: Event, user: str, **fields: object) -> Event:
 
 
 def _upload(song: SongUpload, id: str) -> Record:
-    return pack(song, ce_type=SongUpload.TYPES[0], id=id, source=SOURCE, time=time.time())
+    return pack(song, ce_type=SongUpload.UPLOADED, id=id, source=SOURCE, time=time.time())
 
 
 def _packed(event: Event) -> Record:

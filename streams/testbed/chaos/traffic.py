@@ -47,7 +47,7 @@ def listen(user: str, number: str, time: float, song: str = "warm", push_id: str
         listen_id=f"{user}/{number}", user_id=user, song_id=song, played_at=datetime.fromtimestamp(time, UTC),
         source="push" if push_id else "organic", push_id=push_id, completed=True,
     )  # fmt: skip
-    return pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source=SOURCE, time=time)
+    return pack(event, id=event.listen_id, source=SOURCE, time=time)
 
 
 class Traffic:
@@ -145,11 +145,11 @@ class Traffic:
             event = msgspec.structs.replace(song, revision=song.revision + 1, title=f"{song.title} again")
             down = number < 2
             id = f"{event.song_id}/{event.revision}"
-            kind = SongUpload.TYPES[2 if down else 1]
+            kind = SongUpload.TAKEN_DOWN if down else SongUpload.UPDATED
             record = pack(event, ce_type=kind, id=id, source=SOURCE, time=time.time())
             # A takedown is accepted whatever end the song had.
             yield marked(record, KEPT) if down or song.expires_at is None else record
-            again = pack(song, ce_type=SongUpload.TYPES[0], id=f"{id}/late", source=SOURCE, time=time.time())
+            again = pack(song, ce_type=SongUpload.UPLOADED, id=f"{id}/late", source=SOURCE, time=time.time())
             yield again if song.expires_at else marked(again, KEPT)
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class Traffic:
             at=datetime.fromtimestamp(now, UTC),
         )  # fmt: skip
         id = f"{push.push_id}/{outcome}"
-        self._send(PUSH_OUTCOMES, pack(event, ce_type=PushOutcome.TYPES[0], id=id, source=SOURCE, time=now))
+        self._send(PUSH_OUTCOMES, pack(event, id=id, source=SOURCE, time=now))
 
     def _preference(self, user: str, erase: datetime | None = None) -> Record:
         """Anything that a user may wish; of quiet hours some end in a minute, so that pushes are deferred."""
@@ -198,7 +198,7 @@ class Traffic:
             erase_requested_at=erase or self._asked.get(user),
         )
         id = uuid.uuid4().hex
-        return pack(event, ce_type=UserPreferences.TYPES[0], id=id, source=SOURCE, time=time.time())
+        return pack(event, id=id, source=SOURCE, time=time.time())
 
     def _forget(self, user: str, now: float, refused: bool = False) -> None:
         self._asked[user] = datetime.fromtimestamp(now, UTC)

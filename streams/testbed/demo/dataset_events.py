@@ -45,7 +45,7 @@ def upload_event(dataset: Dataset, row: int, budget: int) -> SongUpload:
 def upload_record(event: SongUpload, now: float) -> Record:
     """The record that an upload service would send."""
     id = f"{event.song_id}/{event.revision}"
-    return pack(event, ce_type=SongUpload.TYPES[0], id=id, source=SOURCE, time=now)
+    return pack(event, ce_type=SongUpload.UPLOADED, id=id, source=SOURCE, time=now)
 
 
 def history(dataset: Dataset, split: Split, now: float) -> Iterator[Record]:
@@ -78,7 +78,7 @@ def history(dataset: Dataset, split: Split, now: float) -> Iterator[Record]:
                 source="organic",
                 plays=max(1, int(order.data[at])),
             )
-            yield pack(event, ce_type=Listen.TYPES[0], id=id, source=SOURCE, time=time)
+            yield pack(event, id=id, source=SOURCE, time=time)
 
 
 def poisoned(good: Record, number: int) -> Record:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
-from streams.contract.events import CampaignReport, MatchRequest, Neighbour, PushTarget
+from streams.contract.events import PushTarget
+from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour
 from streams.contract.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
 from streams.kafka.clients import consumer
 from streams.runtime.settings import KafkaSettings
@@ -19,7 +20,7 @@ from targeting.types import Tier
 _PUSH = msgspec.json.Decoder(PushTarget)
 _REPORT = msgspec.json.Decoder(CampaignReport)
 _REQUEST = msgspec.json.Decoder(MatchRequest)
-_REQUESTED = MatchRequest.TYPES[0].encode()
+_REQUESTED = MatchRequest.REQUESTED.encode()
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ def listens(heard: WorldListens, clock: Compressed, push_ids: list[str] | None =
             collected=collected,
             push_id=push_ids[n] if push_ids else None,
         )
-        yield pack(event, ce_type=Listen.TYPES[0], id=id, source=SOURCE, time=time)
+        yield pack(event, id=id, source=SOURCE, time=time)
 
 
 def outcomes(pushes: list[PushTarget], answers: PushResponses, now: float) -> Iterator[Record]:
@@ -97,14 +97,14 @@ def outcomes(pushes: list[PushTarget], answers: PushResponses, now: float) -> It
                 push_id=push.push_id, user_id=push.user_id, song_id=push.song_id, outcome=outcome, at=at
             )  # fmt: skip
             id = f"{push.push_id}/{outcome}"
-            yield pack(event, ce_type=PushOutcome.TYPES[0], id=id, source=SOURCE, time=now)
+            yield pack(event, id=id, source=SOURCE, time=now)
 
 
 def opt_outs(answers: PushResponses, now: float) -> Iterator[Record]:
     """The preferences of those who take no pushes any more."""
     for user in answers.left.tolist():
         event = UserPreferences(user_id=user_id(user), opted_in=False, updated_at=datetime.fromtimestamp(now, UTC))
-        yield pack(event, ce_type=UserPreferences.TYPES[0], id=f"{user}/left", source=SOURCE, time=now)
+        yield pack(event, id=f"{user}/left", source=SOURCE, time=now)
 
 
 def _what(answers: PushResponses, n: int) -> Outcome:
