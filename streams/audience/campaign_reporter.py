@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, Message, Producer
 
+from streams.audience.changelog_reader import ACCOUNT_PREFIX
 from streams.audience.encode import report_record
-from streams.audience.restore import ACCOUNT_PREFIX
 from streams.audience.task import PartitionTask
 from streams.contract.cloudevents import Record
 from streams.contract.topics import CAMPAIGN_REPORTS, Naming

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from streams.audience.changelog_reader import RestoredExtras, state_records
 from streams.audience.local_store import Entry, StoreCorrupted
-from streams.audience.restore import RestoredExtras, state_records
 from streams.contract.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
 from targeting.partition.partition import Partition
 from targeting.partition.state import ACCOUNT, REQUEST, ForeignStateError

@@ -9,12 +9,14 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection
 from prometheus_client import CollectorRegistry
 
+from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.fetching import explained
 from streams.audience.gc_tuning import tune_gc
 from streams.audience.local_store import LocalStores
 from streams.audience.positions import TOPIC_OF
 from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
+from streams.audience.worker_context import WorkerContext
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
 from streams.kafka.clients import admin
@@ -84,10 +86,13 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
         songs, config = Catalogue(), targeting_config(settings.audience, obey)
         worker = Worker(
-            settings.kafka, naming, settings.audience, clock, metrics, view, songs,
+            WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat),
+            slot,
+            CatalogueSync(view, songs, settings.audience.objective),
             lambda number: Partition(number, naming.audience_partitions, songs, config),
             stores(settings, clock),
-            slot, heartbeat, restored, f"holdout-{config.policy.salt}" if config.policy.holdout else None,
+            restored,
+            experiment=f"holdout-{config.policy.salt}" if config.policy.holdout else None,
             client_id=mine.client_id,
             bursts=BadBursts(
                 settings.audience.stop_at_bad_share, settings.audience.stop_at_bad_of, "audience.stop_at_bad_share",

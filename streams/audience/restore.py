@@ -1,122 +1,179 @@
-"""What is a partition's state, from its changelog?"""
+"""How a partition comes to this worker: its state from disk and changelog, its place in every input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+import structlog
+from confluent_kafka import OFFSET_BEGINNING
 
-from streams.audience.local_store import Entry, StoreCorrupted
-from streams.audience.positions import OFFSETS_KEY, RecordedOffsets
-from streams.contract.errors import Unavailable
-from streams.contract.topics import AUDIENCE_STATE, Naming
-from streams.kafka.clients import consumer, reader_group, taken, watermarks
-from streams.runtime.clock import Clock
-from streams.runtime.settings import KafkaSettings
-from targeting.partition.partition import ACCOUNT
+from streams.audience.changelog_reader import RestoredExtras, read_changelog
+from streams.audience.consumers import REREAD, Assignment
+from streams.audience.deduplication import Deduplication
+from streams.audience.disk_recovery import refusal, restore
+from streams.audience.local_store import Entry, LocalStore, LocalStores, StoreCorrupted
+from streams.audience.positions import TOPIC_OF, InputOffsets, reconcile, within
+from streams.audience.task import PartitionTask
+from streams.audience.worker_context import WorkerContext
+from streams.contract.errors import Refused
+from streams.contract.topics import AUDIENCE_STATE
+from streams.runtime.health import Condition
+from targeting.partition.partition import Partition
 
-ACCOUNT_PREFIX: Final = ACCOUNT
-"""Of the records whose changelog offset is a report's version."""
+# Of the disk's copy: a fraction of a second of restoring.
+_ENTRIES_A_BEAT: Final = 20_000
 
-
-@dataclass(slots=True)
-class RestoredExtras:
-    """What a changelog tells beside the state, complete once all its records were read.
-
-    Attributes:
-        versions: account key -> changelog offset of its record.
-        inputs: where the state stands in its inputs.
-        records: how many were read.
-    """
-
-    versions: dict[bytes, int] = field(default_factory=dict)
-    inputs: RecordedOffsets = field(default_factory=RecordedOffsets)
-    records: int = 0
+_log = structlog.get_logger(__name__)
 
 
-def read_changelog(
-    kafka: KafkaSettings,
-    naming: Naming,
-    partition: int,
-    clock: Clock,
-    keep_alive: Callable[[int, int], None],
-    start: int = 0,
-    without: Collection[int] = (),
-) -> Iterator[Entry]:
-    """Every record of a partition's changelog from ``start``, in order, to its end.
-
-    The end is the one that also counts uncommitted records: the committed end can stop short behind an open
-    transaction of a dead worker, and what lies behind that transaction would be missed.
+class Restorer:
+    """Restores partitions, one after the other.
 
     Args:
-        keep_alive: called about once a second with (offsets read, offsets in all).
-        without: offsets of records to leave out, because an operator said so.
-
-    Raises:
-        Unavailable: the broker does not answer, or the changelog does not advance for a minute.
-        Unfit: the changelog ends before ``start``: it is not the one that the state on disk came from.
+        new_partition: makes the empty state of a partition.
+        stores: the disk's copies of the changelog.
+        ready: told how far a restore is.
     """
-    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
-        if without and message.offset() in without:
-            continue
-        yield Entry(message.offset() or 0, message.key() or b"", message.value())
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        assignment: Assignment,
+        new_partition: Callable[[int], Partition],
+        stores: LocalStores,
+        ready: Condition,
+    ) -> None:
+        self._context = context
+        self._assignment = assignment
+        self._new_partition = new_partition
+        self._stores = stores
+        self._ready = ready
+        self._restoring: int | None = None
+
+    def abandon(self, gone: Collection[int]) -> None:
+        """These partitions became another member's."""
+        if self._restoring in gone:
+            self._restoring = None
+
+    def restore(self, partition: int) -> PartitionTask | None:
+        """The partition's task, before any input is read; None: meanwhile it became another member's.
+
+        Raises:
+            Refused: the changelog holds what cannot be read; the message names it and the way out.
+            PartitionMismatch, ErasureKeyMismatch, Unavailable: as their names say.
+        """
+        clock, metrics = self._context.clock, self._context.metrics
+        started = clock.monotonic()
+        committed = self._assignment.committed(partition)
+        self._restoring, store = partition, self._stores.open(partition)
+        try:
+            state, extras, store = self._state(partition, store)
+        except _Gone:
+            return None
+        topic_ids, ranges = self._assignment.topic_ids(), self._assignment.ranges(partition)
+        ends = {name: end for name, (_, end) in ranges.items()}
+        at, gaps = within(reconcile(partition, committed, extras.inputs, topic_ids, ends), ranges, REREAD)
+        for gap in gaps:
+            topic = self._context.name(TOPIC_OF[gap.input])
+            metrics.records_lost.labels(topic).inc(gap.lost)
+            _log.error("records lost", topic=topic, partition=partition, lost=gap.lost, why=gap.why)
+        task = self._task(partition, state, extras, store, at, ranges["listens"][0], topic_ids)
+        seconds = clock.monotonic() - started
+        metrics.restore_seconds.observe(seconds)
+        metrics.restored_records.inc(extras.records)
+        _log.info("restored", partition=partition, records=extras.records, seconds=round(seconds, 3))
+        return task
+
+    def _task(
+        self,
+        partition: int,
+        state: Partition,
+        extras: RestoredExtras,
+        store: LocalStore | None,
+        at: InputOffsets,
+        first_listen: int,
+        topic_ids: dict[str, str],
+    ) -> PartitionTask:
+        repeats = Deduplication(at.listens, first_listen)
+        return PartitionTask(
+            state=state,
+            at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
+            restored_offsets=at,
+            repeats=repeats,
+            topic_ids=topic_ids,
+            dedup_replay_offset=repeats.start if at.listens > repeats.start else None,
+            versions=extras.versions,
+            store=store,
+            preferences_until=self._assignment.ends("preferences", [partition])[partition],
+            commands_by=None,
+            written_at=self._context.clock.monotonic(),
+        )
+
+    def _state(self, partition: int, store: LocalStore | None) -> tuple[Partition, RestoredExtras, LocalStore | None]:
+        """The state, and the disk's copy if it serves; what is on disk is given up where it cannot be used."""
+        try:
+            try:
+                return *self._read(partition, store), store
+            except StoreCorrupted as corrupted:
+                store = self._stores.renew(partition, store, str(corrupted))
+            try:
+                return *self._read(partition, store), store
+            except StoreCorrupted as again:
+                # Nothing was on it: it is the disk that does not take what is written, full or broken.
+                self._stores.discard(partition, store, str(again))
+                store = None
+            return *self._read(partition, store), store
+        except _Gone:
+            if store:
+                store.close()
+            raise
+
+    def _read(self, partition: int, store: LocalStore | None) -> tuple[Partition, RestoredExtras]:
+        """The state from disk and the changelog's tail, or from the changelog alone.
+
+        Raises:
+            StoreCorrupted: what is on disk cannot be used.
+            _Gone: meanwhile the partition became another member's.
+            Refused: the changelog holds what cannot be read; the message names it and the way out.
+        """
+        context = self._context
+        state, extras = self._new_partition(partition), RestoredExtras()
+        start = store.offset if store else 0
+
+        def keep_alive(done: int, total: int) -> None:
+            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
+            self._stay(partition)
+
+        def changelog(since: int) -> Iterator[Entry]:
+            without = context.settings.left_out().get(partition, frozenset())
+            return read_changelog(context.kafka, context.naming, partition, context.clock, keep_alive, since, without)
+
+        def refused(error: Exception) -> Refused:
+            without = context.settings.left_out()
+            return refusal(context.name(AUDIENCE_STATE), partition, changelog(0), self._new_partition, without, error)
+
+        tail = changelog(start)
+        entries = chain(self._alive(partition, store.entries()), store.filling(tail)) if store else tail
+        restore(state, entries, extras, start > 0, refused)
+        return state, extras
+
+    def _alive(self, partition: int, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The same, with a sign of life for every so many: a disk may hold minutes of them."""
+        for number, entry in enumerate(entries):
+            if number % _ENTRIES_A_BEAT == 0:
+                self._stay(partition)
+            yield entry
+
+    def _stay(self, partition: int) -> None:
+        """A sign of life to the supervisor and to the group, from the middle of a restore."""
+        self._context.heartbeat.beat()
+        self._assignment.idle(0)
+        if self._restoring != partition:
+            raise _Gone
 
 
-def state_records(entries: Iterable[Entry], beside: RestoredExtras) -> Iterator[tuple[bytes, bytes | None]]:
-    """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
-    for offset, key, value in entries:
-        beside.records += 1
-        if key.startswith(OFFSETS_KEY) and beside.inputs.take(key, value):
-            continue
-        if key.startswith(ACCOUNT_PREFIX):
-            beside.versions[key] = offset
-            if value is None:
-                del beside.versions[key]
-        yield key, value
-
-
-# Longer than any transaction may stay open: what a dead worker left is aborted by then.
-_PATIENCE_S = 75.0
-
-
-def _to_end(
-    kafka: KafkaSettings, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
-) -> Iterator[Message]:
-    reader: Consumer = consumer(kafka, reader_group(topic), enable_partition_eof=True)
-    try:
-        low, end = _uncommitted_range(kafka, topic, partition)
-        if start > end:
-            raise StoreCorrupted(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
-        low = max(low, start)
-        reader.assign([TopicPartition(topic, partition, low)])
-        at, spoken = low, clock.monotonic()
-        patience = clock.monotonic() + _PATIENCE_S
-        while at < end:
-            messages = taken(reader, 10_000, 0.05)
-            now = clock.monotonic()
-            if messages:
-                patience = now + _PATIENCE_S
-            for message in messages:
-                error = message.error()
-                at = (message.offset() or 0) + (1 if error is None else 0)
-                if error is None:
-                    yield message
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-            if now - spoken > 1.0:
-                spoken = now
-                keep_alive(at - low, end - low)
-            if now > patience:
-                raise Unavailable(f"{topic}[{partition}]: stands at {at} of {end} for {_PATIENCE_S:g} s")
-    finally:
-        reader.close()
-
-
-def _uncommitted_range(kafka: KafkaSettings, topic: str, partition: int) -> tuple[int, int]:
-    probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
-    try:
-        return watermarks(probe, TopicPartition(topic, partition), kafka.request_timeout_s)
-    finally:
-        probe.close()
+class _Gone(Exception):
+    """The partition that is being restored became another member's."""

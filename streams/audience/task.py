@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from confluent_kafka import Message
+
 from streams.audience.consumers import REREAD
 from streams.audience.decode import Records
 from streams.audience.deduplication import Deduplication
@@ -17,10 +19,10 @@ class PartitionTask:
     """A restored partition: its state, and where it stands in every input.
 
     Attributes:
-        before: where the inputs that are read again from their beginning had been read to: bad records before that
+        restored_offsets: where the inputs that are read again from their beginning had been read to: bad records before that
             have had their dead letters.
         repeats: which listens came before.
-        tail: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
+        dedup_replay_offset: from where listens of an earlier life are still to be read, for ``repeats``; None once they are.
         topic_ids: input -> id of the topic that its position counts in.
         versions: account key -> changelog offset of its newest record.
         preferences_until: the end of its preferences when it was restored: its other inputs are read once all before it
@@ -34,9 +36,9 @@ class PartitionTask:
 
     state: Partition
     at: InputOffsets
-    before: InputOffsets
+    restored_offsets: InputOffsets
     repeats: Deduplication
-    tail: int | None
+    dedup_replay_offset: int | None
     topic_ids: dict[str, str]
     versions: dict[bytes, int]
     preferences_until: int | None
@@ -49,22 +51,22 @@ class PartitionTask:
     def ends_at(self, offset: int) -> None:
         self.changelog_end = offset + 1
 
-    def stated(self, at: InputOffsets) -> InputOffsets:
+    def offsets_to_commit(self, at: InputOffsets) -> InputOffsets:
         """What a commit at ``at`` says of the inputs.
 
         Some are read again from their beginning. Until they are back where they stood, or when compaction left
         nothing, their offset from before stays: the group keeps it too, and the two must agree.
         """
-        return replace(at, **{name: max(getattr(at, name), getattr(self.before, name)) for name in REREAD})
+        return replace(at, **{name: max(getattr(at, name), getattr(self.restored_offsets, name)) for name in REREAD})
 
     def offsets_value(self, at: InputOffsets) -> bytes:
         """What a commit at ``at`` writes of the inputs in the changelog."""
-        return offsets_value(self.stated(at), self.topic_ids)
+        return offsets_value(self.offsets_to_commit(at), self.topic_ids)
 
     @property
     def resumption(self) -> InputOffsets:
         """From where to read on when everything that was not committed is dropped."""
-        return self.at if self.tail is None else replace(self.at, listens=self.tail)
+        return self.at if self.dedup_replay_offset is None else replace(self.at, listens=self.dedup_replay_offset)
 
 
 @dataclass(slots=True)
@@ -78,3 +80,8 @@ class Round:
 
     def __len__(self) -> int:
         return sum(map(len, self.records.values()))
+
+
+def next_offset(messages: list[Message], otherwise: int) -> int:
+    """The offset behind the last of these messages."""
+    return (messages[-1].offset() or 0) + 1 if messages else otherwise

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 
+from streams.audience.changelog_reader import RestoredExtras, read_changelog
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.local_store import Entry, LocalStores
-from streams.audience.restore import RestoredExtras, read_changelog
 from streams.contract.errors import Refused
 from streams.contract.topics import AUDIENCE_STATE, Naming
 from streams.runtime.clock import Clock

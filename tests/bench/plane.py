@@ -31,10 +31,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
+from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.gc_tuning import tune_gc
 from streams.audience.local_store import LocalStores
 from streams.audience.main import changelog_identity, targeting_config
 from streams.audience.worker import Worker
+from streams.audience.worker_context import WorkerContext
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.events import Listen
@@ -240,10 +242,15 @@ class Alone:
             return self.states[number]
 
         stores = LocalStores(folder or Path("/dev/null"), changelog_identity(here.kafka, here.naming), CLOCK)
+        settings = AudienceSettings(start_wait_s=600)
         self.worker = Worker(
-            here.kafka, here.naming, AudienceSettings(start_wait_s=600), CLOCK, self.metrics, self.view, self.songs,
-            new_partition, stores, slot, Heartbeat(CLOCK, 60), Readiness().condition("restored", "not yet"),
-        )  # fmt: skip
+            WorkerContext(here.kafka, here.naming, settings, CLOCK, self.metrics, Heartbeat(CLOCK, 60)),
+            slot,
+            CatalogueSync(self.view, self.songs, settings.objective),
+            new_partition,
+            stores,
+            Readiness().condition("restored", "not yet"),
+        )
 
     def total(self, name: str) -> float:
         """What a counter says, over all its labels."""

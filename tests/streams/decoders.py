@@ -17,12 +17,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from confluent_kafka import Message
 from hostile_traffic import Sent, Traffic
 
+from streams.audience.changelog_reader import RestoredExtras
 from streams.audience.decode import STAGE, Decoded, Decoder, Records, SpaceInUse
 from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.local_store import Entry
 from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
-from streams.audience.restore import RestoredExtras
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter

@@ -79,6 +79,7 @@ _STAGING = "targeting/partition/stage.py"
 _DECISION = "targeting/ranking/selection.py"
 _INPUTS = "streams/audience/decode.py"
 _WORKER = "streams/audience/worker.py"
+_COMMIT = "streams/audience/commit.py"
 _OUTPUTS = "streams/audience/encode.py"
 _WISHES = "targeting/users/preferences.py"
 _REPORTS = "streams/songs/reports.py"
@@ -103,7 +104,7 @@ PLANTED = (
         [
             ABORTS,
             (
-                _WORKER,
+                _COMMIT,
                 "            produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)\n",
                 "            self._reporter._producer.produce(\n"
                 "                name(PUSH_TARGETS), record.value, record.key, partition, headers=record.headers\n"
@@ -117,8 +118,8 @@ PLANTED = (
         [
             ABORTS,
             (
-                _WORKER,
-                "                self._assignment.go_back({p: held.resumption for p, held in self._held.items()})\n"
+                _COMMIT,
+                "                self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})\n"
                 "                return False\n",
                 "                return False\n",
             ),
@@ -432,7 +433,7 @@ PLANTED = (
     Planted(
         "a push says that less was obeyed than before",
         "preferences-back",
-        [(_WORKER, "max(0, after.preferences)", "max(0, after.preferences - len(records.commands))")],
+        [(_COMMIT, "max(0, after.preferences)", "max(0, after.preferences - len(records.commands))")],
     ),
     Planted(
         "every partition takes the whole budget",
@@ -515,7 +516,7 @@ PLANTED = (
         "push-deleted",
         [
             (
-                _WORKER,
+                _COMMIT,
                 "        for letter, _, _ in decoded.bad:\n            produce(",
                 "        for user, wish in decoded.inputs.preferences:\n"
                 "            if wish and wish.erase_requested_at is not None:\n"

@@ -15,8 +15,10 @@ from installation import Installation
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
+from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.main import stores
 from streams.audience.worker import Worker
+from streams.audience.worker_context import WorkerContext
 from streams.cli import app
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
@@ -65,11 +67,15 @@ class Scene:
         """A worker serves until something is so, and stops."""
         songs, naming = Catalogue(), self.here.naming
         view = LiveView(self.here.kafka, naming, CLOCK)
+        chosen, metrics = AudienceSettings(), AudienceMetrics(CollectorRegistry())
         worker = Worker(
-            self.here.kafka, naming, AudienceSettings(), CLOCK, AudienceMetrics(CollectorRegistry()), view, songs,
-            lambda number: Partition(number, 2, songs, config or TargetingConfig()), stores(self.settings, CLOCK), 0,
-            Heartbeat(CLOCK, 60), Readiness().condition("restored", "not yet"),
-        )  # fmt: skip
+            WorkerContext(self.here.kafka, naming, chosen, CLOCK, metrics, Heartbeat(CLOCK, 60)),
+            0,
+            CatalogueSync(view, songs, chosen.objective),
+            lambda number: Partition(number, 2, songs, config or TargetingConfig()),
+            stores(self.settings, CLOCK),
+            Readiness().condition("restored", "not yet"),
+        )
         deadline = CLOCK.monotonic() + PATIENCE_S
         try:
             while not done():

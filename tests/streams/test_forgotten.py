@@ -24,7 +24,7 @@ def test_of_a_forgotten_campaign_no_version_is_kept(here: Installation) -> None:
     here.send(MATCH_REQUESTS, pack(event, ce_type=MatchRequest.REQUESTED, id="s", source="test", time=now))
     clock = ManualClock(now)
     life = Life(here, clock=clock)
-    held = life.worker._held
+    held = life.worker._tasks
     life.until(lambda: 0 in held and len(held[0].versions) == 1)
     # The heart beats once a minute: first the campaign ends, much later it is forgotten.
     for days in (1, 15, 15):
@@ -34,6 +34,6 @@ def test_of_a_forgotten_campaign_no_version_is_kept(here: Installation) -> None:
     assert life.states[-1].campaigns == 0
     life.end()
     again = Life(here)
-    again.until(lambda: 0 in again.worker._held)
-    assert again.worker._held[0].versions == {}
+    again.until(lambda: 0 in again.worker._tasks)
+    assert again.worker._tasks[0].versions == {}
     again.end()

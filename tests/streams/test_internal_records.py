@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from installation import Installation
 from prometheus_client import CollectorRegistry
 
+from streams.audience.changelog_reader import RestoredExtras, read_changelog
 from streams.audience.decode import Decoder, Records, SpaceInUse
 from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.local_store import Entry, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
-from streams.audience.restore import RestoredExtras, read_changelog
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable

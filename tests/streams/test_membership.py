@@ -11,8 +11,8 @@ from installation import Installation
 from lying_network import Api, LyingNetwork
 from town import CLOCK, USERS, Service, Town
 
+from streams.audience.changelog_reader import read_changelog
 from streams.audience.local_store import Entry
-from streams.audience.restore import read_changelog
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics

@@ -19,10 +19,12 @@ from confluent_kafka.admin import NewTopic
 from installation import PATIENCE_S, Installation, recreate
 from prometheus_client import CollectorRegistry
 
+from streams.audience.catalogue_sync import CatalogueSync
+from streams.audience.changelog_reader import RestoredExtras, read_changelog, state_records
 from streams.audience.local_store import LocalStore, LocalStores, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, read_offsets
-from streams.audience.restore import RestoredExtras, read_changelog, state_records
 from streams.audience.worker import Worker
+from streams.audience.worker_context import WorkerContext
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import BadBurst, RecreatedTopic, Refused
@@ -85,12 +87,17 @@ class Life:
             self.states.append(Partition(number, partitions, songs, TargetingConfig(policy=Policy())))
             return self.states[-1]
 
+        chosen = settings or AudienceSettings()
         self.worker = Worker(
-            here.kafka, here.naming, settings or AudienceSettings(), clock, AudienceMetrics(self.registry), self.view,
-            songs, new_partition, LocalStores(folder, "test", CLOCK), 0, Heartbeat(CLOCK, 60),
-            self.readiness.condition("restored", "not yet"), bursts=bursts, broker_clock=BrokerClock(clock,
-            self.clock_condition),
-        )  # fmt: skip
+            WorkerContext(here.kafka, here.naming, chosen, clock, AudienceMetrics(self.registry), Heartbeat(CLOCK, 60)),
+            0,
+            CatalogueSync(self.view, songs, chosen.objective),
+            new_partition,
+            LocalStores(folder, "test", CLOCK),
+            self.readiness.condition("restored", "not yet"),
+            bursts=bursts,
+            broker_clock=BrokerClock(clock, self.clock_condition),
+        )
 
     def until(self, done: Callable[[], bool]) -> None:
         deadline = CLOCK.monotonic() + PATIENCE_S

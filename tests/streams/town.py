@@ -16,9 +16,11 @@ from installation import PATIENCE_S, Installation
 from lying_network import LyingNetwork
 from prometheus_client import CollectorRegistry
 
+from streams.audience.catalogue_sync import CatalogueSync
+from streams.audience.changelog_reader import read_changelog
 from streams.audience.local_store import LocalStores
-from streams.audience.restore import read_changelog
 from streams.audience.worker import Worker
+from streams.audience.worker_context import WorkerContext
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
 from streams.contract.errors import ColdstartError
@@ -208,7 +210,7 @@ class Service:
 
     def watched_by(self, thread: threading.Thread) -> bool:
         """Whether the thread is the watchdog of this worker."""
-        return self._worker is not None and self._worker._watchdog._thread is thread
+        return self._worker is not None and self._worker._commit._watchdog._thread is thread
 
     def until(self, done: Callable[[], bool]) -> None:
         deadline = CLOCK.monotonic() + PATIENCE_S
@@ -234,10 +236,13 @@ class Service:
         )
         self._view = LiveView(self._reach, self._here.naming, CLOCK)
         self._worker = Worker(
-            self._reach, self._here.naming, settings, CLOCK, self._metrics, self._view, songs, made,
-            LocalStores(self._folder, "town", CLOCK), self._slot, Heartbeat(CLOCK, 60),
+            WorkerContext(self._reach, self._here.naming, settings, CLOCK, self._metrics, Heartbeat(CLOCK, 60)),
+            self._slot,
+            CatalogueSync(self._view, songs, settings.objective),
+            made,
+            LocalStores(self._folder, "town", CLOCK),
             Readiness().condition("restored", "not yet"),
-        )  # fmt: skip
+        )
 
 
 class Crew:

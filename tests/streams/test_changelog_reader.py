@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, Producer, TopicPartition
 from installation import PATIENCE_S, Installation
 
+from streams.audience.changelog_reader import ACCOUNT_PREFIX, RestoredExtras, read_changelog, state_records
 from streams.audience.local_store import Entry
 from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
-from streams.audience.restore import ACCOUNT_PREFIX, RestoredExtras, read_changelog, state_records
 from streams.contract.cloudevents import Record
 from streams.contract.topics import AUDIENCE_STATE
 from streams.kafka.clients import consumer, producer

@@ -1,0 +1,122 @@
+"""What is a partition's state, from its changelog?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.audience.local_store import Entry, StoreCorrupted
+from streams.audience.positions import OFFSETS_KEY, RecordedOffsets
+from streams.contract.errors import Unavailable
+from streams.contract.topics import AUDIENCE_STATE, Naming
+from streams.kafka.clients import consumer, reader_group, taken, watermarks
+from streams.runtime.clock import Clock
+from streams.runtime.settings import KafkaSettings
+from targeting.partition.partition import ACCOUNT
+
+ACCOUNT_PREFIX: Final = ACCOUNT
+"""Of the records whose changelog offset is a report's version."""
+
+
+@dataclass(slots=True)
+class RestoredExtras:
+    """What a changelog tells beside the state, complete once all its records were read.
+
+    Attributes:
+        versions: account key -> changelog offset of its record.
+        inputs: where the state stands in its inputs.
+        records: how many were read.
+    """
+
+    versions: dict[bytes, int] = field(default_factory=dict)
+    inputs: RecordedOffsets = field(default_factory=RecordedOffsets)
+    records: int = 0
+
+
+def read_changelog(
+    kafka: KafkaSettings,
+    naming: Naming,
+    partition: int,
+    clock: Clock,
+    keep_alive: Callable[[int, int], None],
+    start: int = 0,
+    without: Collection[int] = (),
+) -> Iterator[Entry]:
+    """Every record of a partition's changelog from ``start``, in order, to its end.
+
+    The end is the one that also counts uncommitted records: the committed end can stop short behind an open
+    transaction of a dead worker, and what lies behind that transaction would be missed.
+
+    Args:
+        keep_alive: called about once a second with (offsets read, offsets in all).
+        without: offsets of records to leave out, because an operator said so.
+
+    Raises:
+        Unavailable: the broker does not answer, or the changelog does not advance for a minute.
+        Unfit: the changelog ends before ``start``: it is not the one that the state on disk came from.
+    """
+    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
+        if without and message.offset() in without:
+            continue
+        yield Entry(message.offset() or 0, message.key() or b"", message.value())
+
+
+def state_records(entries: Iterable[Entry], beside: RestoredExtras) -> Iterator[tuple[bytes, bytes | None]]:
+    """The records of the state itself, for ``targeting``; what stands beside it is noted on the way."""
+    for offset, key, value in entries:
+        beside.records += 1
+        if key.startswith(OFFSETS_KEY) and beside.inputs.take(key, value):
+            continue
+        if key.startswith(ACCOUNT_PREFIX):
+            beside.versions[key] = offset
+            if value is None:
+                del beside.versions[key]
+        yield key, value
+
+
+# Longer than any transaction may stay open: what a dead worker left is aborted by then.
+_PATIENCE_S = 75.0
+
+
+def _to_end(
+    kafka: KafkaSettings, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
+) -> Iterator[Message]:
+    reader: Consumer = consumer(kafka, reader_group(topic), enable_partition_eof=True)
+    try:
+        low, end = _uncommitted_range(kafka, topic, partition)
+        if start > end:
+            raise StoreCorrupted(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
+        low = max(low, start)
+        reader.assign([TopicPartition(topic, partition, low)])
+        at, spoken = low, clock.monotonic()
+        patience = clock.monotonic() + _PATIENCE_S
+        while at < end:
+            messages = taken(reader, 10_000, 0.05)
+            now = clock.monotonic()
+            if messages:
+                patience = now + _PATIENCE_S
+            for message in messages:
+                error = message.error()
+                at = (message.offset() or 0) + (1 if error is None else 0)
+                if error is None:
+                    yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+            if now - spoken > 1.0:
+                spoken = now
+                keep_alive(at - low, end - low)
+            if now > patience:
+                raise Unavailable(f"{topic}[{partition}]: stands at {at} of {end} for {_PATIENCE_S:g} s")
+    finally:
+        reader.close()
+
+
+def _uncommitted_range(kafka: KafkaSettings, topic: str, partition: int) -> tuple[int, int]:
+    probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
+    try:
+        return watermarks(probe, TopicPartition(topic, partition), kafka.request_timeout_s)
+    finally:
+        probe.close()

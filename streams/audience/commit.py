@@ -1,0 +1,209 @@
+"""A batch from records to committed state: decode, stage, produce, commit, apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import Message
+
+from streams.audience.campaign_reporter import CampaignReporter
+from streams.audience.changelog_reader import ACCOUNT_PREFIX
+from streams.audience.consumers import REREAD, Assignment
+from streams.audience.decode import STAGE, Decoded, Decoder, Records, SpaceInUse
+from streams.audience.encode import push_record
+from streams.audience.lag_gauges import LagGauges
+from streams.audience.local_store import Entry, LocalStores, StoreCorrupted
+from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets
+from streams.audience.task import PartitionTask, Round, next_offset
+from streams.audience.worker_context import WorkerContext
+from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
+from streams.kafka.transaction import Aborted, Transactions
+from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
+from streams.runtime.watchdog import Watchdog
+from targeting.types import Match, PartitionOutputs, Tier
+
+
+class BatchCommit:
+    """Commits batches of all partitions of a worker, one transaction a batch.
+
+    Args:
+        tasks: the worker's partitions, by number; the worker changes them between batches.
+        experiment: named in every push; None where nobody is held out.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        tasks: Mapping[int, PartitionTask],
+        assignment: Assignment,
+        transactions: Transactions,
+        reporter: CampaignReporter,
+        lag: LagGauges,
+        stores: LocalStores,
+        experiment: str | None,
+        bursts: BadBursts | None,
+    ) -> None:
+        self._context = context
+        self._tasks = tasks
+        self._assignment = assignment
+        self._transactions = transactions
+        self._reporter = reporter
+        self._lag = lag
+        self._stores = stores
+        self._experiment = experiment
+        self._bursts = bursts
+        self._watchdog = Watchdog(context.clock, context.settings.watchdog_s)
+
+    def commit(self, batch: Round, space: SpaceInUse | None, group: object) -> bool:
+        """False: nothing happened, and what was read comes again.
+
+        Raises:
+            Uncertain: only the broker knows whether it happened; see :meth:`renew`.
+            BadBurst: so many records were bad that this worker stops; all of them are committed.
+        """
+        clock, metrics = self._context.clock, self._context.metrics
+        started, now = clock.monotonic(), clock.now()
+        decoded = {p: self._decode(p, records, space, now) for p, records in batch.records.items()}
+        with self._watchdog.guard():
+            self._transactions.begin()
+            begun = clock.monotonic()
+            after = {p: self._produce(p, decoded[p], records, now) for p, records in batch.records.items()}
+            offsets = [
+                self._assignment.topic_partition(name, p, offset)
+                for p, at in after.items()
+                for name, offset in self._tasks[p].offsets_to_commit(at).known().items()
+            ]
+            try:
+                self._transactions.commit(offsets, group)
+            except Aborted:
+                metrics.transactions.labels("aborted").inc()
+                self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})
+                return False
+        metrics.transactions.labels("committed").inc()
+        metrics.commit_seconds.observe(clock.monotonic() - begun)
+        metrics.batch_records.observe(len(batch))
+        for p, at in after.items():
+            self._apply(p, at, decoded[p])
+            self._lag.committed(p, batch.records[p])
+        metrics.batch_seconds.observe(clock.monotonic() - started)
+        if self._bursts is not None:
+            for p, records in batch.records.items():
+                note(self._bursts, self._context.naming, records, decoded[p])
+            self._bursts.judge()
+        return True
+
+    def renew(self) -> None:
+        """After :class:`streams.kafka.transaction.Uncertain`: another producer, before which no old one commits."""
+        with self._watchdog.guard():
+            self._transactions.renew()
+
+    def close(self) -> None:
+        self._watchdog.close()
+
+    def _decode(self, partition: int, records: Records, space: SpaceInUse | None, now: float) -> Decoded:
+        task = self._tasks[partition]
+        consumed: dict[str, int] = {
+            self._context.name(TOPIC_OF[name]): getattr(task.restored_offsets, name) for name in REREAD
+        }
+
+        def answered(message: Message) -> bool:
+            return (message.offset() or 0) < consumed.get(message.topic() or "", 0)
+
+        return Decoder(now, answered).decode(records, space, task.repeats)
+
+    def _produce(self, partition: int, decoded: Decoded, records: Records, now: float) -> InputOffsets:
+        """Stage a partition's part of the batch and produce it; returns the positions after it."""
+        task, clock = self._tasks[partition], self._context.clock
+        started = clock.monotonic()
+        staged = task.staged = task.state.stage(decoded.inputs)
+        matches = [command for command in decoded.inputs.commands if isinstance(command, Match)]
+        if matches:
+            self._context.metrics.request_seconds.observe((clock.monotonic() - started) / len(matches))
+        after = InputOffsets(
+            **{name: next_offset(messages, getattr(task.at, name)) for name, messages in records.by_input().items()}
+        )
+        produce, name = self._transactions.produce, self._context.name
+        changelog = name(AUDIENCE_STATE)
+        self._transactions.produce_all(
+            changelog, partition, (each for each in staged.outputs.changelog if not each[0].startswith(ACCOUNT_PREFIX))
+        )
+        for key, value in staged.outputs.changelog:
+            if key.startswith(ACCOUNT_PREFIX):
+                produce(changelog, partition, key, value, on_offset=_keep(task.versions, key))
+        # The last one, so its offset is where a copy of the changelog stands after this commit.
+        produce(changelog, partition, OFFSETS_KEY, task.offsets_value(after), on_offset=task.ends_at)
+        for push in staged.outputs.pushes:
+            record = push_record(push, now, max(0, after.preferences), self._experiment)
+            produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
+        for letter, _, _ in decoded.bad:
+            produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
+        return after
+
+    def _apply(self, partition: int, at: InputOffsets, decoded: Decoded) -> None:
+        """The commit is done: take the staged state over, copy it to disk, count, and report."""
+        task = self._tasks[partition]
+        if task.staged is None:
+            raise RuntimeError(f"partition {partition}: committed without being staged")
+        outputs = task.staged.outputs
+        task.state.apply(task.staged)
+        for song_id, each in task.staged.campaigns.items():
+            if each is None:
+                task.versions.pop(ACCOUNT_PREFIX + song_id.encode(), None)
+        task.staged, task.at, task.written_at = None, at, self._context.clock.monotonic()
+        if decoded.seen:
+            task.repeats.remember(decoded.seen)
+        if task.store:
+            copied = [Entry(task.versions.get(key, 0), key, value) for key, value in outputs.changelog]
+            copied.append(Entry(0, OFFSETS_KEY, task.offsets_value(at)))
+            try:
+                task.store.write(copied, task.changelog_end)
+            except StoreCorrupted as corrupted:
+                self._stores.discard(partition, task.store, str(corrupted))
+                task.store = None
+        self._count(partition, task, decoded, outputs)
+        self._reporter.report(partition, task, outputs.accounts)
+
+    def _count(self, partition: int, task: PartitionTask, decoded: Decoded, outputs: PartitionOutputs) -> None:
+        metrics, now, answered = self._context.metrics, self._context.clock.now(), set()
+        for push in outputs.pushes:
+            metrics.pushes.labels(push.why.value).inc()
+            if push.tier is Tier.INITIAL and push.match.song_id not in answered:
+                answered.add(push.match.song_id)
+                metrics.upload_to_push_seconds.observe(max(0.0, now - push.match.requested_at))
+        inputs = decoded.inputs
+        for command in inputs.commands:
+            metrics.requests_served.labels(type(command).__name__.lower()).inc()
+        for account in outputs.accounts:
+            metrics.candidates.observe(account.counts.candidates)
+        metrics.listens_applied.inc(len(inputs.listens.user_ids) if inputs.listens else 0)
+        metrics.listens_repeated.inc(decoded.repeated)
+        metrics.outcomes_applied.inc(len(inputs.outcomes.user_ids) if inputs.outcomes else 0)
+        if inputs.vectors:
+            metrics.vectors_applied.labels("taken").inc(len(inputs.vectors.user_ids))
+            metrics.vectors_applied.labels("withdrawn").inc(len(inputs.vectors.withdrawn))
+        metrics.preferences_applied.inc(len(inputs.preferences))
+        metrics.changelog_records.inc(len(outputs.changelog) + 1)
+        for _, stage, error in decoded.bad:
+            metrics.dead_letters.labels(stage, error).inc()
+        metrics.users.labels(str(partition)).set(task.state.users)
+        metrics.campaigns.labels(str(partition)).set(task.state.campaigns)
+
+
+def note(bursts: BadBursts, naming: Naming, records: Records, decoded: Decoded) -> None:
+    """Tell what of a committed batch was good and bad. What was buried in an earlier life is not bad again."""
+    bad: dict[str, list[Bad]] = {}
+    for letter, stage, error in decoded.bad:
+        bad.setdefault(stage.removeprefix(STAGE), []).append(bad_of(letter, stage, error))
+    for name, messages in records.by_input().items():
+        if messages:
+            refused = bad.get(name, [])
+            bursts.note(
+                naming.name(TOPIC_OF[name]), len(messages) - len(refused), decoded.sources.get(name, ()), refused
+            )
+
+
+def _keep(versions: dict[bytes, int], key: bytes) -> Callable[[int], None]:
+    def keep(offset: int) -> None:
+        versions[key] = offset
+
+    return keep

@@ -1,0 +1,31 @@
+"""What every part of a worker works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streams.contract.topics import Naming, Topic
+from streams.runtime.clock import Clock
+from streams.runtime.health import Heartbeat
+from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.settings import AudienceSettings, KafkaSettings
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """How Kafka is reached, what topics are called, how the role is set, and what it measures.
+
+    Attributes:
+        heartbeat: beaten by whatever may take long.
+    """
+
+    kafka: KafkaSettings
+    naming: Naming
+    settings: AudienceSettings
+    clock: Clock
+    metrics: AudienceMetrics
+    heartbeat: Heartbeat
+
+    def name(self, topic: Topic) -> str:
+        """The full name of a topic."""
+        return self.naming.name(topic)
