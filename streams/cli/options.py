@@ -15,7 +15,8 @@ import typer
 from streams.contract.errors import BadBurst, ColdstartError
 from streams.contract.topics import Naming
 from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART
-from streams.runtime.settings import Settings, load_settings
+from streams.runtime.settings import Settings
+from streams.runtime.settings_sources import load_settings
 from streams.runtime.terminal import Terminal
 
 Config = Annotated[

@@ -1,7 +1,6 @@
-"""What can be configured, by environment or TOML?
+"""Everything that can be configured, and the defaults.
 
-``COLDSTART_<SECTION>__<KEY>`` in the environment stands over ``[section] key`` in the TOML file, which stands
-over the defaults here. Each part of the program takes its own section, never the whole.
+``settings_sources.py`` reads the values. Each part of the program takes its own section, never the whole.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,19 +19,17 @@ from pydantic import (
     Field,
     FilePath,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError as UnreadableSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.contract.errors import SettingsError
 from streams.contract.event_time import CAMPAIGN_DAYS, LONGEST_CAMPAIGN_DAYS
 from streams.contract.topics import Naming
 from streams.runtime.bootstrap_servers import canonical
-from streams.runtime.settings_errors import PREFIX, explain, unknown_variables
+from streams.runtime.settings_errors import PREFIX
 from targeting.campaigns.budget import AT_ONCE, GUARANTEED
 
 
@@ -380,47 +375,3 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     paths: PathSettings = Field(default_factory=PathSettings)
     log: LogSettings = LogSettings()
-
-
-def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
-    """Read the settings.
-
-    Args:
-        config: a TOML file; None reads none.
-        overrides: {section: {key: value}}, what a command-line option said; stands over everything.
-
-    Raises:
-        SettingsError: a key is unknown or a value is not allowed; the message names all of them.
-    """
-    file = _read_toml(config) if config is not None else {}
-    unknown = unknown_variables(Settings, os.environ)
-    if unknown:
-        raise SettingsError("\n".join(unknown))
-    try:
-        environment = EnvSettingsSource(Settings)()
-        return Settings(**_merge(file, environment, overrides or {}))
-    except ValidationError as error:
-        raise SettingsError("\n".join(explain(Settings, each) for each in error.errors())) from None
-    except UnreadableSettings as error:
-        raise SettingsError(f"environment: {error}; lists and sections are JSON there") from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config = {path}: not a readable file ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"config = {path}: not TOML ({error})") from None
-
-
-def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Section by section, the later layer over the earlier."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for section, values in layer.items():
-            below = merged.get(section)
-            if isinstance(below, Mapping) and isinstance(values, Mapping):
-                values = {**below, **values}
-            merged[section] = values
-    return merged

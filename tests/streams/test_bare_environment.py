@@ -50,7 +50,7 @@ def test_a_user_without_home_and_passwd_entry_keeps_the_cache_in_a_place_of_its_
     # Imported before, the last of it by asking for help: this user may not be allowed to read the code.
     code = (
         "import contextlib, io, os, sys, rich._unicode_data, streams.testbed.broker.daemon\n"
-        "from streams.cli import main; from streams.runtime.settings import load_settings\n"
+        "from streams.cli import main; from streams.runtime.settings_sources import load_settings\n"
         "sys.argv = ['coldstart', 'kafka', 'status', '--help']\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
         f"os.setgid({NOBODY}); os.setuid({NOBODY}); print(load_settings().paths.cache)\n"

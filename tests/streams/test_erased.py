@@ -30,7 +30,8 @@ from streams.operations.erasure_audit import UserTraces, partition_of, trace
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import AudienceSettings, Settings, load_settings
+from streams.runtime.settings import AudienceSettings, Settings
+from streams.runtime.settings_sources import load_settings
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition, TargetingConfig
 from targeting.users.erasures import fingerprint

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from installation import copies
 
-from streams.runtime.settings import KafkaSettings, load_settings
+from streams.runtime.settings import KafkaSettings
+from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import torture
 from streams.testbed.chaos.environment import Environment, set_up

@@ -16,8 +16,9 @@ from streams.cli import app
 from streams.contract.errors import SettingsError
 from streams.runtime.logging import set_up_logs
 from streams.runtime.metrics import AudienceMetrics
-from streams.runtime.settings import KafkaSettings, Settings, load_settings, user_cache_dir
+from streams.runtime.settings import KafkaSettings, Settings, user_cache_dir
 from streams.runtime.settings_errors import secrets
+from streams.runtime.settings_sources import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +101,14 @@ def test_wrong_file_is_explained(text: str, part: str, tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"absent\.toml"):
+    with pytest.raises(SettingsError, match=r"absent\.toml: not a readable file .*No such file"):
         load_settings(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(("path", "why"), [(Path("/"), "Is a directory"), (Path("/dev/null"), "a pipe or a device")])
+def test_what_is_no_file_is_refused_and_not_passed_over(path: Path, why: str) -> None:
+    with pytest.raises(SettingsError, match=f"not a readable file .*{why}"):
+        load_settings(path)
 
 
 def test_security_reaches_both_clients_and_the_password_no_message(monkeypatch: pytest.MonkeyPatch) -> None:

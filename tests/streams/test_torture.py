@@ -42,7 +42,7 @@ from streams.contract.topics import (
     Naming,
 )
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import load_settings
+from streams.runtime.settings_sources import load_settings
 from streams.testbed.chaos.chaos_run import ChaosRun, torture
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.faults import FAULTS

@@ -31,7 +31,8 @@ from streams.kafka.consumer_lag import measure
 from streams.kafka.topic_admin import create_topics
 from streams.models.publish import publish
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import KafkaSettings, Settings, load_settings
+from streams.runtime.settings import KafkaSettings, Settings
+from streams.runtime.settings_sources import load_settings
 from streams.runtime.supervisor import RoleProcess
 from streams.testbed.demo.dataset_events import history, upload_event, upload_record
 
