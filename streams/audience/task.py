@@ -19,12 +19,11 @@ class PartitionTask:
     """A restored partition: its state, and where it stands in every input.
 
     Attributes:
-        restored_offsets: where the inputs that are read again from their beginning had been read to: bad records before
-        that
-            have had their dead letters.
+        restored_offsets: where the inputs that are read again from their beginning had been read to: bad
+            records before that have had their dead letters.
         repeats: which listens came before.
-        dedup_replay_offset: from where listens of an earlier life are still to be read, for ``repeats``; None once they
-        are.
+        dedup_replay_offset: from where listens of an earlier life are still to be read, for ``repeats``; None
+            once they are.
         topic_ids: input -> id of the topic that its position counts in.
         versions: account key -> changelog offset of its newest record.
         preferences_until: the end of its preferences when it was restored: its other inputs are read once all before it
