@@ -1,12 +1,13 @@
 """How an event becomes a Kafka record and back: CloudEvents 1.0, binary content mode.
 
-The value is the event's JSON; the attributes travel as headers ``ce_id``, ``ce_source``, ``ce_type``,
-``ce_specversion`` and ``ce_time``, beside ``content-type``. Headers beyond these are carried but not read.
+The value is the event's JSON, or MessagePack where an event of our own says so; the attributes travel as headers
+``ce_id``, ``ce_source``, ``ce_type``, ``ce_specversion`` and ``ce_time``, beside ``content-type``. Headers beyond these
+are carried but not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +18,7 @@ import msgspec
 
 from streams.contract.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
 from streams.contract.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
-from streams.contract.events import Event
+from streams.contract.events import JSON, MESSAGEPACK, Event
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 from streams.contract.unreadable import UNREADABLE
 
@@ -28,7 +29,10 @@ Headers = Sequence[tuple[str, bytes | None]]
 Timestamp = tuple[int, int]
 """A record's, as confluent-kafka tells it: its kind, and milliseconds."""
 
-_ENCODER = msgspec.json.Encoder()
+_ENCODERS: dict[str, msgspec.json.Encoder | msgspec.msgpack.Encoder] = {
+    JSON: msgspec.json.Encoder(),
+    MESSAGEPACK: msgspec.msgpack.Encoder(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ def _decoder(cls: type[E]) -> msgspec.json.Decoder[E]:
     return msgspec.json.Decoder(cls)
 
 
+@cache
+def _packed_decoder(cls: type[E]) -> msgspec.msgpack.Decoder[E]:
+    return msgspec.msgpack.Decoder(cls)
+
+
 def pack(event: Event, *, id: str, source: str, time: float, ce_type: str | None = None) -> Record:
     """The record of an event.
 
@@ -94,9 +103,20 @@ def pack(event: Event, *, id: str, source: str, time: float, ce_type: str | None
         ("ce_type", ce_type.encode()),
         ("ce_specversion", b"1.0"),
         ("ce_time", stamp.encode()),
-        ("content-type", b"application/json"),
+        ("content-type", event.MEDIA.encode()),
     ]
-    return Record(event.record_key().encode(), _ENCODER.encode(event), headers)
+    return Record(event.record_key().encode(), _ENCODERS[event.MEDIA].encode(event), headers)
+
+
+def decoded(cls: type[E], value: bytes, attributes: Mapping[str, object]) -> E:
+    """The event in a value, as its content type says; nothing that :func:`unpack` checks is.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: the value holds no such event.
+    """
+    packed = cls.MEDIA == MESSAGEPACK and attributes.get("content-type") == MESSAGEPACK.encode()
+    event: E = _packed_decoder(cls).decode(value) if packed else _decoder(cls).decode(value)
+    return event
 
 
 def append_time(timestamp: Timestamp, now: float) -> float:
@@ -136,7 +156,7 @@ def unpack(
     if len(value) > MAX_VALUE_BYTES:
         raise TooLarge(f"value: {full_size(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
     try:
-        event = _decoder(cls).decode(value)
+        event = decoded(cls, value, attributes)
     except msgspec.ValidationError as error:
         raise InvalidField(_located(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -58,6 +58,10 @@ LARGEST = 1e18
 """Of a number in a song's content: squares of it still fit 32-bit floats, in which the encoder computes."""
 
 
+JSON = "application/json"
+MESSAGEPACK = "application/msgpack"
+
+
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Base of all events.
 
@@ -65,11 +69,14 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
         TYPES: the ce_types that carry this struct.
         TOPIC: where it travels.
         KEY: what the record key is made of; ``record_key`` makes it.
+        MEDIA: how its records are written: JSON, which everybody reads, or between our own roles MessagePack, in which
+            vectors are bytes. JSON is read in either case.
     """
 
     TYPES: ClassVar[tuple[str, ...]]
     TOPIC: ClassVar[Topic]
     KEY: ClassVar[str]
+    MEDIA: ClassVar[str] = JSON
     EXAMPLE: ClassVar[str]
 
     def record_key(self) -> str:

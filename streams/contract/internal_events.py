@@ -11,6 +11,7 @@ from streams.contract.errors import InvalidField
 from streams.contract.event_time import check_times
 from streams.contract.events import (
     MAX_DIMENSION,
+    MESSAGEPACK,
     Count,
     Counts,
     EndReason,
@@ -47,6 +48,7 @@ class MatchRequest(Event, frozen=True, kw_only=True):
     PROMOTED: ClassVar = "coldstart.match.promoted.v1"
     REANCHORED: ClassVar = "coldstart.match.re-anchored.v1"
     TYPES = (REQUESTED, TAKEN_DOWN, PROMOTED, REANCHORED)
+    MEDIA = MESSAGEPACK
     TOPIC = MATCH_REQUESTS
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"recording":"QM6P41900381","title":"Small Hours","artist_ids":["a-7"],

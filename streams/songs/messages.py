@@ -12,6 +12,7 @@ import numpy as np
 
 from encoder.content import SongContent
 from streams.contract.cloudevents import Record, pack
+from streams.contract.events import SongUpload
 from streams.contract.internal_events import MatchRequest, WarmSong
 from streams.songs.matcher import Matched
 from streams.songs.song_record import Song, recording
@@ -19,14 +20,14 @@ from streams.songs.song_record import Song, recording
 SOURCE = "coldstart/songs"
 
 
-def request(song: Song, matched: Matched, others: Sequence[bytes], budget: int) -> Record:
+def request(song: Song, upload: SongUpload, matched: Matched, others: Sequence[bytes], budget: int) -> Record:
     """The request for an audience.
 
     Args:
+        upload: the song's, as it was received.
         others: the song's vector in further spaces, in the binary layout.
         budget: where the upload does not say.
     """
-    upload = song.event()
     command = MatchRequest(
         song_id=upload.song_id,
         revision=song.asked,

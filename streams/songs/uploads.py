@@ -32,6 +32,8 @@ class _Upload:
     """An upload that is valid by itself; a takedown has no content.
 
     Attributes:
+        content: all that it brings.
+        fitting: what of it the model in use can take.
         timestamp: when the broker appended its record, Unix seconds.
         message: the record.
         expires_at: the end of its campaign, Unix seconds; known once it is known what the upload leads to.
@@ -39,13 +41,18 @@ class _Upload:
 
     received: ReceivedEvent[SongUpload]
     content: SongContent | None
+    fitting: SongContent | None
     timestamp: float
     message: Any
     expires_at: float = 0.0
 
     @property
     def song_id(self) -> str:
-        return self.received.event.song_id
+        return self.event.song_id
+
+    @property
+    def event(self) -> SongUpload:
+        return self.received.event
 
     @property
     def partition(self) -> int:
@@ -79,12 +86,13 @@ async def _read(parts: SongStore, serving: Serving, events: Sequence[Any]) -> tu
         try:
             upload = unpack(SongUpload, message.key, message.value, message.headers, at)
             gone = SongUpload.taken_down(upload.type)
-            content = None if gone else serving.matcher.fitting(content_of(upload.event), parts.metrics)
+            content = None if gone else content_of(upload.event)
+            fitting = None if content is None else serving.matcher.fitting(content, parts.metrics)
         except BadRecord as error:
             buried.append(await _buried(parts, message, error))
             continue
         parts.metrics.uploads_received.labels(upload.type).inc()
-        good.append(_Upload(upload, content, at, message))
+        good.append(_Upload(upload, content, fitting, at, message))
     return good, buried
 
 
@@ -117,7 +125,7 @@ async def _serve(parts: SongStore, serving: Serving, uploads: Sequence[_Upload])
         if each.content is None:
             song = await _take_down(parts, serving, each, known, sends)
         elif known is not None and _stays_warm(each, known):
-            song = await _update_warm(parts, serving, each, known, matched[each.song_id], sends)
+            song = await _update_warm(parts, serving, each, each.content, known, matched[each.song_id], sends)
         else:
             song = await _ask(parts, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
         entries.append((each.partition, each.song_id, song))
@@ -131,7 +139,7 @@ async def _serve(parts: SongStore, serving: Serving, uploads: Sequence[_Upload])
 
 def _stays_warm(each: _Upload, known: Song) -> bool:
     """Whether a song keeps its listeners; another recording under its id begins anew."""
-    return known.warm and recording(each.received.event) == recording(known.event())
+    return known.warm and recording(each.event) == recording(known.event())
 
 
 def _end(parts: SongStore, each: _Upload, known: Song | None) -> float:
@@ -146,7 +154,7 @@ def _end(parts: SongStore, each: _Upload, known: Song | None) -> float:
     if each.content is None:
         # Until then a takedown is remembered, whatever end the song had: it never falls by that.
         return each.timestamp + parts.settings.campaign_days * 86_400
-    return campaign_end(each.received.event, each.timestamp, parts.settings.campaign_days)
+    return campaign_end(each.event, each.timestamp, parts.settings.campaign_days)
 
 
 def _matched(
@@ -156,12 +164,12 @@ def _matched(
     songs = {each.song_id: each for each in uploads if each.content is not None}
     if not songs:
         return {}, {}
-    contents = [each.content for each in songs.values() if each.content is not None]
+    contents = [each.fitting for each in songs.values() if each.fitting is not None]
     found = serving.matcher.match(contents, parts.settings.neighbours, parts.metrics)
     matched = dict(zip(songs, found, strict=True))
     if serving.other is None:
         return matched, {}
-    others = encoded(serving.other, [content_of(each.received.event) for each in songs.values()])
+    others = encoded(serving.other, [each.content for each in songs.values() if each.content is not None])
     return matched, {song_id: [vector] for song_id, vector in zip(songs, others, strict=True)}
 
 
@@ -189,16 +197,23 @@ async def _ask(
     # before it could remember.
     if known is not None or reports:
         sends.append(await parts.show(each.song_id, song, reports))
-    sends += await parts.outbox.tell_everyone(messages.request(song, matched, others or [], parts.settings.budget))
+    sends += await parts.outbox.tell_everyone(
+        messages.request(song, each.event, matched, others or [], parts.settings.budget)
+    )
     parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
     return song
 
 
 async def _update_warm(
-    parts: SongStore, serving: Serving, each: _Upload, known: Song, matched: Matched, sends: list[Sent]
+    parts: SongStore,
+    serving: Serving,
+    each: _Upload,
+    content: SongContent,
+    known: Song,
+    matched: Matched,
+    sends: list[Sent],
 ) -> Song:
     """A warm song needs no audience: what changed is where it stands."""
-    upload = each.received.event
     song = msgspec.structs.replace(
         _entry(each, space=serving.space),
         asked=known.asked,
@@ -209,9 +224,7 @@ async def _update_warm(
         heard=known.heard,
         closed=known.closed,
     )
-    record = messages.warm(
-        each.song_id, upload.title, content_of(upload), serving.space, matched.vector, each.timestamp
-    )
+    record = messages.warm(each.song_id, each.event.title, content, serving.space, matched.vector, each.timestamp)
     sends.append(await parts.outbox.send(WARM_SONGS, record))
     # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
     sends += [

@@ -213,7 +213,7 @@ def _upload(data: bytes) -> None:
         warm = messages.warm(upload.song_id, upload.title, content, SPACE.name, DIRECTION, NOW)
         assert record_size(warm.key, warm.value, warm.headers) <= WARM_SONGS.largest
         assert read_song(warm.key, warm.value, list(warm.headers))[0].song_id == upload.song_id
-        told = messages.request(song, Matched(DIRECTION, []), [], 100)
+        told = messages.request(song, upload, Matched(DIRECTION, []), [], 100)
     # What the role tells, the other one understands.
     assert record_size(told.key, told.value, told.headers) <= MATCH_REQUESTS.largest
     assert unpack(MatchRequest, told.key, told.value, list(told.headers), NOW).event.song_id == upload.song_id

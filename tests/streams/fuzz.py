@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import atheris  # type: ignore[import-not-found]
-import msgspec
 
 # What is imported here tells which of its lines were reached.
 with atheris.instrument_imports(include=["streams", "targeting", "encoder"]):
     from decoders import NAMES, NOW, SPACE, ask, packed, seeds, unpacked
+    from hostile import codec_of
     from hostile_traffic import ODD, Sent, Traffic
 
 FOLDER = Path(".fuzz")
@@ -51,7 +51,7 @@ def _record(pick: random.Random, sent: Sent, most: int, binary: bool) -> Sent:
         # Fields are changed below, wherever they stand.
         return TRAFFIC.bent(sent, binary=True)
     if what < 0.65 and value is not None:
-        if not binary and (other := _elsewhere(pick, value)) is not None:
+        if not binary and (other := _elsewhere(pick, value, codec_of(headers))) is not None:
             return key, other, headers
         return key, bytes(atheris.Mutate(value, most)), headers
     if what < 0.8:
@@ -64,10 +64,10 @@ def _record(pick: random.Random, sent: Sent, most: int, binary: bool) -> Sent:
     return key, bytes(atheris.Mutate(value or b"", most)), headers
 
 
-def _elsewhere(pick: random.Random, value: bytes) -> bytes | None:
-    """The JSON with something else at one place, at any depth."""
+def _elsewhere(pick: random.Random, value: bytes, codec: Any) -> bytes | None:
+    """The value with something else at one place, at any depth."""
     try:
-        whole = [msgspec.json.decode(value)]
+        whole = [codec.decode(value)]
         places: list[tuple[Any, Any]] = []
         _places(whole, places)
         holder, at = pick.choice(places)
@@ -79,7 +79,7 @@ def _elsewhere(pick: random.Random, value: bytes) -> bytes | None:
             holder[at] = pick.choice(places)[0]
         else:
             holder[at] = pick.choice(ODD)
-        return msgspec.json.encode(whole[0])
+        return bytes(codec.encode(whole[0]))
     except (ValueError, IndexError, RecursionError, OverflowError):
         return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from streams.contract.cloudevents import Record
+from streams.contract.events import MESSAGEPACK
 
 Headers = list[tuple[str, bytes | None]]
 Parts = tuple[bytes | None, bytes | None, Headers]
@@ -29,7 +30,8 @@ def values() -> st.SearchStrategy[bytes | None]:
 
 def _bent(good: Record) -> st.SearchStrategy[Parts]:
     """The record with some of its fields, headers or its key replaced."""
-    fields = msgspec.json.decode(good.value)
+    codec = codec_of(good.headers)
+    fields = codec.decode(good.value)
 
     @st.composite
     def make(draw: Callable[..., Any]) -> Parts:
@@ -41,9 +43,17 @@ def _bent(good: Record) -> st.SearchStrategy[Parts]:
             at = draw(st.integers(0, len(headers) - 1))
             headers[at] = (headers[at][0], draw(_KEYS))
         key = draw(_KEYS) if draw(st.integers(0, 4)) == 0 else good.key
-        return key, msgspec.json.encode(event), headers
+        try:
+            return key, codec.encode(event), headers
+        except OverflowError:  # MessagePack ends at 64 bits
+            return key, msgspec.json.encode(event), headers
 
     return make()
+
+
+def codec_of(headers: Sequence[tuple[str, bytes | None]]) -> Any:
+    """The module that writes and reads a good record's value."""
+    return msgspec.msgpack if ("content-type", MESSAGEPACK.encode()) in headers else msgspec.json
 
 
 def records(*good: Record) -> st.SearchStrategy[Parts]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 import numpy as np
+from hostile import codec_of
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
@@ -255,7 +255,7 @@ class Traffic:
         key, value, headers = good
         what = pick.random()
         if what < 0.45 and not binary and value is not None:
-            value = self._odd_fields(value)
+            value = self._odd_fields(value, codec_of(headers))
         elif what < 0.6:
             value = self._odd_bytes(value)
         elif what < 0.8 and headers:
@@ -266,9 +266,9 @@ class Traffic:
             value = pick.choice([None, b"", b"null", b"[]", b"{", b'"', b"\x00" * 50, b"[" * 2000, b'{"a":' * 1500])
         return key, value, headers
 
-    def _odd_fields(self, value: bytes) -> bytes:
+    def _odd_fields(self, value: bytes, codec: Any) -> bytes:
         pick = self._random
-        event = msgspec.json.decode(value)
+        event = codec.decode(value)
         for name in pick.sample(sorted(event), min(len(event), pick.choice([1, 1, 2, 3]))):
             if pick.random() < 0.2:
                 del event[name]
@@ -277,7 +277,7 @@ class Traffic:
         if pick.random() < 0.1:
             event[pick.choice(["x", "erase_requested_at", "cap", "expires_at"])] = pick.choice(ODD)
         try:
-            return msgspec.json.encode(event)
+            return bytes(codec.encode(event))
         except (OverflowError, ValueError):
             return repr(event).encode("utf-8", "surrogatepass")
 

@@ -9,7 +9,8 @@ import pytest
 
 from streams.contract.errors import InvalidField
 from streams.contract.event_time import CAMPAIGN_DAYS
-from streams.contract.events import MatchRequest, PushTarget, SongUpload
+from streams.contract.events import PushTarget, SongUpload
+from streams.contract.internal_events import MatchRequest
 from streams.runtime.settings import SongsSettings
 from streams.songs.campaign_life import campaign_end
 

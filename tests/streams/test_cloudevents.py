@@ -23,7 +23,7 @@ from streams.contract.errors import (
 )
 from streams.contract.event_time import MAX_AHEAD_SECONDS
 from streams.contract.events import PUBLIC_EVENTS, Event, Listen, SongUpload, UserPreferences
-from streams.contract.internal_events import INTERNAL_EVENTS, WarmSong
+from streams.contract.internal_events import INTERNAL_EVENTS, MatchRequest, WarmSong
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.unreadable import UNREADABLE
 
@@ -359,3 +359,19 @@ def test_an_id_of_128_bytes_is_taken_and_one_more_is_not(cls: type[Event], field
 
 def test_the_earliest_time_and_the_largest_value_that_are_allowed_are_taken() -> None:
     assert listen(GOOD.value.ljust(MAX_VALUE_BYTES), ce_time=b"0001-01-01T00:00:00Z") == LISTEN
+
+
+def test_an_event_of_ours_is_read_in_either_form() -> None:
+    event = msgspec.json.decode(MatchRequest.EXAMPLE, type=MatchRequest)
+    record = pack(event, ce_type=MatchRequest.REQUESTED, id="1", source="songs", time=NOW)
+    assert event.vector in record.value
+    former = [(name, b"application/json" if name == "content-type" else value) for name, value in record.headers]
+    for value, headers in ((record.value, record.headers), (msgspec.json.encode(event), former)):
+        assert unpack(MatchRequest, record.key, value, headers, NOW).event == event
+
+
+def test_an_event_of_others_is_json_whatever_its_header_says() -> None:
+    headers = [(name, b"application/msgpack" if name == "content-type" else value) for name, value in GOOD.headers]
+    assert unpack(Listen, GOOD.key, GOOD.value, headers, NOW).event == LISTEN
+    with pytest.raises(Undecodable):
+        unpack(Listen, GOOD.key, msgspec.msgpack.encode(LISTEN), headers, NOW)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.audience.encode import push_record
 from streams.contract import vector_codec
-from streams.contract.cloudevents import Record, pack, unpack
+from streams.contract.cloudevents import Record, decoded, pack, unpack
 from streams.contract.errors import InvalidField, TooLarge
 from streams.contract.events import MAX_DIMENSION, Counts, PartitionPrototype, SongUpload
 from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour
@@ -98,8 +98,8 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     assert known is not None
     vector = vector_codec.pack("x" * 32, np.ones(MAX_DIMENSION, np.float32))
     near = [Neighbour(id, 0.123456) for id in ids(NEIGHBOURS, LONGEST)]
-    request = messages.request(known, Matched(vector, near), [vector], 2**31)
-    asked = msgspec.json.decode(request.value, type=MatchRequest)
+    request = messages.request(known, known.event(), Matched(vector, near), [vector], 2**31)
+    asked = decoded(MatchRequest, request.value, dict(request.headers))
     match = Match(
         song_id=asked.song_id, revision=asked.revision, recording=asked.recording, title=asked.title,
         artist_ids=tuple(asked.artist_ids), space="x" * 32, vector=np.ones(MAX_DIMENSION, np.float32),

@@ -111,7 +111,7 @@ def test_an_upload_with_any_times_leads_to_its_records_or_is_refused_by_name_and
         assert messages.taken_down("s-81", song).value
     else:
         assert NOW < ends <= NOW + 365 * 86_400
-        assert messages.request(song, Matched(b"", []), [], 1).value
+        assert messages.request(song, song.event(), Matched(b"", []), [], 1).value
 
 
 def preferences(**changes: object) -> UserPreferences:

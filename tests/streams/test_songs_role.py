@@ -19,7 +19,7 @@ from encoder.artifact import load_encoder
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
 from streams.contract import vector_codec
-from streams.contract.cloudevents import ReceivedEvent, Record, pack
+from streams.contract.cloudevents import ReceivedEvent, Record, decoded, pack
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import Campaign, Counts, DenseFeature, SongUpload
 from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
@@ -116,7 +116,7 @@ class Role:
     def commands(self, song_id: str, partition: int = 0) -> list[tuple[str, MatchRequest]]:
         """Type and content of what one audience partition was told of a song."""
         found = [m for m in self._topics.read(MATCH_REQUESTS, partition) if m.key() == song_id.encode()]
-        return [(header(m, "ce_type"), msgspec.json.decode(m.value() or b"", type=MatchRequest)) for m in found]
+        return [(header(m, "ce_type"), decoded(MatchRequest, m.value() or b"", dict(m.headers() or ()))) for m in found]
 
     def told(self, song_id: str) -> list[str]:
         """Types of the commands, if all partitions were told the same."""

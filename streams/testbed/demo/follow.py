@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
+from streams.contract.cloudevents import decoded
 from streams.contract.events import PushTarget
 from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour
 from streams.contract.topics import CAMPAIGN_REPORTS, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
@@ -19,7 +20,6 @@ from targeting.types import Tier
 
 _PUSH = msgspec.json.Decoder(PushTarget)
 _REPORT = msgspec.json.Decoder(CampaignReport)
-_REQUEST = msgspec.json.Decoder(MatchRequest)
 _REQUESTED = MatchRequest.REQUESTED.encode()
 
 
@@ -132,9 +132,10 @@ class Follower:
         self._answer(report.song_id).answered.add(report.partition)
 
     def _request(self, message: Message, _: float) -> None:
-        if dict(message.headers() or ())["ce_type"] != _REQUESTED:
+        attributes = dict(message.headers() or ())
+        if attributes["ce_type"] != _REQUESTED:
             return  # a command: what it retrieves is not what the pushes were decided by
-        request = _REQUEST.decode(message.value() or b"")
+        request = decoded(MatchRequest, message.value() or b"", attributes)
         self._answer(request.song_id).neighbours = request.neighbours
 
     def _dead(self, message: Message, _: float) -> None:
