@@ -26,7 +26,8 @@ from streams.contract.cloudevents import (
 )
 from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
-from streams.contract.events import Event, Listen, PushOutcome, UserPreferences
+from streams.contract.event_base import Event
+from streams.contract.events import Listen, PushOutcome, UserPreferences
 from streams.contract.internal_events import MatchRequest
 from streams.runtime.bad_record_burst import source_of
 from targeting.types import (

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from streams.contract import vector_codec
-from streams.contract.events import PUBLIC_EVENTS, Event
+from streams.contract.event_base import Event
+from streams.contract.events import PUBLIC_EVENTS
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
 

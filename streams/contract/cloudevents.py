@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from streams.contract.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
+from streams.contract.event_base import JSON, MESSAGEPACK, Event
 from streams.contract.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
-from streams.contract.events import JSON, MESSAGEPACK, Event
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 from streams.contract.unreadable import UNREADABLE
 

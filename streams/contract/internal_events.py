@@ -8,19 +8,9 @@ from msgspec import Meta, Struct
 
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
+from streams.contract.event_base import MAX_DIMENSION, MESSAGEPACK, Count, Event, Id, Time, VectorBytes
 from streams.contract.event_time import check_times
-from streams.contract.events import (
-    MAX_DIMENSION,
-    MESSAGEPACK,
-    Count,
-    Counts,
-    EndReason,
-    Event,
-    Id,
-    PartitionPrototype,
-    Time,
-    VectorBytes,
-)
+from streams.contract.events import Counts, EndReason, PartitionPrototype
 from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     MATCH_REQUESTS,

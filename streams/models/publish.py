@@ -18,7 +18,7 @@ from encoder.artifact import load_encoder, load_warm, read_manifest
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused, Unavailable
-from streams.contract.events import MAX_DIMENSION, MAX_ID_BYTES
+from streams.contract.event_base import MAX_DIMENSION, MAX_ID_BYTES
 from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming

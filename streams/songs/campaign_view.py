@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.contract.events import LARGEST_COUNT, Campaign, CampaignCounts, Counts, EndReason
+from streams.contract.event_base import LARGEST_COUNT
+from streams.contract.events import Campaign, CampaignCounts, Counts, EndReason
 from streams.contract.internal_events import CampaignReport
 from streams.songs.song_record import Song
 

@@ -27,7 +27,8 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord, Refused
-from streams.contract.events import Campaign, Event, Listen, PushOutcome, SongUpload, UserPreferences
+from streams.contract.event_base import Event
+from streams.contract.events import Campaign, Listen, PushOutcome, SongUpload, UserPreferences
 from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.record_size import MAX_UNPACKED_BYTES, record_size
 from streams.contract.topics import (

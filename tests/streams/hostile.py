@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from streams.contract.cloudevents import Record
-from streams.contract.events import MESSAGEPACK
+from streams.contract.event_base import MESSAGEPACK
 
 Headers = list[tuple[str, bytes | None]]
 Parts = tuple[bytes | None, bytes | None, Headers]

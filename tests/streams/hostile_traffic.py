@@ -16,11 +16,11 @@ from hostile import codec_of
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
+from streams.contract.event_base import Event
 from streams.contract.events import (
     Cap,
     Counts,
     DenseFeature,
-    Event,
     Listen,
     PushOutcome,
     QuietHours,

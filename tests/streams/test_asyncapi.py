@@ -12,7 +12,8 @@ from streams.contract import asyncapi
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import InvalidField
-from streams.contract.events import PUBLIC_EVENTS, Event
+from streams.contract.event_base import Event
+from streams.contract.events import PUBLIC_EVENTS
 from streams.contract.internal_events import INTERNAL_EVENTS
 from streams.contract.topics import DEAD_LETTERS, TOPICS
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.contract.events import LARGEST_COUNT, Counts, PartitionPrototype
+from streams.contract.event_base import LARGEST_COUNT
+from streams.contract.events import Counts, PartitionPrototype
 from streams.contract.internal_events import CampaignReport
 from streams.operations.campaigns import read_campaign
 from streams.songs.campaign_view import (

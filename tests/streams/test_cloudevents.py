@@ -21,8 +21,9 @@ from streams.contract.errors import (
     Undecodable,
     UnknownEventType,
 )
+from streams.contract.event_base import Event
 from streams.contract.event_time import MAX_AHEAD_SECONDS
-from streams.contract.events import PUBLIC_EVENTS, Event, Listen, SongUpload, UserPreferences
+from streams.contract.events import PUBLIC_EVENTS, Listen, SongUpload, UserPreferences
 from streams.contract.internal_events import INTERNAL_EVENTS, MatchRequest, WarmSong
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.unreadable import UNREADABLE

@@ -15,8 +15,9 @@ from streams.audience.decode import Decoded, Decoder, Records, SpaceInUse, count
 from streams.audience.deduplication import WINDOW, Deduplication
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
+from streams.contract.event_base import Event
 from streams.contract.events import Cap as EventCap
-from streams.contract.events import Event, Listen, PushOutcome, QuietHours, UserPreferences
+from streams.contract.events import Listen, PushOutcome, QuietHours, UserPreferences
 from streams.contract.internal_events import MatchRequest, Neighbour
 from targeting.types import (
     EndReason,

@@ -14,7 +14,8 @@ from streams.audience.encode import push_record
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, decoded, pack, unpack
 from streams.contract.errors import InvalidField, TooLarge
-from streams.contract.events import MAX_DIMENSION, Counts, PartitionPrototype, SongUpload
+from streams.contract.event_base import MAX_DIMENSION
+from streams.contract.events import Counts, PartitionPrototype, SongUpload
 from streams.contract.internal_events import CampaignReport, MatchRequest, Neighbour
 from streams.contract.record_size import MAX_VALUE_BYTES, record_size
 from streams.contract.topics import (

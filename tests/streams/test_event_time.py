@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from streams.contract.cloudevents import Record, unpack, unpack_many
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
+from streams.contract.event_base import Event
 from streams.contract.event_time import times_of
-from streams.contract.events import PUBLIC_EVENTS, Event, Listen, SongUpload, UserPreferences
+from streams.contract.events import PUBLIC_EVENTS, Listen, SongUpload, UserPreferences
 from streams.contract.internal_events import INTERNAL_EVENTS
 from streams.songs import messages
 from streams.songs.campaign_life import campaign_end

@@ -9,7 +9,8 @@ import pytest
 
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
-from streams.contract.events import PUBLIC_EVENTS, DenseFeature, Event, Language, SongUpload
+from streams.contract.event_base import Event, Language
+from streams.contract.events import PUBLIC_EVENTS, DenseFeature, SongUpload
 from streams.contract.internal_events import INTERNAL_EVENTS, MatchRequest, WarmSong
 from streams.contract.topics import TOPICS
 

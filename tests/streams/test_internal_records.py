@@ -28,7 +28,8 @@ from streams.audience.positions import OFFSETS_KEY, InputOffsets, offsets_value
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.errors import BadRecord, PartitionMismatch, Refused, Unavailable
-from streams.contract.events import Campaign, CampaignCounts, Event
+from streams.contract.event_base import Event
+from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LEDGER, WARM_SONGS
 from streams.kafka.skipped_records import Skipped

@@ -24,7 +24,7 @@ from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams.contract.cloudevents import Record
 from streams.contract.errors import InvalidField, Refused, Unavailable
-from streams.contract.events import LARGEST
+from streams.contract.event_base import LARGEST
 from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
 from streams.contract.vector_codec import unpack

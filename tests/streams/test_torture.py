@@ -17,12 +17,12 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import Undecodable
+from streams.contract.event_base import Event
 from streams.contract.events import (
     Campaign,
     CampaignCounts,
     Cap,
     Counts,
-    Event,
     Experiment,
     Listen,
     PushTarget,

@@ -18,7 +18,8 @@ import msgspec
 from confluent_kafka import Message
 
 from streams.contract.dead_letters import headers
-from streams.contract.events import Campaign, Event, Listen, PushOutcome, PushTarget, SongUpload, UserPreferences
+from streams.contract.event_base import Event
+from streams.contract.events import Campaign, Listen, PushOutcome, PushTarget, SongUpload, UserPreferences
 from streams.contract.internal_events import CampaignReport, LiveModel, MatchRequest, WarmSong
 from streams.contract.topics import (
     AUDIENCE_STATE,

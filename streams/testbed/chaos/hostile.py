@@ -14,7 +14,8 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 
 from streams.contract.cloudevents import Record, pack
-from streams.contract.events import Event, Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
+from streams.contract.event_base import Event
+from streams.contract.events import Listen, PushOutcome, QuietHours, SongUpload, UserPreferences
 from streams.contract.topics import (
     CAMPAIGN_REPORTS,
     LISTENS,
