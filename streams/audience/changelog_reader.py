@@ -1,4 +1,4 @@
-"""What is a partition's state, from its changelog?"""
+"""Reads a partition's changelog, and tells the state's own records from what stands beside them."""
 
 from __future__ import annotations
 

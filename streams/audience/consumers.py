@@ -1,4 +1,4 @@
-"""Which partitions are ours, and what is there to read from them?
+"""The inputs of the partitions that this worker holds.
 
 One consumer subscribes to ``listens`` and takes part in the group. Others read the same partitions of the other
 inputs, assigned by hand; their offsets are committed for the group by the same transaction. All rebalance

@@ -1,4 +1,4 @@
-"""What does a batch of records say to targeting, and which of them are bad?"""
+"""Turns the records of a batch into inputs for targeting, and the bad ones into dead letters."""
 
 from __future__ import annotations
 

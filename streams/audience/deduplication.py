@@ -1,4 +1,4 @@
-"""Was this listen counted before?
+"""Listens that were counted before, found by their ids.
 
 A player that is not sure whether a listen arrived sends it again, soon. So a listen is a repeat if its ``listen_id``
 stood in one of the :data:`WINDOW` records before it in its partition. That is a property of the topic alone: after a

@@ -1,4 +1,4 @@
-"""What if a record of a partition's state cannot be read?
+"""What happens when a record of a partition's state cannot be read.
 
 Nothing is guessed: a history, a push or an erasure that is left out would break a promise to a user. The disk's copy is
 made anew from the changelog; where the changelog itself holds such a record, the partition is refused, once, with the

@@ -1,4 +1,4 @@
-"""How do decisions become records?"""
+"""Turns decisions into records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is fetched and taken at once, and what of it is a record?"""
+"""How much is fetched and taken at once, and which of it are records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps the memory of a worker small, and Python from walking through it?"""
+"""GC and allocator tuning for the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far behind is this worker? What it shows of it in /metrics."""
+"""How far this worker is behind, as /metrics shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does this machine's disk remember of a partition's changelog?
+"""The local copy of a partition's changelog, in RocksDB.
 
 A RocksDB database a partition: a cache of the compacted changelog, which stays the truth. It is written after
 each commit, the records and the changelog offset in one batch, so it always stands at some commit. Whatever

@@ -1,4 +1,4 @@
-"""How does the audience process start and end?"""
+"""Starts the audience process, and ends it."""
 
 from __future__ import annotations
 

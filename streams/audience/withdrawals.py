@@ -1,4 +1,4 @@
-"""What is obeyed of a preferences record that is refused?
+"""What is still obeyed of a preferences record that is refused.
 
 Preferences are the full state, and their topic is compacted: a refused record takes the place of the one before it, so
 that what its user allowed is not known any more. Such a user is not pushed until a record that can be read comes, or a

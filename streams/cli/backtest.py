@@ -1,4 +1,4 @@
-"""``coldstart backtest``: what would have come of it, in event time?"""
+"""``coldstart backtest``: replays the past in event time, and judges who would have been pushed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``coldstart campaigns``: how do the songs stand, and what do pushes do?"""
+"""``coldstart campaigns``: how songs stand, and what their pushes lead to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`coldstart evaluate`: is the encoder, and is the targeting, better than what one would do without them?"""
+"""`coldstart evaluate`: encoder and targeting beside what one would do without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which options do several verbs share, and how does an expected error end a verb?"""
+"""Options that several verbs share, and how an expected error ends a verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``coldstart simulate``: what are pushes worth, in a world of one's own?"""
+"""``coldstart simulate``: what pushes are worth in a simulated world."""
 
 from __future__ import annotations
 

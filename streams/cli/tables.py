@@ -1,4 +1,4 @@
-"""How does a table come onto a terminal, or into a file, with nothing of it cut?"""
+"""Prints tables to a terminal or a file, with nothing cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which moments may a record name, and by whose clock are they judged?
+"""Which moments a record may name, and by whose clock they are judged.
 
 By the broker's: what an event says of time is compared with when its record was appended. So a worker's clock decides
 nothing about a record, and reading it again, on another machine, decides the same.

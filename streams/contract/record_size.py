@@ -1,4 +1,4 @@
-"""How many bytes does a record take, how many may it have, and what is kept of one that has more?"""
+"""The size of a record: how it is counted, what is allowed, and what is kept of a larger one."""
 
 from __future__ import annotations
 

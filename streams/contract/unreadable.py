@@ -1,4 +1,4 @@
-"""How does a record say that its client could not read it?
+"""The header by which a record says that its client could not read it.
 
 It comes with one header, which no event has, and is refused for the reason in it. A producer that sends such a header
 itself has its record refused: no more than it asked for.

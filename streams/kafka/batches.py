@@ -1,4 +1,4 @@
-"""What does a batch of records hold, whatever its producer put into it?
+"""A lenient reader of record batches, whatever their producer put into them.
 
 aiokafka ends at a header whose name is not UTF-8, again and again, and unpacks a batch into as many bytes as it claims:
 a mebibyte of zstd holds nine billion. Here a batch is unpacked within a bound, and what cannot be read is one record

@@ -1,4 +1,4 @@
-"""Which settings must every confluent-kafka client have, and which failure does each prevent?"""
+"""The settings that every confluent-kafka client must have, and the failure that each prevents."""
 
 from __future__ import annotations
 

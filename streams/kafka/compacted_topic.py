@@ -1,4 +1,4 @@
-"""What does a compacted topic say now, and from now on?
+"""Follows a compacted topic: what it says now, and from now on.
 
 Kafka's consumer groups share partitions out; a cache needs all of them. So the partitions are assigned by
 hand, read from the beginning to the end observed at the start, and followed from there.

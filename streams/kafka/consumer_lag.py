@@ -1,4 +1,4 @@
-"""How far behind is each group, in records and in seconds?"""
+"""How far each group is behind, in records and in seconds."""
 
 from __future__ import annotations
 

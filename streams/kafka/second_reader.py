@@ -1,4 +1,4 @@
-"""What is in a batch that librdkafka cannot read?
+"""Reads a batch that librdkafka cannot.
 
 It reads no zstd batch that unpacks into more than a bound, and says so for ever. Another client reads that one batch,
 within a bound of its own; rare, so that a connection for each is no matter.

@@ -1,4 +1,4 @@
-"""Which records of the cached topics could not be read, and who is told?
+"""Records of the cached topics that could not be read, and who is told of them.
 
 Every worker of both roles reads ``warm-songs`` and ``models`` from the beginning at each start. If each of them buried
 what it cannot read, a bad record would have one dead letter a start. So a reader skips the record, counts it, logs it

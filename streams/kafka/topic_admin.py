@@ -1,4 +1,4 @@
-"""How do the declared topics come to exist, and do those that exist match the declaration?"""
+"""Creates the declared topics, and compares those that exist with the declaration."""
 
 from __future__ import annotations
 

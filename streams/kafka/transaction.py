@@ -1,4 +1,4 @@
-"""How is a batch committed as one, what if nobody knows whether it was, and when must the process end instead?
+"""Commits a batch as one transaction, and tells when nobody knows whether it was.
 
 librdkafka weights the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
 timed out or whose connection was cut may therefore still reach the broker later, and would be taken for one of the

@@ -1,4 +1,4 @@
-"""Which chances do a model's scores stand for, and how do they travel with it?
+"""The chances that a model's scores stand for: learned at training, carried by its artifact.
 
 Fitted where the answer is known: a tenth of the warm songs is made cold, a second encoder is trained without them, and
 its scores are held against who listens. So is by how much users' activity counts. A chance is then that of being among

@@ -1,4 +1,4 @@
-"""How do an artifact and its warm songs go live?
+"""Publishes an artifact and its warm songs.
 
 First every warm song of the new space, acknowledged, then ``models`` flips. Rolling back is publishing the old
 artifact again.

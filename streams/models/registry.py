@@ -1,4 +1,4 @@
-"""Which model is live, and which warm songs does it retrieve?
+"""The live model, and the warm songs that it retrieves.
 
 A cache of the topics ``models`` and ``warm-songs``, rebuilt by reading them again.
 """

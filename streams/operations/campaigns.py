@@ -1,4 +1,4 @@
-"""Which campaigns are there, and how do they stand? The ``campaigns`` topic as it is now."""
+"""The ``campaigns`` topic as it is now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is still known of a user who asked to be forgotten, where, and until when?
+"""Finds everything that is still known of a user who asked to be forgotten.
 
 Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
 asked. What a partition's state holds is what its changelog says last of the user's keys

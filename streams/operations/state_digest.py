@@ -1,4 +1,4 @@
-"""What do the changelog, and this machine's disk, say that a partition's state is?
+"""Digests of a partition's state, from its changelog and from this machine's disk.
 
 Two states are the same if their digests at the same input offsets are. Workers may run meanwhile: the changelog is read
 to its end as it is when the reading begins.

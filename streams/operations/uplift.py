@@ -1,4 +1,4 @@
-"""Do pushes make listeners, or would they have listened anyway?
+"""Whether pushes make listeners, measured against those who were held out.
 
 A share of those who would be pushed is left out by lot. They differ from the pushed by the push alone, so that the
 difference between the two is what pushes do. Both count whoever listened, whether or not the push was ever seen.

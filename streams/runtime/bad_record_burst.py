@@ -1,4 +1,4 @@
-"""When are so many records bad that a role stops instead of burying on?
+"""Stops a role when so many records are bad that burying on would do harm.
 
 A producer's bad records are buried, and everybody else's are served. But where nobody's records are good any more, it
 is rather this installation that reads them wrongly (an old version, another topic's records), and burying on would

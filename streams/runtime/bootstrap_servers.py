@@ -1,4 +1,4 @@
-"""Which brokers does ``kafka.bootstrap_servers`` name, in the one form that both client libraries read alike?"""
+"""``kafka.bootstrap_servers`` in the one form that both client libraries read alike."""
 
 from __future__ import annotations
 

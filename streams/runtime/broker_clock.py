@@ -1,4 +1,4 @@
-"""Is this machine's clock right? Records say what the broker's clock showed when it appended them.
+"""Compares this machine's clock with the broker's, which stamps records as it appends them.
 
 Caps, quiet hours and the ends of campaigns must not be decided by a clock that is wrong. A worker that meets records
 from its own future therefore waits, with nothing consumed, until its clock has been set.

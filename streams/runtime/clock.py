@@ -1,4 +1,4 @@
-"""What time is it? Code that decides by time takes a clock; only the entry points pass the real one."""
+"""Time as a dependency: code that decides by time takes a clock; only entry points pass the real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With which code does a role end, and what should its supervisor do?
+"""The codes with which a role ends, and what its supervisor should do.
 
 | code | meaning | supervisor |
 |---|---|---|

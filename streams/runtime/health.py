@@ -1,4 +1,4 @@
-"""How does a role show itself? One small HTTP server: /metrics, /livez, /readyz."""
+"""One small HTTP server per role: /metrics, /livez, /readyz."""
 
 from __future__ import annotations
 

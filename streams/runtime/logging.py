@@ -1,4 +1,4 @@
-"""How does a role log? One JSON object a line on stderr, its own records and every library's."""
+"""One JSON object a line on stderr: the role's own records and every library's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which metrics exist? Every metric of both roles, declared once: name, type, unit, labels, meaning.
+"""Every metric of both roles, declared once: name, type, unit, labels, meaning.
 
 A role makes its catalogue on its own registry and uses the members: ``metrics.uploads_served.inc()``.
 A misspelt member is a type error. ``deploy/metrics.md`` is this module's table (``python -m streams.runtime.metrics``).

@@ -1,4 +1,4 @@
-"""How does a role run as a process that is started again when it ends?"""
+"""Runs a role as a child process, and starts it again when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does text from outside reach a terminal as text, whatever it holds?
+"""Shows text from outside as text, whatever it holds.
 
 Ids, titles, reasons and paths come from topics, files and other processes. Printed raw, an escape sequence in one of
 them moves the cursor or the clipboard, a right-to-left override turns a line around, and what looks like rich's markup

@@ -1,4 +1,4 @@
-"""Who ends the process when a commit hangs?
+"""Ends the process when a commit hangs.
 
 After a broker restart ``send_offsets_to_transaction`` can block for good in spite of its timeout (measured).
 No code on the blocked thread can help, so another thread watches the clock.

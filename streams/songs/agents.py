@@ -1,4 +1,4 @@
-"""Which agents read which topics, and when is an event done?
+"""The Faust agents of the songs role, and when an event counts as done.
 
 Faust commits past a failed send, and ``take`` acknowledges even when the agent's body raises. So batches are
 taken unacknowledged (``noack_take``), every send is awaited, and only then is the batch acknowledged; a failed

@@ -1,4 +1,4 @@
-"""Who writes the dead letter of a skipped record, once, although every start meets the record again?
+"""Dead letters of skipped records: one each, although every start meets the record again.
 
 The worker that has the partition. How far the records of a cached topic's partition have their dead letters stands in
 ``songs-reports``, under a key that no report can have, so that the next worker of the partition knows.

@@ -1,4 +1,4 @@
-"""When does the campaign of an upload end?"""
+"""When the campaign of an upload ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do all partitions together say of a song? The newest report of each, added up."""
+"""The view of a song over all partitions: the newest report of each, added up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records does the songs role see? Those of committed transactions, and those outside any, readable or not.
+"""Faust on committed records: those of committed transactions and those outside any, readable or not.
 
 Faust reads uncommitted records unless it writes transactions itself, and has no setting for it; nor has it one for how
 long a producer waits for an answer before it asks again. It is changed here and nowhere else. Read in faust-streaming

@@ -1,4 +1,4 @@
-"""What does this worker remember of the songs of its partitions, and how is it restored?
+"""A compacted topic kept in memory, for the partitions that this worker serves.
 
 A compacted topic with the partitions of its source, read to its end when the first record of a partition is
 served. Faust's own tables cannot serve here: they write to the partition of the *current* event, and in a batch taken

@@ -1,4 +1,4 @@
-"""How does the songs process start, follow the live model, and end?"""
+"""Starts the songs process, follows the live model, and ends."""
 
 from __future__ import annotations
 

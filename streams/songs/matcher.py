@@ -1,4 +1,4 @@
-"""Which warm songs have a similar audience? Encoder and index of one space, replaced as one."""
+"""Encoder and index of one space, replaced as one: an upload's vector and its nearest warm songs."""
 
 from __future__ import annotations
 

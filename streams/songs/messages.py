@@ -1,4 +1,4 @@
-"""What does a song say to the audience partitions, and to the warm songs? One record for each, with a fixed id.
+"""What a song says to the audience partitions and to the warm songs: one record each, with a fixed id.
 
 Deterministic but for the model: what is said again is the same.
 """

@@ -1,4 +1,4 @@
-"""With which model are songs served, and which one goes along while models are swapped?"""
+"""The model that songs are served with, and the one that goes along while models are swapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does the songs role send, and know that it was sent?
+"""An awaited producer: a send ends when the broker has acknowledged it.
 
 Faust's ``send`` only hands a record to its producer. What comes back from here is awaited: it ends when the broker
 acknowledged the record, and raises when it did not.

@@ -1,4 +1,4 @@
-"""What must be done for songs when nobody says anything of them: after a swap, at their end, and long after it?"""
+"""Does for songs what no event asks for: after a model swap, at their end, and long after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows when audience partitions report on a song: its view, its end, its promotion?"""
+"""What follows when audience partitions report on a song: its view, its end, its promotion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this upload new, and what content does it bring?"""
+"""Whether an upload is new, and what content it brings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parts do uploads, reports and the upkeep share?"""
+"""What uploads, reports and reconciliation share: songs, reports, and the means to write them."""
 
 from __future__ import annotations
 

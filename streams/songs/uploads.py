@@ -1,4 +1,4 @@
-"""What does an upload lead to?"""
+"""Serves uploads: validates, encodes, matches, and asks every partition."""
 
 from __future__ import annotations
 

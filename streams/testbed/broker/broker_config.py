@@ -1,4 +1,4 @@
-"""How is an embedded broker configured, and why so?"""
+"""The configuration of an embedded broker, and the reasons for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an embedded broker ask who is there, and let each do only what it may?
+"""Authentication and authorization on an embedded broker.
 
 Clients come over TLS with a name and a password (SASL_SSL, SCRAM-SHA-512); brokers reach each other's controllers by
 their certificate. Nobody may do anything that is not granted, but the administrator. One certificate, signed by itself,

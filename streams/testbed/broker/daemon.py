@@ -1,4 +1,4 @@
-"""How do brokers keep running between commands?"""
+"""Keeps brokers running between commands."""
 
 from __future__ import annotations
 

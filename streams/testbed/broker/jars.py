@@ -1,4 +1,4 @@
-"""Where are Apache Kafka's jars? In the user's cache, fetched once from Maven Central."""
+"""Apache Kafka's jars in the user's cache, fetched once from Maven Central."""
 
 from __future__ import annotations
 

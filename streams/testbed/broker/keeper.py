@@ -1,4 +1,4 @@
-"""Whose child is the broker? This small process's, so that it cannot outlive who started it.
+"""The broker's parent: a small process, so that the broker cannot outlive who started it.
 
 Run by path with ``free`` or ``leash``, a temporary folder (or an empty word) and the command. It starts the command and
 writes its pid to stdout. With ``free`` that is all: the command stays behind as nobody's child. With ``leash`` it ends

@@ -1,4 +1,4 @@
-"""Which process is our broker? Never another one that got its pid."""
+"""Tells our broker's process from another that got its pid."""
 
 from __future__ import annotations
 

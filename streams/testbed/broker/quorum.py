@@ -1,4 +1,4 @@
-"""Which broker is the active controller? Clients are told any broker; the quorum itself says who leads it.
+"""Finds the active controller. Clients are told any broker; the quorum itself says who leads it.
 
 One request of Kafka's protocol, DescribeQuorum version 0, which confluent-kafka does not have.
 """

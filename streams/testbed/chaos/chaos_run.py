@@ -1,4 +1,4 @@
-"""In which order is the system driven and broken?"""
+"""Drives the system and breaks it, round after round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do uploads, reports, campaigns, warm songs and pushes tell the same story?"""
+"""Checks that uploads, reports, campaigns, warm songs and pushes tell the same story."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every bad record, and no other, have its dead letter, whole and once?"""
+"""Checks that every bad record, and no other, has its dead letter, whole and once."""
 
 from __future__ import annotations
 

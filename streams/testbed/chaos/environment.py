@@ -1,4 +1,4 @@
-"""What is a small whole installation: topics, a model, listens, and workers?"""
+"""A small whole installation: topics, a model, listens, and workers."""
 
 from __future__ import annotations
 

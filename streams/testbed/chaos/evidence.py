@@ -1,4 +1,4 @@
-"""What do the topics say?
+"""What the topics say.
 
 Read with the declarations of events and topics alone: what is found here, a stranger could read.
 """

@@ -1,4 +1,4 @@
-"""What can be broken, and how is it mended?"""
+"""What can be broken, and how it is mended."""
 
 from __future__ import annotations
 

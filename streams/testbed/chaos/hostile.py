@@ -1,4 +1,4 @@
-"""What does a sceptic send? Whatever may be sent, each record with what must become of it."""
+"""What a sceptic sends: whatever may be sent, each record with what must become of it."""
 
 from __future__ import annotations
 

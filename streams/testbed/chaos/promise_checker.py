@@ -1,4 +1,4 @@
-"""Which promises can be checked from the topics alone, and are they kept?
+"""Checks every promise that can be judged from the topics alone.
 
 It shares no code with the roles but the declaration of events and topics: what it knows, a stranger could read.
 """

@@ -1,4 +1,4 @@
-"""Was every push one that its user allows, once, and not too often?"""
+"""Checks that every push was one that its user allows, once, and not too often."""
 
 from __future__ import annotations
 

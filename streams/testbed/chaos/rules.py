@@ -1,4 +1,4 @@
-"""What was promised, in numbers? The settings that the system ran with, and nothing of how it keeps them."""
+"""What was promised, in numbers: the settings that the system ran with, and nothing of how it keeps them."""
 
 from __future__ import annotations
 

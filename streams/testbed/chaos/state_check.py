@@ -1,4 +1,4 @@
-"""Do the changelog, this machine's disk and the workers' own last words agree on the state?"""
+"""Checks that changelog, disk and the workers' own last words agree on the state."""
 
 from __future__ import annotations
 

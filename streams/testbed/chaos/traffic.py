@@ -1,4 +1,4 @@
-"""What do users, push systems and the teams around them do meanwhile?"""
+"""What users, push systems and the teams around them do meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Did a role end by itself although nothing that it needs was broken?"""
+"""Finds roles that ended by themselves although nothing that they need was broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long, by the broker's clock, did pushes go on after a user had withdrawn?
+"""How long pushes went on after a user had withdrawn, by the broker's clock.
 
 Both records carry the time at which the broker appended them. No worker's word is asked: neither when a push was
 decided, nor which preferences it says it obeyed.
