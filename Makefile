@@ -11,7 +11,7 @@ FUZZ_ARGS ?=
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long bench mutants fuzz lock force
+.PHONY: help setup demo test check check-long docs bench mutants fuzz lock force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check       ruff, format, mypy'
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
+	@echo 'make docs        the documentation, into site/'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
 	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.users.frequency_caps*": of one module)'
 	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
@@ -44,6 +45,17 @@ check: setup
 
 check-long: setup
 	$(BIN)/python -m pytest -m long $(TEST_ARGS)
+
+docs: setup .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. .venv-docs/bin/mkdocs build --strict --quiet
+
+# It imports the project, whose environment it sees beside its own.
+.venv-docs/.ready: .venv/.ready requirements-docs.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-docs
+	$(BIN)/uv pip install --quiet --python .venv-docs/bin/python --require-hashes -r requirements-docs.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-docs/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@touch $@
 
 bench: setup .venv-bench/.ready
 	$(BIN)/python tests/bench/bench_plane.py $(BENCH_ARGS)
@@ -80,9 +92,11 @@ fuzz: setup .venv-fuzz/.ready
 		> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@touch $@
 
-# Three locks: what runs, what builds (hatchling for this project, the rest for hnswlib), and the installer itself.
+# Four locks: what runs, what builds (hatchling for this project, the rest for hnswlib), what makes the documentation,
+# and the installer itself.
 lock: setup
 	$(COMPILE) --all-extras -o requirements.lock pyproject.toml
 	printf '%s\n' hatchling editables setuptools wheel pybind11 numpy | \
 		$(COMPILE) -o requirements-build.lock -
+	printf '%s\n' mkdocs-material mkdocstrings-python | $(COMPILE) -o requirements-docs.lock -
 	echo uv | $(COMPILE) -o requirements-uv.lock -

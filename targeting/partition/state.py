@@ -70,7 +70,7 @@ class Staged:
         step: of the state that it was staged on; ``sweeps``: of the songs, whose slots it holds.
         fresh: ids that become known, in the order of their rows; ``fresh_since``: when each was last erased.
         preferences: by row; ``waiting``: of users without a row, by
-        :meth:`targeting.users.preferences.PreferenceTable.key`.
+            :meth:`targeting.users.preferences.PreferenceTable.key`.
         erased: rows that are forgotten before anything else is applied; ``markers``: by which they are remembered, and
             those that are made anew with the current key; ``unmarked``: those whose place these take.
         campaigns: new or changed, by song id; None: forgotten.
