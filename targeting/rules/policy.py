@@ -46,7 +46,7 @@ def fairness(used: F64, pushes: F64) -> F64:
     Songs that come first would take all of a cap, and those that come late would find nobody. The curve, with x the
     used part, is ``(1 - e^(x-1)) / (1 - 1/e)``, by which Mehta, Saberi, Vazirani and Vazirani discount bids ("AdWords
     and generalized online matching", J. ACM 2007). As a discount of scores it only turns a song to worse users while it
-    takes as many; as a chance it leaves room, which is what late songs need (targeting/README.md, "Under caps").
+    takes as many; as a chance it leaves room, which is what late songs need (docs/adr/0006-caps-by-random-draw.md).
     """
     part = np.minimum(used / np.maximum(pushes, 1), 1)
     return np.asarray((1 - np.exp(part - 1)) / (1 - np.exp(-1)), np.float64)
