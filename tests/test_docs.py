@@ -24,7 +24,8 @@ from streams.cli import app
 from streams.contract.cloudevents import pack
 from streams.contract.events import Campaign, PushTarget
 from streams.contract.topics import TOPICS
-from streams.runtime.settings import Settings, load_settings
+from streams.runtime.settings import Settings
+from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.contract.events import Campaign, Event, PushTarget
-from streams.runtime.settings import load_settings
+from streams.runtime.settings_sources import load_settings
 
 settings = load_settings()
 naming = settings.topics.naming()
