@@ -12,6 +12,7 @@ import msgspec
 
 from streams.contract import vector_codec
 from streams.contract.event_base import Event
+from streams.contract.event_time import MAX_AHEAD_SECONDS
 from streams.contract.events import PUBLIC_EVENTS
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
@@ -108,7 +109,9 @@ _HEADER_SCHEMAS: dict[str, Any] = {
             "ce_source": _text("who sent it"),
             "ce_type": _text("coldstart.<event>.v1"),
             "ce_specversion": _text("version of CloudEvents", const="1.0"),
-            "ce_time": _text("when it happened; more than 5 minutes ahead is refused", format="date-time"),
+            "ce_time": _text(
+                f"when it happened; more than {MAX_AHEAD_SECONDS / 60:g} minutes ahead is refused", format="date-time"
+            ),
             "content-type": _text("media type of the value", const="application/json"),
             "traceparent": _text("W3C trace context, optional"),
         },

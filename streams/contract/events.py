@@ -26,7 +26,13 @@ from streams.contract.event_base import (
     Time,
     VectorBytes,
 )
-from streams.contract.event_time import CAMPAIGN_DAYS, LONGEST_CAMPAIGN_DAYS, check_not_ahead, check_times
+from streams.contract.event_time import (
+    CAMPAIGN_DAYS,
+    LONGEST_CAMPAIGN_DAYS,
+    MAX_AHEAD_SECONDS,
+    check_not_ahead,
+    check_times,
+)
 from streams.contract.topics import (
     CAMPAIGNS,
     LISTENS,
@@ -188,9 +194,9 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     erase_requested_at: Annotated[
         Time | None,
         Meta(
-            description="forget everything from before this; at most 5 minutes ahead of the broker's clock. In a "
-            "record that is refused anything but null, false, 0 or empty asks for it, and what is no time, or one too "
-            "far ahead, means the record's own time"
+            description=f"forget everything from before this; at most {MAX_AHEAD_SECONDS / 60:g} minutes ahead of the "
+            "broker's clock. In a record that is refused anything but null, false, 0 or empty asks for it, and what is "
+            "no time, or one too far ahead, means the record's own time"
         ),
     ] = None
 

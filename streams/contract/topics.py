@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
+from streams.contract.event_time import MAX_AHEAD_SECONDS
+
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 
@@ -14,7 +16,7 @@ TIMESTAMP_TYPE = "message.timestamp.type"
 # What a producer states about time is refused by the broker where it lies ahead of the broker's own clock, and where it
 # is given in seconds, which read as milliseconds are of 1970.
 _STATED_TIMES = {
-    "message.timestamp.after.max.ms": "300000",
+    "message.timestamp.after.max.ms": str(round(MAX_AHEAD_SECONDS * 1000)),
     "message.timestamp.before.max.ms": str(20 * 365 * _DAY_MS),
 }
 TIME_SETTINGS = (TIMESTAMP_TYPE, *_STATED_TIMES)
