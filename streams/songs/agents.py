@@ -23,14 +23,14 @@ from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
-from streams.songs.reconcile import Upkeep
+from streams.songs.reconcile import Reconciler
 from streams.songs.song_content import timestamp
 from streams.songs.song_store import SongStore
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
-_UPKEEP_S = 1.0
+_RECONCILE_S = 1.0
 _CLOCK_S = 0.5
 # A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes a
 # dead connection would hold up a partition for as long. Longer than a broker takes to restart.
@@ -84,75 +84,75 @@ def faust_app(
     )
 
 
-def add_agents(app: Any, parts: SongStore) -> None:
-    """Give the application its two agents and its upkeep.
+def add_agents(app: Any, store: SongStore) -> None:
+    """Give the application its two agents and its reconciliation.
 
     Faust assigns topics of equally many partitions as one: a song's uploads and reports are served by one worker.
     """
-    upkeep = Upkeep(parts)
+    reconciler = Reconciler(store)
 
     async def serve_uploads(stream: Any) -> None:
-        async for events in stream.noack_take(parts.settings.batch_uploads, parts.settings.batch_wait_ms / 1000):
-            await _right_clock(parts, events)
-            await _or_leave(uploads.serve(parts, events))
-            _count(parts, events)
+        async for events in stream.noack_take(store.settings.batch_uploads, store.settings.batch_wait_ms / 1000):
+            await _right_clock(store, events)
+            await _or_leave(uploads.serve(store, events))
+            _count(store, events)
             for event in events:
                 await stream.ack(event)
-            await _stop_at_burst(app, parts)
+            await _stop_at_burst(app, store)
 
     async def merge_reports(stream: Any) -> None:
         async for events in stream.noack_take(_REPORTS_BATCH, _REPORTS_WAIT_S):
-            await _right_clock(parts, events)
-            await _or_leave(reports.merge(parts, events))
-            _count(parts, events)
+            await _right_clock(store, events)
+            await _or_leave(reports.merge(store, events))
+            _count(store, events)
             for event in events:
                 await stream.ack(event)
-            await _stop_at_burst(app, parts)
+            await _stop_at_burst(app, store)
 
-    async def keep_up() -> None:
-        if not parts.broker_clock.agrees():
+    async def reconcile() -> None:
+        if not store.broker_clock.agrees():
             return
-        name = parts.naming.name(SONG_UPLOADS)
+        name = store.naming.name(SONG_UPLOADS)
         assigned = app.assignor.assigned_actives()
         partitions = sorted(each.partition for each in assigned if each.topic == name)
-        await _or_leave(upkeep.run(partitions))
-        await _or_leave(bury_skipped(parts, partitions))
+        await _or_leave(reconciler.run(partitions))
+        await _or_leave(bury_skipped(store, partitions))
 
     async def forget(*_: object, **__: object) -> None:
-        parts.ledger.forget()
-        parts.reports.forget()
-        upkeep.forget()
+        store.ledger.forget()
+        store.reports.forget()
+        reconciler.forget()
 
-    app.agent(parts.outbox.topic(SONG_UPLOADS), name="serve-uploads")(serve_uploads)
-    app.agent(parts.outbox.topic(CAMPAIGN_REPORTS), name="merge-reports")(merge_reports)
-    app.timer(interval=_UPKEEP_S)(keep_up)
+    app.agent(store.producer.topic(SONG_UPLOADS), name="serve-uploads")(serve_uploads)
+    app.agent(store.producer.topic(CAMPAIGN_REPORTS), name="merge-reports")(merge_reports)
+    app.timer(interval=_RECONCILE_S)(reconcile)
     app.on_partitions_revoked.connect(forget, weak=False)
 
 
-def _count(parts: SongStore, events: Sequence[Any]) -> None:
+def _count(store: SongStore, events: Sequence[Any]) -> None:
     """Tell what of a batch was good and bad. Nothing else is buried meanwhile: both agents bury in their turn alone."""
-    buried = parts.outbox.buried()
+    buried = store.producer.buried()
     messages = [event.message for event in events]
     good = [each for each in messages if (each.topic, each.partition, each.offset) not in buried]
     if messages:
         sources = {source_of(list(message.headers or ())) for message in good}
-        parts.bursts.note(messages[0].topic, len(good), sources, list(buried.values()))
+        store.bursts.note(messages[0].topic, len(good), sources, list(buried.values()))
 
 
-async def _stop_at_burst(app: Any, parts: SongStore) -> None:
+async def _stop_at_burst(app: Any, store: SongStore) -> None:
     try:
-        parts.bursts.judge()
+        store.bursts.judge()
     except BadBurst as burst:
         # What was acknowledged is not committed yet, and would have its dead letters once more.
         await app.consumer.commit()
         leave(BAD_INPUT, str(burst))
 
 
-async def _right_clock(parts: SongStore, events: Sequence[Any]) -> None:
+async def _right_clock(store: SongStore, events: Sequence[Any]) -> None:
     """Wait until this machine's clock shows a time at which these events can have been appended."""
     for event in events:
-        parts.broker_clock.show(timestamp(event.message))
-    while not parts.broker_clock.agrees():
+        store.broker_clock.show(timestamp(event.message))
+    while not store.broker_clock.agrees():
         await asyncio.sleep(_CLOCK_S)
 
 

@@ -17,19 +17,19 @@ STAGE = "songs.cache"
 _PREFIX = b"buried "
 
 
-async def bury_skipped(parts: SongStore, partitions: Collection[int]) -> None:
+async def bury_skipped(store: SongStore, partitions: Collection[int]) -> None:
     """Bury what was skipped in these partitions and has no dead letter yet.
 
     A process that ends between the dead letter and the note of it leaves a second one to be written.
     """
-    for found, error in parts.skipped.take(partitions):
+    for found, error in store.skipped.take(partitions):
         key = _PREFIX + f"{found.topic} {found.partition}".encode()
-        store = await parts.reports.partition(found.partition)
-        if found.offset < int(store.get(key, b"0")):
+        notes = await store.reports.partition(found.partition)
+        if found.offset < int(notes.get(key, b"0")):
             continue
-        await (await parts.outbox.bury_found(found, STAGE, error))
-        parts.metrics.dead_letters.labels(STAGE, type(error).__name__).inc()
-        await parts.outbox.keep(SONGS_REPORTS, parts.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
+        await (await store.producer.bury_found(found, STAGE, error))
+        store.metrics.dead_letters.labels(STAGE, type(error).__name__).inc()
+        await store.producer.keep(SONGS_REPORTS, store.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
 
 
 def is_note(key: bytes, value: bytes) -> bool:

@@ -54,7 +54,7 @@ class AwaitedProducer:
         """Hand over a tombstone."""
         return await self._hand_over(topic, key, None, [], partition)
 
-    async def tell_everyone(self, record: Record) -> list[Sent]:
+    async def send_to_all_partitions(self, record: Record) -> list[Sent]:
         """Hand over a command to every audience partition."""
         return [await self.send(MATCH_REQUESTS, record, each) for each in range(self._naming.audience_partitions)]
 

@@ -56,15 +56,15 @@ def due(song: Song, space: str, warm_here: bool, now: float) -> Due | None:
     return None
 
 
-class Upkeep:
+class Reconciler:
     """Goes through the ledgers of the partitions that this worker serves.
 
     All that it does is known by what the ledger does not say yet, so that a worker that ends in the middle leaves the
     rest to the next one.
     """
 
-    def __init__(self, parts: SongStore) -> None:
-        self._parts = parts
+    def __init__(self, store: SongStore) -> None:
+        self._store = store
         # Partition -> (space, when), monotonic seconds, of its last round.
         self._rounds: dict[int, tuple[str, float]] = {}
 
@@ -75,46 +75,46 @@ class Upkeep:
     async def run(self, partitions: Sequence[int]) -> None:
         """Do what is due in these partitions; cheap when nothing can be."""
         for partition in partitions:
-            space, at = self._parts.live().space, self._parts.clock.monotonic()
+            space, at = self._store.live().space, self._store.clock.monotonic()
             before = self._rounds.get(partition)
             if before is None or before[0] != space or at >= before[1] + _EVERY_S:
                 await self._round(partition)
                 self._rounds[partition] = space, at
 
     async def _round(self, partition: int) -> None:
-        keys = list(await self._parts.ledger.partition(partition))
+        keys = list(await self._store.ledger.partition(partition))
         for start in range(0, len(keys), _AT_ONCE):
             found = [key.decode() for key in keys[start : start + _AT_ONCE] if await self._due(partition, key.decode())]
             for first in range(0, len(found), _TOGETHER):
-                async with self._parts.turn:
+                async with self._store.turn:
                     await self._serve(partition, found[first : first + _TOGETHER])
             await asyncio.sleep(0)
 
     async def _due(self, partition: int, song_id: str) -> tuple[Due, Song] | None:
-        song = await self._parts.song(partition, song_id)
+        song = await self._store.song(partition, song_id)
         if song is None:
             return None
-        space = self._parts.live().space
+        space = self._store.live().space
         # Asked for only where it matters: most songs are not taken down.
-        warm_here = song.ended == "taken-down" and space in self._parts.live.warm_in(song_id)
-        what = due(song, space, warm_here, self._parts.clock.now())
+        warm_here = song.ended == "taken-down" and space in self._store.live.warm_in(song_id)
+        what = due(song, space, warm_here, self._store.clock.now())
         return (what, song) if what else None
 
     async def _serve(self, partition: int, song_ids: Sequence[str]) -> None:
         # Looked at again: an upload may have come between.
         found = {song_id: each for song_id in song_ids if (each := await self._due(partition, song_id))}
         of = {what: {id: song for id, (due, song) in found.items() if due is what} for what in Due}
-        serving = self._parts.live()
+        serving = self._store.live()
         entries: list[tuple[int, str, Song | None]] = []
         sends: list[Sent] = []
         for song_id, song in of[Due.EXPIRE].items():
             over = msgspec.structs.replace(song, ended="expired", ended_at=song.expires_at)
-            reports = await self._parts.reports_of(partition, song_id)
-            sends.append(await self._parts.show(song_id, over, list(reports.values())))
+            reports = await self._store.reports_of(partition, song_id)
+            sends.append(await self._store.show(song_id, over, list(reports.values())))
             entries.append((partition, song_id, over))
         # Published again, with an older model: it stays down.
         sends += [
-            await self._parts.outbox.delete(WARM_SONGS, messages.warm_key(serving.space, song_id))
+            await self._store.producer.delete(WARM_SONGS, messages.warm_key(serving.space, song_id))
             for song_id in of[Due.STAY_DOWN]
         ]
         sends += await self._move({id: song for id, song in of[Due.MOVE].items() if song.warm}, serving)
@@ -124,25 +124,25 @@ class Upkeep:
             for song_id, song in of[Due.MOVE].items()
         ]
         for song_id in of[Due.FORGET]:
-            sends.append(await self._parts.outbox.delete(CAMPAIGNS, song_id.encode()))
-            gone = await self._parts.reports_of(partition, song_id)
-            await self._parts.keep_reports([(partition, key, None) for key in gone])
+            sends.append(await self._store.producer.delete(CAMPAIGNS, song_id.encode()))
+            gone = await self._store.reports_of(partition, song_id)
+            await self._store.keep_reports([(partition, key, None) for key in gone])
         # A warm song is remembered for as long as it is warm: the next model needs its content.
         entries += [
             (partition, song_id, msgspec.structs.replace(song, closed=True) if song.warm else None)
             for song_id, song in of[Due.FORGET].items()
         ]
         await asyncio.gather(*sends)
-        await self._parts.remember(entries)
+        await self._store.remember(entries)
 
     async def _move(self, songs: dict[str, Song], serving: Serving) -> list[Sent]:
         """Warm songs of the former space into the one in use; those that were published with it stand there already,
         with vectors that their listeners made."""
-        missing = {id: song.event() for id, song in songs.items() if serving.space not in self._parts.live.warm_in(id)}
+        missing = {id: song.event() for id, song in songs.items() if serving.space not in self._store.live.warm_in(id)}
         contents = {song_id: content_of(upload) for song_id, upload in missing.items()}
-        now = self._parts.clock.now()
+        now = self._store.clock.now()
         return [
-            await self._parts.outbox.send(
+            await self._store.producer.send(
                 WARM_SONGS,
                 messages.warm(song_id, missing[song_id].title, content, serving.space, vector, now),
             )
@@ -156,10 +156,10 @@ class Upkeep:
         if not songs:
             return []
         contents = [what_fits(serving.matcher.encoder, content_of(song.event())) for song in songs.values()]
-        matched = serving.matcher.match(contents, self._parts.settings.neighbours, self._parts.metrics)
+        matched = serving.matcher.match(contents, self._store.settings.neighbours, self._store.metrics)
         told = [
-            await self._parts.outbox.tell_everyone(messages.re_anchored(song_id, song, serving.space, each))
+            await self._store.producer.send_to_all_partitions(messages.re_anchored(song_id, song, serving.space, each))
             for (song_id, song), each in zip(songs.items(), matched, strict=True)
         ]
-        self._parts.metrics.requests_sent.inc(len(songs) * self._parts.naming.audience_partitions)
+        self._store.metrics.requests_sent.inc(len(songs) * self._store.naming.audience_partitions)
         return list(chain.from_iterable(told))

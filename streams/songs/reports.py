@@ -30,80 +30,80 @@ Place = tuple[int, str]
 _log = structlog.get_logger(__name__)
 
 
-async def merge(parts: SongStore, events: Sequence[Any]) -> None:
+async def merge(store: SongStore, events: Sequence[Any]) -> None:
     """Merge a batch of report events; returns when all that follows is acknowledged."""
-    async with parts.turn:
-        fresh, sends = await _read(parts, events)
+    async with store.turn:
+        fresh, sends = await _read(store, events)
         touched: dict[Place, dict[bytes, CampaignReport]] = {}
         for key, (partition, report) in fresh.items():
             touched.setdefault((partition, report.song_id), {})[key] = report
         songs: dict[Place, tuple[Song, list[CampaignReport]]] = {}
         for place, reports in touched.items():
-            if (song := await parts.song(*place)) is not None:
-                songs[place] = song, list(((await parts.reports_of(*place)) | reports).values())
-        for place, song in (await _ended(parts, songs)).items():
+            if (song := await store.song(*place)) is not None:
+                songs[place] = song, list(((await store.reports_of(*place)) | reports).values())
+        for place, song in (await _ended(store, songs)).items():
             songs[place] = song, songs[place][1]
         for (_, song_id), (song, reports_of_song) in songs.items():
-            sends.append(await parts.show(song_id, song, reports_of_song))
+            sends.append(await store.show(song_id, song, reports_of_song))
         await asyncio.gather(*sends)
         # Last: a report that is remembered is not looked at again.
-        await parts.keep_reports([(partition, key, report) for key, (partition, report) in fresh.items()])
+        await store.keep_reports([(partition, key, report) for key, (partition, report) in fresh.items()])
 
 
-async def _read(parts: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
+async def _read(store: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
     """The newest report of every song and audience partition that says something new, by key; and dead letters."""
-    now = parts.clock.now()
+    now = store.clock.now()
     fresh: dict[bytes, tuple[int, CampaignReport]] = {}
     buried: list[Sent] = []
     for event in events:
         message = event.message
         try:
             report = unpack(CampaignReport, message.key, message.value, message.headers, appended(message, now)).event
-            if report.partitions != parts.naming.audience_partitions:
-                raise InvalidField(f"partitions: {report.partitions}, there are {parts.naming.audience_partitions}")
+            if report.partitions != store.naming.audience_partitions:
+                raise InvalidField(f"partitions: {report.partitions}, there are {store.naming.audience_partitions}")
         except BadRecord as error:
-            buried.append(await parts.outbox.bury(message, _STAGE, error))
-            parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+            buried.append(await store.producer.bury(message, _STAGE, error))
+            store.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
             continue
         key = report_key(report.song_id, report.partition)
-        known = fresh[key][1] if key in fresh else await parts.report(message.partition, key)
-        if newer(report, known) and not await _forgotten(parts, message.partition, report, now):
+        known = fresh[key][1] if key in fresh else await store.report(message.partition, key)
+        if newer(report, known) and not await _forgotten(store, message.partition, report, now):
             fresh[key] = (message.partition, kept(report))
-            parts.metrics.reports_merged.inc()
+            store.metrics.reports_merged.inc()
     return fresh, buried
 
 
-async def _forgotten(parts: SongStore, partition: int, report: CampaignReport, now: float) -> bool:
+async def _forgotten(store: SongStore, partition: int, report: CampaignReport, now: float) -> bool:
     """Whether a report comes after all that was known of its song is gone.
 
     One of a song that is not known yet may be early: its upload is read again after a crash, and then it counts.
     """
-    song = await parts.song(partition, report.song_id)
+    song = await store.song(partition, report.song_id)
     return song.closed if song is not None else report.started_at.timestamp() + KEPT_S < now
 
 
-async def _ended(parts: SongStore, songs: dict[Place, tuple[Song, list[CampaignReport]]]) -> dict[Place, Song]:
+async def _ended(store: SongStore, songs: dict[Place, tuple[Song, list[CampaignReport]]]) -> dict[Place, Song]:
     """The entries of the songs that grew warm or whose campaigns ended, remembered."""
     warm: dict[Place, Song] = {}
     over: dict[Place, Song] = {}
     for place, (song, reports) in songs.items():
         heard = listeners(reports) - song.heard
         # The listens that pushes lead to come after the budget is spent.
-        if song.ended in (None, "budget") and not song.warm and heard >= parts.settings.warm_listeners:
+        if song.ended in (None, "budget") and not song.warm and heard >= store.settings.warm_listeners:
             warm[place] = song
-        elif song.ended is None and (end := reported_end(song, reports, parts.naming.audience_partitions)):
+        elif song.ended is None and (end := reported_end(song, reports, store.naming.audience_partitions)):
             over[place] = msgspec.structs.replace(song, ended=end[0], ended_at=end[1])
     if warm:
-        over |= await _promote(parts, warm)
+        over |= await _promote(store, warm)
     if over:
-        await parts.remember([(partition, song_id, song) for (partition, song_id), song in over.items()])
+        await store.remember([(partition, song_id, song) for (partition, song_id), song in over.items()])
     return over
 
 
-async def _promote(parts: SongStore, songs: dict[Place, Song]) -> dict[Place, Song]:
+async def _promote(store: SongStore, songs: dict[Place, Song]) -> dict[Place, Song]:
     """Make songs warm: first they can be retrieved, then their campaigns end. What a crash leaves undone is done again
     under the same keys, because the entry that says so is written last."""
-    serving, now = parts.live(), parts.clock.now()
+    serving, now = store.live(), store.clock.now()
     uploads = {place: song.event() for place, song in songs.items()}
     contents = {place: content_of(upload) for place, upload in uploads.items()}
     vectors = dict(zip(songs, encoded(serving.matcher.encoder, contents.values()), strict=True))
@@ -111,10 +111,12 @@ async def _promote(parts: SongStore, songs: dict[Place, Song]) -> dict[Place, So
         messages.warm(place[1], upload.title, contents[place], serving.space, vectors[place], now)
         for place, upload in uploads.items()
     ]
-    await asyncio.gather(*[await parts.outbox.send(WARM_SONGS, record) for record in records])
-    told = [await parts.outbox.tell_everyone(messages.promoted(place[1], song)) for place, song in songs.items()]
+    await asyncio.gather(*[await store.producer.send(WARM_SONGS, record) for record in records])
+    told = [
+        await store.producer.send_to_all_partitions(messages.promoted(place[1], song)) for place, song in songs.items()
+    ]
     await asyncio.gather(*chain.from_iterable(told))
-    parts.metrics.requests_sent.inc(len(songs) * parts.naming.audience_partitions)
+    store.metrics.requests_sent.inc(len(songs) * store.naming.audience_partitions)
     _log.info("promoted", songs=[song_id for _, song_id in songs], space=serving.space)
     return {
         place: msgspec.structs.replace(song, warm=True, space=serving.space, ended="promoted", ended_at=now)

@@ -1,8 +1,8 @@
 """What is known of a song that was uploaded: where it stands, and its upload, so that it can be encoded again.
 
 The topic ``songs-ledger`` holds one record a song, in the partition of its uploads and reports. Uploads, reports and
-the upkeep all decide by it and write it last: what it says has been done, and what it does not say yet is done again,
-with the same ids.
+reconciliation all decide by it and write it last: what it says has been done, and what it does not say yet is done
+again, with the same ids.
 """
 
 from __future__ import annotations

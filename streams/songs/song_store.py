@@ -50,7 +50,7 @@ class SongStore:
     metrics: SongsMetrics
     clock: Clock
     live: LiveMatcher
-    outbox: AwaitedProducer
+    producer: AwaitedProducer
     ledger: CompactedCache
     reports: CompactedCache
     skipped: Skipped
@@ -64,7 +64,7 @@ class SongStore:
 
     async def remember(self, songs: Sequence[tuple[int, str, Song | None]]) -> None:
         """Write entries (partition, song_id, entry; None forgets), acknowledged."""
-        await self.outbox.keep(
+        await self.producer.keep(
             SONGS_LEDGER,
             self.ledger,
             [(partition, id.encode(), song_record.write(song) if song else None) for partition, id, song in songs],
@@ -83,7 +83,7 @@ class SongStore:
 
     async def keep_reports(self, reports: Sequence[tuple[int, bytes, CampaignReport | None]]) -> None:
         """Write newest reports (partition, key, report; None forgets), acknowledged."""
-        await self.outbox.keep(
+        await self.producer.keep(
             SONGS_REPORTS,
             self.reports,
             [(partition, key, _encoder.encode(report) if report else None) for partition, key, report in reports],
@@ -93,7 +93,7 @@ class SongStore:
         """Hand over the song's view."""
         id = f"{song_id}/{song.revision}/{max((report.version for report in reports), default=0)}"
         record = pack(campaign(song_id, song, reports), id=id, source=SOURCE, time=self.clock.now())
-        return await self.outbox.send(CAMPAIGNS, record)
+        return await self.producer.send(CAMPAIGNS, record)
 
 
 def check_report(key: bytes, value: bytes) -> None:

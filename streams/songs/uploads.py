@@ -59,27 +59,27 @@ class _Upload:
         return int(self.message.partition)
 
 
-async def serve(parts: SongStore, events: Sequence[Any]) -> None:
+async def serve(store: SongStore, events: Sequence[Any]) -> None:
     """Serve a batch of upload events; returns when all that they lead to is acknowledged."""
-    parts.metrics.batch_records.observe(len(events))
-    async with parts.turn:
+    store.metrics.batch_records.observe(len(events))
+    async with store.turn:
         # One for the whole batch: what fits one model need not fit the next.
-        serving = parts.live()
-        with parts.metrics.uploads_waiting.track_inprogress():
-            waiting, buried = await _read(parts, serving, events)
+        serving = store.live()
+        with store.metrics.uploads_waiting.track_inprogress():
+            waiting, buried = await _read(store, serving, events)
             while waiting:
                 # A song that comes twice in a batch is served twice, in order.
                 first = {each.song_id: each for each in reversed(waiting)}
-                await _serve(parts, serving, list(first.values()))
+                await _serve(store, serving, list(first.values()))
                 waiting = [each for each in waiting if first[each.song_id] is not each]
             await asyncio.gather(*buried)
 
 
-async def _read(parts: SongStore, serving: Serving, events: Sequence[Any]) -> tuple[list[_Upload], list[Sent]]:
+async def _read(store: SongStore, serving: Serving, events: Sequence[Any]) -> tuple[list[_Upload], list[Sent]]:
     """The valid uploads, and the dead letters of the others."""
     good: list[_Upload] = []
     buried: list[Sent] = []
-    now = parts.clock.now()
+    now = store.clock.now()
     for event in events:
         message = event.message
         at = appended(message, now)
@@ -87,54 +87,54 @@ async def _read(parts: SongStore, serving: Serving, events: Sequence[Any]) -> tu
             upload = unpack(SongUpload, message.key, message.value, message.headers, at)
             gone = SongUpload.taken_down(upload.type)
             content = None if gone else content_of(upload.event)
-            fitting = None if content is None else serving.matcher.fitting(content, parts.metrics)
+            fitting = None if content is None else serving.matcher.fitting(content, store.metrics)
         except BadRecord as error:
-            buried.append(await _buried(parts, message, error))
+            buried.append(await _buried(store, message, error))
             continue
-        parts.metrics.uploads_received.labels(upload.type).inc()
+        store.metrics.uploads_received.labels(upload.type).inc()
         good.append(_Upload(upload, content, fitting, at, message))
     return good, buried
 
 
-async def _buried(parts: SongStore, message: Any, error: BadRecord) -> Sent:
-    parts.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
-    return await parts.outbox.bury(message, _STAGE, error)
+async def _buried(store: SongStore, message: Any, error: BadRecord) -> Sent:
+    store.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
+    return await store.producer.bury(message, _STAGE, error)
 
 
-async def _serve(parts: SongStore, serving: Serving, uploads: Sequence[_Upload]) -> None:
+async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload]) -> None:
     """Serve uploads of different songs."""
     fresh: list[tuple[_Upload, Song | None]] = []
     sends: list[Sent] = []
     for each in uploads:
-        known = await parts.song(each.partition, each.song_id)
+        known = await store.song(each.partition, each.song_id)
         what = novelty(each.received, known)
         if what is not Novelty.NEW:
-            parts.metrics.uploads_ignored.labels(what.value).inc()
+            store.metrics.uploads_ignored.labels(what.value).inc()
             continue
         try:
-            fresh.append((replace(each, expires_at=_end(parts, each, known)), known))
+            fresh.append((replace(each, expires_at=_end(store, each, known)), known))
         except BadRecord as error:
             # Buried before it is remembered: the same revision can come again, corrected.
-            sends.append(await _buried(parts, each.message, error))
+            sends.append(await _buried(store, each.message, error))
     if not fresh:
         await asyncio.gather(*sends)
         return
-    matched, others = _matched(parts, serving, [each for each, _ in fresh])
+    matched, others = _matched(store, serving, [each for each, _ in fresh])
     entries: list[tuple[int, str, Song | None]] = []
     for each, known in fresh:
         if each.content is None:
-            song = await _take_down(parts, serving, each, known, sends)
+            song = await _take_down(store, serving, each, known, sends)
         elif known is not None and _stays_warm(each, known):
-            song = await _update_warm(parts, serving, each, each.content, known, matched[each.song_id], sends)
+            song = await _update_warm(store, serving, each, each.content, known, matched[each.song_id], sends)
         else:
-            song = await _ask(parts, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
+            song = await _ask(store, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
         entries.append((each.partition, each.song_id, song))
     await asyncio.gather(*sends)
     # Only now: remembered before its commands were safe, an upload would be lost with the process.
-    await parts.remember(entries)
+    await store.remember(entries)
     for each, _ in fresh:
-        parts.metrics.uploads_served.inc()
-        parts.metrics.upload_to_request_seconds.observe(max(0.0, parts.clock.now() - each.timestamp))
+        store.metrics.uploads_served.inc()
+        store.metrics.upload_to_request_seconds.observe(max(0.0, store.clock.now() - each.timestamp))
 
 
 def _stays_warm(each: _Upload, known: Song) -> bool:
@@ -142,7 +142,7 @@ def _stays_warm(each: _Upload, known: Song) -> bool:
     return known.warm and recording(each.event) == recording(known.event())
 
 
-def _end(parts: SongStore, each: _Upload, known: Song | None) -> float:
+def _end(store: SongStore, each: _Upload, known: Song | None) -> float:
     """The end of the campaign to which an upload leads, Unix seconds.
 
     Raises:
@@ -153,19 +153,19 @@ def _end(parts: SongStore, each: _Upload, known: Song | None) -> float:
         return known.expires_at
     if each.content is None:
         # Until then a takedown is remembered, whatever end the song had: it never falls by that.
-        return each.timestamp + parts.settings.campaign_days * 86_400
-    return campaign_end(each.event, each.timestamp, parts.settings.campaign_days)
+        return each.timestamp + store.settings.campaign_days * 86_400
+    return campaign_end(each.event, each.timestamp, store.settings.campaign_days)
 
 
 def _matched(
-    parts: SongStore, serving: Serving, uploads: Sequence[_Upload]
+    store: SongStore, serving: Serving, uploads: Sequence[_Upload]
 ) -> tuple[dict[str, Matched], dict[str, list[bytes]]]:
     """By song: what the space in use says of it, and its vectors in others, during a swap."""
     songs = {each.song_id: each for each in uploads if each.content is not None}
     if not songs:
         return {}, {}
     contents = [each.fitting for each in songs.values() if each.fitting is not None]
-    found = serving.matcher.match(contents, parts.settings.neighbours, parts.metrics)
+    found = serving.matcher.match(contents, store.settings.neighbours, store.metrics)
     matched = dict(zip(songs, found, strict=True))
     if serving.other is None:
         return matched, {}
@@ -174,7 +174,7 @@ def _matched(
 
 
 async def _ask(
-    parts: SongStore,
+    store: SongStore,
     serving: Serving,
     each: _Upload,
     known: Song | None,
@@ -184,28 +184,28 @@ async def _ask(
 ) -> Song:
     """A campaign begins, or goes on with another revision."""
     song = _entry(each, space=serving.space, heard=known.heard if known else 0)
-    reports = list((await parts.reports_of(each.partition, each.song_id)).values())
+    reports = list((await store.reports_of(each.partition, each.song_id)).values())
     if known is not None:
         if known.ended is None:
             before = msgspec.structs.replace(known, ended="superseded", ended_at=each.timestamp)
-            sends.append(await parts.show(each.song_id, before, reports))
+            sends.append(await store.show(each.song_id, before, reports))
         if known.warm:
             # Another recording under the same id is nobody's favourite yet, whoever listened to the former one.
             song = msgspec.structs.replace(song, heard=listeners(reports))
-            sends += await _cool_down(parts, serving, each.song_id, known)
+            sends += await _cool_down(store, serving, each.song_id, known)
     # Of a song that is not known yet there are reports where a former life of this process asked for them, and ended
     # before it could remember.
     if known is not None or reports:
-        sends.append(await parts.show(each.song_id, song, reports))
-    sends += await parts.outbox.tell_everyone(
-        messages.request(song, each.event, matched, others or [], parts.settings.budget)
+        sends.append(await store.show(each.song_id, song, reports))
+    sends += await store.producer.send_to_all_partitions(
+        messages.request(song, each.event, matched, others or [], store.settings.budget)
     )
-    parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
+    store.metrics.requests_sent.inc(store.naming.audience_partitions)
     return song
 
 
 async def _update_warm(
-    parts: SongStore,
+    store: SongStore,
     serving: Serving,
     each: _Upload,
     content: SongContent,
@@ -225,36 +225,36 @@ async def _update_warm(
         closed=known.closed,
     )
     record = messages.warm(each.song_id, each.event.title, content, serving.space, matched.vector, each.timestamp)
-    sends.append(await parts.outbox.send(WARM_SONGS, record))
+    sends.append(await store.producer.send(WARM_SONGS, record))
     # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
     sends += [
-        await parts.outbox.delete(WARM_SONGS, messages.warm_key(space, each.song_id))
-        for space in parts.live.warm_in(each.song_id)
+        await store.producer.delete(WARM_SONGS, messages.warm_key(space, each.song_id))
+        for space in store.live.warm_in(each.song_id)
         if space != serving.space
     ]
     return song
 
 
-async def _take_down(parts: SongStore, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
+async def _take_down(store: SongStore, serving: Serving, each: _Upload, known: Song | None, sends: list[Sent]) -> Song:
     """The view says so first, because push systems ask it; a warm song can be retrieved no longer."""
     song = _entry(each, space=serving.space, heard=known.heard if known else 0)
     if known is not None:
         song = msgspec.structs.replace(song, asked=known.asked, at=known.at)
-    reports = list((await parts.reports_of(each.partition, each.song_id)).values())
-    sends.append(await parts.show(each.song_id, song, reports))
-    sends += await parts.outbox.tell_everyone(messages.taken_down(each.song_id, song))
-    parts.metrics.requests_sent.inc(parts.naming.audience_partitions)
-    sends += await _cool_down(parts, serving, each.song_id, known)
+    reports = list((await store.reports_of(each.partition, each.song_id)).values())
+    sends.append(await store.show(each.song_id, song, reports))
+    sends += await store.producer.send_to_all_partitions(messages.taken_down(each.song_id, song))
+    store.metrics.requests_sent.inc(store.naming.audience_partitions)
+    sends += await _cool_down(store, serving, each.song_id, known)
     return song
 
 
-async def _cool_down(parts: SongStore, serving: Serving, song_id: str, known: Song | None) -> list[Sent]:
+async def _cool_down(store: SongStore, serving: Serving, song_id: str, known: Song | None) -> list[Sent]:
     """Hand over the deletion of a warm song in every space."""
-    spaces = set(parts.live.warm_in(song_id))
+    spaces = set(store.live.warm_in(song_id))
     if known is not None and known.warm:
         # What was just written may not have been read yet.
         spaces |= {known.space, serving.space}
-    return [await parts.outbox.delete(WARM_SONGS, messages.warm_key(space, song_id)) for space in sorted(spaces)]
+    return [await store.producer.delete(WARM_SONGS, messages.warm_key(space, song_id)) for space in sorted(spaces)]
 
 
 def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:

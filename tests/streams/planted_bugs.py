@@ -278,15 +278,15 @@ PLANTED = (
         [
             (
                 "streams/songs/agents.py",
-                "            await _or_leave(uploads.serve(parts, events))\n"
-                "            _count(parts, events)\n"
+                "            await _or_leave(uploads.serve(store, events))\n"
+                "            _count(store, events)\n"
                 "            for event in events:\n"
                 "                await stream.ack(event)\n",
                 "            for event in events:\n"
                 "                await stream.ack(event)\n"
                 "            await asyncio.sleep(6)\n"
-                "            await _or_leave(uploads.serve(parts, events))\n"
-                "            _count(parts, events)\n",
+                "            await _or_leave(uploads.serve(store, events))\n"
+                "            _count(store, events)\n",
             )
         ],
         ("none", "songs"),
@@ -320,7 +320,7 @@ PLANTED = (
         [
             (
                 _REPORTS,
-                "    await asyncio.gather(*[await parts.outbox.send(WARM_SONGS, record) for record in records])\n",
+                "    await asyncio.gather(*[await store.producer.send(WARM_SONGS, record) for record in records])\n",
                 "    assert WARM_SONGS and records\n",
             )
         ],
@@ -328,10 +328,10 @@ PLANTED = (
     Planted(
         "songs are promoted too early",
         "promoted-early",
-        [(_REPORTS, "heard >= parts.settings.warm_listeners", "heard >= 2")],
+        [(_REPORTS, "heard >= store.settings.warm_listeners", "heard >= 2")],
     ),
     Planted(
-        "no song is promoted", "unpromoted", [(_REPORTS, "heard >= parts.settings.warm_listeners", "heard >= 10**6")]
+        "no song is promoted", "unpromoted", [(_REPORTS, "heard >= store.settings.warm_listeners", "heard >= 10**6")]
     ),
     Planted(
         "a request has two vectors of one space",
@@ -420,7 +420,7 @@ PLANTED = (
         [
             (
                 "streams/songs/uploads.py",
-                "            buried.append(await _buried(parts, message, error))\n",
+                "            buried.append(await _buried(store, message, error))\n",
                 "",
             )
         ],
@@ -480,7 +480,7 @@ PLANTED = (
         [
             (
                 "streams/songs/uploads.py",
-                "    sends += await _cool_down(parts, serving, each.song_id, known)\n    return song\n",
+                "    sends += await _cool_down(store, serving, each.song_id, known)\n    return song\n",
                 "    return song\n",
             ),
             # Which would mend it within ten seconds.

@@ -67,7 +67,7 @@ from streams.songs.compacted_cache import CompactedCache
 from streams.songs.main import _check_report, _check_song
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
-from streams.songs.reconcile import Upkeep
+from streams.songs.reconcile import Reconciler
 from streams.songs.song_store import SongStore
 
 START = 1_800_000_000.0
@@ -208,7 +208,7 @@ class Role:
         self.view = LiveView(log, NAMING, clock, self.skipped)  # type: ignore[arg-type]
         self.live = LiveMatcher(self.view, metrics, clock, config.swap_both_s)
         self.live.wait()
-        self.parts = SongStore(
+        self.store = SongStore(
             NAMING, config, metrics, clock, self.live, AwaitedProducer(FaustApp(log), NAMING),
             CompactedCache(log, NAMING.name(SONGS_LEDGER), clock, _check_song),  # type: ignore[arg-type]
             CompactedCache(log, NAMING.name(SONGS_REPORTS), clock, _check_report, self.skipped),  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ class Role:
             BadBursts(0.5, 1000, "songs.stop_at_bad_share", clock),
             BrokerClock(clock, Readiness().condition("clock", "not known yet")),
         )  # fmt: skip
-        self.upkeep = Upkeep(self.parts)
+        self.reconciler = Reconciler(self.store)
 
     def follow(self) -> None:
         """Take over what came, a whole swap of models too: a former model's songs are read again."""
@@ -230,7 +230,7 @@ class Role:
         """Its own state."""
         return {
             (store.topic, number, key): value
-            for store in (self.parts.ledger, self.parts.reports)
+            for store in (self.store.ledger, self.store.reports)
             for number in range(SONGS)
             for key, value in (await store.partition(number)).items()
         }
@@ -302,28 +302,28 @@ class Singing(RuleBasedStateMachine):
     def batch(self, topic: Topic, count: int, seconds: int) -> None:
         self.clock.advance(seconds)
         events = self.arrive(topic, count)
-        self.run(SERVED[topic](self.role.parts, events))
+        self.run(SERVED[topic](self.role.store, events))
         self.accounted(topic, events)
-        _count(self.role.parts, events)
+        _count(self.role.store, events)
         self.acknowledge(topic)
 
     def accounted(self, topic: Topic, events: Sequence[SimpleNamespace]) -> None:
         """Every record of a batch is remembered, known already, or buried."""
-        parts = self.role.parts
-        buried = set(parts.outbox._buried)
+        store = self.role.store
+        buried = set(store.producer._buried)
         for message in (each.message for each in events):
             if (message.topic, message.partition, message.offset) in buried:
                 continue
             sent, at = (message.key, message.value, message.headers), message.timestamp
             if topic is SONG_UPLOADS:
                 upload = unpack(SongUpload, *sent, at).event
-                song = self.run(parts.song(message.partition, upload.song_id))
+                song = self.run(store.song(message.partition, upload.song_id))
                 assert song.revision >= upload.revision
                 if song.revision == upload.revision and song.ended is None:
                     assert self.asked(song.asked, upload.song_id) == set(range(AUDIENCE))
             else:
                 report = unpack(CampaignReport, *sent, at).event
-                found = self.run(parts.reports_of(message.partition, report.song_id)).values()
+                found = self.run(store.reports_of(message.partition, report.song_id)).values()
                 newest = [(each.revision, each.version) for each in found if each.partition == report.partition]
                 assert newest
                 assert newest[0] >= (report.revision, report.version)
@@ -338,16 +338,16 @@ class Singing(RuleBasedStateMachine):
         """A record is not acknowledged, the process ends, and the next one serves the batch again."""
         events = self.arrive(topic, count)
         twin = self.started(self.log.copy())
-        self.run(SERVED[topic](twin.parts, events))
+        self.run(SERVED[topic](twin.store, events))
         twin.follow()
         self.log.until_lost = after
         with suppress(Lost):
-            self.run(SERVED[topic](self.role.parts, events))
+            self.run(SERVED[topic](self.role.store, events))
         # Nothing of it was acknowledged: it may have its dead letters once more.
         self.broken |= {(each.message.topic, each.message.partition, each.message.offset) for each in events}
         self.log.until_lost = None
         self.role = self.started(self.log)
-        self.run(SERVED[topic](self.role.parts, events))
+        self.run(SERVED[topic](self.role.store, events))
         self.role.follow()
         assert self.run(self.role.remembered()) == self.run(twin.remembered())
         assert self.role.said() == twin.said()
@@ -364,7 +364,7 @@ class Singing(RuleBasedStateMachine):
             # Without one, a role that starts would wait.
             self.log.append(MODELS, (b"encoder", self.traffic.of(WARM_SONGS)[1] or b"?", []))
         self.role.follow()
-        self.run(bury_skipped(self.role.parts, range(SONGS)))
+        self.run(bury_skipped(self.role.store, range(SONGS)))
 
     @rule(which=st.integers(0, 1))
     def publish(self, which: int) -> None:
@@ -376,8 +376,8 @@ class Singing(RuleBasedStateMachine):
     @rule(days=st.sampled_from([0, 1, 12]))
     def keep_up(self, days: int) -> None:
         self.clock.advance(days * 86_400)
-        self.run(self.role.upkeep.run(range(SONGS)))
-        self.run(bury_skipped(self.role.parts, range(SONGS)))
+        self.run(self.role.reconciler.run(range(SONGS)))
+        self.run(bury_skipped(self.role.store, range(SONGS)))
         self.role.follow()
 
     @rule()
@@ -387,13 +387,13 @@ class Singing(RuleBasedStateMachine):
         self.role = self.started(self.log)
         assert (self.run(self.role.remembered()), self.role.warm()) == before
         # It met what is skipped once more.
-        self.run(bury_skipped(self.role.parts, range(SONGS)))
+        self.run(bury_skipped(self.role.store, range(SONGS)))
 
     @invariant()
     def a_fresh_start_finds_what_is_remembered(self) -> None:
         if not hasattr(self, "role"):
             return
-        for store, check in ((self.role.parts.ledger, _check_song), (self.role.parts.reports, _check_report)):
+        for store, check in ((self.role.store.ledger, _check_song), (self.role.store.reports, _check_report)):
             fresh = CompactedCache(self.log, store.topic, self.clock, check, Skipped())  # type: ignore[arg-type]
             for number in range(SONGS):
                 assert fresh._read(number) == self.run(store.partition(number))
