@@ -11,13 +11,14 @@ FUZZ_ARGS ?=
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long docs bench mutants fuzz lock force
+.PHONY: help setup demo test check check-long walks docs bench mutants fuzz lock force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
 	@echo 'make test        the test suite'
 	@echo 'make check       ruff, format, mypy'
 	@echo 'make check-long  the tests that take minutes'
+	@echo 'make walks       the files that an upload and a match request pass through, as the roles count them'
 	@echo 'make setup       only the environment, .venv (TORCH=cpu: torch without CUDA)'
 	@echo 'make docs        the documentation, into site/'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
@@ -42,6 +43,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench
+
+walks: setup
+	$(BIN)/python -m pytest -q tests/streams/test_walks.py
 
 check-long: setup
 	$(BIN)/python -m pytest -m long $(TEST_ARGS)
