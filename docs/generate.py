@@ -126,7 +126,8 @@ def _setting(section: str, key: str, field: FieldInfo) -> tuple[str, str, str, s
         default = default.get_secret_value()
     shown = str(default).replace(str(user_cache_dir()), "the user's cache folder")
     anchor = f'<a id="{section}.{key}"></a>'
-    return f"{anchor}`{key}`", "none" if default is None else f"`{shown}`" if shown else "empty", ", ".join(_bounds(field)), field.description or ""
+    said = "none" if default is None else f"`{shown}`" if shown else "empty"
+    return f"{anchor}`{key}`", said, ", ".join(_bounds(field)), field.description or ""
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
