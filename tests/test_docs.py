@@ -58,6 +58,13 @@ def test_every_relative_link_leads_to_a_file_or_a_page(page: str) -> None:
     assert {target for target in targets if target not in SOURCES and not (ROOT / target).is_file()} == set()
 
 
+@pytest.mark.parametrize("page", sorted(SOURCES.keys() - {"CHANGELOG.md"}))
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`((?:deploy|docs|encoder|streams|targeting|tests)/[\w./-]+\.\w+)[` ]", SOURCES[page])
+    near = (ROOT / page).parent
+    assert [n for n in named if not (ROOT / n).exists() and not (near / n).exists() and n not in SOURCES] == []
+
+
 def test_links_turn_to_where_files_lie_in_the_site() -> None:
     code = "\n```\n[e](f.md)\n```\n"
     text = f"[a](../../encoder/README.md#x) [b](push-systems.md) [c](https://x.y) [d](../../README.md){code}"
