@@ -9,7 +9,7 @@ from targeting.campaigns.spending import Spending
 from targeting.live.cat_config import CatConfig
 from targeting.ranking import scoring
 from targeting.rules.policy import Policy
-from targeting.users import histories
+from targeting.users import histories, taste_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TargetingConfig:
     spending: Spending = Spending.BANDIT
     guaranteed: float = budget.GUARANTEED
     history: int = histories.HISTORY
-    half_life: float = histories.HALF_LIFE
+    half_life: float = taste_vectors.HALF_LIFE
     half: bool = False
     least_chance: float = 0.0
     answer_hours: float = 24.0

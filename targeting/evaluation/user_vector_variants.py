@@ -16,7 +16,7 @@ from targeting.evaluation.ranking_variants import RankingVariant
 from targeting.evaluation.user_vectors import Taste
 from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
-from targeting.users.histories import HALF_LIFE
+from targeting.users.taste_vectors import HALF_LIFE
 
 
 @dataclass(frozen=True, slots=True)

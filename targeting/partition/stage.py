@@ -58,9 +58,10 @@ from targeting.types import (
     Tier,
 )
 from targeting.users.frequency_caps import FrequencyCaps
-from targeting.users.histories import HistoryChanges, OutsideChanges
+from targeting.users.histories import HistoryChanges
 from targeting.users.push_log import Added, Entries, Marked
 from targeting.users.score_thresholds import ScoreThresholds, ThresholdChanges
+from targeting.users.taste_vectors import OutsideChanges
 
 # What a mark counts as, for a push and for one that was held out.
 _OF_PUSHED = {

@@ -39,12 +39,13 @@ from targeting.ranking import recalibration
 from targeting.ranking.recalibration import Recalibration
 from targeting.ranking.scoring import Ranking
 from targeting.types import PartitionOutputs, Preferences
-from targeting.users import histories
+from targeting.users import history_record
 from targeting.users.erasures import Erasures
-from targeting.users.histories import HistoryChanges, OutsideChanges, UserHistories
+from targeting.users.histories import HistoryChanges, UserHistories
 from targeting.users.preferences import PreferenceTable
 from targeting.users.push_log import Entries, PushLog
 from targeting.users.score_thresholds import ScoreThresholds, ThresholdChanges
+from targeting.users.taste_vectors import OutsideChanges
 
 META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
 REQUEST, ACCOUNT, SHAPE, ANSWERS = b"c", b"n", b"k", b"a"
@@ -292,7 +293,7 @@ class State:
         items = iter(self.users.items())
         while chunk := list(islice(items, _CHUNK)):
             rows = np.asarray([row for _, row in chunk], np.int64)
-            encoded = histories.encode(self.songs, *self.audience.history(rows))
+            encoded = history_record.encode(self.songs, *self.audience.history(rows))
             columns = zip(chunk, encoded, self.ledger.records(rows), self.interest.records(rows), strict=True)
             for (user, _), history, pushed, interest in columns:
                 if len(history) > 1:
@@ -400,7 +401,7 @@ class State:
             else:
                 raise ValueError(f"a changelog record of unknown kind {kind!r}")
         if users[USER]:
-            lengths, entries = histories.decode([value for _, value in users[USER]])
+            lengths, entries = history_record.decode([value for _, value in users[USER]])
             slots = self.songs.slots_of_hashes(entries["song"])
             self.audience.load(self._rows(users[USER]), lengths, slots, entries["weight"], entries["time"])
         if users[PUSHED]:

@@ -37,7 +37,7 @@ def popular(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def records(users: int, hashes: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
     """The changelog of users with 50 songs each."""
-    from targeting.users.histories import HEARD as ENTRY
+    from targeting.users.history_record import HEARD as ENTRY
 
     rng = np.random.default_rng(1)
     for start in range(0, users, 10_000):

@@ -54,7 +54,7 @@ from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.types import F32, PartitionInputs
-from targeting.users.histories import HEARD
+from targeting.users.history_record import HEARD
 
 D = 128
 SPACE = "bench"

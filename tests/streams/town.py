@@ -38,7 +38,7 @@ from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.rules.policy import Policy
-from targeting.users.histories import decode
+from targeting.users.history_record import decode
 
 CLOCK = SystemClock()
 USERS, WARM = 40, 8

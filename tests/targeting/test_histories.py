@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32
-from targeting.users.histories import HALF_LIFE, UserHistories, decode
+from targeting.users.histories import UserHistories
+from targeting.users.history_record import decode
+from targeting.users.taste_vectors import HALF_LIFE
 
 USERS, SONGS, D = 5, 7, 4
 START, YEAR = 1_690_000_000, 365 * 86_400
@@ -270,7 +272,7 @@ def test_a_vector_from_outside_that_does_not_fit_is_refused(vectors: F32) -> Non
 
 def memory(audience: UserHistories) -> bytes:
     """All bytes of the arrays in which histories, listeners and vectors lie."""
-    arenas = [audience._arena, *([audience._next.arena] if audience._next else [])]
+    arenas = [audience._taste._arena, *([audience._taste._next.arena] if audience._taste._next else [])]
     columns = [*audience._heard._columns, *audience._listeners._columns, *(arena._vectors for arena in arenas)]
     return b"".join(column.tobytes() for column in columns)
 
@@ -303,7 +305,7 @@ def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
     both = np.asarray([gone, outsider])
     times_of = np.flatnonzero(np.isin(audience._heard._columns[2], START + 1_000_003 * np.arange(1, 60)))
     assert len(times_of) == 40
-    arenas = [audience._arena, audience._next.arena]  # type: ignore[union-attr]
+    arenas = [audience._taste._arena, audience._taste._next.arena]  # type: ignore[union-attr]
     vectors = [arena._vectors[row].tobytes() for arena in arenas for row in both.tolist()]
     assert all(each in memory(audience) for each in vectors)
 

@@ -106,9 +106,9 @@ class Swapping(RuleBasedStateMachine):
         if not hasattr(self, "songs"):
             return
         for audience, outside in zip(self.audiences, self.outside, strict=True):
-            before = audience._space
+            before = audience.space
             audience.follow_songs()
-            if audience._space is not before:
+            if audience.space is not before:
                 outside.clear()
             everybody = np.arange(USERS + 3)
             wanted = [
@@ -120,7 +120,7 @@ class Swapping(RuleBasedStateMachine):
             self.prepared_vectors_are_those_of_the_coming_space(audience)
 
     def prepared_vectors_are_those_of_the_coming_space(self, audience: UserHistories) -> None:
-        coming = audience._next
+        coming = audience._taste._next
         if coming is None or coming.space is not self.songs.to_come:
             return
         audience.prepare(1)
@@ -159,10 +159,10 @@ def test_no_call_does_more_than_asked_and_the_switch_takes_what_was_made() -> No
         calls += 1
         np.testing.assert_array_equal(audience.vectors(np.arange(40)), in_first)
     assert calls >= audience.history(np.arange(40))[0].sum() / 12
-    made = audience._next.arena  # type: ignore[union-attr]
+    made = audience._taste._next.arena  # type: ignore[union-attr]
     songs.switch()
     audience.follow_songs()
-    assert audience._arena is made
+    assert audience._taste._arena is made
     assert songs.space == "second"
     assert songs.coming is None
     fresh = Catalogue()
