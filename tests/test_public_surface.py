@@ -17,7 +17,8 @@ SURFACE = {
     "targeting": """Account Calibration Catalogue ExactIndex FrequencyCap HnswIndex Listens Match Outcomes
         OutsideVectors Partition PartitionInputs PartitionOutputs Policy Preferences Push QuietSpan Staged Takedown
         TargetingConfig WarmIndex""",
-    "targeting.index": "ExactIndex HnswIndex HnswSettings Labels UnusableIndexError WarmIndex",
+    "targeting.index": """ExactIndex HnswIndex HnswSettings IndexKind Labels MissingIndexError UnusableIndexError
+        WarmIndex make_index""",
     "targeting.evaluation": "DEFAULT Case evaluate fitted",
 }
 

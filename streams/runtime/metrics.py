@@ -135,6 +135,7 @@ class SongsMetrics(RoleMetrics):
     requests_sent = _counter("records", "Match requests and other commands, acknowledged by the broker")
     reports_merged = _counter("reports", "Campaign reports that changed a campaign")
     warm_songs = _gauge("songs", "Songs in the index")
+    warm_index = _gauge("0 or 1", "1 for the index that searches warm songs: hnsw or exact", "kind")
     unseen_content = _counter("parts", "Tags, categories and features in uploads that the model was not trained on")
 
 

@@ -207,6 +207,8 @@ class SongsSettings(_Section):
     http_host: str = "127.0.0.1"
     http_port: int = Field(9101, ge=0, le=65535)
     """Of /metrics, /livez and /readyz; 0 takes a free one."""
+    index: Literal["auto", "hnsw", "exact"] = "auto"
+    """How warm songs are searched: "auto" is hnswlib where it is installed, otherwise the exact index."""
     neighbours: int = Field(50, ge=1, le=1000)
     """How many warm songs are retrieved for a new one."""
     budget: int = Field(1000, ge=0)

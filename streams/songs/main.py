@@ -9,6 +9,7 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from streams.contract.errors import Refused
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
@@ -30,6 +31,7 @@ from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
 from streams.songs.song_record import check
 from streams.songs.song_store import SongStore, check_report
+from targeting.index.choice import IndexKind, MissingIndexError, resolved
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
@@ -62,7 +64,11 @@ def run(settings: Settings, resume: bool = False) -> None:
         reachable.start()
         check_times(admin(settings.kafka), naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
         skipped = Skipped(metrics.skipped_records, readiness, bury=True)
-        live = LiveMatcher(LiveView(settings.kafka, naming, clock, skipped), metrics, clock, settings.songs.swap_both_s)
+        kind = _index(settings.songs.index)
+        _log.info("index of warm songs", kind=kind.value)
+        metrics.warm_index.labels(kind.value).set(1)
+        view = LiveView(settings.kafka, naming, clock, skipped)
+        live = LiveMatcher(view, metrics, clock, settings.songs.swap_both_s, kind)
         live.wait()
         model_live.holds()
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
@@ -101,6 +107,18 @@ def run(settings: Settings, resume: bool = False) -> None:
         worker.spinner = None
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
+
+
+def _index(name: str) -> IndexKind:
+    """The kind of index that serves, by the setting.
+
+    Raises:
+        Refused: it is not installed here.
+    """
+    try:
+        return resolved(IndexKind(name))
+    except MissingIndexError as error:
+        raise Refused(f"songs.index = {name}: {error}") from None
 
 
 def _check_song(key: bytes, value: bytes) -> None:

@@ -16,7 +16,7 @@ from streams.contract.errors import InvalidField
 from streams.contract.internal_events import Neighbour
 from streams.models.registry import WarmSpace
 from streams.runtime.metrics import SongsMetrics
-from targeting.index import HnswIndex, WarmIndex
+from targeting.index import IndexKind, WarmIndex, make_index
 
 F32 = NDArray[np.float32]
 
@@ -43,9 +43,9 @@ class Matcher:
     _labels: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, encoder: Encoder, warm: WarmSpace) -> Matcher:
+    def build(cls, encoder: Encoder, warm: WarmSpace, kind: IndexKind = IndexKind.AUTO) -> Matcher:
         """Index the warm songs of the encoder's space."""
-        matcher = cls(encoder, HnswIndex(encoder.dim))
+        matcher = cls(encoder, make_index(encoder.dim, kind))
         warm.changes()
         matcher._add(list(warm.ids), warm.vectors)
         return matcher

@@ -18,6 +18,7 @@ from streams.runtime.clock import Clock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.metrics import SongsMetrics
 from streams.songs.matcher import Matcher
+from targeting.index import IndexKind
 
 _FOLLOW_S = 0.5
 
@@ -44,8 +45,16 @@ class LiveMatcher:
     space at a time of their own. Warm songs of the same model enter the living index one by one.
     """
 
-    def __init__(self, view: LiveView, metrics: SongsMetrics, clock: Clock, both_s: float) -> None:
+    def __init__(
+        self,
+        view: LiveView,
+        metrics: SongsMetrics,
+        clock: Clock,
+        both_s: float,
+        kind: IndexKind = IndexKind.AUTO,
+    ) -> None:
         self._view = view
+        self._kind = kind
         self._metrics = metrics
         self._clock = clock
         self._both_s = both_s
@@ -116,7 +125,7 @@ class LiveMatcher:
                 self._serving = Serving(serving.matcher, coming)
         if warm is None:
             return
-        matcher = Matcher.build(coming, warm)
+        matcher = Matcher.build(coming, warm, self._kind)
         self._both_until = self._clock.monotonic() + self._both_s
         self._serving = Serving(matcher, serving.matcher.encoder if serving else None)
         if serving is not None:

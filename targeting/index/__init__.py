@@ -1,7 +1,35 @@
-"""Which warm songs are most similar to a vector? One interface, an exact and an approximate implementation."""
+"""Which warm songs are most similar to a vector? One interface, an exact and an approximate implementation.
+
+The approximate one is loaded when it is asked for: hnswlib is not installed everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from targeting.index.base import Labels, UnusableIndexError, WarmIndex
+from targeting.index.choice import IndexKind, MissingIndexError, make_index
 from targeting.index.exact import ExactIndex
-from targeting.index.hnsw import HnswIndex, HnswSettings
 
-__all__ = ["ExactIndex", "HnswIndex", "HnswSettings", "Labels", "UnusableIndexError", "WarmIndex"]
+if TYPE_CHECKING:
+    from targeting.index.hnsw import HnswIndex, HnswSettings
+
+__all__ = [
+    "ExactIndex",
+    "HnswIndex",
+    "HnswSettings",
+    "IndexKind",
+    "Labels",
+    "MissingIndexError",
+    "UnusableIndexError",
+    "WarmIndex",
+    "make_index",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("HnswIndex", "HnswSettings"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from targeting.index import hnsw
+
+    return getattr(hnsw, name)

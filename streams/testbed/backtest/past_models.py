@@ -14,7 +14,7 @@ from encoder.serving import Encoder
 from streams.contract.errors import Refused
 from streams.models.learned_chances import fit
 from targeting.calibration import Calibration
-from targeting.index import HnswIndex
+from targeting.index import WarmIndex, make_index
 from targeting.types import F32
 
 
@@ -33,12 +33,12 @@ class PastModel:
     ids: tuple[str, ...]
     vectors: F32
     chances: Calibration | None
-    _index: HnswIndex = field(init=False)
+    _index: WarmIndex = field(init=False)
     _names: list[str] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._index = HnswIndex(self.vectors.shape[1])
+        self._index = make_index(self.vectors.shape[1])
         self.add(self.ids, self.vectors)
 
     def add(self, ids: tuple[str, ...], vectors: F32) -> None:
