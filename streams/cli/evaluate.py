@@ -52,10 +52,10 @@ def evaluate(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         from encoder.evaluation import compare
-        from encoder.evaluation import report as page
         from encoder.evaluation import variants as table
+        from streams.testbed.pages import evaluation_report as page
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "matplotlib"):
+        if error.name not in ("torch", "matplotlib", "jinja2"):
             raise
         refuse(f"evaluation needs {error.name}: pip install 'coldstart[train]'")
     from encoder.data.generate import WORLD, read_world

@@ -15,13 +15,14 @@ from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 from encoder.data.layout import read_dataset
 from encoder.data.split import split
-from encoder.evaluation import baselines, compare, damage, figures, intervals, report
+from encoder.evaluation import baselines, compare, damage, figures, intervals
 from encoder.evaluation.jobs import Trial, Work, each
 from encoder.evaluation.retrieval_task import task, validation
 from encoder.evaluation.search import best, draws, judge
 from encoder.evaluation.variants import ARMS, DEFAULT, TrainedEncoder, Variant
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
+from streams.testbed.pages.evaluation_report import html
 
 
 def scores(*recall: float) -> Scores:
@@ -251,8 +252,8 @@ def test_unseen_terms_are_ignored_and_counted(result: dict[str, object]) -> None
 
 
 def test_the_page_holds_every_arm_and_loads_nothing(result: dict[str, object]) -> None:
-    page = report.html(result)
-    assert all(f"<td>{name}</td>" in page for name in result["arms"])
+    page = html(result)
+    assert all(f'<th scope="row">{name}</th>' in page for name in result["arms"])
     assert "src=" not in page
     assert 'href="http' not in page
     assert page.count("<svg") == 3

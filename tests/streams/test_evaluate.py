@@ -94,7 +94,7 @@ def test_what_is_better_by_construction_comes_out_better(figures: dict[str, Any]
 
 def test_the_page_shows_both_halves(folder: Path, figures: dict[str, Any]) -> None:
     page = (folder / "report.html").read_text()
-    assert all(f"<td>{name}</td>" in page for name in (*figures["arms"], *figures["targeting"]))
+    assert all(f'<th scope="row">{name}</th>' in page for name in (*figures["arms"], *figures["targeting"]))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from streams.contract.topics import CAMPAIGNS
 from streams.kafka.consumer_lag import Lag
 from streams.runtime.logging import set_up_logs
 from streams.runtime.terminal import Bars, Table, Terminal, bold, say, say_json, shown
-from streams.testbed.demo.html import tag
+from streams.testbed.pages.page import environment
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -126,7 +126,7 @@ def test_what_is_printed_for_programs_is_what_it_was(capsys: pytest.CaptureFixtu
 
 
 def test_no_page_obeys_what_it_shows() -> None:
-    page = tag("p", EVERYTHING, title=EVERYTHING)
+    page = environment().from_string('<p title="{{ text }}">{{ text }}</p>').render(text=EVERYTHING)
     assert not RAW.search(page)
     assert "<script" not in page
 

@@ -1,42 +1,11 @@
-"""How does a value become HTML without becoming markup, and a number become text a person reads?"""
+"""Numbers as text a person reads; a dash for what is not known."""
 
 from __future__ import annotations
 
 import math
-from html import escape as _escape
+from typing import Final
 
-from streams.runtime.terminal import shown
-
-DASH = "–"
-_VOID = frozenset({"meta"})
-
-
-class Html(str):
-    """Markup already: the one kind of ``str`` that :func:`tag` does not escape."""
-
-
-def tag(element: str, *children: str, **attributes: object) -> Html:
-    """One element; children and attribute values are escaped unless they are :class:`Html`.
-
-    Names of attributes are written as Python allows: ``class_`` is class, ``aria_label`` is aria-label.
-    An attribute of None is left out.
-    """
-    written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(_attribute(value))}"'
-        for name, value in attributes.items()
-        if value is not None
-    )
-    inside = "".join(child if isinstance(child, Html) else escape(child) for child in children)
-    return Html(f"<{element}{written}>" if element in _VOID else f"<{element}{written}>{inside}</{element}>")
-
-
-def escape(text: str) -> str:
-    """No markup, and no character that turns a line around."""
-    return _escape(shown(text, lines=True))
-
-
-def _attribute(value: object) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+DASH: Final = "–"
 
 
 def known(value: float | None) -> float | None:
@@ -50,6 +19,14 @@ def count(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     return DASH if value is None or known(value) is None else f"{100 * value:.1f}\u00a0%"
+
+
+def signed_share(value: float | None) -> str:
+    return DASH if value is None or known(value) is None else f"{100 * value:+.1f}\u00a0%"
+
+
+def score(value: float | None) -> str:
+    return DASH if known(value) is None else f"{value:.2f}"
 
 
 def of_ten(value: float | None) -> str:
