@@ -23,8 +23,10 @@ import targeting
 from streams.cli import app
 from streams.contract.cloudevents import pack
 from streams.contract.events import Campaign, PushTarget
-from streams.contract.topics import TOPICS
-from streams.runtime.settings import Settings
+from streams.contract.topics import TOPICS, Naming
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import create_topics
+from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
 
@@ -148,7 +150,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 @pytest.fixture
 def installed(kafka: EmbeddedKafka, prefix: str, shell: dict[str, str]) -> dict[str, str]:
-    """A shell on an installation of its own, with its topics."""
+    """A shell on an installation of its own."""
     return shell | {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "COLDSTART_TOPICS__PREFIX": prefix,
@@ -158,8 +160,13 @@ def installed(kafka: EmbeddedKafka, prefix: str, shell: dict[str, str]) -> dict[
 
 
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if page.name != "tutorial.md"], ids=title)
-def test_the_commands_of_a_page_run(page: Path, installed: dict[str, str], tmp_path: Path) -> None:
-    run(f"coldstart topics create\n{runnable(page)}", tmp_path / "work", installed)
+def test_the_commands_of_a_page_run(
+    page: Path, kafka: EmbeddedKafka, prefix: str, installed: dict[str, str], tmp_path: Path
+) -> None:
+    script = runnable(page)
+    if "coldstart topics create" not in script:
+        create_topics(admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)), Naming(prefix, 2, 2), 1)
+    run(script, tmp_path / "work", installed)
 
 
 @pytest.mark.usefixtures("kafka")  # It has fetched Kafka's jars.
@@ -187,7 +194,7 @@ def test_a_song_is_targeted_without_kafka(shell: dict[str, str], tmp_path: Path)
 def test_a_running_system_is_read_into_pandas(
     kafka: EmbeddedKafka, prefix: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    run("coldstart topics create", tmp_path, installed)
+    create_topics(admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)), Naming(prefix, 2, 2), 1)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for cls in (PushTarget, Campaign):
         event = msgspec.json.decode(cls.EXAMPLE, type=cls)
