@@ -96,6 +96,25 @@ def test_a_setting_is_shown_with_default_bounds_and_meaning() -> None:
     assert "| `28` | > 0, ≤ 365 | How long a song may be pushed" in line
 
 
+def test_defaults_that_pages_mention_are_those_of_the_settings() -> None:
+    songs, audience, topics = Settings().songs, Settings().audience, Settings().topics
+    facts = {
+        "how-to/account-service.md": f"`audience.cap_hours` ({audience.cap_pushes} in {audience.cap_hours:g})",
+        "how-to/operators.md": f"(ports {songs.http_port} songs, {audience.http_port} audience)",
+        "how-to/push-systems.md": f"`audience.holdout` ({audience.holdout:.0%})".replace("%", " %"),
+        "explanation/how-a-song-finds-its-listeners.md": f"`audience.at_once` ({audience.at_once:.0%})".replace(
+            "%", " %"
+        ),
+    }
+    for page, fact in facts.items():
+        assert fact in (DOCS / page).read_text(encoding="utf-8")
+    story = (DOCS / "explanation" / "how-a-song-finds-its-listeners.md").read_text(encoding="utf-8")
+    assert f"At {songs.warm_listeners} distinct listeners" in story
+    assert f"gives the {songs.neighbours} warm songs" in story
+    assert topics.audience_partitions == 16
+    assert "Sixteen audience partitions" in (DOCS / "how-to" / "operators.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -140,7 +159,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
