@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from encoder.data.dataset import Dataset
+from encoder.data.file_names import CITATION, INTERACTIONS, SONG_TAGS, SONGS, TAGS, VECTORS
 from encoder.data.findings import Finding, Findings, Kind
-from encoder.data.layout import CITATION, INTERACTIONS, SONG_TAGS, SONGS, TAGS, VECTORS, read_into
+from encoder.data.layout import read_into
 from encoder.data.records import Tell
 from encoder.data.split import MIN_LISTENERS, split
 

@@ -19,33 +19,25 @@ or refused: what is needed is wrong, or an id is unknown.
 from __future__ import annotations
 
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from scipy import sparse
 
 from encoder.content import F32, Bag, ContentTable
 from encoder.data.dataset import Dataset
+from encoder.data.file_names import CITATION, INTERACTIONS, SONG_TAGS, SONGS, TAGS, VECTORS
 from encoder.data.findings import Findings, Kind, LayoutError
 from encoder.data.history import History, cells, listeners
 from encoder.data.records import Rows, Tell, read
+from encoder.data.song_vectors import read_vectors
 
 __all__ = ["LayoutError", "read_dataset", "read_history"]
 
-INTERACTIONS = "interactions.csv.gz"
-SONGS = "songs.csv.gz"
-SONG_TAGS = "song_tags.csv.gz"
-TAGS = "tags.csv.gz"
-VECTORS = "song_vectors.npz"
-CITATION = "citation.txt"
 
 # The bag that each column of songs.csv.gz fills.
 CATEGORIES = {"artist_id": "artists", "album_id": "album", "language": "language", "genre": "genres"}
@@ -112,7 +104,7 @@ def _read(found: Findings, path: Path, tell: Tell | None) -> tuple[Dataset, _Pla
     if (path / SONG_TAGS).exists():
         bags[TAG_BAG] = _read_tags(path, song_rows, found, tell)
     if (path / VECTORS).exists():
-        dense |= _read_vectors(path / VECTORS, song_rows, found)
+        dense |= read_vectors(path / VECTORS, song_rows, found)
     user_ids, rows = _read_interactions(path / INTERACTIONS, song_rows, found, tell)
     plays, played_at = listeners(rows.song, rows.user, rows.plays, rows.at, (len(song_rows), len(user_ids)))
     dataset = Dataset(
@@ -247,86 +239,6 @@ def _read_tags(path: Path, song_rows: Mapping[str, int], found: Findings, tell: 
     columns = np.array([terms.setdefault(id if names is None else names[id], len(terms)) for id in said], np.int64)
     matrix = sparse.csr_matrix((weight.astype(np.float32), (song, columns[tag])), shape=(len(song_rows), len(terms)))
     return Bag(tuple(terms), matrix)
-
-
-def _read_vectors(path: Path, song_rows: Mapping[str, int], found: Findings) -> dict[str, F32]:
-    """Dense features over all songs; NaN where the archive has no row, or one that is not finite."""
-    arrays = _arrays(path, found)
-    if arrays is None:
-        return {}
-    given = arrays.pop("song_ids", None)
-    if given is None or given.ndim != 1:
-        what = f"no array song_ids of shape (n,); it holds {sorted(arrays)}"
-        found.add(Kind.FILE, path, 0, None, f"has {what}")
-        return {}
-    places: list[int] = []
-    rows: list[int] = []
-    for place, song_id in enumerate(map(str, given)):
-        bare = song_id.strip()
-        if bare != song_id:
-            found.add(Kind.BLANKS, path, place + 1, song_id, "has blanks around the id; take them away", "song_ids")
-        try:
-            row = song_rows[bare]
-        except KeyError:
-            problem = f"is not in {SONGS}; add it there or leave it out"
-            found.add(Kind.UNKNOWN_ID, path, place + 1, song_id, problem, "song_ids")
-            continue
-        rows.append(row)
-        places.append(place)
-    first = {row: i for i, row in reversed(list(enumerate(rows)))}
-    for i, row in enumerate(rows):
-        if first[row] != i:
-            problem = "stands there twice; keep one row"
-            found.add(Kind.TWICE, path, places[i] + 1, str(given[places[i]]), problem, "song_ids")
-    kept = np.array([places[i] for i in first.values()], np.int64)
-    dense = {}
-    for name, values in arrays.items():
-        if values.ndim != 2 or len(values) != len(given) or not np.issubdtype(values.dtype, np.floating):
-            problem = (
-                f"is {values.dtype} of shape {values.shape}; "
-                f"it must be float of shape ({len(given)}, d), one row for each of song_ids"
-            )
-            found.add(Kind.FILE, path, 0, None, problem, name)
-            continue
-        with np.errstate(over="ignore"):
-            vectors = values.astype(np.float32)
-        partial = ~np.isfinite(vectors).all(axis=1) & ~np.isnan(values).all(axis=1)
-        for place in np.flatnonzero(partial).tolist():
-            problem = "has a vector that is not finite; a missing one is left out, or NaN throughout"
-            found.add(Kind.OUT_OF_RANGE, path, place + 1, str(given[place]), problem, name)
-        vectors[partial] = np.nan
-        found.count(path, name, len(given), int((~np.isnan(values).all(axis=1)).sum()))
-        dense[name] = np.full((len(song_rows), values.shape[1]), np.nan, np.float32)
-        dense[name][list(first)] = vectors[kept]
-    found.finish(path)
-    return dense
-
-
-# Whatever zipfile and numpy say of bytes that are no archive of arrays; a header may also ask for too much memory.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error,
-)  # fmt: skip
-
-
-def _arrays(path: Path, found: Findings) -> dict[str, NDArray[Any]] | None:
-    try:
-        # Opened here: numpy leaves a file open that begins as an archive and is none.
-        with open(path, "rb") as file:
-            # Without pickle: an archive from elsewhere must not be able to run code.
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, NpzFile):
-                with archive:
-                    arrays = dict(archive)
-                if all(isinstance(values, np.ndarray) for values in arrays.values()):
-                    return arrays
-                error = "not everything in it is an array"
-            else:
-                error = "it is no archive, but one array"
-    except _UNREADABLE as wrong:
-        error = str(wrong)
-    way = "write it with numpy.savez, ids as strings (no objects)"
-    found.add(Kind.FILE, path, 0, None, f"cannot be read ({error}); {way}")
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,8 @@ from numpy.typing import NDArray
 
 from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
-from encoder.data.layout import (
-    CATEGORIES,
-    CITATION,
-    DURATION,
-    INTERACTIONS,
-    SEPARATOR,
-    SONG_TAGS,
-    SONGS,
-    TAG_BAG,
-    VECTORS,
-)
+from encoder.data.file_names import CITATION, INTERACTIONS, SONG_TAGS, SONGS, VECTORS
+from encoder.data.layout import CATEGORIES, DURATION, SEPARATOR, TAG_BAG
 from encoder.data.records import CHUNK
 
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from encoder.content import ContentTable
 from encoder.data.check import check
 from encoder.data.dataset import Dataset
+from encoder.data.file_names import INTERACTIONS, SONG_TAGS, SONGS, TAGS, VECTORS
 from encoder.data.findings import CHANCE, Kind, LayoutError
-from encoder.data.layout import INTERACTIONS, SONG_TAGS, SONGS, TAGS, VECTORS, read_dataset
+from encoder.data.layout import read_dataset
 
 HEADERS = {
     SONGS: ("song_id", "artist_id", "duration_sec", "name"),
