@@ -21,11 +21,13 @@ from confluent_kafka import Producer
 import encoder
 import targeting
 from streams.cli import app
-from streams.contract.cloudevents import pack
-from streams.contract.events import Campaign, PushTarget
-from streams.contract.topics import TOPICS, Naming
+from streams.contract.cloudevents import pack, unpack
+from streams.contract.events import Campaign, PushTarget, SongUpload
+from streams.contract.topics import SONG_UPLOADS, TOPICS, Naming
 from streams.kafka.clients import admin
+from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics
+from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
@@ -200,6 +202,20 @@ def test_the_tutorial_runs_from_data_to_pushes(shell: dict[str, str], tmp_path: 
         subprocess.run(["coldstart", "kafka", "down"], env=environment, capture_output=True, check=True)
     (pushes,) = re.findall(r"^(\d+) pushes$", output, re.MULTILINE)
     assert 0 < int(pushes) <= 35
+
+
+def test_the_upload_of_the_how_to_is_one_that_is_accepted(kafka: EmbeddedKafka, prefix: str) -> None:
+    naming, settings = Naming(prefix, 2, 2), KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    create_topics(admin(settings), naming, 1)
+    page = (DOCS / "how-to" / "upload-services.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    topic = naming.name(SONG_UPLOADS)
+    exec(code.replace("localhost:9092", kafka.bootstrap_servers).replace('"coldstart.song-uploads"', repr(topic)), {})
+    snapshot = Snapshot(settings, [topic], SystemClock())
+    (message,) = snapshot.read_to_end()
+    snapshot.close()
+    received = unpack(SongUpload, message.key(), message.value(), message.headers(), time.time())
+    assert received.event.song_id == "s-81"
 
 
 def test_an_encoder_is_trained_and_inspected(shell: dict[str, str], tmp_path: Path) -> None:
