@@ -257,6 +257,8 @@ def test_the_page_holds_every_arm_and_loads_nothing(result: dict[str, object]) -
     assert "src=" not in page
     assert 'href="http' not in page
     assert page.count("<svg") == 3
+    # Nor what only TeX reads.
+    assert "$" not in page
 
 
 def test_the_default_must_take_part() -> None:

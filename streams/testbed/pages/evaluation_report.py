@@ -9,6 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from streams.testbed.pages.inline_svg import colour, inline, style
 from streams.testbed.pages.page import environment
@@ -144,6 +145,8 @@ def _differences(result: Json) -> Markup:
         figure, axes = _wide(0.3 * len(pairs) + 0.8)
         # symlog: the gap to chance and the gap to the next best arm on one axis.
         axes.set_xscale("symlog", linthresh=0.02)
+        axes.xaxis.set_major_locator(FixedLocator((-1, -0.1, 0, 0.1, 1)))
+        axes.xaxis.set_major_formatter("{x:+g}")
         for row, (_, gap) in enumerate(pairs):
             axes.plot([gap["low"], gap["high"]], [row, row], color=colour("default"))
             axes.plot(gap["mean"], row, "o", color=colour("default"), markersize=6)
@@ -155,14 +158,15 @@ def _differences(result: Json) -> Markup:
 
 
 def _quartiles(result: Json) -> Markup:
-    others = cycle(_OTHERS)
+    others = cycle((variable, mark) for mark in "sD^v" for variable in _OTHERS)
     with style():
         figure, axes = _wide(4)
         for name in reversed(_ranked(result)):
             ours = name == result["default_arm"]
+            variable, mark = ("default", "o") if ours else next(others)
             axes.plot(
-                _TAIL_TO_HEAD, result["arms"][name]["recall_50"]["quartiles"], "o-", label=name, markersize=5,
-                color=colour("default" if ours else next(others)), linewidth=3 if ours else 1, zorder=3 if ours else 2,
+                _TAIL_TO_HEAD, result["arms"][name]["recall_50"]["quartiles"], marker=mark, label=name, markersize=5,
+                color=colour(variable), linewidth=3 if ours else 1, zorder=3 if ours else 2,
             )  # fmt: skip
         axes.set_ylabel("recall@50")
         axes.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
