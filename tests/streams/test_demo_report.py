@@ -228,8 +228,16 @@ def test_a_run_without_pushes_has_a_page_with_dashes(outcome: DemoOutcome, tmp_p
 
 def test_an_example_with_nothing_known_has_dashes(outcome: DemoOutcome, tmp_path: Path) -> None:
     outcome.example = {"title": "", "tags": [], "neighbours": [("", NAN)], "pushes": None, "best_score": None}
-    _, page = written(outcome, tmp_path)
+    source, page = written(outcome, tmp_path)
     assert "– people pushed; the best score is –." in page.text
+    assert "nan%" not in source
+
+
+def test_no_meter_is_shorter_than_nothing(outcome: DemoOutcome, tmp_path: Path) -> None:
+    _, page = written(outcome, tmp_path)
+    widths = [each["style"] for each in page.named("span") if each.get("class") == "meter"]
+    assert "width: 0.0%; margin-left: 0.0%" in widths
+    assert not any("-" in (each or "").replace("margin-left", "") for each in widths)
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 4, 16])

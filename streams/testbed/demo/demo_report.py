@@ -103,6 +103,9 @@ def write_report(outcome: DemoOutcome, path: Path, command: str = "coldstart dem
                 ("the slowest", 100),
             )
         ],
+        neighbours=[
+            (title, near, max(0.0, known(near) or 0.0)) for title, near in outcome.example.get("neighbours", ())
+        ],
         phases=[
             (_PHASES.get(phase, phase), each, end - each)
             for phase, each, end in zip(outcome.seconds, took, accumulate(took), strict=True)
