@@ -95,7 +95,7 @@ if [ -n "$no_hnsw" ]; then
     cat >&2 <<EOF
 
 setup: hnswlib is left out: $no_hnsw
-Warm songs are searched exactly instead: never worse, but slower with every song (some 3 ms a search among 100,000).
+Warm songs are searched exactly instead: never worse, but slower with every song (3 to 20 ms a search among 100,000).
 To have it later: make -B setup
 
 EOF

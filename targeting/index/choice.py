@@ -1,7 +1,7 @@
 """The index that an installation uses: hnswlib where it is installed, the exact one where it is not.
 
 hnswlib comes as source, and not every machine can compile it. The exact index gives the right neighbours at a cost that
-grows with the catalogue: `docs/adr/index-without-a-compiler.md` has the figures.
+grows with the catalogue: `docs/adr/0012-index-without-a-compiler.md` has the figures.
 """
 
 from __future__ import annotations
