@@ -98,6 +98,17 @@ def test_a_setting_is_shown_with_default_bounds_and_meaning() -> None:
     assert "| `28` | > 0, ≤ 365 | How long a song may be pushed" in line
 
 
+def test_decisions_are_numbered_one_after_the_other_and_say_what_was_decided() -> None:
+    pages = sorted((DOCS / "adr").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for number, page in enumerate(pages, 1):
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"# {number}. "), page.name
+        assert all(re.search(rf"{part}\b", text) for part in ("Context", "Options", "Decision", "Consequences")), (
+            page.name
+        )
+
+
 def test_defaults_that_pages_mention_are_those_of_the_settings() -> None:
     songs, audience, topics = Settings().songs, Settings().audience, Settings().topics
     facts = {
