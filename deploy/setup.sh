@@ -91,7 +91,7 @@ if [ -z "$no_hnsw" ]; then
     sed -n '/^hnswlib==/,/[^\\]$/p' requirements.lock >"$work/hnswlib"
     install --quiet --require-hashes --no-deps -r "$work/hnswlib" || no_hnsw="it does not build here: see above"
 fi
-if [ -n "$no_hnsw" ]; then
+if [ -n "$no_hnsw" ] && ! "$python" -c "import hnswlib" 2>/dev/null; then
     cat >&2 <<EOF
 
 setup: hnswlib is left out: $no_hnsw
