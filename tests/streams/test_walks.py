@@ -12,8 +12,14 @@ from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.follow import Follower
 
-MOST = {"upload -> match requests": 18, "match request -> push target": 37}
+MOST = {"upload -> match requests": 18, "match request -> push target": 38}
 """Files, without shared ones. Whoever shortens a walk lowers its number."""
+
+
+@pytest.mark.parametrize("walk", walks.WALKS.values(), ids=walks.WALKS.keys())
+def test_a_walk_is_known_by_functions_that_exist(walk: walks.Walk) -> None:
+    for file, name in (walk.begins, walk.shown_by):
+        assert f"def {name}(" in (walks.ROOT / file).read_text()
 
 
 def test_a_record_is_followed_through_so_many_files(

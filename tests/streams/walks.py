@@ -42,7 +42,7 @@ class Walk:
 
 WALKS = {
     "upload -> match requests": Walk(
-        ("streams/songs/agents.py", "serve_uploads"), ("streams/songs/producer.py", "tell_everyone")
+        ("streams/songs/agents.py", "serve_uploads"), ("streams/songs/messages.py", "request")
     ),
     "match request -> push target": Walk(
         ("streams/audience/worker.py", "round"), ("streams/audience/encode.py", "push_record")
