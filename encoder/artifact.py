@@ -1,4 +1,4 @@
-"""What is on disk, and how is it known to be whole?
+"""What is on disk, and how it is known to be whole.
 
 An artifact is a folder:
 

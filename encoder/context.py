@@ -1,4 +1,4 @@
-"""What do the warm songs of similar content say? Two predictions of a song's audience vector, in closed form.
+"""What the warm songs of similar content say: two predictions of a song's audience vector, in closed form.
 
 - *Kernel ridge*: k(x, y) = exp(-bandwidth/2 * |x - y|^2) against ``m`` landmark songs (all of them while they are
   few: then it is exact; beyond that the Nystroem approximation of Williams & Seeger, NIPS 2000).

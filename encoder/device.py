@@ -1,4 +1,4 @@
-"""Where are large matrices multiplied? On the CPU or on a card, by the same code and the same random numbers."""
+"""Large matrix products on the CPU or a GPU, by the same code and the same random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do the weights change? Inputs, losses and optimiser of one training, and the state by which it resumes."""
+"""The training loop's inputs, losses and optimiser, and the state by which it resumes."""
 
 from __future__ import annotations
 

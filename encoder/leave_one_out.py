@@ -1,4 +1,4 @@
-"""How are the contexts fitted, and what do they say of a song that they were fitted on? (torch)
+"""Fits the contexts, and tells what they say of the songs that they were fitted on. (torch)
 
 A song being trained on must not see its own audience through :mod:`encoder.context`: :class:`LeaveOneOut` gives, for
 any content of training song i, the prediction of the model fitted without i, exactly and without refitting (the

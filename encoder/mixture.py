@@ -1,4 +1,4 @@
-"""How much say has the closed form? As much as it deserves on songs that the network was not asked about.
+"""How much say the closed form has: as much as it deserves on songs that the network was not asked about.
 
 The network starts from what kernel ridge predicts (:mod:`encoder.context`) and is better where it has seen enough;
 where content is thin or odd, the closed form can be. What is retrieved goes by the weighted mean of both cosines, as

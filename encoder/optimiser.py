@@ -1,4 +1,4 @@
-"""How does a gradient move the weights? (torch)"""
+"""How a gradient moves the weights. (torch)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of the training is this process's? All of it, or what torchrun made it."""
+"""This process's part of the training: all of it, or what torchrun made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which remembered songs resemble many songs, and how much? The numbers of :class:`encoder.context.Memory` in bulk.
+"""Which remembered songs resemble many songs, and how much: :class:`encoder.context.Memory` in bulk.
 
 A term that many songs have is cheap in a dense matrix product and dear in a sparse one, a term that few have the other
 way round: both kinds are handled apart. The most similar of many remembered songs are looked for by an inverted file

@@ -1,4 +1,4 @@
-"""What does an upload's vector cost without torch? The exported encoder in numpy."""
+"""The exported encoder in numpy: an upload's vector without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who shares listeners with whom? Audience vectors and targets of warm songs, from their listens alone."""
+"""Audience vectors and targets of warm songs, from their listens alone."""
 
 from __future__ import annotations
 

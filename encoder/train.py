@@ -1,4 +1,4 @@
-"""How is the encoder trained? Bootstrapping contrastive learning (BCL) over warm songs.
+"""Trains the encoder: Bootstrapping Contrastive Learning (BCL) over warm songs.
 
 Loss = softmax over the warm catalogue against the songs that share listeners
        + contrast * InfoNCE between two random transformations of songs drawn uniformly (:mod:`encoder.views`).

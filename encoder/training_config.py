@@ -1,4 +1,4 @@
-"""What decides what is trained? One frozen table of numbers."""
+"""Everything that decides what is trained, in one frozen table."""
 
 from __future__ import annotations
 

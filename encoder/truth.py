@@ -1,4 +1,4 @@
-"""What is right for a cold song, and how near did we come?
+"""What is right for a cold song, and how near an answer came.
 
 The truth for a cold song is the warm songs whose listeners are most like its own: the top 50 by the cosine
 of the two sets of listeners, |A ∩ B| / sqrt(|A| |B|). Songs that share no listener are never part of it,

@@ -1,4 +1,4 @@
-"""Which parts of content tell audiences apart, and how alike is alike? Chosen by leave-one-out on warm songs.
+"""Which parts of content tell audiences apart, chosen by leave-one-out on warm songs.
 
 A block's weight in the squared distance between songs, the width of the kernel and the ridge depend on the data:
 where an artist's songs share listeners the artist counts, where tags are noise they do not. They are chosen

@@ -1,4 +1,4 @@
-"""What else could a song's content have been? The random transformations of the contrastive term.
+"""The random transformations of content in the contrastive term.
 
 A song is uploaded with whatever is known that day: with fewer tags, by fewer people, without its sound or
 its album. Two such versions of a song are still the same song; an encoder that has seen many of them does

@@ -1,4 +1,4 @@
-"""What chance of a listen does a score stand for?
+"""The chance of a listen that a score stands for.
 
 A monotone map, fitted where the answer is known: on warm songs that were made cold (then a chance is that of being
 among the song's listeners, not of answering a push), or on what earlier pushes led to. With it comes by how much users'

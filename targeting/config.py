@@ -1,4 +1,4 @@
-"""How does a partition decide? Everything that can be chosen, in one place."""
+"""How a partition decides: everything that can be chosen, in one place."""
 
 from __future__ import annotations
 

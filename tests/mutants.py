@@ -1,4 +1,4 @@
-"""The score of `make mutants`: of the changes made to the code, how many did a test notice, and which did none?
+"""The score of `make mutants`: how many changes to the code a test noticed, and which none did.
 
 Fails below the least score, and where a change survived that `mutants.toml` does not accept with a reason. There a
 change is named by its function and by the lines it changes, so that other work on the file leaves it known.

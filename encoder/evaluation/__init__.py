@@ -1,1 +1,1 @@
-"""How good is the encoder, beside what, and what does each part add?"""
+"""How good the encoder is, beside what, and what each part adds."""

@@ -1,4 +1,4 @@
-"""What would one do without training a network? Rivals in closed form, and the ceiling."""
+"""What one would do without training a network: baselines in closed form, and the ceiling."""
 
 from __future__ import annotations
 

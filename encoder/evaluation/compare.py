@@ -1,4 +1,4 @@
-"""How do all arms do on all seeds? Search, fit, retrieve, score, and one dictionary of figures."""
+"""All variants on all seeds: search, fit, retrieve, score, and one dictionary of figures."""
 
 from __future__ import annotations
 

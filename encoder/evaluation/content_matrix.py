@@ -1,4 +1,4 @@
-"""How do the rivals read content? Four ways, of which each arm's validation chooses."""
+"""How baselines read content: four ways, of which each variant's validation chooses."""
 
 from __future__ import annotations
 

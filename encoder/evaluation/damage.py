@@ -1,4 +1,4 @@
-"""What does an arm still know when a cold song brings less, or something strange?"""
+"""What a variant still knows when a cold song brings less, or something strange."""
 
 from __future__ import annotations
 

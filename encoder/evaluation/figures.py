@@ -1,4 +1,4 @@
-"""How do scores of single songs become figures and differences?"""
+"""Turns scores of single songs into figures, differences and verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure is a difference, and what may be said of many at once?"""
+"""How sure a difference is, and what may be said of many at once."""
 
 from __future__ import annotations
 

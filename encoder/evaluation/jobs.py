@@ -1,4 +1,4 @@
-"""How is the work spread over processes? Fits share nothing, so that each is a job of its own."""
+"""Spreads the work over processes: fits share nothing, so that each is a job of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do the published neural methods for cold items reach? DropoutNet and CLCRec, written small.
+"""DropoutNet and CLCRec, the published neural methods for cold items, written small.
 
 Both were published for recommending items to users. Here a song is to find songs: retrieval is by cosine of the
 item vectors that they learn. Content enters as the first principal directions of its rows, as in DropoutNet,

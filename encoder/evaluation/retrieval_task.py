@@ -1,4 +1,4 @@
-"""What is asked of an arm, what may it see, and on which songs may a hyper-parameter be chosen?"""
+"""What is asked of a variant, what it may see, and on which songs a hyper-parameter may be chosen."""
 
 from __future__ import annotations
 

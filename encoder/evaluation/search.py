@@ -1,4 +1,4 @@
-"""Which hyper-parameters does an arm get? Those that its own validation prefers, at the same budget for every arm."""
+"""The hyper-parameters that each variant's own validation prefers, at the same budget for all."""
 
 from __future__ import annotations
 

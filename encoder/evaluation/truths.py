@@ -1,4 +1,4 @@
-"""Which truths still mean something in a large catalogue, and how much of one is noise?
+"""Truths that still mean something in a large catalogue, and how much of one is noise.
 
 The truth of :mod:`encoder.truth`, the warm songs with the most similar listeners, is drawn from the listens that there
 happen to be: of a song with few listeners in a large catalogue, most of the 50 are chance. Beside it stand:

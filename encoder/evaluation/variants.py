@@ -1,4 +1,4 @@
-"""Who competes? One table: every arm is a frozen config, what is open in it, and what it may see.
+"""Who competes: every variant is a frozen config, what is open in it, and what it may see.
 
 The rivals' own configs, which stand without a search, are those that the search of ``hetrec2011.json`` chose.
 """

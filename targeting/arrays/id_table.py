@@ -1,4 +1,4 @@
-"""Which row belongs to which id?"""
+"""Which row belongs to which id."""
 
 from __future__ import annotations
 

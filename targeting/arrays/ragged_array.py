@@ -1,4 +1,4 @@
-"""How do rows of different lengths live in flat arrays?"""
+"""Rows of different lengths in flat arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which bytes does the vector of each row lie?
+"""One vector per row, in pages of fixed size.
 
 float32, 4 bytes a coordinate; or half of that: a direction of float16 and its length. A direction keeps 11 bits of each
 coordinate, so that every writing adds an error of 2^-11 of the length at most. The arena keeps count of it.

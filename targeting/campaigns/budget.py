@@ -1,4 +1,4 @@
-"""Which part of a budget is this partition's?"""
+"""This partition's share of a budget."""
 
 from __future__ import annotations
 

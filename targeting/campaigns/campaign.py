@@ -1,4 +1,4 @@
-"""What is remembered of a song that asked for its audience?
+"""What is remembered of a song that asked for its audience.
 
 Two records: the request, which stays as it came, and the account, small, which changes with every push and listen.
 """

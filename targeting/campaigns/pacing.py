@@ -1,4 +1,4 @@
-"""Which score is enough, so that a budget lasts until its campaign ends?
+"""The score threshold with which a budget lasts until its campaign ends.
 
 A threshold is a function of what the campaign saw when it opened, of what is left and of the time: nothing is learned
 on the way, so nothing is to be stored, and the same counts at the same time give the same threshold everywhere.

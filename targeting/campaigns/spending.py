@@ -1,4 +1,4 @@
-"""Which campaigns earn more of what is left of the budgets after the first answers?
+"""Spends what is left of budgets on the campaigns whose first answers promise most (Thompson sampling).
 
 Thompson sampling (Chapelle and Li, "An empirical evaluation of Thompson sampling", NIPS 2011; for new releases, Deezer,
 arXiv 2401.02827): the chance that a push of a campaign is answered with a listen is drawn again and again from what is

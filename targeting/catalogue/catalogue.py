@@ -1,4 +1,4 @@
-"""Which songs are there, and which spaces do their vectors lie in?"""
+"""The songs, and the spaces that their vectors lie in."""
 
 from __future__ import annotations
 

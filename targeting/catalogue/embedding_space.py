@@ -1,4 +1,4 @@
-"""Where do the songs lie in one embedding space?"""
+"""The songs' vectors in one embedding space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Along which axes are tastes compared?
+"""The axes along which tastes are compared.
 
 Songs crowd along few directions: those that tell mainstream from niche, or one large scene from another. In a plain
 cosine these drown the rest, and a user of several tastes, whose vector is a mean, looks alike to everything there. So

@@ -1,4 +1,4 @@
-"""Which few vectors stand for an audience?
+"""K-means for unit vectors: the few that stand for an audience.
 
 Spherical k-means on a sample of the candidates. The sample is the candidates with the smallest hashes of
 (user, song): the same users whatever the order they came in, and 4,096 of them cluster within 0.3 % of all

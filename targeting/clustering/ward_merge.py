@@ -1,4 +1,4 @@
-"""Which few centroids are left of many?
+"""Ward's merging: the few centroids that are left of many.
 
 k-means from few starting points often leaves two tastes under one centroid and one taste under two, and restarts only
 draw again. Here it starts from four times as many centroids as wanted, which then merge, two at a time, where that

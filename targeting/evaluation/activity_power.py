@@ -1,4 +1,4 @@
-"""By how much should users' activity count?
+"""By how much users' activity should count.
 
 Fitted where the answer is known, on warm songs made cold, with none of the songs that are judged: the power of activity
 (:mod:`targeting.ranking.activity`) with which the first users of a song hold most listeners. 0 is among the choices,

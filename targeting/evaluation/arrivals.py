@@ -1,4 +1,4 @@
-"""What finds listeners among users who were nobody's candidates: the song's own vector, centroids, or both?
+"""What finds listeners among users who were nobody's candidates: the song's vector, centroids, or both.
 
 Whoever arrives after the upload, or heard none of the retrieved songs, has no evidence. A partition can score such a
 user at once against what a campaign keeps: the song's vector, and centroids of the candidates it had.

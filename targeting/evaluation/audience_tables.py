@@ -1,4 +1,4 @@
-"""How do the figures read as tables?
+"""The figures as tables.
 
     python -m targeting.evaluation.audience_tables FIGURES.json
 

@@ -1,4 +1,4 @@
-"""What would the paper's clustering choose?
+"""The paper's clustering, as a baseline.
 
 Clustering-based Audience Targeting (CAT; "Bootstrapping Contrastive Learning Enhanced Music Cold-Start Matching",
 WWW 2023 companion, section 2.3): the listeners of the retrieved songs are clustered, and a user is as relevant as

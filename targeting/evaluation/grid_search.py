@@ -1,4 +1,4 @@
-"""Which settings of an arm are best, judged on songs that are not the test's?"""
+"""Finds the best settings of a variant, on songs that are not the test's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arm targets best, for which songs and users, and how sure is that?"""
+"""Which variant targets best, for which songs and users, and how sure that is."""
 
 from __future__ import annotations
 

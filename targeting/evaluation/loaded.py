@@ -1,4 +1,4 @@
-"""How does a case come into the code that serves?"""
+"""Loads a case into the code that serves."""
 
 from __future__ import annotations
 

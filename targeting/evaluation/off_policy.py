@@ -1,4 +1,4 @@
-"""What would another way of choosing have brought, by what a log of pushes made by lot says?
+"""What another way of choosing would have brought, estimated from pushes that were made by lot.
 
 Inverse propensity scoring: each logged push counts as often as the way that is judged would have made it for once that
 it was made (Horvitz and Thompson 1952), over the sum of these weights (self-normalised; Swaminathan and Joachims, NIPS

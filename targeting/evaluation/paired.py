@@ -1,4 +1,4 @@
-"""Is one way better than another, or was it luck?"""
+"""Whether one way is better than another, or it was luck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good is a ranking of users for one song?"""
+"""How good a ranking of users is for one song."""
 
 from __future__ import annotations
 

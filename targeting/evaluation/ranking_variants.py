@@ -1,4 +1,4 @@
-"""Which ways of choosing an audience are compared?"""
+"""The ways of choosing an audience that are compared."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SongEvidence:
     """What retrieved songs say: how many of them, what power of their similarity, and activity."""
 
     songs: int = 50
@@ -64,7 +64,7 @@ def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
     return loaded.spread(users, np.ones(len(users), np.float32))
 
 
-def evidence(loaded: Loaded, song: int, how: Said) -> F32:
+def evidence(loaded: Loaded, song: int, how: SongEvidence) -> F32:
     """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
     scored = loaded.scored(song, ScoreWeights(sharpness=how.sharpness), how.songs)
     said = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
@@ -112,8 +112,8 @@ SERVED = RankingVariant(DEFAULT, ServedScore(), served)
 ARMS = (
     RankingVariant("random", None, nobody),
     RankingVariant("i2i2u", Retrieved(), listeners),
-    RankingVariant("evidence_plain", Said(), evidence),
-    RankingVariant("evidence", Said(), evidence),
+    RankingVariant("evidence_plain", SongEvidence(), evidence),
+    RankingVariant("evidence", SongEvidence(), evidence),
     RankingVariant("direct", Taste(), direct),
     RankingVariant("direct_stretched", Taste(stretched=True), direct),
     RankingVariant("cat_literal", ClusteringBaseline(), clustering_baseline.score),

@@ -1,4 +1,4 @@
-"""May a score be taken at its word?"""
+"""Whether a score may be taken at its word."""
 
 from __future__ import annotations
 

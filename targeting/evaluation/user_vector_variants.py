@@ -1,4 +1,4 @@
-"""Would other user vectors serve better than the sum of the songs heard?
+"""Other user vectors than the sum of the songs heard, compared.
 
 Production's evidence stays as it is; the direct part of the score is computed with another vector for each user, or
 with the nearest of a few. Measured on validation, so that what wins may be shipped.

@@ -1,4 +1,4 @@
-"""Which vector stands for a user? The sum of the songs heard, weighed in this way or that."""
+"""The vector that stands for a user: the sum of the songs heard, weighed in this way or that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which warm songs are most similar to a vector? One interface, an exact and an approximate implementation.
+"""Indexes of warm songs: one interface, an exact and an approximate implementation.
 
 The approximate one is loaded when it is asked for: hnswlib is not installed everywhere.
 """

@@ -1,4 +1,4 @@
-"""What has each member put into its centroid?
+"""What each member has put into its centroid.
 
 A centroid is the direction of the sum of its members' shares, and all campaigns' sums lie stacked in arrays, so that a
 batch of changed members moves them at once. A share weighs twice as much for each half-life of observations that passed

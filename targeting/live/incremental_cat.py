@@ -1,4 +1,4 @@
-"""How do prototypes follow the stream?
+"""Incremental CAT: prototypes that follow the stream.
 
 Incremental CAT (clustering-based audience targeting): a campaign's audience is a few centroids, and whoever comes near
 them or the song itself is wanted. A deterministic sample of the audience (:func:`targeting.clustering.kmeans.bottom`)

@@ -1,4 +1,4 @@
-"""Which campaigns are alive in a partition, and who meets them?
+"""The live campaigns of a partition, and the users who match them.
 
 A campaign that has pushes left is held in a :class:`targeting.live.incremental_cat.IncrementalCat`: every user whose
 vector is new or changes is scored against all of them at once. What is staged here touches nothing;
@@ -19,15 +19,15 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from targeting.arrays.id_table import I64, U64, Slots, hash64
+from targeting.arrays.id_table import I64, U64, hash64
 from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import bottom
 from targeting.live.cat_config import CatConfig
 from targeting.live.incremental_cat import IncrementalCat, Pace
+from targeting.live.user_view import UserSubset, UserView
 from targeting.ranking.activity import factors
 from targeting.ranking.scoring import Scored
 from targeting.types import F32, Match, Prototypes
-from targeting.users.histories import UserHistories
 
 # Records written in a batch because statistics moved, some 20 kB each: they must not outweigh the batch itself.
 _WRITTEN = 4
@@ -92,36 +92,6 @@ class LiveDelta:
     joined: dict[str, I64] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
     records: dict[str, bytes | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class UserView:
-    """The users of the partition, as :class:`targeting.live.incremental_cat.Users`."""
-
-    users: Slots
-    audience: UserHistories
-
-    def hashes(self, rows: I64) -> U64:
-        return self.users.hashes(rows)
-
-    def vectors(self, rows: I64) -> F32:
-        return self.audience.vectors(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class UserSubset:
-    """Some of the users, as :class:`targeting.live.incremental_cat.Users`; a row is the place of the user's row in
-    ``rows``.
-    """
-
-    people: UserView
-    rows: I64
-
-    def hashes(self, places: I64) -> U64:
-        return self.people.hashes(self.rows[places])
-
-    def vectors(self, places: I64) -> F32:
-        return self.people.vectors(self.rows[places])
 
 
 class LiveCampaigns:

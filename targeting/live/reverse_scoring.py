@@ -1,4 +1,4 @@
-"""Which campaigns want this user?
+"""Finds the campaigns that want a user.
 
 Reverse scoring: each new or changed user against the prototypes of every active campaign. It is a matrix product and
 a maximum, and nearly all of its time is the product: done one prototype of all campaigns at a time, the maximum is

@@ -1,4 +1,4 @@
-"""What is one partition, staged, applied, restored, digested?
+"""One partition: staged, applied, restored, digested.
 
 A deterministic state machine over a hash-share of the users. What its state is made of stands in
 :mod:`targeting.partition.state`, what a batch does to it in :mod:`targeting.partition.stage`.

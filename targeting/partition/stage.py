@@ -1,4 +1,4 @@
-"""What does a batch do to a partition's state? Computed without touching it.
+"""What a batch does to a partition's state, computed without touching it.
 
 The order: preferences and erasures; what expired; commands, in order, on the state before the batch's listens; listens
 and outside vectors; users whose vectors changed, against the living campaigns; what is known of pushes.

@@ -1,4 +1,4 @@
-"""What is the state of a partition made of, and which records stand for it?
+"""The state of a partition, and the records that stand for it.
 
 The changelog's keys, by their first byte:
 
@@ -34,7 +34,8 @@ from targeting.campaigns.campaign import CampaignRecord
 from targeting.campaigns.spending import Bandit
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
-from targeting.live.live_campaigns import LiveCampaigns, LiveDelta, UserView
+from targeting.live.live_campaigns import LiveCampaigns, LiveDelta
+from targeting.live.user_view import UserView
 from targeting.ranking import recalibration
 from targeting.ranking.recalibration import Recalibration
 from targeting.ranking.scoring import Ranking

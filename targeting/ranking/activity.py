@@ -1,4 +1,4 @@
-"""What does it count that a user listens to much?
+"""How much a user's activity counts.
 
 Who listens to more songs answers more often, whatever the song. A user's score is multiplied with a power of the
 number of songs that the user heard; the power belongs to what is known of answers

@@ -1,4 +1,4 @@
-"""How do answers to pushes correct the chances that pushes tell?
+"""Corrects the chances that pushes tell by the answers to earlier pushes.
 
 A model's chances are those of being among a song's listeners (:mod:`targeting.calibration`); whether who is pushed
 listens is another question, and its answer moves with the population. So a partition counts its own pushes and their

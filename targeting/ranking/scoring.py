@@ -1,4 +1,4 @@
-"""How likely is this user to love this song?
+"""How likely a user is to love a song.
 
 Two signs, both in [0, 1] and both absolute, so that the scores of two partitions can be compared:
 

@@ -1,4 +1,4 @@
-"""A song and its candidates: who gets it, and why?"""
+"""Who gets a song, of its candidates, and why."""
 
 from __future__ import annotations
 

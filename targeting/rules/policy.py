@@ -1,4 +1,4 @@
-"""Who must not be pushed, and who not now?"""
+"""Who must not be pushed, and who not now."""
 
 from __future__ import annotations
 

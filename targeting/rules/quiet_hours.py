@@ -1,4 +1,4 @@
-"""When may a user be disturbed?"""
+"""When a user may be disturbed."""
 
 from __future__ import annotations
 

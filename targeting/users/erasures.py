@@ -1,4 +1,4 @@
-"""Who asked to be forgotten, and when?
+"""Who asked to be forgotten, and when.
 
 That much must be remembered: inputs from before the request arrive late, again, or out of a retained topic, and must
 not bring the user back. What is remembered is a keyed hash of the id and the time, for good; without the key it tells

@@ -1,4 +1,4 @@
-"""How much room does a user have for another push?
+"""How much room a user has for another push.
 
 A cap is kept by any span of its length, past and future: what was deferred to tomorrow morning counts, and so that no
 span holds more than the cap, pushes less than its length before *and* after a moment are counted together.

@@ -1,4 +1,4 @@
-"""What does each user of a partition allow?
+"""What each user of a partition allows.
 
 Equal preferences are held once, whoever has them: a user costs the number of them, and a rule is asked of thousands of
 users at once. Most people who say what they allow are nobody's candidate yet: until a listen or a vector comes,

@@ -1,4 +1,4 @@
-"""Who was already pushed which recording, when, and what became of it?"""
+"""Who was pushed which recording, when, and what became of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which score does this user ask for before being disturbed?
+"""The score that a user asks for before being disturbed.
 
 Who ignores or dismisses pushes needs a higher score, who opens them and listens a lower one (the interest boundary of
 NetEase's audience targeting). Each user has a boundary: scores are divided by it. It is 2 to the power of a level that

@@ -1,4 +1,4 @@
-"""How soon do the chances that pushes tell follow people who change?
+"""How soon the chances that pushes tell follow people who change.
 
     OMP_NUM_THREADS=1 python tests/bench/bench_chances.py
 

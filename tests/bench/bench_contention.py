@@ -1,4 +1,4 @@
-"""Who gets the users' attention when songs want more of it than caps allow: the first, or all alike?
+"""Who gets the users' attention when songs want more of it than caps allow: the first, or all alike.
 
     python tests/bench/bench_contention.py
 

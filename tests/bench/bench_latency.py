@@ -1,4 +1,4 @@
-"""How long from an upload to its first push, at a steady rate, through the real broker and worker processes?
+"""From an upload to its first push, at a steady rate, through the real broker and worker processes.
 
     python tests/bench/bench_latency.py --uploads 1100 --warm-up 100 --rate 20
 

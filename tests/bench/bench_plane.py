@@ -1,4 +1,4 @@
-"""How fast is the audience plane, how large, how soon back? Writes results.json beside this file and prints a table.
+"""How fast the audience plane is, how large, and how soon back. Writes results.json and prints a table.
 
     python tests/bench/bench_plane.py                     # everything, a quarter of an hour
     python tests/bench/bench_plane.py --quick             # the same at a hundredth of the size; writes nothing

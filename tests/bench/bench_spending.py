@@ -1,4 +1,4 @@
-"""Is what is left of budgets spent better by answers than by time? The people of `simulate`, without a broker.
+"""Whether what is left of budgets is spent better by answers than by time, without a broker.
 
     OMP_NUM_THREADS=1 python tests/bench/bench_spending.py --seeds 5 [--budget 300]
 

@@ -1,4 +1,4 @@
-"""How long do uploads wait for their pushes while a model is published and rolled back under load?
+"""How long uploads wait for their pushes while a model is published and rolled back under load.
 
     python tests/bench/bench_swap.py --rate 20 --seconds 15
 

@@ -1,4 +1,4 @@
-"""Where do centroids win? Every arm on generated users of whom it is known what they would answer to a push.
+"""Where centroids win: every variant on generated users whose answers to a push are known.
 
     python tests/bench/bench_targeting_worlds.py --json worlds.json
 

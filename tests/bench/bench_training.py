@@ -1,4 +1,4 @@
-"""What does training on a large catalogue cost, stage by stage, and how good is what comes of it?
+"""What training on a large catalogue costs, stage by stage, and how good is what comes of it.
 
     OMP_NUM_THREADS=1 python tests/bench/bench_training.py --users 100000 --songs 200000 --json training.json
 

@@ -1,4 +1,4 @@
-"""Which truth holds in how large a catalogue? What every truth says of itself in generated worlds of growing size.
+"""Which truth holds in how large a catalogue: what each says of itself in worlds of growing size.
 
     python tests/bench/bench_truths.py [--sizes 5000x3000 20000x20000 50000x100000]
 

@@ -1,4 +1,4 @@
-"""How many listens a second does Faust take, one by one, into a table in RocksDB?
+"""How many listens a second Faust takes, one by one, into a table in RocksDB.
 
 Prints one line of JSON.
 

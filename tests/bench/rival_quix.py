@@ -1,4 +1,4 @@
-"""How many records a second does Quix Streams commit, one by one and exactly once?
+"""How many records a second Quix Streams commits, one by one and exactly once.
 
 Runs in an environment of its own, as its pins differ from ours; prints one line of JSON.
 

@@ -1,4 +1,4 @@
-"""Every decoder of what comes in, as a question that any bytes may be asked: read, or refused by the declared error?
+"""Every decoder of what comes in, as a question that any bytes may be asked: read, or refused by the declared error.
 
 What is asked is one byte for the decoder and the rest for it: a record, or what the decoder takes. ``make fuzz`` looks
 for bytes at which one of them does neither; ``test_decoders.py`` asks what was found, and more.

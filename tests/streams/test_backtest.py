@@ -25,7 +25,7 @@ from streams.cli import app
 from streams.runtime.exit_codes import REFUSED
 from streams.testbed.backtest import replay, script
 from streams.testbed.backtest.audit import Leak, audit, cuts
-from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge, Judged
+from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge, PushTally
 from streams.testbed.backtest.past_models import PastModel, Trainer
 from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, BacktestPlan
 from streams.testbed.backtest.replay import Decisions, Pushed
@@ -113,7 +113,7 @@ def test_a_song_whose_window_ends_after_the_data_is_not_judged() -> None:
     assert judge(told(*listens), uploaded=51).songs == ()
 
 
-def outcome(arms: dict[str, Judged], songs: int) -> BacktestOutcome:
+def outcome(arms: dict[str, PushTally], songs: int) -> BacktestOutcome:
     return BacktestOutcome(
         plan(), "d", None, 1, 1, 0.0, 0.0, 1.0, 1, tuple(f"s{i}" for i in range(songs)), songs, 0, 3, 2, 1.5,
         arms, [], 2, {},
@@ -122,8 +122,8 @@ def outcome(arms: dict[str, Judged], songs: int) -> BacktestOutcome:
 
 def test_totals_and_differences_follow_from_the_songs() -> None:
     later = np.array([4.0, 0.0])
-    mine = Judged(np.array([2.0, 2.0]), np.array([2.0, 0.0]), np.array([1.0, 0.0]), later)
-    theirs = Judged(np.array([2.0, 0.0]), np.array([1.0, 0.0]), np.zeros(2), later)
+    mine = PushTally(np.array([2.0, 2.0]), np.array([2.0, 0.0]), np.array([1.0, 0.0]), later)
+    theirs = PushTally(np.array([2.0, 0.0]), np.array([1.0, 0.0]), np.zeros(2), later)
     of = outcome({"random": theirs, DEFAULT: mine}, 2)
     assert of.totals(DEFAULT) == {
         "pushes": 4, "right": 2, "right_live": 1, "right_per_song": 1, "rate": 0.5, "found": 0.5, "songs_with_one": 0.5,

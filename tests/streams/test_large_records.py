@@ -1,4 +1,4 @@
-"""Records of 5 MB that compression brings under every limit, by the thousand: how much memory do they take?"""
+"""Memory under records of 5 MB that compression brings under every limit, by the thousand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many files must be read to follow a record through each role? ``make walks`` prints them."""
+"""How many files must be read to follow a record through each role. ``make walks`` prints them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from targeting.evaluation.grid_search import drawn
 from targeting.evaluation.loaded import load
 from targeting.evaluation.paired import Splits, difference, told_apart
 from targeting.evaluation.ranking_metrics import judged
-from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, Said, Weighed, direct, evidence, weighed
+from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, SongEvidence, Weighed, direct, evidence, weighed
 from targeting.evaluation.reliability import error
 from targeting.evaluation.user_vector_variants import UserVectorVariant
 from targeting.evaluation.user_vectors import Taste, several, vectors
@@ -91,11 +91,11 @@ def test_arms_are_what_their_names_say() -> None:
     np.testing.assert_allclose(direct(loaded, 1, Taste()), np.maximum(tastes @ case.queries[1], 0), atol=1e-5)
     cosines = case.vectors @ case.queries[1]
     nearest = np.argsort(-cosines)[:10]
-    np.testing.assert_allclose(evidence(loaded, 1, Said(10)), cosines[nearest] @ heard[nearest], atol=1e-4)
+    np.testing.assert_allclose(evidence(loaded, 1, SongEvidence(10)), cosines[nearest] @ heard[nearest], atol=1e-4)
     sharp = (cosines[nearest] ** 3) @ heard[nearest]
-    np.testing.assert_allclose(evidence(loaded, 1, Said(10, sharpness=3)), sharp, atol=1e-4)
+    np.testing.assert_allclose(evidence(loaded, 1, SongEvidence(10, sharpness=3)), sharp, atol=1e-4)
     activity = ((1 + heard.sum(axis=0)) / (1 + HISTORY)) ** 0.5
-    np.testing.assert_allclose(evidence(loaded, 1, Said(10, 3, 0.5)), sharp * activity, atol=1e-4)
+    np.testing.assert_allclose(evidence(loaded, 1, SongEvidence(10, 3, 0.5)), sharp * activity, atol=1e-4)
     # The default's own weights are those that it serves with.
     np.testing.assert_array_equal(weighed(loaded, 1, Weighed()), SERVED.score(loaded, 1, SERVED.config))
 

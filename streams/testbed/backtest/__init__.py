@@ -1,1 +1,1 @@
-"""What would have come of it? The past replayed in event time."""
+"""The past replayed in event time."""

@@ -1,4 +1,4 @@
-"""Did any decision know the future?"""
+"""Proves that no decision knew the future."""
 
 from __future__ import annotations
 

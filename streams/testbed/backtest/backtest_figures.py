@@ -1,4 +1,4 @@
-"""Were the pushes right, and is one arm better than another?"""
+"""Whether pushes were right, and whether one variant is better than another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class PushTally:
     """One arm, by judged song, float64 (songs,) each.
 
     Attributes:
@@ -73,7 +73,7 @@ class BacktestOutcome:
     later: int
     known: int
     ceiling: float
-    arms: dict[str, Judged]
+    arms: dict[str, PushTally]
     leaks: list[Leak] | None
     cuts: int
     seconds: dict[str, float]
@@ -180,7 +180,7 @@ class Judge:
         """Right pushes a song if exactly the known later listeners were pushed."""
         return float(np.minimum(self.known, self._plan.budget).mean()) if len(self.known) else float("nan")
 
-    def judge(self, trace: Decisions) -> Judged:
+    def judge(self, trace: Decisions) -> PushTally:
         """Which pushes of an arm were right."""
         count = len(self._uploads)
         pushes, right, live = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -198,4 +198,4 @@ class Judge:
             np.add.at(pushes, place, 1)
             np.add.at(right, place, good)
             np.add.at(live, place, good & late)
-        return Judged(pushes, right, live, self.later)
+        return PushTally(pushes, right, live, self.later)

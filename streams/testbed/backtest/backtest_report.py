@@ -31,6 +31,7 @@ def write_report(outcome: BacktestOutcome, path: Path, command: str) -> None:
         outcome=outcome,
         start=_day(outcome.start),
         last=_day(outcome.last),
+        undated=_undated(outcome),
         headlines=(
             (share(mine["rate"]), "of coldstart's pushes are right"),
             (f"{mine['right_per_song']:.2f}", f"right pushes a song, of {outcome.ceiling:.2f} possible"),
@@ -51,6 +52,7 @@ def write_report(outcome: BacktestOutcome, path: Path, command: str) -> None:
         ],
         audit=_audit(outcome),
         leaks=[(_day(leak.cut), leak.where) for leak in outcome.leaks or ()],
+        stream=_stream(outcome.streamed) if outcome.streamed else None,
     )  # fmt: skip
 
 
@@ -70,6 +72,22 @@ def _audit(outcome: BacktestOutcome) -> str:
     if outcome.leaks:
         return "The future leaked: these figures mean nothing."
     return f"At {outcome.cuts} uploads all later listens were deleted: every decision until then came out the same."
+
+
+def _stream(of: Streamed) -> tuple[str, list[tuple[str, str]]]:
+    rows = [
+        ("pushes through Kafka and a worker", count(of.pushes)),
+        ("pushes in process, in the worker's batches", count(of.expected)),
+        ("of them the same, in order", count(of.same)),
+        ("the worker's state is that of the process", "yes" if of.state else "no"),
+        ("its changelog restores that state", "yes" if of.restored else "no"),
+        ("batches of the worker", count(of.batches)),
+        ("steps that it split", count(of.split)),
+        ("pushes that are others without the split", count(of.moved)),
+    ]
+    said = "the same pushes." if of.alike else f"not the same. {of.first or 'The pushes are, the state is not.'}"
+    words = f"The same script, through a broker and the audience's worker, for the default arm: {said}"
+    return f"{words} {of.seconds:,.0f} seconds.", rows
 
 
 def _interval(each: Difference | None) -> str:

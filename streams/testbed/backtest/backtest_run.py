@@ -1,4 +1,4 @@
-"""In which order is everything done?"""
+"""The steps of a backtest, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a worker on a broker push what the replay in this process pushes?
+"""Checks that a worker on a broker pushes what the replay in this process pushes.
 
 The script is played once more, for the default arm, through Kafka: an installation of its own with one audience
 partition, read by the audience's real :class:`~streams.audience.worker.Worker`. Its clock shows event time, so that

@@ -1,4 +1,4 @@
-"""What does a training on the past give, and what is most similar to a song?"""
+"""Models trained on the past alone, and what is most similar to a song by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is replayed, and under which rules?"""
+"""What is replayed, and under which rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom does one arm push, and when?"""
+"""Replays one variant: whom it pushes, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records does a step of the script amount to?
+"""The records that a step of the script amounts to.
 
 Every moment in them is event time; the broker stamps them with its own. Moments go to the microsecond, vectors and
 similarities to the bit.
@@ -17,7 +17,8 @@ from encoder.data.history import History
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused
-from streams.contract.events import Answers, Chances, Listen, LiveModel, MatchRequest, Neighbour, PushTarget, WarmSong
+from streams.contract.events import Listen, PushTarget
+from streams.contract.internal_events import Answers, Chances, LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, Topic
 from streams.models.learned_chances import MEANS
 from streams.models.registry import ENCODER
@@ -29,8 +30,6 @@ from targeting.types import F32, Command, Match, Takedown
 SOURCE = "coldstart/backtest"
 SCORE_DIGITS = 6
 """A push says its score to so many."""
-
-_REQUESTED, _, _PROMOTED, _REANCHORED = MatchRequest.TYPES
 
 
 def inputs(step: Step, history: History) -> tuple[Topic, list[Record]]:
@@ -68,7 +67,7 @@ def model(step: ModelSwapped) -> LiveModel:
 
 
 def packed(event: LiveModel, now: float) -> Record:
-    return pack(event, ce_type=LiveModel.TYPES[0], id=f"{event.name}/{event.space}/{now}", source=SOURCE, time=now)
+    return pack(event, id=f"{event.name}/{event.space}/{now}", source=SOURCE, time=now)
 
 
 def as_told(push: Pushed) -> Pushed:
@@ -99,25 +98,25 @@ def _listens(step: Listened, history: History) -> Iterator[Record]:
             listen_id=str(row), user_id=ids[user], song_id=names[song], played_at=_time(moment), source="organic",
             plays=int(times),
         )  # fmt: skip
-        yield pack(event, ce_type=Listen.TYPES[0], id=event.listen_id, source=SOURCE, time=moment)
+        yield pack(event, id=event.listen_id, source=SOURCE, time=moment)
 
 
 def _command(command: Command, now: float) -> Record:
     at = _time(now)
     event = MatchRequest(song_id=command.song_id, revision=command.revision, uploaded_at=at, expires_at=at)
     if isinstance(command, Takedown):
-        return _packed(event, _PROMOTED, now)
+        return _packed(event, MatchRequest.PROMOTED, now)
     near = [
         Neighbour(name, float(cosine)) for name, cosine in zip(command.neighbours, command.similarities, strict=True)
     ]
     place = {"vector": vector_codec.pack(command.space, command.vector), "neighbours": near}
     if not isinstance(command, Match):
-        return _packed(structs.replace(event, **place), _REANCHORED, now)
+        return _packed(structs.replace(event, **place), MatchRequest.REANCHORED, now)
     asked = structs.replace(
         event, **place, recording=command.recording, title=command.title, artist_ids=list(command.artist_ids),
         budget=command.budget, uploaded_at=_time(command.requested_at), expires_at=_time(command.expires_at),
     )  # fmt: skip
-    return _packed(asked, _REQUESTED, now)
+    return _packed(asked, MatchRequest.REQUESTED, now)
 
 
 def _packed(event: MatchRequest, ce_type: str, now: float) -> Record:
@@ -127,7 +126,7 @@ def _packed(event: MatchRequest, ce_type: str, now: float) -> Record:
 
 def _warm(now: float, space: str, song_id: str, vector: F32) -> Record:
     event = WarmSong(song_id=song_id, space=space, vector=vector_codec.pack(space, vector))
-    return pack(event, ce_type=WarmSong.TYPES[0], id=f"{space}/{song_id}", source=SOURCE, time=now)
+    return pack(event, id=f"{space}/{song_id}", source=SOURCE, time=now)
 
 
 def _chances(fitted: Calibration | None) -> Chances | None:

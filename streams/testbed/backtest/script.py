@@ -1,4 +1,4 @@
-"""What happens in which order, and what was known then?"""
+"""The events of a backtest in order, and what was known at each."""
 
 from __future__ import annotations
 

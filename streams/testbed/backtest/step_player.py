@@ -1,4 +1,4 @@
-"""How is a script played through a broker and a real worker?
+"""Plays a script through a broker and a real worker.
 
 A step at a time: its records are sent, and the next step's once the worker has committed all of them. The worker is the
 audience role's own; its clock shows event time.
@@ -18,9 +18,11 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from encoder.data.history import History
+from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.local_store import LocalStores
 from streams.audience.main import changelog_identity
 from streams.audience.worker import Worker
+from streams.audience.worker_context import WorkerContext
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.events import PushTarget
@@ -91,13 +93,16 @@ class Player:
             return self._states[-1]
 
         # The records of the past are not from this machine's future: its own clock is held against the broker's.
+        settings = audience.model_copy(update={"objective": "answers", "skip_state_records": ""})
         self._worker = Worker(
-            kafka, naming, audience.model_copy(update={"objective": "answers", "skip_state_records": ""}),
-            self._clock, self._metrics, self._view, songs, new_partition,
-            LocalStores(folder, changelog_identity(kafka, naming), real), 0, Heartbeat(real, _PATIENCE_S),
+            WorkerContext(kafka, naming, settings, self._clock, self._metrics, Heartbeat(real, _PATIENCE_S)),
+            0,
+            CatalogueSync(self._view, songs, settings.objective),
+            new_partition,
+            LocalStores(folder, changelog_identity(kafka, naming), real),
             readiness.condition("restored", "not assigned yet"),
             broker_clock=BrokerClock(real, readiness.condition("clock", "not known yet")),
-        )  # fmt: skip
+        )
 
     def play(self, tell: Tell) -> None:
         steps = self._script.steps

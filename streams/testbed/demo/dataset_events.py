@@ -1,4 +1,4 @@
-"""Which events does a data set amount to, and how can an upload be wrong?"""
+"""The events that a data set amounts to, and uploads that are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order does the demo happen?
+"""The steps of the demo, in order.
 
 Broker, data, training, publish, workers, history, uploads, answers, judgement.
 """

@@ -1,4 +1,4 @@
-"""How do listens and uploads get into their topics, and when are they there?"""
+"""Feeds listens and uploads into their topics, and tells when they are there."""
 
 from __future__ import annotations
 

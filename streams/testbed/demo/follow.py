@@ -1,4 +1,4 @@
-"""What came back: pushes, answers, dead letters, and after how long?"""
+"""What came back: pushes, answers and dead letters, and after how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What did a demo see? Figures, under names that the README explains."""
+"""What a demo saw: figures, under names that the README explains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory did the processes of a demo take at most?"""
+"""The most memory that the processes of a demo took."""
 
 from __future__ import annotations
 

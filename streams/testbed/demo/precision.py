@@ -1,4 +1,4 @@
-"""Were the right people pushed? Precision over cold songs whose listeners are known but were hidden."""
+"""Precision of pushes over cold songs whose listeners are known but were hidden."""
 
 from __future__ import annotations
 

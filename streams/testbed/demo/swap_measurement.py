@@ -1,4 +1,4 @@
-"""What do uploads notice when another model is published under load, and the first again?
+"""What uploads notice when another model is published under load, and then the first again.
 
 Songs are uploaded at a steady rate while ``coldstart publish`` runs as a process of its own. A swap lasts from the
 start of that process until every audience partition has decided in the new space.

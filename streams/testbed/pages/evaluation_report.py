@@ -32,6 +32,7 @@ def html(result: Json) -> str:
             [pair, *map(_interval, (gap["recall_50"], gap["ndcg_50"], gap["recall_50"]["quartiles"][0]))]
             for pair, gap in _encoder_pairs(result)
         ],
+        truths=_truths(result),
         contents=[content.replace("_", " ") for content in next(iter(result["arms"].values()))["content"]],
         robustness=_robustness(result),
         unseen=", ".join(f"{name} {value:.2f}" for name, value in result["unseen_terms_per_song"].items()),
@@ -70,6 +71,31 @@ def _encoder(result: Json) -> Rows:
     return rows
 
 
+# A measure's name in the table, and what bounds it.
+_TRUTHS: Final = {
+    "recall_50": ("recall@50", "ceiling"),
+    "held_out_recall_50": ("held out", "ceiling_half"),
+    "taste_recall_50": ("known taste", ""),
+    "audience_precision_50": ("audience@50 by cosine", "audience"),
+    "evidence_precision_50": ("audience@50 by what is retrieved", "audience"),
+}
+
+
+def _truths(result: Json) -> tuple[list[str], Rows]:
+    """Heads and rows: each arm by each truth, all cold songs and the tail; last what the truths themselves allow."""
+    default = result["arms"][result["default_arm"]]
+    names = {measure: name for measure, name in _TRUTHS.items() if measure in default}
+
+    def cell(found: Json | None) -> str:
+        return f"{found['mean']:.4f}, {found['quartiles'][0]:.3f}" if found else "–"
+
+    rows = [
+        [name, *(cell(result["arms"][name].get(measure)) for measure in names)] for name in reversed(_ranked(result))
+    ]
+    rows.append(["what it allows", *(cell(result["truths"].get(bound)) for _, bound in names.values())])
+    return ["all, tail", *(name for name, _ in names.values())], rows
+
+
 def _robustness(result: Json) -> Rows:
     """An arm's recall with full content, and with each of the others."""
     rows = []
@@ -84,7 +110,7 @@ def _chosen(result: Json) -> Rows:
         [
             name,
             ", ".join(f"{key} {value}" for key, value in arm["chosen"].items()) or "its own config",
-            str(arm["search"]["trials"]),
+            f"{arm['search']['trials']} of {arm['search']['of']:,}",
             f"{arm['search']['seconds']:.0f}",
         ]
         for name, arm in result["arms"].items()
@@ -108,6 +134,7 @@ def _targeting(result: Json) -> Rows:
             name,
             *(f"{arm['precision'][cut]:.4f}" for cut in ("50", "100", "200")),
             *(f"{arm[key]:.4f}" for key in ("recall_200", "r_precision", "auc")),
+            f"{arm['every_song']['r_precision']:.4f}",
         ]
         for name, arm in result["targeting"].items()
     ]

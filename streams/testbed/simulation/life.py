@@ -1,4 +1,4 @@
-"""What happens in the world: who comes across which song, who listens, and how pushes are answered?
+"""What happens in the world: who comes across which song, who listens, and how pushes are answered.
 
 Plain arrays, no Kafka. Listening is taste (:func:`encoder.data.world.affinity` at that moment); coming across a song is
 what pushes change: a song that somebody hears is come across by friends, and by everybody the more it is heard.

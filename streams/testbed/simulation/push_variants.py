@@ -1,4 +1,4 @@
-"""Which ways of pushing are compared?"""
+"""The ways of pushing that are compared."""
 
 from __future__ import annotations
 

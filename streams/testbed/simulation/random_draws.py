@@ -1,4 +1,4 @@
-"""Which chance decides what this user does about this song?
+"""The random numbers that decide what a user does about a song.
 
 Common random numbers: what a user would do about a song rests on a number that belongs to the two and to the seed, not
 on what was drawn before. So two worlds that differ in who is pushed differ by that alone.

@@ -1,4 +1,4 @@
-"""Which world is simulated, and how do its people behave?"""
+"""The world that is simulated, and how its people behave."""
 
 from __future__ import annotations
 

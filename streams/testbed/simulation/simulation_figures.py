@@ -1,4 +1,4 @@
-"""What did a world come to, and is one better than another?"""
+"""What a world came to, and whether one variant is better than another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order are worlds simulated? Seed by seed: the world, its model, then one arm after the other."""
+"""Simulates worlds seed by seed: the world, its model, then one variant after the other."""
 
 from __future__ import annotations
 

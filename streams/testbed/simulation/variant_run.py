@@ -1,4 +1,4 @@
-"""How does one arm live through a world: a real installation on one side, simulated people on the other?"""
+"""One variant living through a world: a real installation on one side, simulated people on the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records does what happens in the world amount to?
+"""The records that happenings in the world amount to.
 
 Listens carry simulated time, so that tastes fade as they would; the simulated days end about now. What the wall clock
 decides, caps and the ends of campaigns, runs in compressed days; pushes are answered at the wall clock's time.
