@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,7 @@ from encoder.content import Bag, ContentTable
 from encoder.context import Memory
 from encoder.features import BagSchema, DenseSchema, FeatureSchema
 from encoder.serving import Encoder
-
-if TYPE_CHECKING:
-    from encoder.train import Trained
+from encoder.trained import Trained
 
 F32 = NDArray[np.float32]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,20 +50,6 @@ class Encoder:
         position = np.full(len(self.schema.idf), -1, np.int64)
         position[self.columns] = np.arange(len(self.columns))
         object.__setattr__(self, "_position", position)
-
-    @classmethod
-    def load(cls, path: Path | str, manifest_sha256: str | None = None) -> Encoder:
-        """The encoder in the artifact folder at ``path``.
-
-        Args:
-            manifest_sha256: of its manifest, in hex, where it is known; another one is refused.
-
-        Raises:
-            ArtifactError: the artifact is torn, foreign, newer than this reader or inconsistent.
-        """
-        from encoder.artifact import load_encoder
-
-        return load_encoder(Path(path), manifest_sha256)
 
     @property
     def dim(self) -> int:

@@ -23,13 +23,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch.nn import functional
 
 from encoder import leave_one_out, mixture, supervision, tuning, views
-from encoder.content import ContentTable
 from encoder.data.dataset import Dataset
 from encoder.device import chosen
 from encoder.features import FeatureSchema
 from encoder.fit import NetworkInputs, TrainingRun
 from encoder.ranks import Ranks
 from encoder.serving import Encoder, joined
+from encoder.trained import Trained
 from encoder.training_config import Device, TrainingConfig
 from encoder.truth import quartiles
 
@@ -60,24 +60,6 @@ _SINGLE = 10_000
 _SAVED = 100
 
 Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What training gives.
-
-    Attributes:
-        encoder: for serving; its space is named when it is saved.
-        warm_content: content of the n warm songs, with their ids.
-        warm_vectors: float32 (n, dim), unit rows, what a query's inner product is to be taken with.
-        gauges: figures of the last epoch and of the whole run.
-    """
-
-    encoder: Encoder
-    warm_content: ContentTable
-    warm_vectors: F32
-    config: TrainingConfig
-    gauges: dict[str, float]
 
 
 def train(

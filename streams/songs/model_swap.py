@@ -9,7 +9,7 @@ from urllib.request import url2pathname
 
 import structlog
 
-from encoder.artifact import ArtifactError
+from encoder import artifact
 from encoder.serving import Encoder
 from streams.contract.errors import Refused
 from streams.contract.internal_events import LiveModel
@@ -114,7 +114,7 @@ class LiveMatcher:
                 return
             try:
                 coming = load_encoder(model)
-            except (ArtifactError, Refused, OSError):
+            except (artifact.ArtifactError, Refused, OSError):
                 # A start without a model is none; but a model that this worker cannot read must not end the one it has.
                 if serving is None:
                     raise
@@ -149,7 +149,7 @@ def load_encoder(model: LiveModel) -> Encoder:
         raise Refused(f"model {model.name}: {model.uri!r} is no address ({error})") from None
     if parts.scheme != "file" or "\0" in str(path):
         raise Refused(f"model {model.name}: {model.uri!r} is not a file:// address that every worker can read")
-    encoder = Encoder.load(path, model.manifest_sha256)
+    encoder = artifact.load_encoder(path, model.manifest_sha256)
     for what, found, published in (("space", encoder.space, model.space), ("dimension", encoder.dim, model.dim)):
         if found != published:
             raise Refused(f"model {model.name}: {model.uri} holds {what} {found!r}, published was {published!r}")

@@ -90,8 +90,8 @@ def test_no_songs_give_no_rows(trained: Trained) -> None:
 def test_serving_does_not_import_torch(trained: Trained, tmp_path: Path) -> None:
     artifact.save(trained, tmp_path / "model")
     program = (
-        "import sys; from encoder import ContentTable, Encoder, SongContent;"
-        f"e = Encoder.load({str(tmp_path / 'model')!r});"
+        "import sys; from pathlib import Path; from encoder import ContentTable, SongContent, load_encoder;"
+        f"e = load_encoder(Path({str(tmp_path / 'model')!r}));"
         "e.encode(ContentTable.from_songs(['s'], [SongContent(bags={'tags': {'music': 1}})]));"
         "sys.exit('torch' in sys.modules)"
     )
