@@ -39,7 +39,7 @@ _OPENED = 4
 _ASKED = 2048
 _GROWN = 1.1
 
-# A candidate weighs its score to this power in its centroid (README, "The score").
+# A candidate weighs its score to this power in its centroid (docs/adr/0017).
 _POWER = 4.0
 
 
