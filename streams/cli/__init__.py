@@ -7,6 +7,7 @@ import typer
 from streams.cli import data, kafka, topics, worker
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
+from streams.cli.chaos import chaos
 from streams.cli.demo import demo
 from streams.cli.digest import digest
 from streams.cli.erased import erased
@@ -14,7 +15,6 @@ from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.simulate import simulate
-from streams.cli.torture import torture
 from streams.cli.train import train
 from streams.cli.up import up
 from streams.runtime import terminal
@@ -33,7 +33,9 @@ app.command()(evaluate)
 app.command()(backtest)
 app.command()(publish)
 app.command()(up)
-app.command()(torture)
+app.command()(chaos)
+# Its name until 0.2.
+app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)
 app.command()(lag)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
-from encoder.training_config import Device
 from streams.cli import tables
 from streams.cli.options import Strict, errors_explained, refuse, writable
 from streams.runtime.terminal import Bars, Table, Terminal
+
+# As encoder.training_config has it, which is imported by training alone.
+Device = Literal["auto", "cpu", "cuda"]
 
 # The stages of encoder.train in their order, with what they do in words.
 _STAGES = {

@@ -1,6 +1,6 @@
 """Bugs of the product, each planted in a copy of its source, and the promise whose breach must give it away.
 
-Torture must see each of them. A place that has moved on is found at once: every text must stand there exactly once.
+A chaos run must see each of them. A place that has moved on is found at once: every text must stand there exactly once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Planted:
     Attributes:
         promise: the name of the rule that must find it.
         faults: what strikes, one a round; see :data:`streams.testbed.chaos.faults.FAULTS`; "none": nothing.
-        settings: of the audience role, beside those of torture.
+        settings: of the audience role, beside those of a chaos run.
         between_s: seconds of a round.
     """
 

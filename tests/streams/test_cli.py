@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from encoder import training_config
 from streams.cli import app
 from streams.contract.asyncapi import asyncapi_yaml
 from streams.contract.topics import TOPICS
@@ -29,8 +30,8 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def inside(command: Any) -> dict[str, Any]:
-    """The commands of a group; nothing for a command."""
-    return getattr(command, "commands", {})
+    """The commands of a group that are shown; nothing for a command."""
+    return {name: inner for name, inner in getattr(command, "commands", {}).items() if not inner.hidden}
 
 
 VERBS = dict(verbs(typer.main.get_command(app)))
@@ -42,7 +43,7 @@ WITH_SETTINGS = {
     ("digest",): [],
     ("erased",): ["u"],
     ("up",): [],
-    ("torture",): [],
+    ("chaos",): [],
     ("simulate",): ["--arms", "organic"],
     ("backtest",): [],
     ("campaigns",): [],
@@ -173,6 +174,16 @@ def test_no_verb_pays_for_the_imports_of_another() -> None:
     script = f"import sys, streams.cli; print(*sorted({heavy!r} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.split() == []
+
+
+def test_a_former_name_of_a_verb_still_calls_it() -> None:
+    named = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert named["torture"].hidden
+    assert named["torture"].callback.__wrapped__ is named["chaos"].callback.__wrapped__
+
+
+def test_training_takes_the_devices_that_the_encoder_takes() -> None:
+    assert sys.modules["streams.cli.train"].Device == training_config.Device
 
 
 def test_a_worker_loads_only_what_serves() -> None:

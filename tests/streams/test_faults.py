@@ -11,7 +11,7 @@ from installation import copies
 from streams.runtime.settings import KafkaSettings
 from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
-from streams.testbed.chaos.chaos_run import torture
+from streams.testbed.chaos.chaos_run import run_chaos
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.chaos.faults import FAULTS
 from streams.testbed.demo.follow import Follower
@@ -125,11 +125,11 @@ def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_by_itself_breaks_no_promise(name: str, tmp_path: Path) -> None:
     """Every upload answered, every push once, every digest equal, and all else that the checker asks."""
-    ordeal = torture(load_settings(), seed=1, seconds=1, say=lambda _: None, faults=(name,), folder=tmp_path)
-    assert ordeal.verdict.violations == []
-    assert [words for _, words in ordeal.struck] == [FAULTS[name].words]
-    assert ordeal.verdict.pushes > 0
-    assert ordeal.verdict.dead_letters == ordeal.poisoned
-    assert ordeal.verdict.spaces == (2 if name == "swap" else 1)
+    run = run_chaos(load_settings(), seed=1, seconds=1, say=lambda _: None, faults=(name,), folder=tmp_path)
+    assert run.verdict.violations == []
+    assert [words for _, words in run.struck] == [FAULTS[name].words]
+    assert run.verdict.pushes > 0
+    assert run.verdict.dead_letters == run.poisoned
+    assert run.verdict.spaces == (2 if name == "swap" else 1)
     said = "".join(log.read_text() for log in tmp_path.glob("audience-*.log*"))
     assert any(words in said for words in BITES.get(name, ("",)))

@@ -94,7 +94,7 @@ def test_a_place_that_cannot_be_used_is_named_at_once(verb: tuple[str, ...], nam
         ["demo", "--folder", "a file"],
         ["simulate", "--arms", "organic", "--report", "."],
         ["simulate", "--arms", "organic", "--json", "."],
-        ["torture", "--keep", "a file"],
+        ["chaos", "--keep", "a file"],
         ["topics", "list", "--config", "."],
         ["digest", "--partition", "99"],
     ],

@@ -39,7 +39,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def ordeal(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> ChaosRun:
+def run(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> ChaosRun:
     """A short one, with workers that run the changed source; driver and checker are as they are."""
     source = place / "source"
     plant(ROOT, bug.edits, source)
@@ -88,7 +88,7 @@ def test_without_a_bug_every_promise_is_kept(
     edits: list[Edit], kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
 ) -> None:
     healthy = Planted("", "", edits, ("all", "none"))
-    assert ordeal(healthy, kafka, prefix, place, world).verdict.violations == []
+    assert run(healthy, kafka, prefix, place, world).verdict.violations == []
 
 
 @pytest.mark.long
@@ -97,7 +97,7 @@ def test_a_planted_bug_breaks_the_promise_that_names_it(
     bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
 ) -> None:
     began = time.monotonic()
-    violations = ordeal(bug, kafka, prefix, place, world).verdict.violations
+    violations = run(bug, kafka, prefix, place, world).verdict.violations
     found = Counter(name_of(each) for each in violations)
     print(f"\n{bug.name}: {time.monotonic() - began:.0f} s, {dict(found)}")
     assert bug.promise in found, violations[:5]

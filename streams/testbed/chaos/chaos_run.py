@@ -50,7 +50,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "holdout": 0.1,
         "exploration": 0.1,
         "at_once": 0.7,
-        "erasure_key": "of-this-ordeal",
+        "erasure_key": "of-this-run",
         "session_timeout_s": 6,
         "transaction_timeout_s": 5,
         "watchdog_s": 8,
@@ -81,7 +81,7 @@ class ChaosRun:
     verdict: Verdict = field(default_factory=Verdict)
 
 
-def torture(
+def run_chaos(
     settings: Settings,
     seed: int,
     seconds: float,
@@ -108,7 +108,7 @@ def torture(
     known = {**FAULTS, **(CLUSTER_FAULTS if brokers > 1 else {})}
     faults = faults or tuple(known)
     with ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldstart-torture-")))
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldstart-chaos-")))
         stage, broker, follower = stack.enter_context(_stage(settings, place, brokers))
         scene = Scene(stage, broker, random.Random(seed))
         return drive(scene, follower, seed, seconds, say, {name: known[name] for name in faults})
@@ -124,7 +124,7 @@ def drive(
     between_s: float = _BETWEEN_S,
     crowd: int = 40,
 ) -> ChaosRun:
-    """The same on a stage whose workers have been started; see :func:`torture`. They are stopped at the end.
+    """The same on a stage whose workers have been started; see :func:`run_chaos`. They are stopped at the end.
 
     Args:
         follower: reads what comes back.
@@ -134,7 +134,7 @@ def drive(
     Raises:
         Unavailable: the broker does not answer, or what was sent did not arrive.
     """
-    ordeal, stage, choice = ChaosRun(seed), scene.stage, scene.choice
+    run, stage, choice = ChaosRun(seed), scene.stage, scene.choice
     traffic = Traffic(stage, choice)
     hostile = Hostile(stage, choice, traffic.send)
     excuses: list[float] = []
@@ -162,7 +162,7 @@ def drive(
             hostile.round(choice.sample(stage.present, 6))
             _upload(stage, songs[:at], between_s / _UPLOADS_A_ROUND, meanwhile)
             say(f"{time.monotonic() - started:6.1f} s  {fault.words}")
-            ordeal.struck.append((time.monotonic() - started, fault.words))
+            run.struck.append((time.monotonic() - started, fault.words))
             excuses += [time.monotonic()] if fault.ends_roles else []
             fault.strike(scene)
             bad = marked(poisoned(upload_record(songs[0], time.time()), len(ids)), BURIED)
@@ -188,11 +188,11 @@ def drive(
         raise Unavailable("not everything was acknowledged within 60 s")
     stage.stop()
     say(f"{time.monotonic() - started:6.1f} s  checking")
-    ordeal.uploaded, ordeal.poisoned = len(ids) + len(hostile.songs), len(ordeal.struck) + traffic.bad
-    ordeal.hostile, ordeal.ended = hostile.sent, [how for _, _, how in stage.ended]
-    ordeal.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
-    ordeal.verdict.add([*stuck, *unexplained(stage.ended, excuses, len(stage.workers)), *differences(stage)])
-    return ordeal
+    run.uploaded, run.poisoned = len(ids) + len(hostile.songs), len(run.struck) + traffic.bad
+    run.hostile, run.ended = hostile.sent, [how for _, _, how in stage.ended]
+    run.verdict = check(stage.kafka, stage.naming, SystemClock(), Rules.of(stage.settings))
+    run.verdict.add([*stuck, *unexplained(stage.ended, excuses, len(stage.workers)), *differences(stage)])
+    return run
 
 
 def _upload(stage: Environment, songs: Sequence[SongUpload], pause_s: float, each: Callable[[int], None]) -> None:
@@ -228,7 +228,7 @@ def _stage(
     with broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
         told = {**SETTINGS, "topics": {"replication_factor": min(brokers, 3)}}
-        stage = set_up(kafka, f"torture-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=told)
+        stage = set_up(kafka, f"chaos-{uuid.uuid4().hex[:8]}.", folder, models=2, settings=told)
         follower = Follower(stage.kafka, stage.naming)
         try:
             stage.start("songs", "songs")

@@ -46,7 +46,7 @@ class Scene:
     def cluster(self) -> EmbeddedCluster:
         """Raises Unavailable where there is a single broker."""
         if not isinstance(self.broker, EmbeddedCluster):
-            raise Unavailable("this fault needs three brokers: coldstart torture --brokers 3")
+            raise Unavailable("this fault needs three brokers: coldstart chaos --brokers 3")
         return self.broker
 
 

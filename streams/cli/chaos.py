@@ -1,4 +1,4 @@
-"""``coldstart torture``: break it, and see whether the promises hold."""
+"""``coldstart chaos``: break it, and see whether the promises hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.cli.tables import show
 from streams.runtime.terminal import Table, Terminal, say
 
 
-def torture(
+def chaos(
     seed: Annotated[int, typer.Option(help="Picks the faults, their order and their moments.")] = 0,
     minutes: Annotated[float, typer.Option(min=0.2, help="How long to drive and break; the check comes after.")] = 2.0,
     only: Annotated[
@@ -39,9 +39,9 @@ def torture(
     The last table says how often each promise was judged: where it could have been broken. Exit code 1 when one was:
     each line names it first. The same seed picks the same faults.
 
-    Example: coldstart torture --seed 7 --minutes 10
+    Example: coldstart chaos --seed 7 --minutes 10
     """
-    from streams.testbed.chaos.chaos_run import torture as run
+    from streams.testbed.chaos.chaos_run import run_chaos as run
     from streams.testbed.chaos.faults import CLUSTER_FAULTS, FAULTS
     from streams.testbed.chaos.promises import PROMISES, name_of
     from streams.testbed.chaos.unexpected_stops import BY_ITSELF
@@ -59,19 +59,19 @@ def torture(
         settings = settings_from(config)
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
-        ordeal = run(settings, seed, minutes * 60, console.print, only or (), keep, brokers)
-    verdict = ordeal.verdict
-    kinds = len({words for _, words in ordeal.struck})
-    by_itself = sum(how.startswith(BY_ITSELF) for how in ordeal.ended)
+        outcome = run(settings, seed, minutes * 60, console.print, only or (), keep, brokers)
+    verdict = outcome.verdict
+    kinds = len({words for _, words in outcome.struck})
+    by_itself = sum(how.startswith(BY_ITSELF) for how in outcome.ended)
     say(
-        f"seed {seed}: {len(ordeal.struck)} faults of {kinds} kinds; workers were started again {len(ordeal.ended)} "
+        f"seed {seed}: {len(outcome.struck)} faults of {kinds} kinds; workers were started again {len(outcome.ended)} "
         f"times, {by_itself} of them after they had ended by themselves\n"
         f"{verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records in dead-letters, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
         f"{verdict.held_out:,} held out, {verdict.outcomes:,} outcomes, {verdict.listens:,} listens\n"
         f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.promoted:,} songs "
         f"promoted, {verdict.ended:,} campaigns ended\n"
-        f"hostile: {', '.join(f'{count:,} {kind}' for kind, count in sorted(ordeal.hostile.items()))}\n"
+        f"hostile: {', '.join(f'{count:,} {kind}' for kind, count in sorted(outcome.hostile.items()))}\n"
         f"{len(verdict.late):,} opt-outs and erasures, by the broker's clock obeyed within "
         f"{percentile(verdict.late, 0.5):.2f} s (p50), {percentile(verdict.late, 0.99):.2f} s (p99), "
         f"{max(verdict.late, default=0.0):.2f} s (the slowest)"

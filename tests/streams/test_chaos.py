@@ -1,4 +1,4 @@
-"""The checker finds every broken promise; a short ordeal keeps them all."""
+"""The checker finds every broken promise; a short run keeps them all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from streams.contract.topics import (
 )
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings_sources import load_settings
-from streams.testbed.chaos.chaos_run import ChaosRun, torture
+from streams.testbed.chaos.chaos_run import ChaosRun, run_chaos
 from streams.testbed.chaos.evidence import Evidence, Said, space_of
 from streams.testbed.chaos.faults import FAULTS
 from streams.testbed.chaos.promise_checker import check, judge
@@ -514,12 +514,12 @@ def test_the_space_of_a_vector_is_read_from_its_bytes() -> None:
     assert space_of(b"CSVE") == ""
 
 
-def kept(ordeal: ChaosRun) -> None:
+def kept(run: ChaosRun) -> None:
     """Every promise, and not because nothing happened."""
-    verdict = ordeal.verdict
+    verdict = run.verdict
     assert verdict.violations == []
-    assert verdict.dead_letters >= ordeal.poisoned
-    assert {"uploads in aborted transactions", "records of 5 MB", "refused withdrawals"} <= set(ordeal.hostile)
+    assert verdict.dead_letters >= run.poisoned
+    assert {"uploads in aborted transactions", "records of 5 MB", "refused withdrawals"} <= set(run.hostile)
     assert verdict.pushes > 0
     assert verdict.deferred > 0
     assert verdict.held_out > 0
@@ -527,16 +527,16 @@ def kept(ordeal: ChaosRun) -> None:
 
 
 def test_a_short_ordeal_is_survived() -> None:
-    ordeal = torture(load_settings(), seed=0, seconds=1, say=lambda _: None, faults=("all",))
-    kept(ordeal)
-    assert [words for _, words in ordeal.struck] == [FAULTS["all"].words]
+    run = run_chaos(load_settings(), seed=0, seconds=1, say=lambda _: None, faults=("all",))
+    kept(run)
+    assert [words for _, words in run.struck] == [FAULTS["all"].words]
 
 
 @pytest.mark.long
 def test_an_ordeal_is_survived() -> None:
-    ordeal = torture(load_settings(), seed=0, seconds=120, say=lambda _: None)
-    kept(ordeal)
-    assert len({words for _, words in ordeal.struck}) == len(ordeal.struck) >= 4
-    assert ordeal.verdict.live > 0
+    run = run_chaos(load_settings(), seed=0, seconds=120, say=lambda _: None)
+    kept(run)
+    assert len({words for _, words in run.struck}) == len(run.struck) >= 4
+    assert run.verdict.live > 0
     # None is kept for want of anything that could have broken it.
-    assert [name for name in PROMISES if not ordeal.verdict.judged[name]] == []
+    assert [name for name in PROMISES if not run.verdict.judged[name]] == []
