@@ -146,7 +146,7 @@ class BatchCommit:
             raise RuntimeError(f"partition {partition}: committed without being staged")
         outputs = task.staged.outputs
         task.state.apply(task.staged)
-        for song_id, each in task.staged.campaigns.items():
+        for song_id, each in task.staged.changes.campaigns.items():
             if each is None:
                 task.versions.pop(ACCOUNT_PREFIX + song_id.encode(), None)
         task.staged, task.at, task.written_at = None, at, self._context.clock.monotonic()

@@ -2,7 +2,7 @@
 
 Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
 asked. What a partition's state holds is what its changelog says last of the user's keys
-(``targeting/partition/state.py``).
+(``targeting/partition/changelog.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from streams.kafka.clients import admin
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
-from targeting.partition.state import ERASED, INTEREST, PUSHED, USER
+from targeting.partition.changelog import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 
 _KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "boundary"}

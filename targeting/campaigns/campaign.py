@@ -130,6 +130,16 @@ def decode_request(record: bytes) -> Match:
     )
 
 
+def decode(request: bytes, account: bytes) -> CampaignRecord:
+    """A campaign from its two records.
+
+    Raises:
+        ValueError: a record of another version, or broken.
+    """
+    counts, ended, ended_at = decode_account(account)
+    return CampaignRecord(decode_request(request), counts, ended, ended_at)
+
+
 def decode_account(record: bytes) -> tuple[OutcomeCounts, EndReason | None, float]:
     """Counts, why the campaign ended and when.
 

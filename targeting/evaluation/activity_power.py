@@ -55,7 +55,7 @@ def precisions(cases: Sequence[Case], how: ScoreWeights) -> F64:
         listeners = np.diff(case.truth.indptr)
         for song in some(np.flatnonzero(listeners >= LISTENERS)).tolist():
             scored = loaded.scored(song, how)
-            heard, listened = loaded.audience.heard(scored.users), case.listeners(song)[scored.users]
+            heard, listened = loaded.histories.heard(scored.users), case.listeners(song)[scored.users]
             rows.append([_precision(scored.scores * factors(heard, power), listened) for power in POWERS])
     return np.asarray(rows, np.float64).reshape(len(rows), len(POWERS))
 

@@ -13,7 +13,8 @@ from targeting.evaluation.case import Case
 from targeting.evaluation.user_vectors import Taste
 from targeting.index import ExactIndex
 from targeting.ranking import scoring
-from targeting.ranking.scoring import Scored, ScoreWeights
+from targeting.ranking.scored import Scored
+from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32, Match
 from targeting.users.histories import UserHistories
 
@@ -34,7 +35,7 @@ class Loaded:
 
     case: Case
     songs: Catalogue
-    audience: UserHistories
+    histories: UserHistories
     found: I64
     similarities: F32
     _tastes: dict[Taste, tuple[F32, F32]] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Loaded:
         ``activity`` is the power with which users' activity counts.
         """
         match = self.match(song, neighbours or self.case.neighbours)
-        return scoring.score(self.audience, self.songs, match, how, activity)
+        return scoring.score(self.histories, self.songs, match, how, activity)
 
     def spread(self, users: I64, scores: F32) -> F32:
         """Scores of some users as scores of all, float32 (users,); the others have 0."""
@@ -89,14 +90,14 @@ def load(case: Case) -> Loaded:
     """Puts a case's plays through the audience's own way of taking listens."""
     songs = Catalogue()
     songs.set_vectors(_SPACE, [_id(row) for row in range(len(case.vectors))], case.vectors)
-    audience = UserHistories(songs)
+    histories = UserHistories(songs)
     plays = case.plays.tocoo()
     at = np.zeros(plays.nnz) if case.played_at is None else case.played_at
     # As a stream would bring them; undated, song by song.
     order = np.argsort(at, kind="stable")
     slots = songs.slots([_id(row) for row in range(len(case.vectors))])
-    audience.apply(
-        audience.plan(
+    histories.apply(
+        histories.plan(
             plays.col[order].astype(np.int64),
             slots[plays.row[order]],
             plays.data[order].astype(np.float32),
@@ -106,7 +107,7 @@ def load(case: Case) -> Loaded:
     index = ExactIndex(case.vectors.shape[1])
     index.add(np.arange(len(case.vectors)), case.vectors)
     found, similarities = index.search(case.queries, WIDEST)
-    return Loaded(case, songs, audience, found, similarities)
+    return Loaded(case, songs, histories, found, similarities)
 
 
 def _id(row: int) -> str:

@@ -68,7 +68,7 @@ def evidence(loaded: Loaded, song: int, how: SongEvidence) -> F32:
     """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
     scored = loaded.scored(song, ScoreWeights(sharpness=how.sharpness), how.songs)
     said = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
-    heard = loaded.audience.heard(np.arange(loaded.case.users))
+    heard = loaded.histories.heard(np.arange(loaded.case.users))
     return np.asarray(said * factors(heard, how.activity), np.float32)
 
 

@@ -26,7 +26,7 @@ from targeting.live.cat_config import CatConfig
 from targeting.live.incremental_cat import IncrementalCat, Pace
 from targeting.live.user_view import UserSubset, UserView
 from targeting.ranking.activity import factors
-from targeting.ranking.scoring import Scored
+from targeting.ranking.scored import Scored
 from targeting.types import F32, Match, Prototypes
 
 # Records written in a batch because statistics moved, some 20 kB each: they must not outweigh the batch itself.
@@ -147,13 +147,13 @@ class LiveCampaigns:
             rows = rows[bottom(self.people.hashes(rows), 0, _ASKED)]
             asked = self.people.vectors(rows)
             if power:
-                asked *= factors(self.people.audience.heard(rows), power)[:, None]
+                asked *= factors(self.people.histories.heard(rows), power)[:, None]
             self._asked, self._asked_of = asked[asked.any(axis=1)], (used, power)
         return self._asked
 
     @property
     def dimension(self) -> int:
-        return int(self.people.audience.vectors(np.zeros(0, np.int64)).shape[1])
+        return int(self.people.histories.vectors(np.zeros(0, np.int64)).shape[1])
 
     def forget(self, users: I64) -> None:
         """Takes the shares of erased users out, with all that they left behind as their vectors changed."""
@@ -194,32 +194,32 @@ class LiveCampaigns:
                     if (rows_of(self.cat.members_of(record[1 + record[0] :])) < 0).any():
                         self.stale[song_id] = None
 
-    def apply(self, shift: LiveDelta) -> None:
+    def apply(self, delta: LiveDelta) -> None:
         """Takes over what a batch did; the users' vectors are the new ones already."""
-        if shift.basis != self.basis:
-            self.basis, self.cat = shift.basis, None
+        if delta.basis != self.basis:
+            self.basis, self.cat = delta.basis, None
             self.stale.clear()
-        for song_id, record in shift.records.items():
+        for song_id, record in delta.records.items():
             self.stale.pop(song_id, None)
             if record is None:
                 self.records.pop(song_id, None)
             else:
                 self.records[song_id] = record
-        for song_id in shift.closed:
+        for song_id in delta.closed:
             if self.cat and song_id in self.cat:
                 self.cat.close(song_id)
-        for song_id, opened in shift.opened.items():
+        for song_id, opened in delta.opened.items():
             self._load(song_id, opened.record, partial(_in_order, opened.users))
         if self.cat is None:
             return
         # After the opening: a campaign is opened on the vectors from before the batch.
-        if shift.changed:
-            self.cat.observe(*shift.changed)
-        for song_id, users in shift.joined.items():
+        if delta.changed:
+            self.cat.observe(*delta.changed)
+        for song_id, users in delta.joined.items():
             if song_id in self.cat:
                 # As much as the best of the candidates.
                 self.cat.join(song_id, users, self.people.vectors(users), np.ones(len(users), np.float32))
-        for song_id, left in shift.left.items():
+        for song_id, left in delta.left.items():
             if song_id in self.cat:
                 self.cat.remain(song_id, left)
         for song_id in self.cat.due(_WRITTEN):
@@ -235,28 +235,28 @@ class LiveCampaigns:
 class LiveStage:
     """What a batch does to the campaigns that are alive: asked and told piece by piece, touching nothing."""
 
-    def __init__(self, living: LiveCampaigns, now: float) -> None:
-        self._living = living
+    def __init__(self, live: LiveCampaigns, now: float) -> None:
+        self._live = live
         self._now = now
-        self._shift = LiveDelta(living.basis, living.dimension)
+        self._delta = LiveDelta(live.basis, live.dimension)
 
     def __len__(self) -> int:
         """How many campaigns are scored in this batch."""
-        return len(self._living) if self._shift.basis == self._living.basis else 0
+        return len(self._live) if self._delta.basis == self._live.basis else 0
 
     def prototypes(self, song_id: str) -> Prototypes | None:
         """A campaign's prototypes, also of one that opens in this batch; None for one that is not scored."""
-        if song_id in self._shift.opened:
-            return self._shift.opened[song_id].prototypes
-        return None if song_id in self._shift.closed else self._living.prototypes(song_id)
+        if song_id in self._delta.opened:
+            return self._delta.opened[song_id].prototypes
+        return None if song_id in self._delta.closed else self._live.prototypes(song_id)
 
     def follow(self, basis: str | None, dimension: int) -> None:
         """What scores rest on now. On another one than before, every campaign has to be opened anew."""
-        self._shift.basis, self._shift.dimension = basis, dimension
+        self._delta.basis, self._delta.dimension = basis, dimension
 
     def to_open(self, alive: Iterable[str]) -> list[str]:
         """Of the campaigns that are alive, some that are not scored and may be."""
-        room = max(0, min(_OPENED, self._living.scored - self._open_now()))
+        room = max(0, min(_OPENED, self._live.scored - self._open_now()))
         return list(islice((song_id for song_id in alive if not self._scores(song_id)), room))
 
     def open(self, match: Match, own: F32, left: int, users: int, scored: Scored, power: float) -> None:
@@ -271,39 +271,39 @@ class LiveStage:
             scored: the song's candidates.
             power: of activity in scores.
         """
-        living = self._living
-        if not living.scored:
+        live = self._live
+        if not live.scored:
             return
-        if self._open_now() >= living.scored:
-            self.close(next(each for each in [*living.keys, *self._shift.opened] if self._scores(each)))
-        people = living.people
+        if self._open_now() >= live.scored:
+            self.close(next(each for each in [*live.keys, *self._delta.opened] if self._scores(each)))
+        people = live.people
         # Of what fits alone: the centroid is of tastes, whoever listens much.
         weights = np.power(np.maximum(scored.fit, 0), np.float32(_POWER))
-        spend = Pace(left, self._now, match.expires_at, users, living.everyone(power))
+        spend = Pace(left, self._now, match.expires_at, users, live.everyone(power))
         # The same that it would choose itself: vectors are read of these alone.
         salt = int(hash64([match.song_id])[0])
-        chosen = bottom(people.hashes(scored.users), salt, living.how.sample)
+        chosen = bottom(people.hashes(scored.users), salt, live.how.sample)
         # Of these few alone: with rows up to a partition's last, a table of rows would be most of the work.
         some = UserSubset(people, scored.users[chosen])
         places = np.arange(len(chosen))
-        cat = IncrementalCat(self._shift.dimension, living.how, some)
+        cat = IncrementalCat(self._delta.dimension, live.how, some)
         cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
-        basis = (self._shift.basis or "").encode()
+        basis = (self._delta.basis or "").encode()
         record = bytes([len(basis)]) + basis + cat.encode(match.song_id)
         opened = Opened(record, some.rows[cat.members(match.song_id)], cat.prototypes(match.song_id))
-        self._shift.opened[match.song_id] = opened
-        self._shift.records[match.song_id] = record
+        self._delta.opened[match.song_id] = opened
+        self._delta.records[match.song_id] = record
 
     def close(self, song_id: str) -> None:
         """The song is not scored any more."""
-        self._shift.opened.pop(song_id, None)
-        self._shift.closed[song_id] = None
-        if song_id in self._living.records:
-            self._shift.records[song_id] = None
+        self._delta.opened.pop(song_id, None)
+        self._delta.closed[song_id] = None
+        if song_id in self._live.records:
+            self._delta.records[song_id] = None
         else:
-            self._shift.records.pop(song_id, None)
+            self._delta.records.pop(song_id, None)
 
-    def meet(
+    def match(
         self,
         users: I64,
         old: F32,
@@ -323,21 +323,21 @@ class LiveStage:
             open_: bool (m,): who may be pushed at all.
             plan: how campaigns spend, in the order of :attr:`LiveCampaigns.places`; None: as the time has it.
         """
-        living = self._living
-        self._shift.changed = users, old, new
-        if living.cat is None or not len(self):
+        live = self._live
+        self._delta.changed = users, old, new
+        if live.cat is None or not len(self):
             return
         scored = np.flatnonzero(open_)
         asked = new[scored]
         # The product is as long as what is asked with: so it is the score itself that meets the thresholds.
         lengths = activity[scored] / boundaries[scored]
         asked *= lengths[:, None]
-        hits = living.cat.score(asked, self._now, plan)
+        hits = live.cat.score(asked, self._now, plan)
         if not len(hits):
             return
         order = np.lexsort((users[scored[hits.rows]], hits.campaigns))
         each, first = np.unique(hits.campaigns[order], return_index=True)
-        keys, parts = [living.cat.key(campaign) for campaign in each.tolist()], np.split(order, first[1:])
+        keys, parts = [live.cat.key(campaign) for campaign in each.tolist()], np.split(order, first[1:])
         turns = list(range(len(keys)))
         if plan is not None:
             first_of = (-plan.turns[each]).tolist()
@@ -354,30 +354,30 @@ class LiveStage:
 
     def joined(self, song_id: str, users: I64) -> None:
         """These users are part of the song's audience from now on."""
-        self._shift.joined[song_id] = np.union1d(self._shift.joined.get(song_id, np.zeros(0, np.int64)), users)
+        self._delta.joined[song_id] = np.union1d(self._delta.joined.get(song_id, np.zeros(0, np.int64)), users)
 
     def left(self, song_id: str, pushes: int) -> None:
         """So many pushes remain."""
-        self._shift.left[song_id] = pushes
+        self._delta.left[song_id] = pushes
 
-    def shift(self) -> LiveDelta:
+    def delta(self) -> LiveDelta:
         """All of it, with a few of the records that fell behind."""
-        living = self._living
-        if living.cat and len(self):
-            waiting = (each for each in living.stale if each in living.cat and each not in self._shift.records)
-            basis = (living.basis or "").encode()
+        live = self._live
+        if live.cat and len(self):
+            waiting = (each for each in live.stale if each in live.cat and each not in self._delta.records)
+            basis = (live.basis or "").encode()
             for song_id in islice(waiting, _WRITTEN):
-                self._shift.records[song_id] = bytes([len(basis)]) + basis + living.cat.encode(song_id)
-        return self._shift
+                self._delta.records[song_id] = bytes([len(basis)]) + basis + live.cat.encode(song_id)
+        return self._delta
 
     def _open_now(self) -> int:
-        gone = sum(each in self._living for each in self._shift.closed) if len(self) else 0
-        return len(self) - gone + len(self._shift.opened)
+        gone = sum(each in self._live for each in self._delta.closed) if len(self) else 0
+        return len(self) - gone + len(self._delta.opened)
 
     def _scores(self, song_id: str) -> bool:
-        if song_id in self._shift.opened:
+        if song_id in self._delta.opened:
             return True
-        return len(self) > 0 and song_id in self._living and song_id not in self._shift.closed
+        return len(self) > 0 and song_id in self._live and song_id not in self._delta.closed
 
 
 def _in_order(users: I64, _: U64) -> I64:

@@ -14,13 +14,13 @@ class UserView:
     """The users of the partition, as :class:`targeting.live.incremental_cat.Users`."""
 
     users: Slots
-    audience: UserHistories
+    histories: UserHistories
 
     def hashes(self, rows: I64) -> U64:
         return self.users.hashes(rows)
 
     def vectors(self, rows: I64) -> F32:
-        return self.audience.vectors(rows)
+        return self.histories.vectors(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One partition: staged, applied, restored, digested.
 
-A deterministic state machine over a hash-share of the users. What its state is made of stands in
-:mod:`targeting.partition.state`, what a batch does to it in :mod:`targeting.partition.stage`.
+A deterministic state machine over a hash-share of the users: :mod:`targeting.partition.state` is what it is made of,
+:mod:`targeting.partition.stage` what a batch does to it, :mod:`targeting.partition.changelog` the records of it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Iterable
 
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
-from targeting.partition.stage import BatchStage
-from targeting.partition.state import ACCOUNT, ForeignStateError, Staged, State
+from targeting.partition import changelog
+from targeting.partition.changelog import ACCOUNT, ForeignStateError
+from targeting.partition.stage import stage
+from targeting.partition.state import Staged, State
 from targeting.types import Account, PartitionInputs
 from targeting.users.erasures import ForeignKeyError
 
@@ -40,17 +42,17 @@ class Partition:
     @property
     def campaigns(self) -> int:
         """The number of campaigns that are alive."""
-        return len(self._state.live)
+        return len(self._state.running)
 
     @property
     def scored(self) -> int:
         """The number of campaigns against which users who change are scored."""
-        return len(self._state.living)
+        return len(self._state.live_campaigns)
 
     @property
     def nbytes(self) -> int:
         """Bytes of histories, listeners and vectors."""
-        return self._state.audience.nbytes
+        return self._state.histories.nbytes
 
     def stage(self, inputs: PartitionInputs) -> Staged:
         """What a batch does, without doing it. Commands see the state before the batch's listens.
@@ -59,8 +61,8 @@ class Partition:
             ValueError: columns of different lengths.
         """
         self._state.songs.plans(self._state)
-        self._state.audience.follow_songs()
-        return BatchStage(self._state, inputs).run()
+        self._state.histories.follow_songs()
+        return stage(self._state, inputs)
 
     def apply(self, staged: Staged) -> None:
         """Takes over a staged batch: the last one staged, and nothing was applied since.
@@ -70,15 +72,15 @@ class Partition:
         """
         self._state.apply(staged)
         self._state.songs.planned(self._state)
-        self._unreported.update(staged.campaigns)
+        self._unreported.update(staged.changes.campaigns)
 
     def prepare(self, entries: int) -> bool:
         """Works on the coming space of the songs, ``entries`` of histories at most; True when nothing is left to do."""
-        return self._state.audience.prepare(entries)
+        return self._state.histories.prepare(entries)
 
     def check(self, key: bytes, value: bytes | None) -> None:
-        """Whether one changelog record can be read; see :meth:`State.check`."""
-        self._state.check(key, value)
+        """Whether one changelog record can be read; see :func:`targeting.partition.changelog.check`."""
+        changelog.check(self._state, key, value)
 
     def restore(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Rebuilds the state from changelog records in their order; of a key, the last record counts.
@@ -88,17 +90,17 @@ class Partition:
             ForeignKeyError: erased users are remembered with a key that is not known here.
             ValueError: a record of an unknown kind or version, or broken.
         """
-        self._state.restore(records)
+        changelog.restore(self._state, records)
         # What was counted last may not have been told: also of campaigns that ended, whose listens still promote songs.
         self._unreported.update(self._state.campaigns)
 
     def digest(self) -> str:
         """128 bits that two states share when their changelogs say the same, in hex."""
-        return self._state.digest()
+        return changelog.digest(self._state)
 
     def accounts(self) -> list[Account]:
         """The accounts of all campaigns that are alive, to be told again."""
-        return [self._account(song_id) for song_id in sorted(self._state.live)]
+        return [self._account(song_id) for song_id in sorted(self._state.running)]
 
     def changed_accounts(self) -> list[Account]:
         """The accounts that changed since this was last asked."""
@@ -106,4 +108,4 @@ class Partition:
         return [self._account(song_id) for song_id in changed if song_id in self._state.campaigns]
 
     def _account(self, song_id: str) -> Account:
-        return self._state.campaigns[song_id].account(self._state.living.prototypes(song_id))
+        return self._state.campaigns[song_id].account(self._state.live_campaigns.prototypes(song_id))

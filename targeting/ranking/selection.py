@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, U64, hash64, mixed
 from targeting.calibration import Calibration
 from targeting.ranking.recalibration import Correction, Examples, Scale
-from targeting.ranking.scoring import Scored
+from targeting.ranking.scored import Scored
 from targeting.rules.policy import Policy, fairness, held_out
 from targeting.types import F32, F64, Mark, Match, Preferences, Push, PushReason, Tier
 from targeting.users.frequency_caps import FrequencyCaps
@@ -65,15 +65,15 @@ class Ids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SelectionContext:
-    """What every decision of a batch looks at. ``preferences`` are obeyed already but not applied yet."""
+    """What every decision of a batch looks at. ``staged_preferences`` are obeyed already but not applied yet."""
 
     now: float
     policy: Policy
     users: Ids
-    consent: PreferenceTable
-    preferences: Mapping[int, Preferences | None]
-    interest: ScoreThresholds
-    room: FrequencyCaps
+    preferences: PreferenceTable
+    staged_preferences: Mapping[int, Preferences | None]
+    score_thresholds: ScoreThresholds
+    frequency_caps: FrequencyCaps
     calibration: Calibration | None
     least_chance: float
     examples: Examples = field(default_factory=Examples)
@@ -112,7 +112,7 @@ def choose(
     live = tier is Tier.LIVE
     correction = by.examples.model if calibration else by.examples.live if live else None
     n = len(scored.users)
-    boundaries = by.interest.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
+    boundaries = by.score_thresholds.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
     eligible = np.flatnonzero(allowed & (scored.scores > 0))
     if correction and by.least_chance > 0:
         chances = correction.chance(_priors(scored.scores[eligible], calibration))
@@ -126,7 +126,7 @@ def choose(
     hashes = by.users.hashes(scored.users[eligible])
     worth = scored.scores[eligible] / boundaries[eligible]
     if by.policy.enabled and by.policy.fair:
-        open_ = _open(by.room, scored.users[eligible], hashes, start, song_hash)
+        open_ = _open(by.frequency_caps, scored.users[eligible], hashes, start, song_hash)
         if not open_.all():
             most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
             eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
@@ -210,9 +210,9 @@ def _first(
             # All of the last rank that is looked at: which of equals come first is the lot's to say.
             block = np.flatnonzero(rank <= np.partition(rank, look)[look])
         block = block[np.lexsort((lots[block], rank[block]))]
-        when = by.consent.not_before(rows[block], start, by.preferences)
+        when = by.preferences.not_before(rows[block], start, by.staged_preferences)
         fits = when < match.expires_at
-        fits &= by.room.fits(rows[block], np.where(fits, when, start), artist)
+        fits &= by.frequency_caps.fits(rows[block], np.where(fits, when, start), artist)
         block, when = block[fits], when[fits]
         out = held_out(hashes[block], match.song_id, by.policy) if by.policy.enabled else np.zeros(len(block), np.bool_)
         enough = int(np.searchsorted(np.cumsum(~out), most))
@@ -224,9 +224,9 @@ def _first(
         look *= 4
 
 
-def _open(room: FrequencyCaps, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
+def _open(caps: FrequencyCaps, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
     """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
-    used, pushes = room.used(users, np.full(len(users), at, np.float64))
+    used, pushes = caps.used(users, np.full(len(users), at, np.float64))
     some = np.flatnonzero(used > 0)
     open_ = np.ones(len(users), np.bool_)
     lots = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)

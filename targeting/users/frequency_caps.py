@@ -30,26 +30,26 @@ class FrequencyCaps:
     def __init__(
         self,
         policy: Policy,
-        consent: PreferenceTable,
-        ledger: PushLog,
+        preferences: PreferenceTable,
+        push_log: PushLog,
         staged: Mapping[int, Preferences | None],
         added: Added,
         forgotten: I64,
     ) -> None:
         self._policy = policy
-        self._consent = consent
-        self._ledger = ledger
+        self._preferences = preferences
+        self._push_log = push_log
         self._staged = staged
         self._added = added
         self._forgotten = forgotten
 
     def used(self, users: I64, at: F64) -> tuple[F64, F64]:
         """How many pushes of each user count around a moment, and how many the user takes; float64 (n,) each."""
-        pushes, seconds = self._consent.caps(users, self._staged)
+        pushes, seconds = self._preferences.caps(users, self._staged)
         counts = np.zeros(len(users), np.float64)
         capped = np.flatnonzero(np.isfinite(pushes))
         if len(capped):
-            found = self._ledger.within(users[capped], at[capped], seconds[capped])
+            found = self._push_log.within(users[capped], at[capped], seconds[capped])
             if len(self._forgotten):
                 found[np.isin(users[capped], self._forgotten)] = 0
             counts[capped] = found + self._decided(users[capped], at[capped], seconds[capped])
@@ -58,11 +58,11 @@ class FrequencyCaps:
     def fits(self, users: I64, at: F64, artist: int) -> NDArray[np.bool_]:
         """Whether another push, of a song by this artist, fits each user at a moment; bool (n,)."""
         used, pushes = self.used(users, at)
-        fits = (used < pushes) & ~self._ledger.full(users)
+        fits = (used < pushes) & ~self._push_log.full(users)
         cap = self._policy.artist_cap
         if self._policy.enabled and cap:
             counts = np.zeros(len(users), np.int64)
-            for told, when in (self._ledger.artist(artist), self._decided_of(artist)):
+            for told, when in (self._push_log.artist(artist), self._decided_of(artist)):
                 if len(self._forgotten):
                     told, when = told[~np.isin(told, self._forgotten)], when[~np.isin(told, self._forgotten)]
                 counts += _near(users, at, np.full(len(users), cap.seconds), told, when.astype(np.float64))

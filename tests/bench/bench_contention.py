@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from targeting.arrays.id_table import Slots
-from targeting.ranking.scoring import Scored
+from targeting.ranking.scored import Scored
 from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy, fairness
 from targeting.types import F32, F64, FrequencyCap, Match

@@ -106,12 +106,12 @@ def figures(n: int) -> Iterator[tuple[str, float]]:
         meter.asks(number, 100)
     yield "a campaign that is alive, 70 pushes", (held() - before) / 200
     before = held()
-    pushed = meter.state.ledger._pushed.entries
+    pushed = meter.state.push_log._pushed.entries
     for number in range(200, 220):
         meter.asks(number, n // 2, 1e-3)
         meter.now += 1
         meter.does()
-    pushes = meter.state.ledger._pushed.entries - pushed
+    pushes = meter.state.push_log._pushed.entries - pushed
     yield f"a push that is remembered ({pushes / 20:.0f} a campaign, which has ended)", (held() - before) / pushes
     del meter
     meter = Meter()
@@ -152,8 +152,8 @@ def rooms(n: int) -> dict[str, int]:
         "user rows": len(state.users),
         "songs that came and went": 10 * n,
         "song slots": len(meter.songs),
-        "entries of histories": state.audience._heard.entries,
-        "different preferences": len(state.consent),
+        "entries of histories": state.histories._heard.entries,
+        "different preferences": len(state.preferences),
     }
 
 

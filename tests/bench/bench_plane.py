@@ -243,7 +243,7 @@ def bench_request(size: Size) -> dict[str, Any]:
     tune_gc()
     state.restore(histories(users, size.songs, 50, 0))
     slots = songs.slots(ids)
-    lengths, _ = state._state.audience.listeners(slots)
+    lengths, _ = state._state.histories.listeners(slots)
     took, candidates = [], []
     rng = np.random.default_rng(1)
     # Of the songs with most listeners, as many as have 20,000 different ones together: some sixty.

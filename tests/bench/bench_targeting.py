@@ -117,7 +117,7 @@ def main() -> None:
     for number in range(40):
         # Songs of about the popularity that makes 20,000 candidates.
         slots = songs.slots(ids)
-        lengths, _ = partition._state.audience.listeners(slots[::50])
+        lengths, _ = partition._state.histories.listeners(slots[::50])
         around = int(np.argmin(np.abs(lengths - 20_000 / 50))) * 50
         neighbours = (around + rng.permutation(2000)[:50]) % SONGS
         match = request(vectors, neighbours, number)

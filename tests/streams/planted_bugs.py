@@ -75,7 +75,12 @@ def changed(root: Path, edits: Sequence[Edit]) -> dict[str, str]:
     return texts
 
 
-_STAGING = "targeting/partition/stage.py"
+_USERS = "targeting/partition/users_in_batch.py"
+_CAMPAIGNS = "targeting/partition/campaigns_in_batch.py"
+_COMMANDS = "targeting/partition/campaign_commands.py"
+_LIVE_PUSHES = "targeting/partition/live_pushes.py"
+_FEEDBACK = "targeting/partition/feedback.py"
+_CHANGELOG = "targeting/partition/changelog.py"
 _DECISION = "targeting/ranking/selection.py"
 _INPUTS = "streams/audience/decode.py"
 _WORKER = "streams/audience/worker.py"
@@ -130,10 +135,12 @@ PLANTED = (
         "opted-out",
         [
             (
-                _STAGING,
-                "        allowed = self._allowed(match, arrivals.users, now_heard)\n",
-                "        told = state.ledger.users(int(hash64([match.recording])[0]))\n"
-                "        allowed = without(arrivals.users, [told, *now_heard])\n",
+                _CAMPAIGNS,
+                "        allowed = self._allowed(match, scored.users, not_to)\n",
+                "        allowed = self._allowed(match, scored.users, not_to)\n"
+                "        if tier is Tier.LIVE:\n"
+                "            told = self._state.push_log.users(int(hash64([match.recording])[0]))\n"
+                "            allowed = without(scored.users, [told, *not_to])\n",
             )
         ],
         ("none", "none"),
@@ -247,19 +254,19 @@ PLANTED = (
     Planted(
         "an erased user's late listens count",
         "erased-written",
-        [(_STAGING, "keep = np.flatnonzero(listens.times > self._since(listens.user_ids))", "keep = np.arange(n)")],
+        [(_USERS, "keep = np.flatnonzero(listens.times > self.since(listens.user_ids))", "keep = np.arange(n)")],
         ("none", "none"),
         between_s=14.0,
     ),
     Planted(
         "an erasure leaves no marker",
         "erased-marker",
-        [(_STAGING, "            changelog[ERASED + marker] = state.erasures.encode(time)\n", "            pass\n")],
+        [(_CHANGELOG, "        records[ERASED + marker] = state.erasures.encode(time)\n", "        pass\n")],
     ),
     Planted(
         "a boundary is not written to the changelog",
         "state",
-        [(_STAGING, "        if moved:\n            ids", "        if moved and False:\n            ids")],
+        [(_CHANGELOG, "if moved := changes.score_thresholds:", "if False and (moved := changes.score_thresholds):")],
     ),
     Planted(
         "one partition gets no requests",
@@ -307,7 +314,7 @@ PLANTED = (
         "goes-on",
         [
             (
-                _STAGING,
+                _COMMANDS,
                 "if each is None or command.revision < each.match.revision:",
                 "if each is None or command.reason is End.TAKEN_DOWN:",
             )
@@ -341,21 +348,21 @@ PLANTED = (
     Planted(
         "a listener counts twice",
         "count-listeners",
-        [(_STAGING, "each.counts.distinct_listeners + count)", "each.counts.distinct_listeners + 2 * count)")],
+        [(_FEEDBACK, "each.counts.distinct_listeners + count)", "each.counts.distinct_listeners + 2 * count)")],
     ),
     Planted(
         "what became of a push counts twice",
         "count-deliveries",
-        [(_STAGING, "getattr(each.counts, name) + count}", "getattr(each.counts, name) + 2 * count}")],
+        [(_FEEDBACK, "getattr(each.counts, name) + count}", "getattr(each.counts, name) + 2 * count}")],
     ),
     Planted(
         "a report counts a push too many",
         "count-pushes",
         [
             (
-                _STAGING,
-                "pushed=each.counts.pushed + len(chosen.pushes)",
-                "pushed=each.counts.pushed + len(chosen.pushes) + 1",
+                _CAMPAIGNS,
+                "pushed=campaign.counts.pushed + len(chosen.pushes)",
+                "pushed=campaign.counts.pushed + len(chosen.pushes) + 1",
             )
         ],
     ),
@@ -428,7 +435,7 @@ PLANTED = (
     Planted(
         "an erased user's history stays in the changelog",
         "erased-state",
-        [(_STAGING, "changelog |= {USER + gone: None, PUSHED + gone: None", "changelog |= {PUSHED + gone: None")],
+        [(_CHANGELOG, "records |= {USER + gone: None, PUSHED + gone: None", "records |= {PUSHED + gone: None")],
     ),
     Planted(
         "a push says that less was obeyed than before",
@@ -444,11 +451,11 @@ PLANTED = (
         "a campaign that was ended meets users still",
         "push-after-end",
         [
-            (_STAGING, "        self._living.close(each.match.song_id)\n        self._answer", "        self._answer"),
+            (_CAMPAIGNS, "        self.live.close(campaign.match.song_id)\n        self.touch", "        self.touch"),
             (
-                _STAGING,
-                "            if each is not None and each.ended is None:\n                self._arrive",
-                "            if each is not None:\n                self._arrive",
+                _LIVE_PUSHES,
+                "            if campaign is not None and campaign.ended is None:\n                self._push",
+                "            if campaign is not None:\n                self._push",
             ),
         ],
         ("none", "none"),
@@ -459,9 +466,9 @@ PLANTED = (
         "revived",
         [
             (
-                _STAGING,
-                "                self._put(replace(each, counts=more))\n                # Who",
-                "                self._put(replace(each, counts=more, ended=None))\n                # Who",
+                _FEEDBACK,
+                "                self._campaigns.put(replace(each, counts=more))\n                # Who",
+                "                self._campaigns.put(replace(each, counts=more, ended=None))\n                # Who",
             )
         ],
     ),
@@ -470,7 +477,7 @@ PLANTED = (
         "old-revision",
         [
             ("streams/songs/song_content.py", "return Novelty.OUTDATED if", "return Novelty.NEW if"),
-            (_STAGING, "if before and match.revision <= before", "if before and match.revision == before"),
+            (_COMMANDS, "if before and match.revision <= before", "if before and match.revision == before"),
         ],
         ("none", "none"),
     ),
@@ -503,12 +510,12 @@ PLANTED = (
     Planted(
         "whom the lot holds out is not counted",
         "holdout-empty",
-        [(_STAGING, "out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))", "out = 0")],
+        [(_CAMPAIGNS, "out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))", "out = 0")],
     ),
     Planted(
         "an erased user's history is still matched",
         "erased-pushed",
-        [(_STAGING, "self._erased = np.sort(erased[erased >= 0])", "self._erased = np.zeros(0, np.int64)")],
+        [(_USERS, "self.erased = np.sort(erased[erased >= 0])", "self.erased = np.zeros(0, np.int64)")],
         ("none", "none"),
     ),
     Planted(
@@ -547,9 +554,9 @@ PLANTED = (
         "returned",
         [
             (
-                _STAGING,
-                "keep = np.flatnonzero(listens.times > self._since(listens.user_ids))",
-                "keep = np.flatnonzero(self._since(listens.user_ids) <= 0)",
+                _USERS,
+                "keep = np.flatnonzero(listens.times > self.since(listens.user_ids))",
+                "keep = np.flatnonzero(self.since(listens.user_ids) <= 0)",
             )
         ],
     ),

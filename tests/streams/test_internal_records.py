@@ -42,6 +42,7 @@ from streams.runtime.metrics import AudienceMetrics
 from streams.songs import song_record, song_store
 from streams.songs.compacted_cache import CompactedCache
 from targeting.catalogue.catalogue import Catalogue
+from targeting.partition import changelog
 from targeting.partition.partition import Partition
 from targeting.types import Listens, PartitionInputs
 
@@ -144,7 +145,7 @@ def test_any_match_requests_are_served_or_buried_once(found: list[Parts]) -> Non
     for inputs in (PartitionInputs(now=NOW, listens=listens), decoded.inputs, PartitionInputs(now=NOW + 1)):
         state.apply(state.stage(inputs))
     again = partition(with_songs())
-    again.restore((key, value) for key, value in state._state.records())
+    again.restore((key, value) for key, value in changelog.records(state._state))
     assert again.digest() == state.digest()
 
 

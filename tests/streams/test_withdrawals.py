@@ -140,7 +140,7 @@ def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_
     driver.obeys(record(later, offset=3))
     assert driver.pushes() == ["ben"]  # erased: nothing is known that weights for a push
     driver.listens_again()
-    assert driver.partition.stage(PartitionInputs(NOW)).markers == {}
+    assert driver.partition.stage(PartitionInputs(NOW)).changes.markers == {}
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_an_erasure_in_a_refused_record_is_done_once_though_it_is_read_at_every_
     staged = driver.partition.stage(
         PartitionInputs(NOW, preferences=decoded(refused, answered=True).inputs.preferences)
     )
-    assert staged.markers == {}
-    assert len(staged.erased) == 0
+    assert staged.changes.markers == {}
+    assert len(staged.changes.erased) == 0
 
 
 garbage: st.SearchStrategy[Any] = st.sampled_from(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from targeting.arrays.id_table import Slots
 from targeting.calibration import Calibration, fit
-from targeting.ranking.scoring import Scored
+from targeting.ranking.scored import Scored
 from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy
 from targeting.types import F32, Match

@@ -9,8 +9,8 @@ import pytest
 from targeting.arrays.id_table import hash64
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
+from targeting.partition.changelog import ERASED, SHAPE
 from targeting.partition.partition import Partition
-from targeting.partition.state import ERASED, SHAPE
 from targeting.types import Listens, Match, OutsideVectors, PartitionInputs, Preferences
 from targeting.users.erasures import Erasures, ForeignKeyError, fingerprint
 
@@ -163,7 +163,7 @@ class Keyed:
         staged = self.state.stage(PartitionInputs(NOW + 9, **inputs))
         self.state.apply(staged)
         self.log += staged.outputs.changelog
-        return len(staged.erased)
+        return len(staged.changes.erased)
 
     def wishes_to(self, user: str, erase: bool = True) -> int:
         self.wishes.append((user, Preferences(user, erase_requested_at=NOW if erase else None)))

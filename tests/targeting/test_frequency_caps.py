@@ -25,7 +25,7 @@ class Driver:
     """Decisions of batches, each committed at the end of its batch."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy, self.consent, self.ledger = policy, PreferenceTable(policy), PushLog()
+        self.policy, self.preferences, self.push_log = policy, PreferenceTable(policy), PushLog()
         self.added = Added()
         self.recordings = 0
 
@@ -33,7 +33,7 @@ class Driver:
         self, staged: Mapping[int, Preferences | None] | None = None, forgotten: Sequence[int] = ()
     ) -> FrequencyCaps:
         gone = np.asarray(forgotten, np.int64)
-        return FrequencyCaps(self.policy, self.consent, self.ledger, staged or {}, self.added, gone)
+        return FrequencyCaps(self.policy, self.preferences, self.push_log, staged or {}, self.added, gone)
 
     def tell(self, user: int, at: float, artist: int = 0, marks: int = 0) -> None:
         self.recordings += 1
@@ -41,9 +41,9 @@ class Driver:
         self.added.add(np.asarray([user]), self.recordings, artist, times, bits)
 
     def commit(self) -> None:
-        entries = self.ledger.plan(self.added, None, NOW)
+        entries = self.push_log.plan(self.added, None, NOW)
         if entries:
-            self.ledger.apply(entries)
+            self.push_log.apply(entries)
         self.added = Added()
 
     def fits(self, user: int, at: float, artist: int = 0, **room: Sequence[int]) -> bool:
@@ -113,7 +113,7 @@ def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, be
     policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
     driver, wish = Driver(policy), Preferences("", cap=cap)
     if whose == "applied":
-        driver.consent.apply({0: wish})
+        driver.preferences.apply({0: wish})
     driver.tell(0, NOW)
     driver.commit()
     after = max(math.ceil(span) + beside, 0)
@@ -126,10 +126,10 @@ def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, be
 def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> None:
     most = 2**53 - 1
     driver = Driver(Policy())
-    driver.consent.apply(
+    driver.preferences.apply(
         {0: Preferences("", cap=FrequencyCap(most, 1.0)), 1: Preferences("", cap=FrequencyCap(2**24 + 1, 1.0))}
     )
-    assert driver.consent.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
+    assert driver.preferences.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
 
 
 @settings(deadline=None)
@@ -151,7 +151,7 @@ def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
 ) -> None:
     # Spans of two hours and moments on the hour, so that many a push lies exactly at an end, which is outside.
     driver = Driver(Policy(artist_cap=FrequencyCap(2, 2.0)))
-    driver.consent.apply(
+    driver.preferences.apply(
         {user: Preferences("", cap=FrequencyCap(most[user], 2.0)) for user in range(4)}
     )  # the last has no cap
     committed = sum(commit for *_, commit in pushes)
@@ -219,7 +219,7 @@ def test_of_who_is_forgotten_nothing_counts() -> None:
 
 def test_a_users_own_cap_comes_before_the_defaults_and_the_policys() -> None:
     driver = Driver(Policy(default=Preferences("", cap=FrequencyCap(5, 2.0)), cap=FrequencyCap(9, 9.0)))
-    driver.consent.apply({1: Preferences("b", cap=FrequencyCap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
+    driver.preferences.apply({1: Preferences("b", cap=FrequencyCap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
     users, at = np.arange(5), np.full(5, NOW)
     staged = {3: Preferences("d", cap=FrequencyCap(2, 1.0)), 1: None}
     assert driver.room().used(users, at)[1].tolist() == [5, 0, 5, 5, 5]
@@ -253,9 +253,9 @@ def test_who_has_as_many_pushes_as_a_record_holds_gets_no_more_whatever_the_caps
     driver.commit()
     assert driver.fits(0, NOW)
     driver.tell(0, NOW)
-    entries = driver.ledger.plan(driver.added, None, NOW)
+    entries = driver.push_log.plan(driver.added, None, NOW)
     assert entries is not None
-    (record,) = driver.ledger.encode(entries)
+    (record,) = driver.push_log.encode(entries)
     assert 800_000 < len(record) < 1_000_000
     driver.commit()
     assert not driver.fits(0, NOW)

@@ -73,7 +73,7 @@ def test_one_user_who_plays_ten_times_as_many_songs_as_are_kept_leaves_the_table
     most = _FEW + 2 * 8192
     assert max(slots for slots, _, _ in sizes) <= most
     assert max(named for _, named, _ in sizes) <= most
-    assert state.audience._listeners.entries == 50
+    assert state.histories._listeners.entries == 50
     # The songs that matter are still there: the catalogue, the campaign's, the ones heard last.
     assert (state.songs.find([*(f"s{i}" for i in range(WARM)), "new"]) >= 0).all()
     assert driver.restored().digest() == driver.partition.digest()
@@ -131,16 +131,16 @@ def test_users_who_only_send_preferences_have_no_row() -> None:
     driver.do(preferences=wishes)
     state = parts(driver.partition)
     assert driver.partition.users == len(state.users) == 0
-    assert (state.consent.waiting, len(state.consent)) == (SOME, 10)
+    assert (state.preferences.waiting, len(state.preferences)) == (SOME, 10)
     # They are obeyed from the first listen on.
     driver.do(listens=hearing([(user, "s0") for user, _ in wishes]))
-    assert state.consent.waiting == 0
+    assert state.preferences.waiting == 0
     pushed = [push.user_id for push in driver.do(asking()).pushes]
     assert pushed
     assert {int(user[1:]) % 3 for user in pushed} == {1, 2}
     assert {int(user[1:]) % 5 for user in pushed} == {1, 2, 3, 4}
     driver.do(preferences=[(user, None) for user, _ in wishes])
-    assert len(state.consent) == 0
+    assert len(state.preferences) == 0
 
 
 def test_preferences_that_are_withdrawn_leave_nothing() -> None:
@@ -149,7 +149,7 @@ def test_preferences_that_are_withdrawn_leave_nothing() -> None:
         users = [f"p{i}" for i in range(start, start + SOME)]
         driver.do(preferences=[(user, Preferences(user, muted_artists=frozenset({user, "a"}))) for user in users])
         driver.do(preferences=[(user, None) for user in users])
-        state = parts(driver.partition).consent
+        state = parts(driver.partition).preferences
         assert (len(state), state.waiting, len(state._muting)) == (0, 0, 0)
         assert len(state._wishes) <= SOME + 1
 
@@ -167,8 +167,8 @@ def test_users_who_come_and_are_erased_leave_no_row_and_no_name() -> None:
         driver.do(preferences=[(wish.user_id, wish) for wish in erase])
         assert driver.partition.users == 50
         assert len(state.users) <= 150
-        assert state.audience._heard.entries == 50
-        assert state.consent.waiting == start + 100
+        assert state.histories._heard.entries == 50
+        assert state.preferences.waiting == start + 100
     # The records of prototypes that name them are written again, a few in each batch.
     for _ in range(10):
         driver.do()
@@ -222,7 +222,7 @@ def test_records_that_delete_make_no_user_known() -> None:
 
 def test_recordings_and_artists_that_nobody_was_pushed_are_forgotten() -> None:
     driver = Driver(TargetingConfig(ended_days=0.0))
-    ledger = parts(driver.partition).ledger
+    ledger = parts(driver.partition).push_log
     for number in range(40):
         now = NOW + 10_000.0 * number
         users = [f"u{number}-{i}" for i in range(20)]

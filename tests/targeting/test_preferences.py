@@ -37,28 +37,28 @@ class Saying(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.policy = Policy(default=Preferences("", quiet=(QuietSpan(0, 60),)), cap=FrequencyCap(9, 9.0))
-        self.consent = PreferenceTable(self.policy)
+        self.preferences = PreferenceTable(self.policy)
         self.last: dict[int, Preferences | None] = {}
         self.away = set(range(8))
 
     @rule(said=st.dictionaries(rows, wishes, max_size=5))
     def say(self, said: dict[int, Preferences | None]) -> None:
-        self.consent.apply({row: wish for row, wish in said.items() if row not in self.away})
-        self.consent.wait({self.consent.key(f"u{row}"): wish for row, wish in said.items() if row in self.away})
+        self.preferences.apply({row: wish for row, wish in said.items() if row not in self.away})
+        self.preferences.wait({self.preferences.key(f"u{row}"): wish for row, wish in said.items() if row in self.away})
         self.last |= said
 
     @rule(row=rows)
     def come(self, row: int) -> None:
         if row in self.away:
-            (wish,) = self.consent.waited([f"u{row}"])
-            self.consent.wait({self.consent.key(f"u{row}"): None})
-            self.consent.apply({row: wish})
+            (wish,) = self.preferences.waited([f"u{row}"])
+            self.preferences.wait({self.preferences.key(f"u{row}"): None})
+            self.preferences.apply({row: wish})
             self.away.discard(row)
 
     @rule(some=st.sets(rows))
     def go(self, some: set[int]) -> None:
         gone = sorted(some - self.away)
-        self.consent.leave(np.asarray(gone, np.int64), [f"u{row}" for row in gone])
+        self.preferences.leave(np.asarray(gone, np.int64), [f"u{row}" for row in gone])
         self.away |= some
 
     @rule(some=st.sets(rows))
@@ -70,21 +70,21 @@ class Saying(RuleBasedStateMachine):
         users = np.asarray(sorted(set(range(8)) - self.away), np.int64)
         said = [self.last.get(row) for row in users.tolist()]
         obeyed = [wish or self.policy.default for wish in said]
-        assert self.consent.allowed(SONG, users, {}).tolist() == [allows(wish, SONG) for wish in obeyed]
-        assert self.consent.not_before(users, MIDNIGHT, {}).tolist() == [
+        assert self.preferences.allowed(SONG, users, {}).tolist() == [allows(wish, SONG) for wish in obeyed]
+        assert self.preferences.not_before(users, MIDNIGHT, {}).tolist() == [
             open_at(MIDNIGHT, wish.timezone, wish.quiet) for wish in obeyed
         ]
         caps = [(wish and wish.cap) or self.policy.cap for wish in said]
-        pushes, seconds = self.consent.caps(users, {})
+        pushes, seconds = self.preferences.caps(users, {})
         assert list(zip(pushes, seconds, strict=True)) == [(cap.pushes, cap.seconds) for cap in caps if cap]
 
     @invariant()
     def nothing_is_held_that_nobody_has(self) -> None:
         said = {wish for wish in self.last.values() if wish}
-        assert len(self.consent) == len(said)
-        assert self.consent.waiting == sum(self.last.get(row) is not None for row in self.away)
-        assert len(self.consent._wishes) <= 10
-        assert set(self.consent._muting) == {
+        assert len(self.preferences) == len(said)
+        assert self.preferences.waiting == sum(self.last.get(row) is not None for row in self.away)
+        assert len(self.preferences._wishes) <= 10
+        assert set(self.preferences._muting) == {
             artist for wish in self.last.values() if wish for artist in wish.muted_artists
         }
 

@@ -1,4 +1,4 @@
-"""The ledger against a list of pushes, kept by hand."""
+"""The push log against a list of pushes, kept by hand."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def marking(marks: Sequence[tuple[int, int, int]]) -> Marked:
 
 @dataclass
 class Driver:
-    ledger: PushLog = field(default_factory=PushLog)
+    push_log: PushLog = field(default_factory=PushLog)
     log: dict[int, bytes] = field(default_factory=dict)
 
     def do(
         self, batch: Sequence[Push] = (), marks: Sequence[tuple[int, int, int]] = (), now: float = NOW
     ) -> Entries | None:
-        entries = self.ledger.plan(adding(batch), marking(marks) if marks else None, now)
+        entries = self.push_log.plan(adding(batch), marking(marks) if marks else None, now)
         if entries:
             assert marks or not set_by(entries)
-            self.log |= zip(entries.users.tolist(), self.ledger.encode(entries), strict=True)
-            self.ledger.apply(entries)
+            self.log |= zip(entries.users.tolist(), self.push_log.encode(entries), strict=True)
+            self.push_log.apply(entries)
         return entries
 
     def restored(self) -> PushLog:
@@ -82,19 +82,19 @@ def test_all_that_is_asked_of_it_is_what_a_list_says_also_after_a_restart(
     seconds = np.asarray(data.draw(st.lists(st.integers(1, 12_000), min_size=6, max_size=6)), np.float64)
     told = [push for push in all_pushes if not push[4] & Mark.HELD_OUT]
     near = [sum(u == user and abs(t - at[user]) < seconds[user] for u, _, _, t, _ in told) for user in range(6)]
-    for ledger in (driver.ledger, driver.restored()):
-        assert ledger.within(USERS, NOW + at, seconds).tolist() == near
-        assert ledger.within(np.asarray([5, 0, 77]), NOW + at[[5, 0, 0]], seconds[[5, 0, 0]]).tolist() == [
+    for push_log in (driver.push_log, driver.restored()):
+        assert push_log.within(USERS, NOW + at, seconds).tolist() == near
+        assert push_log.within(np.asarray([5, 0, 77]), NOW + at[[5, 0, 0]], seconds[[5, 0, 0]]).tolist() == [
             near[5], near[0], 0,
         ]  # fmt: skip
         for recording in range(31):
             expected = sorted(push[0] for push in all_pushes if push[1] == recording)
-            assert sorted(ledger.users(recording).tolist()) == expected
+            assert sorted(push_log.users(recording).tolist()) == expected
         for artist in range(3):
-            users, times = ledger.artist(artist)
+            users, times = push_log.artist(artist)
             expected_times = sorted((u, NOW + t) for u, _, a, t, _ in told if a == artist)
             assert sorted(zip(users.tolist(), times.tolist(), strict=True)) == expected_times
-        assert ledger.records(USERS) == [driver.log.get(user, b"") for user in range(6)]
+        assert push_log.records(USERS) == [driver.log.get(user, b"") for user in range(6)]
 
 
 @settings(deadline=None)
@@ -124,7 +124,7 @@ def test_a_mark_is_set_once_and_only_on_what_is_there(all_pushes: list[Push], da
     new = [(*push[:2], 512) for push in all_pushes[::2]]
     expected = {(u, r): (512, there[u, r] | wanted.get((u, r), 0)) for u, r, _ in new}
     assert set_by(driver.do(marks=[*marks, *new])) == expected
-    assert driver.ledger.records(USERS) == driver.restored().records(USERS)
+    assert driver.push_log.records(USERS) == driver.restored().records(USERS)
 
 
 def set_by(entries: Entries | None) -> dict[tuple[int, int], tuple[int, int]]:
@@ -146,10 +146,10 @@ def test_nothing_is_planned_of_nothing() -> None:
 def test_planning_changes_nothing() -> None:
     driver = Driver()
     driver.do([(0, 1, 1, 0, 0)])
-    before = driver.ledger.records(USERS)
-    driver.ledger.plan(adding([(1, 1, 1, 0, 0), (0, 2, 1, 0, 0)]), marking([(0, 1, Mark.OPENED)]), NOW)
-    assert driver.ledger.records(USERS) == before
-    assert driver.ledger.users(1).tolist() == [0]
+    before = driver.push_log.records(USERS)
+    driver.push_log.plan(adding([(1, 1, 1, 0, 0), (0, 2, 1, 0, 0)]), marking([(0, 1, Mark.OPENED)]), NOW)
+    assert driver.push_log.records(USERS) == before
+    assert driver.push_log.users(1).tolist() == [0]
 
 
 def test_twenty_deferred_pushes_do_not_hide_the_earlier_ones() -> None:
@@ -157,8 +157,8 @@ def test_twenty_deferred_pushes_do_not_hide_the_earlier_ones() -> None:
     driver.do([(3, n, 0, 10 * n, 0) for n in range(3)])
     driver.do([(3, 100 + n, 0, 500_000 + n, 0) for n in range(20)])
     asked = NOW + np.asarray([50.0])
-    assert driver.ledger.within(np.asarray([3]), asked, np.asarray([3600.0])).tolist() == [3]
-    assert driver.ledger.within(np.asarray([3]), asked, np.asarray([1e6])).tolist() == [23]
+    assert driver.push_log.within(np.asarray([3]), asked, np.asarray([3600.0])).tolist() == [3]
+    assert driver.push_log.within(np.asarray([3]), asked, np.asarray([1e6])).tolist() == [23]
 
 
 def test_of_many_users_with_many_pushes_each_counts_its_own() -> None:
@@ -167,21 +167,21 @@ def test_of_many_users_with_many_pushes_each_counts_its_own() -> None:
     for user, count in ((1, 8), (2, 9), (3, 20), (5, 12)):
         driver.do([(user, n, 0, 100 * n if user < 5 else 900_000, 0) for n in range(count)])
     asked, seconds = np.full(6, NOW + 50.0), np.asarray([1e6, 101, 1e4, 1e4, 1e6, 1e4])
-    for ledger in (driver.ledger, driver.restored()):
-        assert ledger.within(USERS, asked, seconds).tolist() == [0, 2, 9, 20, 0, 0]
-        assert ledger.within(USERS, asked, np.full(6, 1e6)).tolist() == [0, 8, 9, 20, 0, 12]
+    for push_log in (driver.push_log, driver.restored()):
+        assert push_log.within(USERS, asked, seconds).tolist() == [0, 2, 9, 20, 0, 0]
+        assert push_log.within(USERS, asked, np.full(6, 1e6)).tolist() == [0, 8, 9, 20, 0, 12]
 
 
 def test_whole_seconds_are_rounded_up_so_that_a_span_does_not_end_early() -> None:
     added = Added()
     added.add(np.asarray([0]), 1, 1, np.asarray([NOW + 0.75]), u16([0]))
-    ledger = PushLog()
-    entries = ledger.plan(added, None, NOW)
+    push_log = PushLog()
+    entries = push_log.plan(added, None, NOW)
     assert entries
-    ledger.apply(entries)
+    push_log.apply(entries)
     user, span = np.asarray([0]), np.asarray([100.0])
-    assert ledger.within(user, np.asarray([NOW + 100.7]), span).tolist() == [1]
-    assert ledger.within(user, np.asarray([NOW + 101.0]), span).tolist() == [0]
+    assert push_log.within(user, np.asarray([NOW + 100.7]), span).tolist() == [1]
+    assert push_log.within(user, np.asarray([NOW + 101.0]), span).tolist() == [0]
 
 
 def test_what_is_older_than_any_campaign_is_dropped_everywhere() -> None:
@@ -190,9 +190,9 @@ def test_what_is_older_than_any_campaign_is_dropped_everywhere() -> None:
     entries = driver.do([(0, 3, 8, 1000, 0)], now=NOW + KEPT_S)
     assert entries
     assert (entries.dropped_users.tolist(), entries.dropped_recordings.tolist()) == ([0], [1])
-    for ledger in (driver.ledger, driver.restored()):
-        assert ledger.users(1).tolist() == [1]
-        users, times = ledger.artist(9)
+    for push_log in (driver.push_log, driver.restored()):
+        assert push_log.users(1).tolist() == [1]
+        users, times = push_log.artist(9)
         assert sorted(zip(users.tolist(), times.tolist(), strict=True)) == [(0, NOW + 1000), (1, NOW)]
 
 
@@ -204,21 +204,21 @@ def test_forgetting_leaves_nothing_behind(all_pushes: list[Push], gone: set[int]
     driver.do(all_pushes, now=NOW + KEPT_S)
     without.do([(user, 50, 7, 0, 0) for user in range(6) if user not in gone])
     without.do([push for push in all_pushes if push[0] not in gone], now=NOW + KEPT_S)
-    driver.ledger.forget(np.asarray(sorted(gone), np.int64))
+    driver.push_log.forget(np.asarray(sorted(gone), np.int64))
     # So long a span that a row's empty places would count, did they stand for the year 1970.
     everything, at = np.full(6, 2e9), np.full(6, NOW, np.float64)
     # As they are left, and once all have come back.
     for back in ([], [(user, 60, 7, 0, 0) for user in range(6)]):
         driver.do(back, now=NOW + KEPT_S)
         without.do(back, now=NOW + KEPT_S)
-        one, other = driver.ledger, without.ledger
+        one, other = driver.push_log, without.push_log
         assert one.records(USERS) == other.records(USERS)
         assert one.within(USERS, at, everything).tolist() == other.within(USERS, at, everything).tolist()
         for key in [*range(31), 50, 60]:
             assert sorted(one.users(key)) == sorted(other.users(key))
             assert sorted(one.artist(key)[0]) == sorted(other.artist(key)[0])
-    driver.ledger.forget(USERS)
-    assert len(driver.ledger._of_recording) == len(driver.ledger._of_artist) == 0
+    driver.push_log.forget(USERS)
+    assert len(driver.push_log._of_recording) == len(driver.push_log._of_artist) == 0
 
 
 def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
@@ -227,14 +227,14 @@ def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
     times = [NOW + rng.integers(0, 86_400, 5000).astype(np.float64) for _ in range(10)]
     for recording, at in enumerate(times):
         added.add(users, recording, recording % 3, at, np.zeros(5000, np.uint16))
-    ledger = PushLog()
-    entries = ledger.plan(added, None, NOW)
+    push_log = PushLog()
+    entries = push_log.plan(added, None, NOW)
     assert entries
-    ledger.apply(entries)
+    push_log.apply(entries)
     asked = np.full(5000, NOW + 40_000.0)
-    found = ledger.within(users, asked, np.full(5000, 30_000.0))
+    found = push_log.within(users, asked, np.full(5000, 30_000.0))
     assert found.tolist() == (np.abs(np.asarray(times) - asked) < 30_000).sum(axis=0).tolist()
-    assert len(ledger.artist(0)[0]) == 20_000
+    assert len(push_log.artist(0)[0]) == 20_000
 
 
 @pytest.mark.parametrize("record", [b"\x01", b"\x02" + b"x" * 21])
@@ -243,7 +243,7 @@ def test_a_broken_record_is_refused(record: bytes) -> None:
         PushLog().load(np.zeros(1, np.int64), [record])
 
 
-def test_a_ledger_record_of_another_version_is_told_by_it() -> None:
+def test_a_push_log_record_of_another_version_is_told_by_it() -> None:
     with pytest.raises(ValueError, match=r"of 23 bytes, version b'\\x07'$"):
         PushLog().load(np.zeros(1, np.int64), [b"\x07" + b"x" * 22])
 
@@ -257,7 +257,7 @@ def test_what_a_batch_adds_is_known_by_its_recording() -> None:
 def test_whoever_was_pushed_or_held_out_once_is_held() -> None:
     driver = Driver()
     driver.do([(1, 1, 1, 0, 0), (3, 1, 1, 0, Mark.HELD_OUT), (4, 1, 1, 0, 0), (4, 2, 1, 0, 0)])
-    assert driver.ledger.holds(USERS).tolist() == [False, True, False, True, True, False]
+    assert driver.push_log.holds(USERS).tolist() == [False, True, False, True, True, False]
 
 
 def test_marks_of_many_pushes_in_one_batch_stay_with_their_pushes() -> None:
@@ -290,9 +290,9 @@ def test_what_is_dropped_of_an_artist_takes_nothing_else_with_it_and_brings_noth
     driver.do([(0, 10, 1, 1000, 0), (0, 11, 2, 1000, 0), (0, 12, 3, 0, Mark.HELD_OUT), (0, 13, 1, 0, 0)])
     driver.do([(0, 14, 1, 1000, Mark.HELD_OUT), (1, 10, 2, 1000, 0)])
     driver.do([(0, 15, 4, 1000, 0)], now=NOW + KEPT_S)
-    for ledger in (driver.ledger, driver.restored()):
+    for push_log in (driver.push_log, driver.restored()):
         for artist, expected in {1: [0], 2: [0, 1], 3: [], 4: [0]}.items():
-            users, times = ledger.artist(artist)
+            users, times = push_log.artist(artist)
             assert sorted(users.tolist()) == expected
             assert set(times.tolist()) <= {NOW + 1000}
-        assert [ledger.users(recording).tolist() for recording in (12, 13, 14)] == [[], [], [0]]
+        assert [push_log.users(recording).tolist() for recording in (12, 13, 14)] == [[], [], [0]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from targeting.arrays.id_table import Slots, mixed
 from targeting.calibration import Calibration
-from targeting.ranking.scoring import Scored
+from targeting.ranking.scored import Scored
 from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
 from targeting.ranking.selection import _top as top
 from targeting.rules.policy import Policy, fairness, held_out
@@ -48,13 +48,13 @@ class Driver:
     ids: Sequence[str] = ()
     calibration: Calibration | None = None
     least: float = 0.0
-    ledger: PushLog = field(default_factory=PushLog)
-    interest: ScoreThresholds = field(default_factory=ScoreThresholds)
+    push_log: PushLog = field(default_factory=PushLog)
+    score_thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)
     slots: Slots = field(default_factory=Slots)
 
     def __post_init__(self) -> None:
         self.slots.take(self.ids or [f"u{n}" for n in range(self.users)])
-        self.consent = PreferenceTable(self.policy)
+        self.preferences = PreferenceTable(self.policy)
 
     def tell(self, users: Sequence[int], times: int = 1) -> None:
         """These users are pushed other songs now."""
@@ -62,9 +62,9 @@ class Driver:
         for number in range(times):
             at = np.full(len(users), NOW)
             added.add(np.asarray(users), 1000 + number, 1000 + number, at, np.zeros(len(users), np.uint16))
-        entries = self.ledger.plan(added, None, NOW)
+        entries = self.push_log.plan(added, None, NOW)
         assert entries
-        self.ledger.apply(entries)
+        self.push_log.apply(entries)
 
     def choose(
         self,
@@ -76,9 +76,17 @@ class Driver:
         **more: object,
     ) -> Selection:
         may = np.ones(len(scored.users), np.bool_) if allowed is None else np.isin(scored.users, allowed)
-        room = FrequencyCaps(self.policy, self.consent, self.ledger, staged or {}, Added(), np.zeros(0, np.int64))
+        room = FrequencyCaps(self.policy, self.preferences, self.push_log, staged or {}, Added(), np.zeros(0, np.int64))
         by = SelectionContext(
-            NOW, self.policy, self.slots, self.consent, staged or {}, self.interest, room, self.calibration, self.least
+            NOW,
+            self.policy,
+            self.slots,
+            self.preferences,
+            staged or {},
+            self.score_thresholds,
+            room,
+            self.calibration,
+            self.least,
         )
         return choose(match, scored, may, most, by, **more)  # type: ignore[arg-type]
 
@@ -241,7 +249,7 @@ def test_quiet_hours_defer_and_beyond_the_songs_life_pass_over() -> None:
     driver = Driver(users=4)
     evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
     always = Preferences("u", quiet=(QuietSpan(0, 1440),))
-    driver.consent.apply({0: evening, 1: always})
+    driver.preferences.apply({0: evening, 1: always})
     scored = scores_of([0.9, 0.8, 0.7, 0.6])
     chosen = driver.choose(scored, 2, staged={3: evening})
     morning = 1_700_031_600.0  # 07:00:00 UTC
@@ -266,9 +274,11 @@ def test_a_cap_counts_around_the_moment_that_is_told() -> None:
 def test_a_boundary_divides_the_score_in_rank_and_is_told() -> None:
     driver = Driver(users=3)
     for _ in range(3):
-        moved = driver.interest.plan(np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW]))
+        moved = driver.score_thresholds.plan(
+            np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW])
+        )
         assert moved
-        driver.interest.apply(moved)
+        driver.score_thresholds.apply(moved)
     pushes = driver.choose(scores_of([0.7, 0.5, 0.4]), 3).pushes
     assert [push.user_id for push in pushes] == ["u1", "u0", "u2"]  # 0.7 / 2 ** 0.6 is 0.46
     assert [push.boundary for push in pushes] == pytest.approx([1, 2**0.6, 1])
@@ -295,9 +305,9 @@ def test_pushes_tell_what_each_term_gave_to_whom() -> None:
 
 def test_the_least_chance_is_asked_of_the_chance_divided_by_the_boundary() -> None:
     driver = Driver(users=3, calibration=SAME, least=0.45)
-    moved = driver.interest.plan(np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW]))
+    moved = driver.score_thresholds.plan(np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW]))
     assert moved
-    driver.interest.apply(moved)
+    driver.score_thresholds.apply(moved)
     chosen = driver.choose(scores_of([0.5, 0.46, 0.44]), 3)
     assert told(chosen) == ["u1"]  # 0.5 / 2 ** 0.2 is 0.435
     assert all(push.calibrated for push in chosen.pushes)
@@ -350,9 +360,9 @@ def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(e
     _, artist = song_and_artist(SONG)
     added = Added()
     added.add(first.users, 1, artist, first.at, first.marks)
-    entries = driver.ledger.plan(added, None, NOW)
+    entries = driver.push_log.plan(added, None, NOW)
     assert entries
-    driver.ledger.apply(entries)
+    driver.push_log.apply(entries)
     assert not driver.choose(scores_of([0.5] * 3), 3, replace(SONG, song_id="b")).pushes
     # The primary artist counts, and a song of no artist is its own.
     for artists in (("other", "artist"), ()):
@@ -363,13 +373,13 @@ def test_a_cap_counts_around_the_moment_to_which_quiet_hours_defer() -> None:
     driver = Driver(Policy(cap=FrequencyCap(1, 2.0), fair=False), users=4)
     evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
     # Beyond the song's life: no moment at all to count around.
-    driver.consent.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(QuietSpan(0, 1440),))})
+    driver.preferences.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(QuietSpan(0, 1440),))})
     driver.tell([0, 2, 3])
     added = Added()
     added.add(np.asarray([1]), 5, 5, np.asarray([NOW + 9 * HOUR]), np.zeros(1, np.uint16))
-    entries = driver.ledger.plan(added, None, NOW)
+    entries = driver.push_log.plan(added, None, NOW)
     assert entries
-    driver.ledger.apply(entries)
+    driver.push_log.apply(entries)
     # The first is full now and free in the morning, the second is free now and full in the morning.
     assert told(driver.choose(scores_of([0.5] * 4), 4)) == ["u0"]
 

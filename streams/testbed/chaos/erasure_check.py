@@ -1,6 +1,6 @@
 """Checks that what was to be forgotten is gone from the state.
 
-The changelog's keys are as documented in ``targeting/partition/state.py``: ``u`` history, ``p`` pushes and ``i``
+The changelog's keys are as documented in ``targeting/partition/changelog.py``: ``u`` history, ``p`` pushes and ``i``
 boundary, each followed by the user's id; ``e`` followed by 16 bytes of BLAKE2b of the id, keyed, marks an erased user.
 """
 
