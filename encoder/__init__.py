@@ -1,4 +1,4 @@
-"""Content -> vector: where a song that nobody has heard belongs among those that people listen to."""
+"""Content -> vector: places a song nobody has heard among the songs that people listen to."""
 
 from encoder.artifact import ArtifactError, Manifest, WarmSongs, load_encoder, load_warm, read_manifest
 from encoder.content import Bag, ContentTable, SongContent

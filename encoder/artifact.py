@@ -1,16 +1,16 @@
-"""What is on disk, and how it is known to be whole.
+"""The encoder on disk, protected by checksums.
 
 An artifact is a folder:
 
     manifest.json        format, version, space, dim, size and sha256 of every other file, how it was trained
     schema.json          the vocabulary, units and names of the features
     model.safetensors    what the encoder computes with: idf, network, remembered songs
-    warm.safetensors     the warm songs' vectors and content, so that a later encoder can take them over
+    warm.safetensors     the warm songs' vectors and content, so that a later encoder can encode them again
     warm_songs.json.gz   their ids and their content's vocabulary
 
-It is written beside its place and renamed into it, so that it is there whole or not at all. Nothing in it is
-executable (no pickle), and nothing of it is used before its checksum is right. The space is named after the
-checksums: equal artifacts share a space, different ones never do.
+It is written under a temporary name and renamed, so it is complete or absent. Nothing in it is executable (no
+pickle), and nothing is used before its checksum is verified. The space is named after the checksums: equal artifacts
+share a space, different ones never do.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from encoder.trained import Trained
 F32 = NDArray[np.float32]
 
 FORMAT = "coldstart-encoder"
-# Version 1 knew no projection: what it holds is an encoder without one.
+# Version 1 has no projection.
 VERSION = 2
 _READABLE = (1, 2)
 _WAY_OUT = "Train it again (coldstart train) or copy the artifact again from where it came"
 
 
 class ArtifactError(Exception):
-    """The artifact cannot be used. The message names the file, what was expected, what was found, the way out."""
+    """The artifact cannot be used. The message names the file, what was expected, what was found and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The artifact's account of itself.
+    """What an artifact says about itself.
 
     Attributes:
         space: name of the embedding space, at most 32 ASCII characters.
         dim: of the vectors.
         files: name -> (bytes, sha256).
-        training: the configuration and the figures of the training.
+        training: configuration and figures of the training.
     """
 
     space: str
@@ -84,12 +84,12 @@ class WarmSongs:
 
 
 def vacant(path: Path, name: str = "bcl") -> None:
-    """Know before hours of training that the artifact will have a place and a name.
+    """Checks, before hours of training, that the artifact can be written under this path and name.
 
     Raises:
-        ArtifactError: something is there already.
-        ValueError: the name has more than 19 characters or others than a-z, 0-9, - and _.
-        OSError: nothing can be written there.
+        ArtifactError: the path already exists.
+        ValueError: the name is longer than 19 characters or has others than a-z, 0-9, - and _.
+        OSError: the folder is not writable.
     """
     if not 1 <= len(name) <= 19 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, 0-9, - and _ are allowed")
@@ -99,7 +99,7 @@ def vacant(path: Path, name: str = "bcl") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=path.parent).cleanup()
     except OSError as error:
-        # The user named the artifact, not the probe.
+        # Name the artifact, as the user did, not the probe.
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
@@ -107,8 +107,8 @@ def save(trained: Trained, path: Path, name: str = "bcl") -> Manifest:
     """Writes the artifact to the new folder ``path``; ``name`` begins the name of its space.
 
     Raises:
-        ArtifactError: something is already there.
-        ValueError: the name has more than 19 characters or others than a-z, 0-9, - and _.
+        ArtifactError: the path already exists.
+        ValueError: the name is longer than 19 characters or has others than a-z, 0-9, - and _.
     """
     vacant(path, name)
     content = trained.warm_content
@@ -117,7 +117,7 @@ def save(trained: Trained, path: Path, name: str = "bcl") -> Manifest:
         "schema.json": _json(_schema_words(trained.encoder)),
         "model.safetensors": save_tensors(_model_tensors(trained.encoder)),
         "warm.safetensors": save_tensors(_content_tensors(content) | {"vectors": trained.warm_vectors}),
-        # Without a modification time equal artifacts have equal bytes.
+        # Without a modification time, equal artifacts have equal bytes.
         "warm_songs.json.gz": gzip.compress(_json(ids), mtime=0),
     }
     sums = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())}
@@ -149,10 +149,10 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     """The manifest of the artifact folder ``path``.
 
     Args:
-        sha256: of the manifest's bytes, in hex, where it is known; it holds the checksums of all other files.
+        sha256: of the manifest's bytes, in hex, if known; the manifest holds the checksums of all other files.
 
     Raises:
-        ArtifactError: there is none, it is not one that this version can read, or it has another sum.
+        ArtifactError: it is missing, unreadable by this version, or has another checksum.
     """
     file = path / "manifest.json"
     try:
@@ -189,10 +189,10 @@ def load_encoder(path: Path, manifest_sha256: str | None = None) -> Encoder:
     """The encoder in the artifact folder ``path``, ready to serve.
 
     Args:
-        manifest_sha256: of its manifest, in hex, where it is known.
+        manifest_sha256: of its manifest, in hex, if known.
 
     Raises:
-        ArtifactError: a file is missing, torn, foreign, newer or does not fit the manifest's dimension.
+        ArtifactError: a file is missing, damaged, foreign, newer, or of another dimension than the manifest says.
     """
     manifest = read_manifest(path, manifest_sha256)
     words = _read_json(path, "schema.json", manifest)
@@ -280,7 +280,7 @@ def _json(value: Any) -> bytes:
 
 
 def _schema_words(encoder: Encoder) -> dict[str, Any]:
-    """What is in the model and is no tensor."""
+    """The parts of the model that are not tensors."""
     return {
         "bags": [
             {"name": bag.name, "words": bag.words, "terms": bag.terms, "unit": bag.unit} for bag in encoder.schema.bags
@@ -336,7 +336,7 @@ def _csr(tensors: Mapping[str, Any], name: str, width: int) -> sparse.csr_matrix
 
 
 def _read(path: Path, name: str, manifest: Manifest) -> bytes:
-    """The bytes of one file, held to the manifest."""
+    """The bytes of one file, checked against the manifest."""
     file = path / name
     if name not in manifest.files:
         raise ArtifactError(f"{path / 'manifest.json'}: expected an entry for {name}, found none. {_WAY_OUT}")

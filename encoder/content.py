@@ -1,8 +1,7 @@
-"""What a song's content is: named dense vectors and named weighted bags, any of them missing.
+"""A song's content: named dense vectors and named weighted bags, any of which may be missing.
 
-Everything a song brings with it is one of two things. A *dense* feature is a vector of floats (an audio
-or text embedding, a log duration). A *bag* maps terms to weights (tags, genres, language, artists,
-album). A missing feature is simply absent; it is never a zero vector, because zero is a value.
+A *dense* feature is a vector of floats (an audio or text embedding, a log duration). A *bag* maps terms to weights
+(tags, genres, language, artists, album). A missing feature is absent, never a zero vector: zero is a value.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class ContentTable:
 
     Attributes:
         song_ids: n ids, the row order of everything else.
-        dense: name -> float32 (n, d); the row of a song without this feature is NaN.
-        bags: name -> Bag of n rows; the row of a song without it is empty.
+        dense: name -> float32 (n, d); NaN rows for songs without this feature.
+        bags: name -> Bag of n rows; empty rows for songs without it.
     """
 
     song_ids: tuple[str, ...]
@@ -65,7 +64,7 @@ class ContentTable:
         )
 
     def song(self, row: int) -> SongContent:
-        """The content of one row, as an upload would carry it."""
+        """The content of one row, as in an upload."""
         dense = {
             name: [float(value) for value in values[row]]
             for name, values in self.dense.items()

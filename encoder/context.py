@@ -1,10 +1,10 @@
-"""What the warm songs of similar content say: two predictions of a song's audience vector, in closed form.
+"""Two closed-form predictions of a song's audience vector from warm songs of similar content.
 
-- *Kernel ridge*: k(x, y) = exp(-bandwidth/2 * |x - y|^2) against ``m`` landmark songs (all of them while they are
-  few: then it is exact; beyond that the Nystroem approximation of Williams & Seeger, NIPS 2000).
+- *Kernel ridge*: k(x, y) = exp(-bandwidth/2 * |x - y|^2) against ``m`` landmark songs (exact while
+  all songs are landmarks, else the Nystroem approximation of Williams & Seeger, NIPS 2000).
 - *Nearest neighbours*: the mean vector of the ``neighbours`` most similar songs, weighted by similarity squared.
 
-How they are fitted, and what a song being trained on may see of them: :mod:`encoder.leave_one_out`.
+Fitting, and the predictions for songs of the training set: :mod:`encoder.leave_one_out`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from encoder.features import Features
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# Rows handled at once: against 32,768 remembered songs, 64 MiB of float32.
+# Rows per chunk: 64 MiB of float32 against 32,768 remembered songs.
 _CHUNK = 512
 
 
@@ -33,7 +33,7 @@ class Memory:
         vectors: float32 (M, r), their audience vectors.
         coefficients: float32 (m, r) of the kernel ridge.
         bandwidth: of the kernel, per unit of squared distance.
-        neighbours: how many of the most similar songs are averaged.
+        neighbours: number of most similar songs averaged.
     """
 
     bags: sparse.csr_matrix
@@ -73,7 +73,7 @@ class Memory:
         return np.asarray(products, np.float32)
 
     def kernel(self, songs: Features, similarity: F32) -> F32:
-        """float32 (n, m) kernel values against the landmarks, from inner products with them, and maybe others after."""
+        """float32 (n, m) kernel values against the landmarks, from inner products that start with the landmarks'."""
         m = len(self.coefficients)
         distance: F32 = self._squares[:m] - 2 * similarity[:, :m]
         distance += squared_lengths(songs.bags, songs.dense)[:, None]
@@ -83,7 +83,7 @@ class Memory:
         return distance
 
     def nearest(self, similarity: F32) -> F32:
-        """float32 (n, r): the neighbours' mean; zero for a song that resembles none."""
+        """float32 (n, r): the neighbours' mean; zero for a song similar to none."""
         best = largest(similarity, min(self.neighbours, similarity.shape[1]))
         return self.mean(best, np.take_along_axis(similarity, best, axis=1))
 
@@ -104,19 +104,19 @@ def squared_lengths(bags: sparse.csr_matrix, dense: F32) -> F32:
 
 
 def largest(values: F32, k: int) -> I64:
-    """int64 (n, k): places of the k largest of each row (n, m), in no order.
+    """int64 (n, k): columns of the k largest values of each row (n, m), unordered.
 
-    They lie in the k groups with the largest maxima, so that what has to be partitioned is short: a fifth of the time
-    for 20 of 6,670.
+    They lie in the k groups with the largest maxima, so only these are partitioned: a fifth of the time for 20 of
+    6,670.
     """
     n, m = values.shape
     if k == 0:
         return np.zeros((n, 0), np.int64)
-    # As many groups as places in the k best of them: both are partitioned.
+    # As many groups as columns in the k best of them, because both are partitioned.
     each = round(float(np.sqrt(m / k)))
     if each < 2:
         return np.argpartition(values, m - k, axis=1)[:, m - k :]
-    # Group g is g, g + groups, g + 2 groups and so on: the maxima of all groups at once are those of long rows.
+    # Group g holds columns g, g + groups, g + 2 groups ...: the maxima of all groups are taken over long rows.
     groups = m // each
     maxima = values[:, : groups * each].reshape(n, each, groups).max(axis=1)
     best = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]

@@ -1,14 +1,14 @@
-"""How content becomes numbers: a schema learned on warm songs alone, the same for training and serving.
+"""Turns content into numbers: a schema learned on warm songs alone, the same for training and serving.
 
-A song becomes one row made of blocks, one for each bag and each dense feature of the warm songs:
+A song is one row of blocks, one for each bag and dense feature of the warm songs:
 
 - a bag is log(1 + weight / unit) * sqrt(idf) over the terms that warm songs use, scaled to length 1;
-- a bag whose terms share words ("death metal", "melodic death metal") gives a second block, the bag of its words;
+- a bag whose terms share words ("death metal", "melodic death metal") gets a second block, the bag of its words;
 - a dense feature is standardised, divided by the root of its dimension and clipped to length 2.
 
-A missing block is zero, which lies halfway between "the same" and "unrelated" in squared distance. Beside the
-blocks stands what they do not show: which are missing, and how much each bag says (much-tagged songs have other
-audiences than little-tagged ones). A term that no warm song has is ignored and counted.
+A missing block is zero, halfway between "the same" and "unrelated" in squared distance. The blocks come with which
+of them are missing and how large each bag is (heavily tagged songs have other audiences than sparsely tagged ones).
+Terms that no warm song has are ignored and counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from encoder.content import Bag, ContentTable
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# Twice the length of an average row: an outlier counts, but cannot drown the other blocks.
+# Twice the length of an average row: an outlier counts without drowning the other blocks.
 _LONGEST = 2.0
 
 _WORD = re.compile(r"\w+")
@@ -34,7 +34,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """n songs in numbers.
+    """n songs as numbers.
 
     Attributes:
         bags: float32 csr (n, terms), the bag blocks side by side.
@@ -42,7 +42,7 @@ class Features:
         missing: float32 (n, blocks), 1 where a block is missing; bags first, then dense features.
         amounts: float32 (n, 2 bags), log total weight and log number of terms of each bag, standardised; 0 where it
             is missing.
-        unseen: int64 (n,), entries of each song that no warm song has (terms, or whole dense features).
+        unseen: int64 (n,), each song's entries (terms, or whole dense features) that no warm song has.
     """
 
     bags: sparse.csr_matrix
@@ -56,12 +56,12 @@ class Features:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """bool (n,): whether anything at all is known about the song."""
+        """bool (n,): whether anything is known about the song."""
         return np.asarray((self.missing == 0).any(axis=1))
 
     @property
     def side(self) -> F32:
-        """float32 (n, S): all that a network reads beside the bags; amounts squared too, as they count both ways."""
+        """float32 (n, S): everything the network reads besides the bags, with amounts squared as well."""
         return np.hstack([self.dense, self.missing, self.amounts, self.amounts**2])
 
     def rows(self, index: I64 | slice) -> Features:
@@ -79,7 +79,7 @@ class BagSchema:
         name: of the bag in the content.
         words: whether the block holds the words of the bag's terms instead of the terms.
         terms: the columns of the block, in order.
-        unit: the usual weight of a term.
+        unit: typical weight of a term.
     """
 
     name: str
@@ -99,14 +99,14 @@ class DenseSchema:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSchema:
-    """What warm songs taught about content.
+    """What was learned from the content of warm songs.
 
     Attributes:
         bags: the bag blocks in column order.
         idf: float32 (terms,) over all bag blocks; its root multiplies a term's weight.
         dense: the dense blocks in column order.
-        amounts: of the bags, one entry for each that is no bag of words.
-        weights: float32 (blocks,), what each block counts in a squared distance; they sum to 1.
+        amounts: one entry for each bag that is not a bag of words.
+        weights: float32 (blocks,), each block's share of a squared distance; they sum to 1.
     """
 
     bags: tuple[BagSchema, ...]
@@ -126,7 +126,7 @@ class FeatureSchema:
 
     @classmethod
     def learn(cls, warm: ContentTable) -> FeatureSchema:
-        """The schema of the given songs; every block counts the same.
+        """The schema of the given songs, all blocks weighted equally.
 
         Raises:
             ValueError: no song has any content.
@@ -164,10 +164,10 @@ class FeatureSchema:
         )
 
     def transform(self, songs: ContentTable) -> Features:
-        """The songs in numbers.
+        """The songs as numbers.
 
         Raises:
-            ValueError: a dense feature has another dimension than that of the warm songs.
+            ValueError: a dense feature has another dimension than the warm songs'.
         """
         n = len(songs)
         missing = np.ones((n, len(self.bags) + len(self.dense)), np.float32)
@@ -200,7 +200,7 @@ class FeatureSchema:
         return Features(bags, dense, missing, np.hstack(amounts) if amounts else np.zeros((n, 0), np.float32), unseen)
 
     def _amounts(self, schema: DenseSchema, bag: Bag | None, n: int) -> F32:
-        """float32 (n, 2): how much each song's bag says in seen terms, within four deviations; 0 where nothing."""
+        """float32 (n, 2): amounts of seen terms in each song's bag, clipped at four deviations; 0 if there are none."""
         if bag is None:
             return np.zeros((n, 2), np.float32)
         b, block = next((b, block) for b, block in enumerate(self.bags) if block.name == schema.name)
@@ -210,9 +210,9 @@ class FeatureSchema:
         return np.asarray(np.nan_to_num(values, nan=0.0), np.float32)
 
     def _bag(self, b: int, bag: Bag, missing: F32) -> tuple[I64, I64, F32, I64]:
-        """(rows, columns, values) of bag block ``b``, and how many entries of each song are unseen, (n,).
+        """(rows, columns, values) of bag block ``b``, and each song's number of unseen entries, (n,).
 
-        Notes in ``missing`` which songs have the block.
+        Marks in ``missing`` which songs have the block.
         """
         n = len(missing)
         lookup = self._columns[b]
@@ -231,7 +231,7 @@ class FeatureSchema:
 
     @staticmethod
     def _dense(schema: DenseSchema, values: F32, missing: F32, weight: np.float32) -> F32:
-        """float32 (n, d): one dense block; notes in ``missing`` which songs have it."""
+        """float32 (n, d): one dense block; marks in ``missing`` which songs have it."""
         if values.shape[1] != len(schema.mean):
             raise ValueError(
                 f"dense feature {schema.name!r} has {values.shape[1]} values; the encoder was trained on "
@@ -247,7 +247,7 @@ class FeatureSchema:
 
 
 def in_words(bag: Bag) -> Bag:
-    """The same bag over the words of its terms; a word weighs as much as all terms that hold it."""
+    """The bag over the words of its terms; a word weighs as much as all terms that contain it together."""
     vocabulary: dict[str, int] = {}
     terms, words = [], []
     for t, term in enumerate(bag.terms):
@@ -269,16 +269,16 @@ def _amounts(bag: Bag, unit: float) -> F32:
 
 
 def _standard(name: str, values: F32) -> DenseSchema:
-    """Mean and deviation of the rows (n, d) without NaN, of which there is at least one."""
+    """Mean and deviation of the rows (n, d) without NaN; there is at least one."""
     finite = values[np.isfinite(values).all(axis=1)].astype(np.float64)
     scale = finite.std(axis=0)
-    # A constant dimension says nothing; scale 1 keeps it at zero instead of dividing by zero.
+    # A constant dimension carries nothing: scale 1 keeps it at zero and avoids a division by zero.
     scale[scale < 1e-6] = 1.0
     return DenseSchema(name, finite.mean(axis=0).astype(np.float32), scale.astype(np.float32))
 
 
 def _used(bag: Bag) -> tuple[tuple[str, ...], I64]:
-    """The terms that any song has, sorted, and how many songs have each."""
+    """The terms in use, sorted, and the number of songs with each."""
     songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=len(bag.terms))
     kept = sorted(np.flatnonzero(songs), key=lambda t: bag.terms[t])
     return tuple(bag.terms[t] for t in kept), songs[kept]

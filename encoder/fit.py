@@ -1,4 +1,4 @@
-"""The training loop's inputs, losses and optimiser, and the state by which it resumes."""
+"""The training loop: inputs, losses, optimiser and resumable state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ I64 = NDArray[np.int64]
 
 # Training songs whose recall is measured after each epoch.
 _MEASURED = 1000
-# How vectors spread is measured at every so many steps.
+# Steps between measurements of how vectors spread.
 _GAUGED = 8
 
 
@@ -52,7 +52,7 @@ class NetworkInputs:
         self.context = torch.from_numpy(contexts.reshape(len(self.side), -1))
 
     def versions_of(self, songs: Tensor, untransformed: float, generator: torch.Generator) -> Tensor:
-        """The row of a version of each song: itself with the given probability, or when the view has nothing left."""
+        """The row of a version of each song: the song itself with the given probability, or if the view is empty."""
         if self.versions == 1:
             return songs
         rows = songs + self.songs * torch.randint(1, self.versions, songs.shape, generator=generator)
@@ -60,7 +60,7 @@ class NetworkInputs:
         return torch.where(itself | ~self.known[rows], songs, rows)
 
     def batch(self, rows: Tensor, bag: float, context: float, generator: torch.Generator) -> NetworkBatch:
-        """The given rows with random shares of their bag entries and of their context values hidden."""
+        """The given rows with random shares of bag entries and context values hidden."""
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
         offsets = torch.cumsum(lengths, 0) - lengths
@@ -75,17 +75,17 @@ class NetworkInputs:
 
 
 def _keep(shape: tuple[int, ...], dropout: float, generator: torch.Generator) -> Tensor:
-    """Dropout's multiplier: 0 with the given probability, else 1 / (1 - dropout)."""
+    """Dropout multiplier: 0 with the given probability, else 1 / (1 - dropout)."""
     if dropout == 0:
         return torch.ones(shape)
     return (torch.rand(shape, generator=generator) >= dropout).float() / (1 - dropout)
 
 
 class TrainingRun:
-    """One training: weights, optimiser and random state, by which it can be stopped and resumed.
+    """One training, with the weights, optimiser and random state needed to resume it.
 
-    The songs of ``inputs`` are asked about; the first of them, as many as ``vectors`` has rows, are warm and can be
-    retrieved. Those in ``held`` can be retrieved, too, but are not asked about.
+    The songs of ``inputs`` are queries; the first ``len(vectors)`` of them are warm and can be retrieved. Songs in
+    ``held`` can be retrieved but are no queries.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class TrainingRun:
         self.config, self.inputs, self.device, self.ranks = config, inputs, device, ranks
         self.target_songs = torch.from_numpy(targets.songs)
         self.target_weights = torch.from_numpy(targets.weights)
-        # Random numbers are drawn on the CPU, whatever the device. All processes draw the same order of songs; what
-        # else is drawn, each draws for itself.
+        # Random numbers are drawn on the CPU on every device. All processes draw the same order of songs; everything
+        # else is drawn by each process for itself.
         self.generator = torch.Generator().manual_seed(config.seed)
         self.own = self.generator if ranks.size == 1 else torch.Generator()
         tower = QueryTower(inputs.terms, inputs.side.shape[1], inputs.context.shape[1], config.hidden, config.dim)
         tower.initialise(vectors.shape[1], self.generator)
         self.catalogue = len(vectors)
         self.sampling = self.catalogue > config.catalogue
-        # Where a batch meets a part of the catalogue alone, so do its gradients; processes exchange whole ones.
+        # A batch that sees only part of the catalogue has sparse gradients; several processes exchange dense ones.
         tower.sparse = self.sampling and ranks.size == 1
         start = torch.zeros(self.catalogue, config.dim)
         width = min(config.dim, vectors.shape[1])
         start[:, :width] = torch.from_numpy(vectors[:, :width])
-        # A song apart from all others may have no part in the first dimensions; a zero has no direction to learn from.
+        # A song unlike all others may be zero in the first dimensions, and zero has no direction to learn from.
         lost = start.norm(dim=1) < 1e-6
         start[lost] = torch.randn((int(lost.sum()), config.dim), generator=self.generator)
         self.tower = tower.to(device)
@@ -128,13 +128,13 @@ class TrainingRun:
         self.order = self.asked
         self.steps = math.ceil(len(asked) / config.batch)
         self.epochs = max(1, min(config.epochs, config.steps // self.steps))
-        # Half uniform, half as often as a song is a target: these have the large logits.
+        # Half uniform, half in proportion to how often a song is a target: those have the large logits.
         often = torch.bincount(self.target_songs.flatten(), minlength=self.catalogue).float()
         self.proposal = 0.5 / self.catalogue + 0.5 * often / often.sum()
         self._slot = torch.full((self.catalogue,), -1)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[dict[str, float]]:
-        """One pass over the songs, from step ``first`` on; yields the gauges of each step."""
+        """One pass over the songs from step ``first``; yields the gauges of each step."""
         if first == 0:
             self.order = self.asked[torch.randperm(len(self.asked), generator=self.generator)]
         for step in range(first, self.steps):
@@ -153,7 +153,7 @@ class TrainingRun:
             yield gauges
 
     def loss(self, songs: Tensor, gauged: bool = True) -> tuple[Tensor, dict[str, float]]:
-        """Supervised plus contrastive loss of a batch of songs (B,), and what it looks like inside."""
+        """Supervised plus contrastive loss of a batch of songs (B,), with gauges."""
         config = self.config
         query = self.query(songs, config.untransformed, config.bag_dropout, config.context_dropout)  # (B, dim)
         if config.loss == "bpr":
@@ -190,12 +190,12 @@ class TrainingRun:
     def recall(self, quarter: I64) -> dict[str, float]:
         """Share of the targets among as many retrieved songs, over evenly spaced warm songs, by their quartile.
 
-        Contexts leave the song out, but the weights have seen it: the trend tells, not the level.
+        Contexts leave the song out, but the weights have seen it: read the trend, not the level.
         """
         songs = torch.arange(0, self.catalogue, max(1, self.catalogue // _MEASURED))
         parts = []
         warm = functional.normalize(self.warm.detach(), dim=1)
-        # Against 200,000 warm songs, a batch of 256 has 205 MB of logits.
+        # A batch of 256 against 200,000 warm songs has 205 MB of logits.
         for part in torch.split(songs, self.config.batch):
             logits = self.answers(part) @ warm.T
             logits[torch.arange(len(part)), part] = -torch.inf
@@ -211,30 +211,30 @@ class TrainingRun:
         }
 
     def answers(self, rows: Tensor) -> Tensor:
-        """Unit rows (B, dim) of the given rows of the inputs, nothing of them hidden."""
+        """Unit rows (B, dim) of the given rows of the inputs, nothing hidden."""
         with torch.no_grad():
             query: Tensor = self.tower(self.inputs.batch(rows, 0.0, 0.0, self.own).to(self.device))
         return query
 
     def softmax(self, query: Tensor, songs: Tensor) -> Tensor:
-        """Cross-entropy of the targets under a softmax over all warm songs but the song itself."""
+        """Cross-entropy of the targets under a softmax over all warm songs except the song itself."""
         targets, weights = self.targets(songs)
         logits = self.scale.exp() * query @ functional.normalize(self.warm, dim=1).T  # (B, n)
         own = torch.nonzero(songs < self.catalogue)[:, 0]
         logits[own, songs[own]] = -torch.inf
         found = torch.gather(functional.log_softmax(logits, dim=1), 1, targets)  # (B, k)
-        # A song that shares no listener has weights 0: it teaches nothing here, only in the contrastive term.
+        # A song that shares no listener has weights 0: it counts in the contrastive term alone.
         return -(weights * found).sum() / len(songs)
 
     def sampled_softmax(self, query: Tensor, songs: Tensor) -> Tensor:
-        """The same with the normaliser estimated from songs drawn by ``proposal``, each weighing 1 / expected draws.
+        """The same, with the normaliser estimated from songs drawn by ``proposal``, weighted 1 / expected draws.
 
-        A drawn song that is the song itself or one of its targets is left out: targets count exactly.
+        Draws of the song itself or of its targets are dropped: targets count exactly.
         """
         targets, size, slot = self.target_songs[songs], self.config.sampled, self._slot  # (B, k)
         drawn = torch.multinomial(self.proposal, size, replacement=True, generator=self.own)
         drawn, times = torch.unique(drawn, return_counts=True)  # (S,)
-        # Each song that is met stands once in a small table, the drawn ones in front.
+        # A small table holds each song of the batch once, the drawn ones first.
         slot[drawn] = torch.arange(len(drawn))
         others = torch.unique(targets[slot[targets] < 0])
         slot[others] = len(drawn) + torch.arange(len(others))
@@ -273,7 +273,7 @@ class TrainingRun:
         return query
 
     def save(self, path: Path, steps: int) -> None:
-        """Writes everything that the next step depends on, after so many, whole or not at all."""
+        """Writes atomically everything that the next step depends on, after ``steps`` steps."""
         state = {f"tower.{name}": value for name, value in self.tower.state_dict().items()}
         state |= {"warm": self.warm.detach(), "scale": self.scale.detach()}
         state |= {"generator": self.generator.get_state(), "order": self.order}
@@ -283,7 +283,7 @@ class TrainingRun:
         os.replace(temporary, path)
 
     def restore(self, path: Path) -> int:
-        """Takes over a saved state; returns how many steps it has behind it."""
+        """Loads a saved state; returns its number of steps done."""
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("run") != self._identity():
@@ -302,7 +302,7 @@ class TrainingRun:
         return int(metadata["steps"])
 
     def _identity(self) -> str:
-        """What a checkpoint must agree with: the configuration, and what is trained on."""
+        """What a checkpoint must match: the configuration and the training data."""
         data = hashlib.sha256(self.target_songs.numpy().tobytes())
         data.update(self.target_weights.numpy().tobytes())
         data.update(self.asked.numpy().tobytes())
@@ -312,7 +312,7 @@ class TrainingRun:
 
 
 class _Objective(torch.nn.Module):
-    """A run's loss as a module, which is what processes can share."""
+    """A run's loss as a module, which DistributedDataParallel can wrap."""
 
     def __init__(self, run: TrainingRun) -> None:
         super().__init__()
@@ -334,9 +334,9 @@ def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
 
 
 def collapse(query: Tensor) -> dict[str, float]:
-    """Whether the vectors (B, d) still spread: uniformity (Wang & Isola, ICML 2020) and mean variance times d.
+    """How far the vectors (B, d) spread: uniformity (Wang & Isola, ICML 2020) and mean variance times d.
 
-    Uniformity is log mean exp(-2 |a - b|^2) over pairs: 0 when all vectors are one, about -4 when spread evenly
+    Uniformity is log mean exp(-2 |a - b|^2) over pairs: 0 when all vectors are equal, about -4 when spread evenly
     in many dimensions. The variance is 1 when spread evenly around the origin and 0 when collapsed.
     """
     similarity = query @ query.T
@@ -349,7 +349,7 @@ def collapse(query: Tensor) -> dict[str, float]:
 
 
 def _one_cycle(at: float) -> float:
-    """Learning rate over its peak at the share ``at`` of the run: up for 30 %, then down, both as cosines."""
+    """Learning rate relative to its peak at the share ``at`` of the run: up for 30 %, then down, both as cosines."""
     if at < 0.3:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * at / 0.3)) / 2
     return max(1e-4, (1 + math.cos(math.pi * (at - 0.3) / 0.7)) / 2)

@@ -1,8 +1,8 @@
-"""Fits the contexts, and tells what they say of the songs that they were fitted on. (torch)
+"""Fits the contexts, and predicts training songs with each song itself left out. (torch)
 
-A song being trained on must not see its own audience through :mod:`encoder.context`: :class:`LeaveOneOut` gives, for
-any content of training song i, the prediction of the model fitted without i, exactly and without refitting (the
-hat-matrix identity of Allen's PRESS, Technometrics 1974).
+A training song must not see its own audience through :mod:`encoder.context`. For any content of training song i,
+:class:`LeaveOneOut` gives the prediction of the model fitted without i, exactly and without refitting (the hat-matrix
+identity of Allen's PRESS, Technometrics 1974).
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-# Songs handled at once: against 3,072 landmarks, 6 MiB of float32.
+# Songs per chunk: 6 MiB of float32 against 3,072 landmarks.
 _CHUNK = 512
-# Leverages are first estimated in so many random directions, within 9 %; those above the bound are computed.
+# Random directions in which leverages are estimated first, within 9 %; those above the bound are computed exactly.
 _SKETCH = 256
 _LEVERAGE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """The memory as seen by its own songs, each with itself left out.
+    """The memory as its own songs see it, each with itself left out.
 
     Attributes:
         memory: the fitted memory.
         songs: features of the n training songs.
         vectors: float32 (n, r), their audience vectors.
-        place: int64 (n,), each song's row in the memory, -1 when it is not remembered.
+        place: int64 (n,), each song's row in the memory, -1 if it is not remembered.
         ridge: float32 (n,), each song's.
         whitening: float32 (m, m), upper triangular W; the hat matrix of songs i and j is (k_i W) . (k_j W) / ridge_j.
-        device: on which the products are taken.
+        device: where the products are computed.
     """
 
     memory: Memory
@@ -72,7 +72,7 @@ class LeaveOneOut:
         r, m = memory.vectors.shape[1], len(memory.coefficients)
         kernel = _Kernel(memory, device)
         whitening = torch.from_numpy(self.whitening).to(device)
-        # Songs seen through it have the inner products that they have under the whitening, on average over its draws.
+        # Through it, songs keep their inner products under the whitening, on average over its draws.
         sketch = whitening
         if m > _SKETCH:
             signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (m, _SKETCH))
@@ -89,7 +89,7 @@ class LeaveOneOut:
             exact = _by_triangle(known[high], whitening)
             leverage[high] = (exact * exact).sum(dim=1) / ridge[high]
             influence = _by_triangle(exact, whitening, transposed=True)
-            # The leverage reaches 1 only without regularisation; the floor guards float32 rounding.
+            # The leverage reaches 1 only without regularisation; the floor guards against float32 rounding.
             residual = (vectors - predicted) / ((1 - leverage).clamp_min(1e-3) * ridge)[:, None]
             for version, features in enumerate(versions):
                 seen = known if features is self.songs else kernel(features.rows(chunk))
@@ -113,7 +113,7 @@ class _Kernel:
         """float32 (n, m)."""
         products = self._products(songs)
         squares = torch.from_numpy(squared_lengths(songs.bags, songs.dense)).to(products.device)
-        # Half the squared distance, below zero.
+        # Minus half the squared distance.
         products.sub_(self._squares / 2).sub_(squares[:, None] / 2).clamp_(max=0)
         return products.mul_(self._bandwidth).exp_()
 
@@ -134,8 +134,8 @@ def fit(
     """Fits both predictions of ``vectors`` (n, r) from the songs' features.
 
     Minimises sum_i |f(x_i) - v_i|^2 / ridge_i + |f|^2 in the kernel's space, over at most ``landmarks`` songs drawn
-    at random; the neighbours come from at most ``remembered`` songs, the landmarks among them. Of the first ``warm``
-    songs more is known: only when all of them are drawn are others.
+    at random; the neighbours come from at most ``remembered`` songs, which include the landmarks. The first ``warm``
+    songs are drawn before any other, because more is known of them.
     """
     n, r = vectors.shape
     warm = n if warm is None else warm
@@ -151,8 +151,8 @@ def fit(
         rows = kernel(songs.rows(chunk)) * scale  # float64
         gram.add(rows)
         moment += rows.T @ (torch.from_numpy(vectors[chunk]).to(device) * scale)
-    # Songs of equal content make this singular, and rounding to float32 moves its eigenvalues by up to m * 6e-8,
-    # 2e-4 for 4,096 landmarks: with 1e-5 here the factorisation failed on songs of artist and album alone.
+    # Songs of equal content make this singular, and rounding to float32 moves its eigenvalues by up to m * 6e-8, 2e-4
+    # for 4,096 landmarks. With 1e-5 the factorisation failed on songs with only an artist and an album.
     total = gram.sum() + kernel(songs.rows(order[:m])).cpu().numpy().astype(np.float64)
     total[np.diag_indices(m)] += 1e-3
     upper = linalg.cholesky(total, overwrite_a=True)
@@ -176,18 +176,18 @@ class _Squares:
         if self._on_card is not None:
             self._on_card.addmm_(rows.T, rows)
         else:
-            # The upper triangle alone, which is all that a factorisation reads: half of the work.
+            # A factorisation reads the upper triangle alone: half of the work.
             self._here = blas.dsyrk(1.0, rows.numpy().T, beta=1.0, c=self._here, overwrite_c=1)
 
     def sum(self) -> F64:
-        """float64 (m, m), its upper triangle at least."""
+        """float64 (m, m), at least its upper triangle."""
         return self._here if self._on_card is None else np.asfortranarray(self._on_card.cpu().numpy())
 
 
 def _by_triangle(rows: Tensor, upper: Tensor, transposed: bool = False) -> Tensor:
-    """rows @ upper, or rows @ upper.T, on the CPU in half of the time that a matrix without zeros takes."""
+    """rows @ upper or rows @ upper.T, on the CPU in half the time of a full matrix."""
     if rows.device.type != "cpu":
         return rows @ (upper.T if transposed else upper)
-    # In the order of Fortran, a C array is its own transpose.
+    # In Fortran order, a C array is its own transpose.
     product = blas.strmm(1.0, upper.numpy().T, rows.numpy().T, lower=1, trans_a=int(transposed))
     return torch.from_numpy(product.T)

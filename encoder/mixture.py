@@ -1,11 +1,11 @@
-"""How much say the closed form has: as much as it deserves on songs that the network was not asked about.
+"""The weight of kernel ridge beside the network in retrieval, chosen on songs held back from the network.
 
 The network starts from what kernel ridge predicts (:mod:`encoder.context`) and is better where it has seen enough;
-where content is thin or odd, the closed form can be. What is retrieved goes by the weighted mean of both cosines, as
-one inner product: two vectors side by side, in their principal directions.
+where content is thin or odd, kernel ridge can be. Retrieval uses the weighted mean of both cosines, as one inner
+product: the two vectors side by side, in their principal directions.
 
-A song held back is a target of others and stands in the catalogue as ever, and its contexts leave it out; so it is
-asked about as a cold song is.
+A song held back is still a target of others and in the catalogue, and its contexts leave it out, so as a query it is
+like a cold song.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from encoder.truth import Truth, score
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# One warm song of twenty, but not more than is needed to tell half a point of recall; with fewer than the least, chance
-# would choose.
+# One warm song of twenty, at most as many as tell half a point of recall; with fewer than the least, the choice would
+# be chance.
 _SHARE = 20
 _MOST, _LEAST = 400, 50
 
 
 def held_back(warm: int, rng: np.random.Generator) -> I64:
-    """int64, ascending: the warm songs to hold back, none where there are too few."""
+    """int64, ascending: the warm songs to hold back; none if there are too few."""
     size = min(warm // _SHARE, _MOST)
     return np.sort(rng.permutation(warm)[: size if size >= _LEAST else 0])
 
@@ -40,7 +40,7 @@ def projection(network: F32, audiences: F32, weight: float) -> F32:
     """float32 (w + r, w): the principal directions of n warm songs' two vectors side by side, (n, w) and (n, r).
 
     An inner product of projected vectors is (1 - weight) times that of the network's vectors plus weight times that of
-    the audiences', but for what the last r directions hold; so that both fit into the index of one.
+    the audiences', except for what the last r directions hold, so both fit into an index of width w.
     """
     return _projection(_moments(network, audiences), network.shape[1], weight)
 
@@ -52,7 +52,7 @@ def _moments(network: F32, audiences: F32) -> F32:
 
 
 def _projection(moments: F32, width: int, weight: float) -> F32:
-    """The same from the sums of products of the vectors' coordinates, (w + r, w + r)."""
+    """The same from the vectors' second moments, (w + r, w + r)."""
     scale = np.repeat(np.sqrt([1 - weight, weight]), [width, len(moments) - width])
     _, directions = linalg.eigh(moments * scale * scale[:, None])
     return np.ascontiguousarray(scale[:, None] * directions[:, ::-1][:, :width], np.float32)
@@ -66,15 +66,15 @@ def best_weight(
     held: I64,
     weights: Sequence[float],
 ) -> float:
-    """The weight with the best mean of recall and NDCG over the songs held back, h of them, in each version.
+    """The weight with the best mean of recall and NDCG over the h songs held back and their versions.
 
-    The first weight is left only for one that is better by more than a standard error.
+    Another weight replaces the first only if it is better by more than a standard error.
 
     Args:
-        asked: for each version, what network and ridge say of the songs held back, float32 (h, w) and (h, r).
+        asked: for each version, the network's and ridge's answers for the songs held back, float32 (h, w) and (h, r).
         network, audiences: float32 (n, w) and (n, r), the warm songs' vectors.
     """
-    # Places without a target go to the end.
+    # Padding goes to the end.
     right = -np.sort(-np.where(targets.weights[held] > 0, targets.songs[held], -1), axis=1)
     answer = Truth(right, np.zeros(right.shape, np.float32), np.zeros(len(held), np.int64))
     moments = _moments(network, audiences)

@@ -1,11 +1,11 @@
-"""What the network computes: content and its contexts -> a unit vector among the warm songs' vectors.
+"""The network: content and its contexts -> a unit vector in the space of the warm songs.
 
 The supervision and the second view follow "Bootstrapping Contrastive Learning Enhanced Music Cold-Start
 Matching" (WWW 2023 companion); the tower itself is ours:
 
     query = unit( linear(x) + linear(context) + MLP(LayerNorm([hidden(x), context])) )
 
-with x the song's features and context what warm songs of similar content predict (:mod:`encoder.context`).
+with x the song's features and context the predictions of :mod:`encoder.context`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class NetworkBatch:
 
 
 class QueryTower(nn.Module):
-    """Maps a :class:`NetworkBatch` to unit rows (B, dim). Dropout is the caller's: this computes, nothing else."""
+    """Maps a :class:`NetworkBatch` to unit rows (B, dim). The caller draws the dropout masks."""
 
     def __init__(self, terms: int, side: int, context: int, hidden: int, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        # Whether a batch's gradient of the bag holds the rows of its terms alone.
+        # With a sparse gradient, the bag's holds only the rows of the batch's terms.
         self.sparse = False
-        # One table for both uses of the bag: dim columns go straight to the query, hidden ones to the MLP.
+        # One table for both uses of the bag: dim columns feed the query, hidden columns the MLP.
         self.bag = nn.Parameter(torch.zeros(terms, dim + hidden))
         self.side = nn.Parameter(torch.zeros(side, dim + hidden))
         self.context = nn.Parameter(torch.zeros(context, dim))
@@ -55,7 +55,7 @@ class QueryTower(nn.Module):
         self.second = nn.Linear(hidden, dim)
 
     def initialise(self, vectors: int, generator: torch.Generator) -> None:
-        """Starts from the mean of the contexts' first ``dim`` columns, so that training begins at their quality.
+        """Starts from the mean of the contexts' first ``dim`` columns, so training begins at their quality.
 
         ``vectors`` is the width of one context; each is a prediction in the same basis as the warm vectors.
         """
@@ -68,12 +68,12 @@ class QueryTower(nn.Module):
                 layer.bias.zero_()
             self.second.weight.mul_(0.1)
             width = min(self.dim, vectors)
-            # An encoder without contexts has nothing to start from.
+            # Without contexts there is nothing to start from.
             for start in range(0, self.context.shape[0], vectors):
                 self.context[start : start + width, :width] += torch.eye(width)
 
     def forward(self, batch: NetworkBatch, keep: Tensor | None = None) -> Tensor:
-        """Unit rows (B, dim). ``keep`` (B, hidden) scales the hidden layer: dropout."""
+        """Unit rows (B, dim). ``keep`` (B, hidden) is the hidden layer's dropout mask."""
         x = functional.embedding_bag(
             batch.indices, self.bag, batch.offsets, None, 2.0, False, "sum", self.sparse, batch.values
         )  # (B, dim + hidden)

@@ -1,4 +1,4 @@
-"""How a gradient moves the weights. (torch)"""
+"""AdamW without torch's compiler. (torch)"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class AdamW:
     """Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (ICLR 2019), algorithm 2.
 
-    The same as torch's, which on first use imports the whole compiler: 4 s of CPU in a training of 15 s. Of a parameter
-    with a sparse gradient only the rows in it and their means move: a step meets a tenth of 200,000 warm songs.
+    Equal to torch's, which imports the whole compiler on first use: 4 s of CPU in a training of 15 s. With a sparse
+    gradient only its rows and their means move: a step sees a tenth of 200,000 warm songs.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
@@ -24,7 +24,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], rates: Sequence[float]) -> None:
-        """Moves each parameter at its rate; what has no gradient stays where it is."""
+        """Moves each parameter at its rate; parameters without a gradient stay."""
         self.steps += 1
         first, second = 1 - 0.9**self.steps, 1 - 0.999**self.steps
         for parameter, gradient, mean, square, rate in zip(

@@ -1,4 +1,4 @@
-"""This process's part of the training: all of it, or what torchrun made it."""
+"""This process's part of a training, alone or under torchrun."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process is number ``rank`` of ``size`` that train one encoder together; number 0 alone writes."""
+    """Process ``rank`` of the ``size`` that train one encoder; only process 0 writes."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def of_environment(cls, device: torch.device) -> Ranks:
-        """As torchrun says by ``RANK`` and ``WORLD_SIZE``; without it there is one process. The first call joins.
+        """Read from torchrun's ``RANK`` and ``WORLD_SIZE``, otherwise one process. The first call joins the group.
 
-        The processes speak by gloo on the CPU, by NCCL on cards.
+        Processes communicate by gloo on CPUs and NCCL on GPUs.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -32,11 +32,11 @@ class Ranks:
         return cls(distributed.get_rank(), size)
 
     def share(self, rows: Tensor) -> Tensor:
-        """This process's rows of a batch; all of them where there is not one for each."""
+        """This process's rows of a batch; all rows if there are fewer rows than processes."""
         return rows[self.rank :: self.size] if len(rows) >= self.size else rows
 
     def together(self, module: nn.Module) -> nn.Module:
-        """The module with its weights as process 0 has them, and gradients that are the means of all processes'."""
+        """The module with process 0's weights and gradients averaged over processes."""
         if self.size == 1:
             return module
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)

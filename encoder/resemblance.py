@@ -1,10 +1,10 @@
-"""Which remembered songs resemble many songs, and how much: :class:`encoder.context.Memory` in bulk.
+"""Similar remembered songs for many songs at once: :class:`encoder.context.Memory` in bulk.
 
-A term that many songs have is cheap in a dense matrix product and dear in a sparse one, a term that few have the other
-way round: both kinds are handled apart. The most similar of many remembered songs are looked for by an inverted file
-(Jegou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search", TPAMI 2011, section IV): songs lie in lists
-around centres, and a song is compared with those of the lists near to it and those with which it shares a rare term, in
-a few principal directions of what is common plus what is rare exactly; only the best of that are compared in full.
+Common terms are cheap in a dense matrix product and expensive in a sparse one, rare terms the other way round, so the
+two are handled apart. The most similar of many remembered songs are found by an inverted file (Jegou, Douze & Schmid,
+"Product Quantization for Nearest Neighbor Search", TPAMI 2011, section IV). Songs lie in lists around centres. A song
+is compared with those of nearby lists and those that share a rare term, by a few principal directions of the common
+part plus the rare part exactly; only the best of these are compared in full.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from encoder.features import Features, select_columns
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# A term of one remembered song in so many is common; at most so many terms are, 12 MB against 3,072 songs.
+# A term is common if one remembered song in so many has it; at most so many terms are, 12 MB against 3,072 songs.
 _COMMON = 64
 _MOST_COMMON = 1024
-# Up to so many songs comparing all in full is as fast.
+# Up to this many songs, comparing all in full is as fast.
 _FEW = 8192
 _DIRECTIONS = 128
-# Songs compared in full for each that is wanted.
+# Songs compared in full for each one returned.
 _SPARE = 3
-# Of the inverted file: songs a list, on average; the share of all that is looked through; rounds of Lloyd.
+# Inverted file: mean songs a list, share of all songs searched, rounds of Lloyd's algorithm.
 _LIST = 128
 _SHARE = 8
 _ROUNDS = 5
-# Songs asked for at once.
+# Queries per chunk.
 _CHUNK = 1024
 
 
@@ -42,7 +42,7 @@ class Products:
 
     Args:
         bags, dense: of the M songs, float32 csr (M, terms) and (M, D).
-        directions: if given, the common terms and dense features count only in so many principal directions.
+        directions: if given, common terms and dense features are reduced to this many principal directions.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Products:
         return products
 
     def among(self, songs: Features, places: I64) -> tuple[I64, Tensor]:
-        """The given places (p,) and those of songs that share a rare term, and the products with all of them."""
+        """The given places (p,) plus those of songs that share a rare term, and the products with all of them."""
         rare = self.rare(songs)
         places = np.union1d(places, rare.indices)
         table = self.table[torch.from_numpy(places).to(self._device)]
@@ -86,12 +86,12 @@ class Products:
         return places, products
 
     def directions(self, songs: Features) -> Tensor:
-        """float32 (n, d): what is common in the songs, to be multiplied with the rows of ``table``."""
+        """float32 (n, d): the songs' common part, to be multiplied with the rows of ``table``."""
         rows = self._common(songs.bags, songs.dense)
         return rows if self._basis is None else rows @ self._basis
 
     def rare(self, songs: Features) -> sparse.csr_matrix:
-        """float32 csr (n, M): what the rare terms add."""
+        """float32 csr (n, M): the contribution of rare terms."""
         return select_columns(songs.bags, self._rare_position, self._of_rare.shape[0]) @ self._of_rare
 
     def _common(self, bags: sparse.csr_matrix, dense: F32) -> Tensor:
@@ -100,7 +100,7 @@ class Products:
 
     def _add(self, products: Tensor, rare: sparse.csr_matrix, columns: I64) -> None:
         rows = np.repeat(np.arange(len(products)), np.diff(rare.indptr))
-        # Each place stands once in a sparse matrix, so that adding by index loses nothing.
+        # A sparse matrix holds each place once, so adding by index loses nothing.
         flat = torch.from_numpy(rows * products.shape[1] + columns).to(self._device)
         values = torch.from_numpy(rare.data.astype(np.float32, copy=False)).to(self._device)
         products.view(-1).index_add_(0, flat, values)
@@ -115,7 +115,7 @@ class Nearest:
 
     @classmethod
     def among(cls, bags: sparse.csr_matrix, dense: F32, count: int, device: torch.device = CPU) -> Nearest:
-        """Few songs are all compared in full, and among many the candidates."""
+        """Compares few songs in full, and of many only candidates."""
         few = bags.shape[0] <= _FEW
         products = Products(bags, dense, device, None if few else _DIRECTIONS)
         return cls(bags, dense, count, products, None if few else Lists(products.table, _SPARE * count))
@@ -124,8 +124,8 @@ class Nearest:
         """int64 and float32 (n, count): places among the M songs, and their inner products.
 
         Args:
-            left_out: int64 (n,), for each song the place of one that does not count, or -1. Where fewer than ``count``
-                are left, it stands there all the same, with a product of -inf.
+            left_out: int64 (n,), for each song a place to leave out, or -1. If fewer than ``count`` are left, it
+                appears all the same, with a product of -inf.
         """
         found = np.empty((len(songs), self.count), np.int64)
         similarity = np.empty(found.shape, np.float32)
@@ -138,7 +138,7 @@ class Nearest:
         return found, similarity
 
     def _asked(self, songs: Features) -> list[tuple[I64, I64 | None]]:
-        """Which songs are asked for together, and the places they have near to them; None for all."""
+        """Groups of queries, each with its candidate places; None for all."""
         if self._lists is None:
             return [(rows, None) for rows in _split(np.arange(len(songs)))]
         nearest = [
@@ -174,11 +174,11 @@ class Nearest:
 
 
 class Lists:
-    """An inverted file over M rows (M, d): lists around centres (Lloyd's k-means), and which are near each.
+    """An inverted file over M rows (M, d): lists around centres (Lloyd's k-means), and the lists near each.
 
     Attributes:
-        near: for each centre, int64 ascending: the rows of the lists with the largest products, at least the share that
-            is looked through.
+        near: for each centre, int64 ascending: the rows of the lists with the largest products, at least the share
+            to be searched.
     """
 
     def __init__(self, table: Tensor, least: int) -> None:
@@ -194,7 +194,7 @@ class Lists:
         lists = self.nearest(table)
         held = np.bincount(lists, minlength=count)
         members = np.split(np.argsort(lists, kind="stable"), np.cumsum(held)[:-1])
-        # What is looked for is the largest inner product, not the least distance.
+        # By the largest inner product, not the least distance.
         products = (self._centres @ self._centres.T).cpu().numpy()
         self.near: list[I64] = []
         for order in np.argsort(-products, axis=1, kind="stable"):

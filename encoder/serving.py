@@ -26,15 +26,14 @@ class Encoder:
 
     Attributes:
         space: name of the embedding space, at most 32 ASCII characters; empty until the encoder is saved, because it
-            is derived from what is saved.
+            is derived from the saved files.
         schema: how content becomes features.
-        memory: the warm songs whose audiences are consulted.
+        memory: the warm songs that contexts are predicted from.
         columns: int64, the feature columns that the network reads.
         network: the weights of :class:`encoder.model.QueryTower` by name, float32.
-        projection: float32 (w + r, d) or None: from the network's answer (w) and the kernel ridge's (r) side by side,
-            both of length 1, to the vector; without it the network's answer is the vector.
-        fallback: float32 (d,) unit: the vector of a song about which nothing is known, the mean direction of the
-            warm songs.
+        projection: float32 (w + r, d) or None: maps the unit outputs of network (w) and kernel ridge (r), side by
+            side, to the vector; without it the network's output is the vector.
+        fallback: float32 (d,) unit: the vector of a song about which nothing is known, the warm songs' mean direction.
     """
 
     space: str
@@ -56,7 +55,7 @@ class Encoder:
         return len(self.fallback)
 
     def encode(self, songs: ContentTable) -> F32:
-        """float32 (n, dim), unit rows. A song with no known feature gets ``fallback``.
+        """float32 (n, dim), unit rows. Songs without a known feature get ``fallback``.
 
         Raises:
             ValueError: a dense feature has another dimension than in training.
@@ -64,7 +63,7 @@ class Encoder:
         return self.encode_features(self.schema.transform(songs))
 
     def encode_features(self, features: Features) -> F32:
-        """:meth:`encode` for songs already in numbers; ``features`` tells what was known and unseen."""
+        """:meth:`encode` for songs already transformed; ``features`` says what was known and unseen."""
         width = len(self.network["context"])
         context = self.memory.context(features) if width else np.zeros((len(features), 0), np.float32)
         vectors = self._forward(features, context)
@@ -74,7 +73,7 @@ class Encoder:
         return vectors
 
     def _forward(self, features: Features, context: F32) -> F32:
-        """The arithmetic of ``QueryTower.forward``; held to it by a parity test."""
+        """The arithmetic of ``QueryTower.forward``; a parity test compares the two."""
         net, d = self.network, len(self.network["second.bias"])
         x = self.network_bags(features) @ net["bag"]
         x += features.side @ net["side"]
@@ -93,7 +92,7 @@ class Encoder:
 
 
 def joined(network: F32, closed: F32, projection: F32) -> F32:
-    """float32 (n, d), unit rows: two answers of the same songs, (n, w) of length 1 and (n, r) of any, as one vector."""
+    """float32 (n, d), unit rows: two outputs for the same songs, unit (n, w) and any (n, r), as one vector."""
     return _unit(np.hstack([network, _unit(closed)]) @ projection)
 
 

@@ -15,26 +15,26 @@ from encoder.device import CPU, matrix
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# Songs compared with all others at once: when each shares listeners with 20,000 songs, 60 MB.
+# Songs per chunk of comparisons: 60 MB if each shares listeners with 20,000 songs.
 _CHUNK = 256
-# Of a quarter of the rank each.
+# Blocks of a quarter of the rank.
 _BLOCKS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What each song should retrieve: padded to k columns, weight 0 where there are fewer.
+    """The songs that each song should retrieve, padded to k columns with weight 0.
 
     Attributes:
-        songs: int64 (n, k), the warm songs with the most similar listener sets, itself excluded.
-        weights: float32 (n, k), proportional to that similarity, rows sum to 1 (0 if no listener is shared).
+        songs: int64 (n, k), the warm songs with the most similar listener sets, excluding itself.
+        weights: float32 (n, k), proportional to that similarity; rows sum to 1 (0 if no listener is shared).
     """
 
     songs: I64
     weights: F32
 
     def weighed(self, importance: NDArray[np.float64]) -> Targets:
-        """The same with rows that sum to the importance (n,) of each song."""
+        """The same, with rows that sum to each song's importance (n,)."""
         return Targets(self.songs, (self.weights * importance[:, None]).astype(np.float32))
 
 
@@ -55,11 +55,11 @@ def audience_vectors(
 ) -> F32:
     """float32 (songs, rank), unit rows: left singular vectors times singular values, largest first.
 
-    The ``rare`` songs' rows follow: their listeners as the right singular vectors see them, on which they have no say.
+    The ``rare`` songs' rows follow, projected on the same right singular vectors, which they do not influence.
 
     Block Krylov iteration (Musco & Musco, "Randomized Block Krylov Methods", NIPS 2015, algorithm 2): the spectra here
-    are flat, and of the same products of matrices it keeps far more than power iterations of one wide block.
-    Fewer than ``rank`` columns are returned when there are fewer songs or users.
+    are flat, and it gains far more from the same matrix products than power iterations of one wide block. Returns fewer
+    than ``rank`` columns if there are fewer songs or users.
     """
     n, users = listeners.shape
     rank = min(rank, n, users)
@@ -72,7 +72,7 @@ def audience_vectors(
     for start in range(0, total, width):
         before, end = basis[:, :start], min(start + width, total)
         block = block[:, : end - start]
-        # Once more, because rounding leaves a part of what is taken away.
+        # Twice, because rounding leaves a part of what is subtracted.
         for _ in range(2):
             block = torch.linalg.qr(block - before @ (before.T @ block))[0]
         basis[:, start:end] = block
@@ -83,7 +83,7 @@ def audience_vectors(
     values, rotation = values.flip(0)[:rank], rotation.flip(1)[:, :rank]
     vectors = basis @ (rotation * values.clamp_min(0).sqrt()).float()
     if rare is not None and rare.shape[0]:
-        # A direction without listeners, of which there are some where songs are fewer than columns, stays empty.
+        # With fewer songs than columns some directions have no listeners; they stay empty.
         scale = (values > 1e-9) * values.clamp_min(1e-9).rsqrt()
         vectors = torch.cat([vectors, matrix(rare, device) @ (image @ (rotation * scale).float())])
     found: F32 = functional.normalize(vectors, dim=1, eps=1e-9).cpu().numpy()
@@ -96,7 +96,7 @@ def targets(listeners: sparse.csr_matrix, k: int, rare: sparse.csr_matrix | None
     k = min(k, n - 1)
     asked = listeners if rare is None else sparse.vstack([listeners, rare], "csr")
     transposed = listeners.T.tocsr()
-    # Where fewer songs share a listener, the next song stands in with weight 0: the song itself must not.
+    # If fewer songs share a listener, pad with the next song at weight 0, never with the song itself.
     songs = np.repeat((np.arange(asked.shape[0]) + 1)[:, None] % n, k, axis=1)
     weights = np.zeros(songs.shape, np.float32)
     for start in range(0, len(songs), _CHUNK):

@@ -3,8 +3,8 @@
 Loss = softmax over the warm catalogue against the songs that share listeners
        + contrast * InfoNCE between two random transformations of songs drawn uniformly (:mod:`encoder.views`).
 
-The first term sees songs as the listeners made them: the head has many listeners and gets the gradient. The second
-draws every song equally often, which is the paper's remedy for the tail ("Bootstrapping Contrastive Learning
+In the first term, songs with many listeners get most of the gradient. The second draws every song equally often, the
+paper's remedy for the tail ("Bootstrapping Contrastive Learning
 Enhanced Music Cold-Start Matching", WWW 2023 companion).
 """
 
@@ -41,7 +41,7 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands: ``done`` of ``total`` steps of ``stage``, and the gauges known so far."""
+    """Progress of a training: ``done`` of ``total`` steps of ``stage``, and the gauges so far."""
 
     stage: str
     done: int
@@ -49,14 +49,14 @@ class Progress:
     gauges: dict[str, float] = field(default_factory=dict)
 
 
-# Versions of songs held at once: a context takes 2 KB, so that this is 500 MB.
+# Versions of songs held at once: 500 MB at 2 KB a context.
 _VERSIONS = 250_000
 
-# Up to so many songs one thread computes. Its steps are too small to share, and where other processes want the cores
-# threads wait for each other: 137 s with two threads, 13 s with one, for the same 2,545 songs on a busy machine.
+# Up to this many songs, one thread: steps are too small to share, and on a busy machine threads wait for each other
+# (137 s with two threads, 13 s with one, for 2,545 songs).
 _SINGLE = 10_000
 
-# Steps after which a checkpoint is written within an epoch, too.
+# Steps between checkpoints within an epoch.
 _SAVED = 100
 
 Report = Callable[[Progress], None]
@@ -72,16 +72,16 @@ def train(
     rare_rows: I64 | None = None,
     device: Device = "cpu",
 ) -> Trained:
-    """Trains on the songs ``warm_rows`` of ``dataset``, on ``rare_rows`` if the config wants them, and on nothing else.
+    """Trains on the songs ``warm_rows`` of ``dataset``, on ``rare_rows`` if the config says so, and on nothing else.
 
-    With ``checkpoint`` (a file), the state is kept there after every epoch and every hundred steps, and a run that
-    finds it goes on from it: on the same machine, device and number of threads to the same weights, bit for bit.
+    With ``checkpoint`` (a file), the state is saved there after every epoch and every hundred steps, and a run that
+    finds it resumes: on the same machine, device and number of threads to the same weights, bit for bit.
 
     Under torchrun, processes share the network's batches and end with equal weights (:mod:`encoder.ranks`); each
-    prepares for itself, and the first alone writes the checkpoint.
+    prepares its own data, and only the first writes the checkpoint.
 
     Raises:
-        ValueError: fewer than two warm songs, no content, a checkpoint of another run, or a card where there is none.
+        ValueError: fewer than two warm songs, no content, a checkpoint of another run, or ``cuda`` without a GPU.
     """
     if len(warm_rows) < 2:
         raise ValueError(f"{len(warm_rows)} warm songs; at least 2 are needed, 5 listeners each")
@@ -104,7 +104,7 @@ def _train(
     ranks = Ranks.of_environment(device)
     started = perf_counter()
     report(Progress("features", 0, 1))
-    # The warm songs in front: only they can be retrieved.
+    # Warm songs first: only they can be retrieved.
     warm = len(warm_rows)
     content = dataset.content.rows(np.concatenate([warm_rows, rare_rows]))
     schema = FeatureSchema.learn(content)
@@ -161,7 +161,7 @@ def _train(
     report(Progress("mixing", 0, 1))
     if len(held):
         asked = []
-        # As they are, and in one transformation.
+        # As they are, and one transformed version.
         for version in range(min(2, len(features))):
             rows = torch.from_numpy(held + version * len(songs))
             asked.append((run.answers(rows).cpu().numpy(), contexts[version, held, : vectors.shape[1]]))
@@ -187,7 +187,7 @@ def _train(
 
 
 def _frequent(bags: sparse.csr_matrix, most: int) -> I64:
-    """int64: the columns that at least two songs have, the ``most`` frequent of them."""
+    """int64: the ``most`` frequent columns among those that at least two songs have."""
     songs = np.bincount(bags.indices, minlength=bags.shape[1])
     order = np.argsort(-songs, kind="stable")[:most]
     return np.sort(order[songs[order] >= 2])

@@ -1,11 +1,11 @@
-"""Everything that decides what is trained, in one frozen table."""
+"""The configuration of a training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-# Where training computes; auto is a card if there is one.
+# Where training computes; auto is a GPU if there is one.
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -16,26 +16,26 @@ class TrainingConfig:
     Attributes:
         dim: of the embedding.
         factors: rank of the audience vectors that the contexts predict.
-        rare: whether songs with too few listeners to be warm are trained on as well: they teach what content says and
-            are asked about, but are no answer. A song counts the more, the more listeners it has.
+        rare: whether to train on songs with too few listeners to be warm as well: they are queries, but never
+            retrieved. A song counts more, the more listeners it has.
         bandwidth, neighbours, landmarks, remembered: of the contexts, see :mod:`encoder.context`.
         ridge, ridge_noise: a song of n listeners has the ridge ``ridge`` + ``ridge_noise`` / n.
-        tune: whether these two, the bandwidth and the weights of the blocks of content are only where tuning starts.
+        tune: whether these two, the bandwidth and the content blocks' weights are tuned from here.
         contexts: whether the network reads them.
-        closed: weights of the kernel ridge's own cosines beside the network's in what is retrieved, 0 for the network
-            alone: the first, unless another is better on songs held back for it, see :mod:`encoder.mixture`.
-        terms: bag columns the network reads, the most frequent ones; the contexts read all.
-        targets: songs with the most similar listeners that are each song's targets.
+        closed: candidate weights of kernel ridge beside the network in retrieval, 0 for the network alone: the first,
+            unless another is better on songs held back for it, see :mod:`encoder.mixture`.
+        terms: number of most frequent bag columns that the network reads; the contexts read all.
+        targets: number of songs with the most similar listeners that are each song's targets.
         doubt: a song of n listeners weighs n / (n + ``doubt``) in the supervised loss.
         loss: ``softmax`` over the catalogue, or ``bpr`` (Rendle et al., UAI 2009) with one uniform negative a song.
-        catalogue: above so many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
+        catalogue: above this many warm songs the softmax is estimated from ``sampled`` of them, with logQ correction
             (Bengio & Senecal, IEEE TNN 2008).
-        views: random transformations prepared of each song, fewer when there are more than 50,000 songs; supervision
-            takes the song itself with probability ``untransformed``, else one of them.
+        views: random transformations prepared for each song, fewer above 50,000 songs; supervision takes the song
+            itself with probability ``untransformed``, else one of them.
         contrast, contrast_temperature: weight and temperature of InfoNCE.
         bag_dropout, context_dropout: shares of bag entries and of context values hidden in supervision.
         view_dropout: share of both hidden in a view of the contrastive term.
-        epochs, steps: passes over the songs, of which there are fewer when they would take more than ``steps`` batches.
+        epochs, steps: passes over the songs, fewer if they would take more than ``steps`` batches.
     """
 
     dim: int = 128

@@ -1,8 +1,7 @@
-"""What is right for a cold song, and how near an answer came.
+"""The truth for a cold song, and scores against it.
 
-The truth for a cold song is the warm songs whose listeners are most like its own: the top 50 by the cosine
-of the two sets of listeners, |A ∩ B| / sqrt(|A| |B|). Songs that share no listener are never part of it,
-so that a cold song can have fewer.
+The truth is the 50 warm songs with the most similar sets of listeners by cosine, |A ∩ B| / sqrt(|A| |B|). Songs that
+share no listener are never part of it, so a cold song can have fewer.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import Split
 
 K = 50
-# Cold songs scored at once: a dense block of 256 x 200,000 warm songs is 205 MB.
+# Cold songs per chunk: a dense block of 256 x 200,000 warm songs is 205 MB.
 BLOCK = 256
 
 
@@ -26,9 +25,9 @@ class Truth:
     """The true neighbours of n cold songs among the warm ones.
 
     Attributes:
-        neighbours: int64 (n, k), positions in the warm list, most similar first; -1 where there are no more.
+        neighbours: int64 (n, k), positions in the warm list, most similar first, padded with -1.
         cosines: float32 (n, k), the cosine of the two listener sets; 0 beside -1.
-        listeners: int64 (n,), how many listeners each cold song has.
+        listeners: int64 (n,), each cold song's number of listeners.
     """
 
     neighbours: NDArray[np.int64]
@@ -38,12 +37,12 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How well retrieved songs meet the truth, per cold song: float64 (n,), each in [0, 1].
+    """Scores of retrieved songs against the truth, per cold song: float64 (n,), each in [0, 1].
 
     Attributes:
         recall: share of the true neighbours among the first k retrieved.
         ndcg: normalised discounted cumulative gain at k; see :func:`score`.
-        quartile: int64 (n,), 0 for the quarter of the songs with the fewest listeners, 3 for the most.
+        quartile: int64 (n,), from 0 for the quarter of songs with the fewest listeners to 3.
     """
 
     recall: NDArray[np.float64]
@@ -87,11 +86,11 @@ def score(retrieved: NDArray[np.int64], answer: Truth) -> Scores:
     """Recall@k and NDCG@k of retrieved warm positions, int64 (n, k), most similar first; -1 is no song.
 
     NDCG is binary: a retrieved song at rank r (from 1) gains 1 / log2(r + 1) when it is one of the T true
-    neighbours; the sum is divided by that of a ranking which has them all in front, min(T, k) of them.
-    A cold song without a true neighbour scores 0: no ranking could help it, and dropping it would flatter.
+    neighbours; the sum is divided by that of a perfect ranking, with min(T, k) of them in front.
+    A cold song without a true neighbour scores 0; dropping it would flatter.
 
     Raises:
-        ValueError: the two do not speak of the same number of cold songs.
+        ValueError: the numbers of cold songs differ.
     """
     n, k = retrieved.shape
     if n != len(answer.neighbours):
@@ -111,7 +110,7 @@ def score(retrieved: NDArray[np.int64], answer: Truth) -> Scores:
 
 
 def quartiles(listeners: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which quarter of the songs, by number of listeners: int64 (n,), 0 the tail; equal counts by position."""
+    """Quartile of each song by number of listeners: int64 (n,), 0 is the tail; ties by position."""
     place = np.empty(len(listeners), np.int64)
     place[np.argsort(listeners, kind="stable")] = np.arange(len(listeners))
     return place * 4 // max(len(listeners), 1)

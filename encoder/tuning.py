@@ -1,9 +1,9 @@
-"""Which parts of content tell audiences apart, chosen by leave-one-out on warm songs.
+"""Weights of the parts of content, chosen by leave-one-out on warm songs.
 
-A block's weight in the squared distance between songs, the width of the kernel and the ridge depend on the data:
-where an artist's songs share listeners the artist counts, where tags are noise they do not. They are chosen
-by how well kernel ridge (:mod:`encoder.context`) finds the songs of the most similar listeners for songs left out,
-over a sample, by coordinate descent: no cold song is involved, and no data set is special.
+The blocks' weights in the squared distance between songs, the kernel's width and the ridge depend on the data: the
+artist counts if an artist's songs share listeners, tags do not if they are noise. They are chosen by how well kernel
+ridge (:mod:`encoder.context`) finds the songs of the most similar listeners for songs left out, over a sample, by
+coordinate descent. No cold song is involved.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from encoder.features import Features, FeatureSchema
 
 F32 = NDArray[np.float32]
 
-# One evaluation costs the inverse of a matrix of this size: 0.2 s. With half of it the choices begin to differ by seed.
+# One evaluation inverts a matrix of this size: 0.2 s. With half of it the choices begin to differ by seed.
 _SAMPLE = 1500
-# A gain in recall below this is noise of the sample: 1 song of 30 in 1,500 songs' lists is 0.00002.
+# A smaller gain in recall is sampling noise: 1 song of 30 in 1,500 songs' lists is 0.00002.
 _GAIN = 2e-4
 _ROUNDS = 3
-# The truth of a cold song is its 50 most similar songs of the whole catalogue; in a sample, as many of a hundred.
+# The truth is a cold song's 50 most similar songs of the whole catalogue; in a sample, the same share.
 _TRUTH = 50
 _LEAST_TRUTH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The choice: the schema with its weights, the kernel's bandwidth, a factor of the ridges, the recall reached."""
+    """The choice: schema with weights, kernel bandwidth, a factor of the ridges, and the recall reached."""
 
     schema: FeatureSchema
     bandwidth: float
@@ -66,7 +66,7 @@ def tune(
 
 
 def _moves(blocks: int) -> list[tuple[NDArray[np.float64], float]]:
-    """What to multiply the blocks' rates and the ridge with; noise goes down before anything goes up."""
+    """Factors to try for the blocks' rates and the ridge; lowering noise comes before raising anything."""
     ones = np.ones(blocks)
     moves = [(ones * factor, 1.0) for factor in (0.5, 2.0)]
     if blocks > 1:
@@ -75,7 +75,7 @@ def _moves(blocks: int) -> list[tuple[NDArray[np.float64], float]]:
 
 
 class _Trial:
-    """A sample of songs, ready to be judged under any rates."""
+    """A sample of songs, prepared for evaluation at any rates."""
 
     def __init__(
         self, schema: FeatureSchema, songs: Features, vectors: F32, listeners: sparse.csr_matrix, catalogue: int
@@ -97,7 +97,7 @@ class _Trial:
         np.exp(kernel, out=kernel)
         kernel[np.diag_indices_from(kernel)] += ridge
         inverse = linalg.inv(kernel, check_finite=False)
-        # Allen's PRESS: the prediction without song i, from the inverse with it.
+        # Allen's PRESS: the prediction without song i from the inverse that includes it.
         predicted = self.vectors - (inverse @ self.vectors) / np.diag(inverse)[:, None]
         scores = predicted @ self.vectors.T
         np.fill_diagonal(scores, -np.inf)
@@ -106,7 +106,7 @@ class _Trial:
 
 
 def _distances(schema: FeatureSchema, songs: Features) -> list[F32]:
-    """float32 (n, n) for each block: squared distances as if its weight were 1."""
+    """float32 (n, n) for each block: squared distances at weight 1."""
     distances = []
     start = 0
     for bag, weight in zip(schema.bags, schema.weights, strict=False):

@@ -1,8 +1,7 @@
-"""The random transformations of content in the contrastive term.
+"""Random transformations of content for the contrastive term.
 
-A song is uploaded with whatever is known that day: with fewer tags, by fewer people, without its sound or
-its album. Two such versions of a song are still the same song; an encoder that has seen many of them does
-not mistake poor content for another audience.
+A new song may come with fewer tags, from fewer people, without audio or album. Two such versions are the same song;
+an encoder that has seen many of them does not mistake thin content for another audience.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ F64 = NDArray[np.float64]
 
 # A song keeps between a fifth and all of its tag assignments.
 LEAST_KEPT = 0.2
-# One whole bag or dense feature of ten is lost.
+# One whole bag or dense feature in ten is dropped.
 LOST = 0.1
 
 
 def transformed(songs: ContentTable, rng: np.random.Generator) -> ContentTable:
-    """A random version of each song. What it leaves of a song may be nothing.
+    """A random version of each song, which may be empty.
 
-    A weight that is a count (of taggers, say) becomes how many of them a binomial draw keeps; any other weight is
-    kept or dropped whole.
+    A weight that is a count (such as taggers) becomes a binomial draw of it; other weights are kept or dropped whole.
     """
     n = len(songs)
     kept = rng.uniform(LEAST_KEPT, 1, n)

@@ -1,4 +1,4 @@
-"""What is in the files of a data set, before anything is trained on it."""
+"""Checks the files of a data set before training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Checked:
     Attributes:
         files: name -> bytes; None for one that is absent.
         dataset: what can be read, without what would be refused.
-        found: everything that is not as it should be.
+        found: all problems.
         warm, cold: songs by the split of seed 0; with too few songs for a split, 0.
-        strict: whether a reading was asked for that refuses whatever is found.
+        strict: whether every problem counts as refused.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Checked:
 
     @property
     def refused(self) -> list[Finding]:
-        """What ends a reading."""
+        """The problems that end a reading."""
         return [each for each in self.found if each.refused or self.strict]
 
     @property
@@ -104,13 +104,13 @@ class Checked:
 
 
 def check(folder: Path, strict: bool = False, tell: Tell | None = None) -> Checked:
-    """Read a folder to its end, whatever is wrong in it.
+    """Read a whole folder, collecting every problem.
 
     Args:
-        strict: whatever is found counts as refused.
+        strict: every problem counts as refused.
 
     Raises:
-        LayoutError: it is no folder.
+        LayoutError: it is not a folder.
     """
     found = Findings(all=True)
     dataset = read_into(found, folder, tell)

@@ -1,4 +1,4 @@
-"""What a data set is in memory: songs with content, listeners, and who played what how often."""
+"""A data set in memory: songs with content, users, and who played what how often."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Dataset:
         content: the content of every song; its row order is the song order of ``plays``.
         user_ids: column order of ``plays``.
         plays: csr (songs, users) float32, the number of plays; only positive entries are stored.
-        played_at: float64 Unix seconds of the last play, aligned with ``plays.data``, NaN where it is unknown;
+        played_at: float64 Unix seconds of the last play, aligned with ``plays.data``, NaN if unknown;
             None if undated.
-        citation: what the licence asks to be printed when the data are used; None if nothing.
+        citation: text that the licence wants printed when the data are used; None if there is none.
         titles: a name to show for each song, in song order; empty strings where unknown.
-        findings: what was not as it should be in the files that it was read from.
+        findings: problems in the files that it was read from.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Dataset:
         return self.content.song_ids
 
     def last_played(self) -> NDArray[np.float64] | None:
-        """``played_at`` for who weighs listens by their age: an unknown date counts as the earliest that is known."""
+        """``played_at`` for weighing listens by age: unknown dates become the earliest known one."""
         if self.played_at is None or not np.isnan(self.played_at).any():
             return self.played_at
         known = self.played_at[~np.isnan(self.played_at)]

@@ -1,4 +1,4 @@
-"""What in the files of a data set is not as it should be, how often, and where."""
+"""Problems in the files of a data set, with counts and places."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-# Of one kind in one column: enough to recognize the mistake; the count tells how often it was made.
+# Examples of one kind in one column: enough to recognise the mistake; the count says how frequent it is.
 EXAMPLES = 3
-# A column of fewer cells that are all wrong may be chance, a longer one holds something else than its name says.
+# Below this many cells, all of them wrong may be chance; above, the column holds something else than its name says.
 CHANCE = 10
 
 
 class LayoutError(ValueError):
-    """A file is not as the layout says; the message names the file, the place, the value and the way out."""
+    """A file breaks the layout; the message names the file, the place, the value and what to do."""
 
 
 class Kind(Enum):
-    """What is wrong: in few words, with what reading does about it; None where it refuses."""
+    """A kind of problem: its words, and what reading does about it; None if it refuses."""
 
     OUT_OF_RANGE = "out of range", "read as unknown"
     TWICE = "there before", "left out"
@@ -46,8 +46,8 @@ class Place:
     """Where something was found.
 
     Attributes:
-        line: of the file, from 1; in an archive of vectors the row, from 1.
-        value: what stands there.
+        line: of the file, from 1; for an archive of vectors, the row from 1.
+        value: the text found there.
     """
 
     line: int
@@ -59,10 +59,10 @@ class Finding:
     """Everything of one kind in one column of one file.
 
     Attributes:
-        column: "" where the line as a whole is meant.
+        column: "" for the line as a whole.
         count: cells or lines.
         examples: the first of them.
-        message: the first of them with its way out, as a reading that refuses it says it.
+        message: the error for the first of them, as a strict reading would raise it.
     """
 
     file: str
@@ -92,11 +92,11 @@ class Column:
 
 
 class Findings:
-    """Collects what is found while a data set is read.
+    """Collects problems while a data set is read.
 
     Args:
-        strict: whatever is found ends the reading.
-        all: nothing does, so that everything that would be refused is known at the end.
+        strict: any problem ends the reading.
+        all: none does, so everything that would be refused is known at the end.
     """
 
     def __init__(self, strict: bool = False, all: bool = False) -> None:
@@ -109,12 +109,12 @@ class Findings:
         return iter(self._found.values())
 
     def add(self, kind: Kind, path: Path, line: int, value: str | None, problem: str, column: str = "") -> None:
-        """Count one.
+        """Count one problem.
 
         Args:
-            line: 0 where the file as a whole is meant.
-            value: None where there is none.
-            problem: what is wrong with it, and the way out: the end of a sentence.
+            line: 0 for the file as a whole.
+            value: None if there is none.
+            problem: what is wrong and what to do, as the end of a sentence.
 
         Raises:
             LayoutError: this reading refuses it.
@@ -133,7 +133,7 @@ class Findings:
             found.examples.append(Place(line, value))
 
     def count(self, path: Path, column: str, rows: int, filled: int) -> None:
-        """Take in cells of a column."""
+        """Count the cells of a column."""
         cells = self.columns.setdefault((path.name, column), Column())
         cells.rows += rows
         cells.filled += filled
@@ -144,10 +144,10 @@ class Findings:
         return 0 if found is None else found.count
 
     def finish(self, path: Path) -> None:
-        """A file was read to its end: is a whole column of it something else?
+        """Checks, at the end of a file, for columns that are wrong as a whole.
 
         Raises:
-            LayoutError: one is, and this reading refuses it.
+            LayoutError: there is one, and this reading refuses it.
         """
         for (file, column), cells in self.columns.items():
             wrong = self.count_of(Kind.OUT_OF_RANGE, file, column)

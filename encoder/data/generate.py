@@ -1,7 +1,7 @@
-"""How a data set is made from a world: content that tells of taste in a roundabout way, and listens.
+"""Generates a data set from a world: content that reflects taste indirectly, and listens.
 
-The truth behind it is :mod:`encoder.data.world`. Users are generated chunk by chunk and written at once,
-so that memory is bounded by the catalogue and one chunk, whatever the number of users.
+The truth behind it is :mod:`encoder.data.world`. Users are generated and written chunk by chunk, so memory is bounded
+by the catalogue and one chunk.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ AUDIO = 64
 HIDDEN = 128
 TAGS = 300
 LANGUAGES = ("en", "pt", "es", "ja", "fr", "de")
-# Songs whose tags are drawn at once: 10,000 x 300 probabilities are 24 MB.
+# Songs per chunk of drawn tags: 10,000 x 300 probabilities are 24 MB.
 SONG_BLOCK = 10_000
 
 
 def generate(world: World, path: Path, progress: Callable[[int, int], None] | None = None) -> None:
     """Write the data set of a world in the neutral layout, and the world itself as ``world.json``.
 
-    Listens stand user by user, each dated by when the song was shown. The number of songs shown is chosen
-    so that the mean history is ``world.history``.
+    Listens are grouped by user and dated when the song was shown. The number of songs shown is chosen to make the
+    mean history ``world.history``.
 
     Args:
-        path: a directory; it is made, and what it holds is written over.
+        path: a directory; it is created, and existing files are overwritten.
         progress: called as (users done, users) after each chunk.
 
     Raises:
-        ValueError: the catalogue is too small for the history asked for.
+        ValueError: the catalogue is too small for this history.
     """
     shown = showings_per_user(world)
     path.mkdir(parents=True, exist_ok=True)
@@ -71,15 +71,15 @@ def generate(world: World, path: Path, progress: Callable[[int, int], None] | No
             interactions.append(names[user].tolist(), song_ids[song].tolist(), plays, at)
             if progress is not None:
                 progress(min((chunk + 1) * CHUNK, world.users), world.users)
-    # Last: a directory with a world in it is whole.
+    # Written last: a directory with a world in it is complete.
     (path / WORLD).write_text(json.dumps(asdict(world), indent=1) + "\n", encoding="utf-8")
 
 
 def read_world(path: Path) -> World:
-    """The world that a generated data set came from; its truth is :func:`encoder.data.world.affinity`.
+    """The world behind a generated data set; its truth is :func:`encoder.data.world.affinity`.
 
     Raises:
-        FileNotFoundError: the directory was not generated, or not to its end.
+        FileNotFoundError: the directory was not generated, or not completely.
     """
     return World(**json.loads((path / WORLD).read_text(encoding="utf-8")))
 
@@ -87,17 +87,17 @@ def read_world(path: Path) -> World:
 def _listens(
     world: World, chunk: int, shown: float, rng: np.random.Generator
 ) -> tuple[I64, I64, NDArray[np.float32], F64]:
-    """The listens of a chunk of users: place in the chunk, song, plays and Unix seconds, each (n,)."""
+    """The listens of a chunk of users: user's place in the chunk, song, plays and Unix seconds, each (n,)."""
     some, songs = people(world, chunk), catalogue(world)
     counts = rng.poisson(shown * some.activity)
     user = np.repeat(np.arange(len(counts)), counts)
-    # Ascending for each user: neighbours in the table of shares are then met one after the other, which is
-    # three times faster, and repeats stand side by side.
+    # Ascending for each user: lookups in the table of shares are sequential, which is three times faster, and repeats
+    # are adjacent.
     draws = user + rng.uniform(size=len(user))
     draws.sort()
     song = np.searchsorted(np.cumsum(songs.exposure), draws - user, side="right")
     np.minimum(song, world.songs - 1, out=song)
-    # Each song is shown at most once to a user, so that P(listen | shown) is the affinity itself.
+    # A song is shown to a user at most once, so P(listen | shown) is the affinity itself.
     once = np.diff(user * world.songs + song, prepend=-1) > 0
     user, song = user[once], song[once]
     since = np.maximum(some.joined[user], songs.released[song])
@@ -105,24 +105,24 @@ def _listens(
     chance = liking(world, some, user, song, at)
     heard = rng.uniform(size=len(user)) < chance
     user, song, at, chance = user[heard], song[heard], at[heard], chance[heard]
-    # Heavy-tailed, and larger for what is liked more.
+    # Heavy-tailed, and larger for songs that are liked more.
     plays = 1 + np.floor(4 * chance * np.exp(1.2 * rng.standard_normal(len(user))))
     return user, song, plays.astype(np.float32), at
 
 
 def showings_per_user(world: World) -> float:
-    """How many showings, repeats included, a user of activity 1 gets on average to have the mean history.
+    """Mean number of showings, repeats included, of a user of activity 1 that gives the mean history.
 
-    Found on a pilot of the first users, so that the mean is met within a few per cent. Showings are a Poisson
+    Found on a pilot of the first users, within a few per cent. Showings are a Poisson
     process: a song with share w is shown to a user of activity a with probability 1 - exp(-showings a w).
 
     Raises:
-        ValueError: the catalogue is too small for the history asked for.
+        ValueError: the catalogue is too small for this history.
     """
     n = min(CHUNK, world.users)
     shown, heard = world.history, 0.0
     for trial in range(12):
-        # The number of showings that a pilot costs stays bounded, whatever is asked for.
+        # Bounds the showings of a pilot for any history.
         if shown > 50 * world.songs:
             break
         heard = len(_listens(world, 0, shown, stream(world, 5, trial))[0]) / n
@@ -130,7 +130,7 @@ def showings_per_user(world: World) -> float:
             return shown
         shown *= min(4.0, world.history / max(heard, 0.1))
     else:
-        # A pilot of few users is noisy and may never come within 1 %: near is good enough.
+        # A pilot of few users is noisy and may never come within 1 %; close is good enough.
         return shown
     raise ValueError(
         f"history={world.history:g} of {world.songs} songs: users like only about {heard:.0f} of them; "
@@ -139,7 +139,7 @@ def showings_per_user(world: World) -> float:
 
 
 def content(world: World) -> ContentTable:
-    """What a song brings with it: audio, duration, tags, genre, language, artist and album, parts missing."""
+    """The songs' content: audio, duration, tags, genre, language, artist and album, with parts missing."""
     songs = catalogue(world)
     rng = stream(world, 4)
     n = world.songs
@@ -148,7 +148,7 @@ def content(world: World) -> ContentTable:
     dense = {"audio": _audio(world, rng), DURATION: duration.astype(np.float32)[:, None]}
     for values in dense.values():
         values[_missing(world, rng)] = np.nan
-    # Two scenes that have nothing to do with each other share a genre; one label in ten is wrong.
+    # Two unrelated scenes share a genre; one label in ten is wrong.
     genre = np.where(rng.uniform(size=n) < 0.9, songs.scene, rng.integers(0, SCENES, n)) // 2
     n_artists = int(songs.artist.max()) + 1
     scene_language = rng.integers(0, len(LANGUAGES), SCENES)
@@ -167,10 +167,10 @@ def content(world: World) -> ContentTable:
 
 
 def _audio(world: World, rng: np.random.Generator) -> F32:
-    """A wavy function of taste, float32 (n, 64), under what has nothing to do with taste.
+    """A wavy function of taste plus variation unrelated to taste, float32 (n, 64).
 
-    Near songs sound alike, far songs may too: sines fold the space, so that no linear map undoes it. How a
-    song is produced (6 dimensions, in part the artist's habit) moves its vector as far as taste does.
+    Near songs sound alike, far songs may too: sines fold the space, so no linear map undoes it. A song's production
+    (6 dimensions, in part the artist's habit) moves its vector as far as taste does.
     """
     songs = catalogue(world)
     n = world.songs
@@ -189,7 +189,7 @@ def _audio(world: World, rng: np.random.Generator) -> F32:
 
 
 def _tags(world: World, rng: np.random.Generator) -> Bag:
-    """Tag assignments, 12 a song on average: most tags point somewhere in taste, a fifth say nothing."""
+    """Tag assignments, 12 a song on average: most tags reflect taste, a fifth are noise."""
     songs = catalogue(world)
     centres, _ = scenes(world)
     towards = centres[rng.integers(0, SCENES, TAGS)] + rng.standard_normal((TAGS, DIMENSION)) * 0.25

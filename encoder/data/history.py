@@ -1,4 +1,4 @@
-"""Who played what when: listens in the order of time, and what was known at a moment."""
+"""Dated listens in order of time, and the data known at a moment."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Every dated listen of a data set by itself, by column, n each, in the order of time.
+    """Every dated listen of a data set, by column, n each, in order of time.
 
     Attributes:
         dataset: songs and users; ``song`` and ``user`` are rows of its contents and its ``user_ids``.
-        at: float64, Unix seconds, ascending; of equal ones the first in the file comes first.
-        undated: listens of the data set that have no date, and so no place here.
+        at: float64, Unix seconds, ascending; ties in file order.
+        undated: number of listens without a date, which are left out.
     """
 
     dataset: Dataset
@@ -37,22 +37,22 @@ class History:
         return len(self.at)
 
     def before(self, moment: float) -> int:
-        """How many listens are older than a moment: they are the first so many."""
+        """Number of listens older than a moment; they come first."""
         return int(np.searchsorted(self.at, moment, side="left"))
 
     def first(self) -> F64:
-        """When each song was first heard, float64 (songs,); infinite for one that never was."""
+        """When each song was first heard, float64 (songs,); infinite if never."""
         found = np.full(len(self.dataset.song_ids), np.inf)
         np.minimum.at(found, self.song, self.at)
         return found
 
     def until(self, moment: float) -> History:
-        """The same without what is younger than a moment: as a file of that second would have it."""
+        """The history up to a moment, as a file written then would have it."""
         end = int(np.searchsorted(self.at, moment, side="right"))
         return replace(self, song=self.song[:end], user=self.user[:end], plays=self.plays[:end], at=self.at[:end])
 
     def known(self, moment: float) -> Dataset:
-        """The data set that could be gathered before a moment: songs heard by then, users who listened by then."""
+        """The data set known before a moment: songs heard and users who listened by then."""
         end = self.before(moment)
         songs, song = np.unique(self.song[:end], return_inverse=True)
         users, user = np.unique(self.user[:end], return_inverse=True)
@@ -71,7 +71,7 @@ class History:
 
 
 def cells(song: NDArray[np.integer[Any]], user: NDArray[np.integer[Any]], users: int) -> NDArray[np.int64]:
-    """One number for each pair of a song and a user (or of a song and a tag)."""
+    """One number for each pair of song and user (or song and tag)."""
     return song.astype(np.int64) * users + user
 
 
@@ -82,13 +82,13 @@ def listeners(
     at: NDArray[np.float64] | None,
     shape: tuple[int, int],
 ) -> tuple[sparse.csr_matrix, NDArray[np.float64] | None]:
-    """Listens as a matrix of the given shape: plays are added, of dates the last one that is known counts."""
+    """Listens as a matrix of the given shape: plays are summed, the last known date counts."""
     cell = cells(song, user, shape[1])
     order = np.argsort(cell, kind="stable")
     cell = cell[order]
     first = np.flatnonzero(np.diff(cell, prepend=-1))
     starts = np.searchsorted(cell[first], np.arange(shape[0] + 1, dtype=np.int64) * shape[1])
-    # A reduction of nothing is refused by numpy.
+    # Numpy refuses to reduce an empty array.
     added = np.add.reduceat(plays[order], first) if len(first) else plays
     last = at if at is None or not len(first) else np.fmax.reduceat(at[order], first)
     return sparse.csr_matrix((added, user[order][first], starts), shape=shape), last

@@ -12,8 +12,8 @@ and ``genre`` may hold several values with ``|`` between them. ``played_at`` is 
 (UTC unless it says otherwise). Several rows of one user and one song are one listener: plays are added,
 the last date counts.
 
-What is not so is counted in ``Dataset.findings``, and either read as well as it can be (README.md says how)
-or refused: what is needed is wrong, or an id is unknown.
+Problems are counted in ``Dataset.findings``. They are read as well as possible (README.md says how), or refused if a
+needed value is wrong or an id unknown.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ SEPARATOR = "|"
 TAG_BAG = "tags"
 DURATION = "duration"
 
-# A billion plays, or taggers, of one song; their sums stay far from what float32 holds.
+# A billion plays, or taggers, of one song; sums stay far below the limit of float32.
 MOST = 1e9
 LEAST = float(np.finfo(np.float32).tiny)
-# Twelve days: 2**31 milliseconds, which an upload may have, are twice as long.
+# Twelve days, half of the 2**31 milliseconds that an upload may have.
 LONGEST_S = 1e6
 
 
 def read_dataset(path: Path, strict: bool = False, tell: Tell | None = None) -> Dataset:
     """Read a directory in the neutral layout.
 
-    Songs stand in the order of ``songs.csv.gz`` (those without listeners too), users in order of
-    appearance. A song's duration becomes the dense feature ``duration``: float32 (n, 1), log seconds.
+    Songs are in the order of ``songs.csv.gz``, including those without listeners, users in order of appearance.
+    A song's duration becomes the dense feature ``duration``: float32 (n, 1), log seconds.
 
     Args:
-        strict: refuse whatever ``Dataset.findings`` would hold.
-        tell: is called while a file is read.
+        strict: refuse everything that ``Dataset.findings`` would hold.
+        tell: called while a file is read.
 
     Raises:
-        LayoutError: a file is missing, damaged, or holds something that the layout does not allow.
+        LayoutError: a file is missing, damaged, or breaks the layout.
     """
     return read_into(Findings(strict), path, tell)
 
 
 def read_history(path: Path, strict: bool = False, tell: Tell | None = None) -> History:
-    """Read a directory whose listens are dated, each listen by itself; those without a date are left out and counted.
+    """Read the dated listens of a directory one by one; undated ones are left out and counted.
 
     Raises:
         LayoutError: as :func:`read_dataset`; or no listen has a date.
@@ -87,9 +87,9 @@ def read_history(path: Path, strict: bool = False, tell: Tell | None = None) -> 
 
 
 def read_into(found: Findings, path: Path, tell: Tell | None = None) -> Dataset:
-    """Read a directory as :func:`read_dataset` does, and collect what is found.
+    """Read a directory as :func:`read_dataset` does, collecting problems in ``found``.
 
-    Where ``found`` refuses nothing, what would be refused is left out.
+    If ``found`` refuses nothing, what would be refused is left out.
     """
     return _read(found, path, tell)[0]
 
@@ -99,7 +99,7 @@ def _read(found: Findings, path: Path, tell: Tell | None) -> tuple[Dataset, _Pla
         raise LayoutError(f"{path} is not a directory; it should hold {INTERACTIONS} and {SONGS}")
     song_rows, titles, dense, bags = _read_songs(path / SONGS, found, tell)
     if not song_rows:
-        # Without songs, and not refused: what is said about songs cannot be held against their list.
+        # Without a list of songs, nothing else about songs can be checked.
         song_rows = _AnyId()
     if (path / SONG_TAGS).exists():
         bags[TAG_BAG] = _read_tags(path, song_rows, found, tell)
@@ -121,7 +121,7 @@ def _read(found: Findings, path: Path, tell: Tell | None) -> tuple[Dataset, _Pla
 
 
 class _AnyId(dict[str, int]):
-    """Row numbers for ids as they come."""
+    """Row numbers for ids in order of appearance."""
 
     def __missing__(self, id: str) -> int:
         return self.setdefault(id, len(self))
@@ -167,7 +167,7 @@ def _read_songs(
 
 
 def _terms(rows: Rows, column: str) -> list[list[str]]:
-    """The values of each cell. A value that stands twice is still one value."""
+    """The values of each cell, without duplicates."""
     found = []
     for row, cell in enumerate(rows.columns[column]):
         terms = cell.split(SEPARATOR)
@@ -193,7 +193,7 @@ class _BagReader:
         self._weights.append(weight)
 
     def build(self, n: int) -> Bag:
-        """The bag over n songs; cells given twice are added up."""
+        """The bag over n songs; duplicate cells are summed."""
         cells = (np.asarray(self._weights, np.float32), (self._rows, self._columns))
         return Bag(tuple(self._terms), sparse.csr_matrix(cells, shape=(n, len(self._terms))))
 
@@ -234,7 +234,7 @@ def _read_tags(path: Path, song_rows: Mapping[str, int], found: Findings, tell: 
         problem = "stands here a second time, with the same song and weight; keep one row"
         found.add(Kind.TWICE, path / SONG_TAGS, int(line[row]), said[tag[row]], problem, "tag_id")
     song, tag, weight = (np.delete(column, again) for column in (song, tag, weight))
-    # Two ids may have one name.
+    # Two ids may share a name.
     terms: dict[str, int] = {}
     columns = np.array([terms.setdefault(id if names is None else names[id], len(terms)) for id in said], np.int64)
     matrix = sparse.csr_matrix((weight.astype(np.float32), (song, columns[tag])), shape=(len(song_rows), len(terms)))
@@ -243,7 +243,7 @@ def _read_tags(path: Path, song_rows: Mapping[str, int], found: Findings, tell: 
 
 @dataclass(frozen=True, slots=True)
 class _Plays:
-    """Rows of listens, in the order of the file; ``at`` is NaN where unknown, and None where no row has a date."""
+    """Rows of listens in file order; ``at`` is NaN if unknown, None if no row has a date."""
 
     song: NDArray[np.int32]
     user: NDArray[np.int32]
@@ -295,22 +295,22 @@ def _read_interactions(
 
 
 def _again(cell: NDArray[np.int64], plays: NDArray[np.floating[Any]], at: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows that say what an earlier one says: the same cell, plays and date; ascending."""
+    """Rows that repeat an earlier one (same cell, plays and date), ascending."""
     order = np.argsort(cell, kind="stable")
     shared = np.zeros(len(order), bool)
     shared[1:] = cell[order][1:] == cell[order][:-1]
     shared[:-1] |= shared[1:]
     rows = order[shared]
-    # Stable: of equals the first in the file stays first.
+    # Stable: ties keep their file order.
     rows = rows[np.lexsort((plays[rows], at[rows], cell[rows]))]
     one, other = rows[:-1], rows[1:]
-    # Where the date is unknown it is not the same.
+    # Unknown dates are never equal.
     same = (cell[one] == cell[other]) & (at[one] == at[other]) & (plays[one] == plays[other])
     return np.sort(other[same])
 
 
 def _read_citation(path: Path) -> str | None:
-    """``citation.txt``, or what a source's own readme asks for: its terms of use and what "should" be cited."""
+    """``citation.txt``, or from a source's own readme its terms of use and what "should" be cited."""
     if (path / CITATION).exists():
         return (path / CITATION).read_text(encoding="utf-8-sig", errors="replace").strip() or None
     if not (path / "source_readme.txt").exists():

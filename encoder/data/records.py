@@ -1,4 +1,4 @@
-"""The records of a gzipped CSV file, as far as they can be read."""
+"""The readable records of a gzipped CSV file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from encoder.data.findings import Findings, Kind
 
-# Rows held as Python strings at once. With 100,000 the garbage collector walks them again and again: 1.6
-# times slower.
+# Rows per chunk of Python strings. With 100,000 the garbage collector walks them repeatedly: 1.6 times slower.
 CHUNK = 2_000
-# 1900, before which nothing was recorded, to 5138; milliseconds, the usual mistake, all lie beyond it.
+# 1900, before which nothing was recorded, to 5138; milliseconds, the usual mistake, are all above.
 EARLIEST, LATEST = -2.2e9, 1e11
 
 Tell = Callable[[str, int, int], None]
@@ -32,8 +31,8 @@ Tell = Callable[[str, int, int], None]
 
 _BREAK = re.compile("\r\n|\r|\n")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-# Bytes that are not UTF-8, as Python hands them through, to what Windows-1252 means by them; of the five that it
-# does not know, to themselves.
+# From bytes that are not UTF-8, as Python's surrogates, to their Windows-1252 characters; the five that it does not
+# define map to themselves.
 _WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", errors="ignore") or chr(byte) for byte in range(0x80, 0x100)}
 _MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
@@ -48,7 +47,7 @@ class Rows:
     """Consecutive records of one file, by column.
 
     Attributes:
-        lines: on which line of the file each record begins.
+        lines: line of the file on which each record begins.
     """
 
     path: Path
@@ -60,22 +59,22 @@ class Rows:
         return len(self.lines)
 
     def add(self, kind: Kind, row: int, column: str, problem: str) -> None:
-        """Count a cell that is not as it should be."""
+        """Count a wrong cell."""
         self.found.add(kind, self.path, self.lines[row], self.columns[column][row], problem, column)
 
     def ids(self, column: str) -> list[str]:
-        """The column without blanks around its ids."""
+        """The column, ids stripped of blanks."""
         texts = self.columns[column]
         bare = [text.strip() for text in texts]
         if bare != texts:
             for row, (one, other) in enumerate(zip(texts, bare, strict=True)):
-                # A cell of blanks alone is an empty one.
+                # A cell of blanks counts as empty.
                 if one != other and other:
                     self.add(Kind.BLANKS, row, column, "has blanks around the id; take them away")
         return bare
 
     def known(self, column: str, rows: Mapping[str, int], where: str) -> NDArray[np.int32]:
-        """The row number of each id of the column; -1 for one that is unknown, if that is not refused."""
+        """The row number of each id of the column; -1 if unknown and not refused."""
         ids = self.ids(column)
         try:
             return np.fromiter(map(rows.__getitem__, ids), np.int32, len(ids))
@@ -91,17 +90,17 @@ class Rows:
     def numbers(
         self, column: str, expected: str, least: float, most: float, kind: Kind = Kind.OUT_OF_RANGE
     ) -> NDArray[np.float64]:
-        """The column as float64 within the bounds; NaN where it is empty or out of range.
+        """The column as float64 within the bounds; NaN if empty or out of range.
 
         Args:
-            kind: what a number out of range is; with ``NEEDED`` an empty cell is one, too.
+            kind: kind of problem for numbers out of range; with ``NEEDED``, also for empty cells.
         """
         texts = self.columns[column]
         numbers: NDArray[np.float64]
         try:
             numbers = np.fromiter(map(float, texts), np.float64, len(texts))
         except ValueError:
-            # Cell by cell: only here is an empty cell, or no number, possible.
+            # Cell by cell, for empty cells and cells that are not numbers.
             numbers = np.full(len(texts), np.nan)
             for row, text in enumerate(texts):
                 with suppress(ValueError):
@@ -115,7 +114,7 @@ class Rows:
         return numbers
 
     def times(self, column: str) -> NDArray[np.float64]:
-        """The column as Unix seconds; NaN where it is empty or no time."""
+        """The column as Unix seconds; NaN if empty or not a time."""
         texts = self.columns[column]
         try:
             times = np.fromiter(map(float, texts), np.float64, len(texts))
@@ -154,13 +153,13 @@ def _time(text: str) -> float:
 def read(
     path: Path, found: Findings, required: Sequence[str], optional: Sequence[str] = (), tell: Tell | None = None
 ) -> Iterator[Rows]:
-    """The records of a CSV file in chunks; ``optional`` columns appear only where the file has them.
+    """The records of a CSV file in chunks; ``optional`` columns appear only if the file has them.
 
-    A line that is not UTF-8 is read as Windows-1252, a record whose quotes do not pair as its first line stands;
-    both are counted.
+    A line that is not UTF-8 is read as Windows-1252, a record with unpaired quotes by its first line; both are
+    counted.
 
     Raises:
-        LayoutError: the file is missing, or cannot be read, or a record of it.
+        LayoutError: the file is missing, or it or a record cannot be read.
     """
     needed = f"the layout needs it, with columns {','.join(required)}"
     line = 1
@@ -202,7 +201,7 @@ def read(
 
 
 def _decoded(path: Path, file: gzip.GzipFile, found: Findings) -> Iterator[str]:
-    """The lines of the file, line breaks kept; bytes that are not UTF-8 come as surrogates."""
+    """The lines of the file with their line breaks; bytes that are not UTF-8 become surrogates."""
     start = file.peek(4)[:4]
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
     if encoding != "utf-8-sig":
@@ -213,14 +212,14 @@ def _decoded(path: Path, file: gzip.GzipFile, found: Findings) -> Iterator[str]:
 
 
 class _Text:
-    """Text as records, from one line to the next that can be read."""
+    """Splits text into records, skipping lines that cannot be read."""
 
     def __init__(self, path: Path, lines: Iterator[str], found: Findings) -> None:
         self._path = path
         self._found = found
         self._fed = _Fed(path, lines, found)
         self._reader = csv.reader(self._fed, strict=True)
-        # The line of the next record, and how many cells it must have.
+        # The line of the next record, and its number of cells.
         self._next = 1
         self._width: int | None = None
 
@@ -232,9 +231,9 @@ class _Text:
         return []
 
     def chunks(self) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-        """Records as wide as the header, with the line on which each begins."""
+        """Records as wide as the header, with the line where each begins."""
         for lines, records in self._some(CHUNK):
-            # A row of empty cells is an empty line, too: spreadsheets write such.
+            # A row of empty cells, as spreadsheets write, is an empty line too.
             if any(len(record) != self._width or not record[0].strip() for record in records):
                 kept = [i for i, record in enumerate(records) if self._whole(lines[i], record)]
                 lines, records = [lines[i] for i in kept], [records[i] for i in kept]
@@ -258,7 +257,7 @@ class _Text:
             start, records, wrong = self._next, list[list[str]](), None
             self._fed.held.clear()
             try:
-                # What was read before an error stays in the list.
+                # Records before an error stay in the list.
                 records.extend(islice(self._reader, count))
             except csv.Error as error:
                 wrong = error
@@ -277,10 +276,10 @@ class _Text:
                 return
 
     def _mended(self, held: list[str], error: csv.Error) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-        """The first line of a record that is not CSV, as it stands; its other lines are read anew."""
+        """The first line of a malformed record, as is; its other lines are read again."""
         line, text = self._next, held[0].rstrip("\r\n")
         self._next += 1
-        # An open quote may have swallowed many.
+        # An open quote may have swallowed many lines.
         self._fed.again.extendleft(reversed(held[1:]))
         kind, record = Kind.NOT_CSV, list[str]()
         with suppress(csv.Error):
@@ -294,11 +293,11 @@ class _Text:
 
 
 class _Fed:
-    """Lines for a parser of CSV, which may be given some of them again.
+    """Lines for a CSV parser, some of which can be fed again.
 
     Attributes:
-        held: what the parser was given since this was last cleared.
-        again: what it gets before the next line of the file.
+        held: lines fed since this was last cleared.
+        again: lines to feed before the next one of the file.
     """
 
     def __init__(self, path: Path, lines: Iterator[str], found: Findings) -> None:
@@ -328,5 +327,5 @@ class _Fed:
 
 
 def _lines(records: list[list[str]]) -> int:
-    """Of the file. A quoted cell may hold line breaks, also in a column that is not read."""
+    """Number of lines in the file. Quoted cells may hold line breaks, even in columns that are not read."""
     return len(records) + sum(len(_BREAK.findall(cell)) for record in records for cell in record)

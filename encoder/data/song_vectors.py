@@ -19,7 +19,7 @@ from encoder.data.findings import Findings, Kind
 
 
 def read_vectors(path: Path, song_rows: Mapping[str, int], found: Findings) -> dict[str, F32]:
-    """Dense features over all songs; NaN where the archive has no row, or one that is not finite."""
+    """Dense features over all songs; NaN if the archive has no finite row."""
     arrays = _arrays(path, found)
     if arrays is None:
         return {}
@@ -71,7 +71,7 @@ def read_vectors(path: Path, song_rows: Mapping[str, int], found: Findings) -> d
     return dense
 
 
-# Whatever zipfile and numpy say of bytes that are no archive of arrays; a header may also ask for too much memory.
+# What zipfile and numpy raise for bytes that are not an archive of arrays; a header may also claim too much memory.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
@@ -79,9 +79,9 @@ _UNREADABLE = (
 
 def _arrays(path: Path, found: Findings) -> dict[str, NDArray[Any]] | None:
     try:
-        # Opened here: numpy leaves a file open that begins as an archive and is none.
+        # Opened here: numpy leaks the file if it only begins like an archive.
         with open(path, "rb") as file:
-            # Without pickle: an archive from elsewhere must not be able to run code.
+            # Without pickle: a foreign archive must not run code.
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, NpzFile):
                 with archive:

@@ -1,4 +1,4 @@
-"""Which songs are cold: one split for training, index, truth and every evaluation."""
+"""Splits songs into warm, cold and rare, the same way for training, index, truth and evaluation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scipy import sparse
 from encoder.content import Bag, ContentTable
 from encoder.data.dataset import Dataset
 
-# Below 5 listeners the cosine of listener sets is mostly chance, so that there is no truth to meet.
+# Below 5 listeners the cosine of listener sets is mostly chance, so there is no truth to score against.
 MIN_LISTENERS = 5
-# A single listener tells nothing about who shares listeners with whom.
+# A single listener says nothing about shared listeners.
 RARE_LISTENERS = 2
 COLD_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows of a data set, each int64 and ascending; songs with one listener or none are in none of them.
+    """Rows of a data set, each int64 and ascending; songs with at most one listener are in none of them.
 
     Attributes:
-        warm: songs that people listen to: all that can be retrieved, and the truth of the cold ones.
-        cold: songs that are played as if they were uploaded now; their listeners are the answer.
+        warm: songs that can be retrieved; the truth of the cold ones consists of them.
+        cold: songs treated as if uploaded now; their listeners are hidden.
         rare: songs with 2 to 4 listeners: too few to be warm or cold, but training may learn from them.
     """
 
@@ -34,16 +34,16 @@ class Split:
 
 
 def rare_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """The songs with too few listeners to be warm, and more than one: the same for every split."""
+    """The songs with 2 to 4 listeners, too few to be warm; the same for every split."""
     listeners = np.diff(dataset.plays.indptr)
     return np.flatnonzero((listeners >= RARE_LISTENERS) & (listeners < MIN_LISTENERS))
 
 
 def split(dataset: Dataset, seed: int) -> Split:
-    """Set songs with fewer than 5 listeners apart, then call a seeded tenth of the rest cold.
+    """Set songs with fewer than 5 listeners aside; a seeded tenth of the rest is cold.
 
     Raises:
-        ValueError: too few songs are left for one of the two sides.
+        ValueError: too few songs are left for one of the two.
     """
     listeners = np.diff(dataset.plays.indptr)
     kept = np.flatnonzero(listeners >= MIN_LISTENERS)
@@ -60,8 +60,8 @@ def split(dataset: Dataset, seed: int) -> Split:
 def songs_of(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
     """The data set of the given songs, in that order; users keep their columns.
 
-    ``songs_of(dataset, split.warm)`` and the same of ``split.rare`` are all that training may see: no listen of a cold
-    song is in them.
+    ``songs_of(dataset, split.warm)`` and the same of ``split.rare`` are all that training may see: they hold no listen
+    of a cold song.
     """
     starts, ends = dataset.plays.indptr[rows], dataset.plays.indptr[rows + 1]
     played_at = None
@@ -78,7 +78,7 @@ def songs_of(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
 
 
 def together(first: Dataset, second: Dataset) -> Dataset:
-    """The songs of two parts (:func:`songs_of`) of one data set, those of ``first`` in front."""
+    """The songs of two parts (:func:`songs_of`) of one data set, ``first`` first."""
     one, two = first.content, second.content
     content = ContentTable(
         (*one.song_ids, *two.song_ids),

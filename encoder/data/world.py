@@ -1,8 +1,8 @@
-"""What is true in a generated world: who likes which song, who is shown which song, and when.
+"""The truth of a generated world: who likes which song, who is shown which song, and when.
 
-Songs and tastes are unit vectors in one latent space of 16 dimensions. Scenes are points in it, artists
-lie around their scene, songs around their artist. A user has a few tastes, each of which drifts along a
-great circle. Two processes make a listen, and they are kept apart:
+Songs and tastes are unit vectors in a latent space of 16 dimensions. Scenes are points in it, artists lie around their
+scene, songs around their artist. A user has a few tastes, each drifting along a great circle. Two separate processes
+make a listen:
 
 - **exposure** depends on the song alone: songs are shown in proportion to rank^-``popularity`` (a power
   law; an artist's songs rank near each other), each at most once to a user, at a time uniform over the
@@ -10,8 +10,7 @@ great circle. Two processes make a listen, and they are kept apart:
 - **taste** depends on both: P(listen | shown at time t) = sigmoid(20 (max_k cos(taste_k(t), song) - 0.65) + appeal),
   where appeal ~ N(0, 0.5) belongs to the song and is in no content.
 
-Everything is recomputed from the seed: :func:`affinity` answers for any user, song and time, listened or
-not, without a file of truths.
+Everything is recomputed from the seed: :func:`affinity` answers for any user, song and time without stored truths.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ I64 = NDArray[np.int64]
 DIMENSION = 16
 SCENES = 16
 SONGS_PER_ARTIST = 8
-# The users that share a random stream, and the piece that is generated at once. Part of what a seed
-# means: another size is another world.
+# Users per random stream and per generated chunk. Part of what a seed means: another size gives another world.
 CHUNK = 1000
-# A cosine of 0.75 is liked by 88 %, of 0.65 by half, of 0.5 by 5 %: about one showing in twenty is heard, so
-# that listeners tell of taste, and the order in which methods come out is that of real data.
+# A cosine of 0.75 is liked by 88 %, of 0.65 by half, of 0.5 by 5 %: about one showing in twenty is heard. So listeners
+# reflect taste, and methods rank as on real data.
 SHARPNESS = 20.0
 THRESHOLD = 0.65
 APPEAL = 0.5
@@ -47,15 +45,15 @@ BLOCK = 32_768
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What defines a world; equal worlds are equal to the bit.
+    """The parameters of a world; equal parameters give equal worlds, to the bit.
 
     Attributes:
-        users, songs: how many exist. A user to whom nothing appealed is in no data set.
+        users, songs: how many exist. Users who like nothing are in no data set.
         seed: of everything random.
-        history: mean number of songs that a user listened to. Single users vary (log-normal, sigma 0.8).
-        tastes: a user has 1 to this many, each number equally likely.
+        history: mean number of songs that a user listened to; users vary (log-normal, sigma 0.8).
+        tastes: a user has 1 to this many, equally likely.
         drift: mean angle, in radians, that a taste turns over the whole life of the world; a user's own
-            is uniform between none and twice of it.
+            is uniform between 0 and twice that.
         popularity: exponent of the power law of exposure; 0 shows every song equally.
         missing: share of the songs that lack the audio vector, and again tags, genre, and so on.
         late: share of users who join, and of songs that appear, at a uniform time instead of at the start.
@@ -89,7 +87,7 @@ class World:
         return self.start + self.days * DAY
 
 
-# Ids are numbered in 32 bits; the catalogue is held in memory, users are not.
+# Ids have 32 bits; the catalogue is held in memory, users are not.
 _ALLOWED: dict[str, tuple[float, float]] = {
     "users": (1, 1e9),
     "songs": (SONGS_PER_ARTIST, 1e7),
@@ -158,7 +156,7 @@ def scenes(world: World) -> tuple[F32, F64]:
 
 @lru_cache(maxsize=2)
 def catalogue(world: World) -> WorldSongs:
-    """Every song of the world."""
+    """All songs of the world."""
     rng = stream(world, 1)
     centres, share = scenes(world)
     n_artists = max(1, world.songs // SONGS_PER_ARTIST)
@@ -166,7 +164,7 @@ def catalogue(world: World) -> WorldSongs:
     artist_taste = _unit(_near(rng, centres[artist_scene], 0.8))
     artist = np.sort(rng.choice(n_artists, world.songs, p=_power_law(n_artists, 0.7)))
     place = np.arange(world.songs) - np.searchsorted(artist, artist)
-    # Rank by fame, of which the artist's is the larger part; the shares are then an exact power law.
+    # Rank by fame, mostly the artist's; the shares are then an exact power law.
     fame = rng.standard_normal(n_artists)[artist] + 0.7 * rng.standard_normal(world.songs)
     exposure = np.empty(world.songs)
     exposure[np.argsort(-fame)] = _power_law(world.songs, world.popularity)
@@ -264,7 +262,7 @@ def rows(ids: Sequence[str]) -> I64:
 
 
 def _arrivals(rng: np.random.Generator, world: World, n: int) -> F64:
-    # None in the last tenth: whoever arrives has time to be shown something.
+    # None in the last tenth, so newcomers have time to be shown something.
     when = world.start + rng.uniform(0, 0.9, n) * (world.end - world.start)
     return np.where(rng.uniform(size=n) < world.late, when, world.start)
 

@@ -1,4 +1,4 @@
-"""How a data set is written in the neutral layout of :mod:`encoder.data.layout`."""
+"""Writes a data set in the neutral layout of :mod:`encoder.data.layout`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from encoder.data.records import CHUNK
 def write_dataset(dataset: Dataset, path: Path) -> None:
     """Write a data set in the neutral layout, so that :func:`read_dataset` gives it back.
 
-    Users without a listen are not kept: the layout knows users by their listens alone.
+    Users without a listen are lost: the layout has users only through listens.
     """
     write_songs(path, dataset.content, dataset.titles)
     if dataset.citation:
@@ -47,7 +47,7 @@ def write_songs(path: Path, content: ContentTable, titles: Sequence[str] = ()) -
     """Write everything about songs: ``songs.csv.gz``, ``song_tags.csv.gz`` and ``song_vectors.npz``.
 
     Raises:
-        ValueError: the content has a bag, or a term in it, that the layout has no place for.
+        ValueError: the layout has no place for one of the bags or terms.
     """
     path.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Sequence[str]] = {"song_id": content.song_ids}
@@ -90,7 +90,7 @@ def _joined(bag: Bag, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """An ``interactions.csv.gz`` that is being written."""
+    """An ``interactions.csv.gz`` being written."""
 
     file: TextIO
     dated: bool

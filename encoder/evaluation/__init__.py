@@ -1,1 +1,1 @@
-"""How good the encoder is, beside what, and what each part adds."""
+"""Compares the encoder with baselines, and measures what each part adds."""

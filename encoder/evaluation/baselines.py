@@ -1,4 +1,4 @@
-"""What one would do without training a network: baselines in closed form, and the ceiling."""
+"""Baselines without a network, and the ceiling."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from encoder.evaluation.retrieval_task import Vectors
 
 F32 = NDArray[np.float32]
 
-# Songs up to which ridge is solved by a dense factorisation: 8,192 squared are 270 MB of float32.
+# Up to this many songs, ridge is solved by a dense factorisation: 8,192 squared are 270 MB of float32.
 _DENSE = 8192
-# Conjugate gradients stop by themselves after some 50 steps; without the bound, rounding could keep them going.
+# Conjugate gradients usually stop after some 50 steps; the bound guards against rounding.
 _STEPS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """Any order: what chance gives."""
+    """A random order."""
 
-    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _Random:  # noqa: ARG002 (chance learns nothing)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> _Random:  # noqa: ARG002 (nothing is learned)
         return _Random(len(warm.song_ids), np.random.default_rng(seed))
 
 
@@ -42,7 +42,7 @@ class _Random:
 
 @dataclass(frozen=True, slots=True)
 class Popularity:
-    """The songs that most people hear, for every cold song the same."""
+    """The songs with the most listeners, the same for every cold song."""
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (nothing here is random)
         listeners = np.diff(warm.plays.indptr).astype(np.float32)
@@ -127,7 +127,7 @@ class Ridge:
 def solve(rows: sparse.csr_matrix, targets: F32, penalty: float) -> F32:
     """float32 (n, r): the solution A of (rows rows^T + penalty I) A = targets.
 
-    By Cholesky while the matrix is small, else by conjugate gradients, column by column at once (Hestenes & Stiefel
+    By Cholesky while the matrix is small, else by conjugate gradients, all columns in parallel (Hestenes & Stiefel
     1952), until every residual is below 1e-3 of its target.
     """
     n = rows.shape[0]
@@ -166,7 +166,7 @@ class ArtistMean:
         artists = np.asarray(bag.T @ audience, np.float32)
 
         def encode(cold: Dataset) -> F32:
-            # Columns beyond the warm songs' vocabulary are artists that they never had.
+            # Columns beyond the warm songs' vocabulary are unknown artists.
             return unit(cold.content.bags["artists"].weights[:, : len(artists)] @ artists)
 
         return Vectors(audience[: len(warm.song_ids)], encode)
@@ -174,11 +174,11 @@ class ArtistMean:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """The cold song's own audience in the SVD of the warm songs' listeners: sees the answer, serves as a bound."""
+    """The cold song's own audience in the SVD of the warm songs' listeners: a bound that sees the answer."""
 
     rank: int = 64
 
-    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (it knows better)
+    def fit(self, warm: Dataset, rare: Dataset, seed: int) -> Vectors:  # noqa: ARG002 (the ceiling uses neither)
         listeners = supervision.listener_rows(warm.plays)
         rank = min(self.rank, min(listeners.shape) - 1)
         users = svds(listeners, k=rank, random_state=seed)[2].T  # (users, rank)

@@ -25,13 +25,13 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Json = dict[str, Any]
 
-# Seeds on which the paper's arm and its twin are compared, at least.
+# Minimum number of seeds on which the paper's variant and its twin are compared.
 PAPER_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """Where an evaluation stands: ``done`` of ``total`` pieces of ``what``."""
+    """Progress of an evaluation: ``done`` of ``total`` pieces of ``what``."""
 
     what: str
     done: int
@@ -40,11 +40,11 @@ class EvaluationProgress:
 
 @dataclass(frozen=True, slots=True)
 class DefaultVariant:
-    """The default arm on a split.
+    """The default variant on a split.
 
     Attributes:
         seed: of the split; None for the validation split.
-        asked: its songs.
+        asked: the split's songs.
         warm, cold: float32 (songs, d), the default's vectors.
     """
 
@@ -56,7 +56,7 @@ class DefaultVariant:
 
 @dataclass(slots=True)
 class _VariantRecord:
-    """What is known of one arm."""
+    """The results of one variant."""
 
     arm: Variant
     found: SearchResult
@@ -70,7 +70,7 @@ class _VariantRecord:
         return [scores.quartile for scores in self.of(FULL, seeds)]
 
     def further(self, seeds: Sequence[int]) -> Json:
-        """The figures of the further measures."""
+        """The figures of the other measures."""
         runs = [self.runs[seed].further for seed in seeds]
         return {name: figures.summed([run[name] for run in runs], self.places(seeds)) for name in runs[0]}
 
@@ -87,21 +87,21 @@ def evaluate(
     first: int = 0,
     world: World | None = None,
 ) -> Json:
-    """Every arm on the splits of ``seeds`` seeds, from ``first`` on, each with the hyper-parameters of its own search.
+    """Every variant on the splits of ``seeds`` seeds from ``first``, with the hyper-parameters of its own search.
 
     Args:
-        trials: of each arm's search on the validation split; below 2 the arms' own configs are taken.
-        arms: by name; the default, with which all are compared, must be among them.
-        paper_seeds: splits on which the paper's arm and its twin are compared, if both are among the arms.
-        processes: in which the fits are done; the figures are the same with any number.
-        serve: is given the default arm on the validation split and then on each of the seeds.
-        world: that the data set was generated from, if it was.
+        trials: of each variant's search on the validation split; below 2 the variants' own configs are used.
+        arms: variants by name; must include the default, with which all are compared.
+        paper_seeds: splits on which the paper's variant and its twin are compared, if both are among the variants.
+        processes: number of processes for the fits; the figures do not depend on it.
+        serve: receives the default variant on the validation split, then on each of the seeds.
+        world: the world that the data set was generated from, if any.
 
     Returns:
         Plain numbers, strings, lists and dictionaries; the README lists the keys.
 
     Raises:
-        ValueError: the data set is too small to be split, has no content, or the default is not among the arms.
+        ValueError: the data set is too small to split, has no content, or the default is missing.
     """
     if DEFAULT not in arms:
         raise ValueError(f"arms {', '.join(arms)}: {DEFAULT} must be among them, the others are compared with it")
@@ -147,7 +147,7 @@ def evaluate(
 def _search(
     work: Work, arms: Mapping[str, Variant], trials: int, processes: int, tell: Callable[[EvaluationProgress], None]
 ) -> dict[str, _VariantRecord]:
-    """Each arm with what its search found; what stands apart from the default follows the default's."""
+    """Each variant with what its search found; derived variants follow the default's search."""
     drawn = {name: draws(arm, trials) for name, arm in arms.items()}
     jobs = [(name, Trial(arms[name], values)) for name, all_values in drawn.items() for values in all_values]
     tell(EvaluationProgress("search", 0, len(jobs)))
@@ -177,7 +177,7 @@ def _fit(
     tell: Callable[[EvaluationProgress], None],
     with_vectors: bool,
 ) -> None:
-    """Fits every arm on every seed, the paper's pair on more of them."""
+    """Fits every variant on every seed, the paper's pair on more of them."""
     jobs = []
     for seed in twins:
         for name in records if seed in scored else (PAPER, PAPER_TWIN):
@@ -191,7 +191,7 @@ def _fit(
 
 
 def _about(work: Work, seed: int) -> tuple[float, dict[str, float]]:
-    """The skew of a seed's supervision, and how many terms of a cold song no warm one has, by content."""
+    """The skew of a seed's supervision, and the mean number of unseen terms of a cold song, by content."""
     asked = work.asked(seed)
     listeners = supervision.listener_rows(asked.warm.plays)
     schema = FeatureSchema.learn(asked.warm.content)
@@ -222,7 +222,7 @@ def _figures(record: _VariantRecord, seeds: Sequence[int]) -> Json:
 
 
 def _gaps(ours: _VariantRecord, other: _VariantRecord, seeds: Sequence[int], overlap: float) -> Json:
-    """One arm minus another, by measure."""
+    """One variant minus another, by measure."""
     gaps = figures.paired(ours.of(FULL, seeds), other.of(FULL, seeds), overlap)
     runs = [(ours.runs[seed].further, other.runs[seed].further) for seed in seeds]
     for name in [name for name in runs[0][0] if name in runs[0][1]]:
@@ -231,7 +231,7 @@ def _gaps(ours: _VariantRecord, other: _VariantRecord, seeds: Sequence[int], ove
 
 
 def _bounds(work: Work, seeds: Sequence[int]) -> Json:
-    """What the truths themselves allow: overall, and by quartile."""
+    """The bounds of the truths themselves, overall and by quartile."""
     asked = [work.asked(seed) for seed in seeds]
     found = [truths.bounds(task, work.truths(seed)) for task, seed in zip(asked, seeds, strict=True)]
     places = [quartiles(task.answer.listeners) for task in asked]
@@ -247,13 +247,13 @@ def _bounds(work: Work, seeds: Sequence[int]) -> Json:
 
 
 def _overlap(work: Work) -> float:
-    """Cold songs per warm one, which is the same for all seeds."""
+    """Cold songs per warm one, the same for all seeds."""
     parts = work.asked(work.seeds[0]).split
     return len(parts.cold) / len(parts.warm)
 
 
 def _paper(records: Mapping[str, _VariantRecord], seeds: Sequence[int], gini: float, overlap: float) -> Json:
-    """What the contrastive term does to the paper's arm: the pair's difference by quartile, and a verdict on each."""
+    """The effect of the paper's contrastive term: the pair's difference by quartile, with verdicts."""
     difference = figures.paired(records[PAPER].of(FULL, seeds), records[PAPER_TWIN].of(FULL, seeds), overlap)
     return {
         "seeds": list(seeds),
@@ -264,7 +264,7 @@ def _paper(records: Mapping[str, _VariantRecord], seeds: Sequence[int], gini: fl
 
 
 def verdicts(difference: Json) -> Json:
-    """What the paper's term does, by measure: ``overall`` and by quartile, corrected for all of them together."""
+    """Verdicts on the paper's term, by measure: ``overall`` and by quartile, corrected over all of them."""
     parts = {measure: [found, *found["quartiles"]] for measure, found in difference.items()}
     apart = iter(intervals.told_apart([part["p"] for found in parts.values() for part in found]))
     words = {measure: [intervals.verdict(part, next(apart)) for part in found] for measure, found in parts.items()}

@@ -1,4 +1,4 @@
-"""How baselines read content: four ways, of which each variant's validation chooses."""
+"""Four ways for baselines to read content; each variant's validation chooses one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 Reading = Literal["counts", "logs", "schema", "weighed"]
 READINGS: tuple[Reading, ...] = ("logs", "schema", "counts", "weighed")
 
-# What the weights of the parts of content are found with: the encoder's own start.
+# Start of the tuning of content weights, the same as the encoder's.
 _RANK, _BANDWIDTH, _RIDGE = 256, 2.0, 0.25
 
 
@@ -28,8 +28,8 @@ _RANK, _BANDWIDTH, _RIDGE = 256, 2.0, 0.25
 class ContentMatrix:
     """Content as sparse rows, learned on warm songs alone.
 
-    - ``schema``: as the project's encoder reads it (:mod:`encoder.features`), all parts of content weighing the same;
-      ``weighed``: with the weights that leave-one-out gives them (:mod:`encoder.tuning`), as the encoder has them.
+    - ``schema``: as the project's encoder reads it (:mod:`encoder.features`), all parts of content weighted equally;
+      ``weighed``: with the weights that leave-one-out gives them (:mod:`encoder.tuning`), as in the encoder.
     - ``counts``: TF-IDF, each bag scaled to length 1; ``logs``: the same of log(1 + weight). Dense features are
       standardised and divided by the root of their dimension. A missing block is zero.
     """
@@ -40,7 +40,7 @@ class ContentMatrix:
 
     @classmethod
     def learn(cls, known: Dataset, reading: Reading, seed: int) -> ContentMatrix:
-        """What the known songs teach.
+        """Learns from the known songs.
 
         Raises:
             ValueError: no known song has any content.
@@ -48,7 +48,7 @@ class ContentMatrix:
         content, idf = known.content, {}
         for name, bag in content.bags.items():
             songs = np.bincount(bag.weights.indices[bag.weights.data > 0], minlength=bag.weights.shape[1])
-            # A term that no known song has is ignored.
+            # Terms that no known song has are ignored.
             idf[name] = np.where(songs, np.log((1 + len(content)) / (1 + songs)) + 1, 0).astype(np.float32)
         schema = FeatureSchema.learn(content)
         if reading == "weighed":
@@ -66,7 +66,7 @@ class ContentMatrix:
             return sparse.hstack([features.bags, sparse.csr_matrix(features.dense)], "csr", np.float32)
         blocks = [sparse.csr_matrix((len(songs), 0), dtype=np.float32)]
         for name, idf in self.idf.items():
-            # Columns beyond the warm songs' vocabulary are terms that they never had.
+            # Columns beyond the warm songs' vocabulary are unknown terms.
             rows = songs.bags[name].weights[:, : len(idf)].astype(np.float32, copy=True)
             rows.data = (np.log1p(rows.data) if self.reading == "logs" else rows.data) * idf[rows.indices]
             blocks.append(unit_rows(rows))

@@ -1,4 +1,4 @@
-"""What a variant still knows when a cold song brings less, or something strange."""
+"""Damages cold songs' content: thinned, missing or unknown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ UNSEEN = 3
 
 
 def thinned(content: ContentTable, bag: str, seed: int, assignments: int = ASSIGNMENTS) -> ContentTable:
-    """Each song keeps that many assignments of a bag's terms, drawn at random.
+    """Each song keeps ``assignments`` assignments of a bag's terms, drawn at random.
 
-    A weight is a number of assignments (people who gave the tag), rounded, at least one; what was given more often is
-    the likelier kept. Songs with fewer keep all.
+    A weight is a number of assignments (people who gave the tag), rounded, at least one; frequent terms are more likely
+    to be kept. Songs with fewer keep all.
     """
     rng = np.random.default_rng(seed)
     weights = content.bags[bag].weights.copy()
@@ -30,7 +30,7 @@ def thinned(content: ContentTable, bag: str, seed: int, assignments: int = ASSIG
 
 
 def without(content: ContentTable, modality: str) -> ContentTable:
-    """No song has the named bag or dense feature; the others stay."""
+    """Removes the named bag or dense feature from all songs."""
     if modality in content.dense:
         blank = np.full_like(content.dense[modality], np.nan)
         return replace(content, dense={**content.dense, modality: blank})
@@ -40,21 +40,21 @@ def without(content: ContentTable, modality: str) -> ContentTable:
 
 
 def estranged(content: ContentTable, bag: str, count: int = UNSEEN) -> ContentTable:
-    """Each song has ``count`` more terms in a bag that no other song has ever had."""
+    """Adds ``count`` terms to each song's bag that no other song has."""
     own = content.bags[bag]
     n = len(content)
     columns = np.arange(n * count)
     strange = sparse.csr_matrix(
         (np.ones(n * count, np.float32), columns, np.arange(0, n * count + 1, count)), shape=(n, n * count)
     )
-    # One word each: a term of known words would tell something.
+    # One word each: a term of known words would carry information.
     terms = (*own.terms, *(f"unseen0{column}" for column in columns))
     grown = Bag(terms, sparse.hstack([own.weights, strange], "csr"))
     return replace(content, bags={**content.bags, bag: grown})
 
 
 def modalities(content: ContentTable) -> tuple[str, ...]:
-    """The names of all bags and dense features that any song has, bags first."""
+    """The names of all bags and dense features in use, bags first."""
     bags = [name for name, bag in content.bags.items() if bag.weights.nnz]
     dense = [name for name, values in content.dense.items() if np.isfinite(values).all(axis=1).any()]
     return (*bags, *dense)

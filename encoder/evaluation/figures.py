@@ -36,7 +36,7 @@ def summary(runs: Sequence[Scores]) -> Json:
 
 
 def summed(values: Sequence[F64], places: Sequence[I64]) -> Json:
-    """Mean and sample standard deviation over seeds, the mean by quartile, and each seed's; NaN songs left out.
+    """Mean and sample standard deviation over seeds, mean by quartile, and mean of each seed; NaN songs left out.
 
     Args:
         values, places: of each seed, float64 (songs,), and int64 (songs,), the songs' quartiles.
@@ -62,7 +62,7 @@ def paired(ours: Sequence[Scores], other: Sequence[Scores], overlap: float) -> J
 
 
 def differing(gaps: Sequence[F64], places: Sequence[I64], overlap: float) -> Json:
-    """The interval (:mod:`encoder.evaluation.intervals`) overall and by quartile; NaN songs left out.
+    """Intervals (:mod:`encoder.evaluation.intervals`) overall and by quartile; NaN songs left out.
 
     Args:
         gaps, places: of each seed, float64 (songs,), the songs' differences, and int64 (songs,), their quartiles.
@@ -80,16 +80,16 @@ def _mean(values: F64) -> float:
 
 
 def gauges(cold: F32, warm: F32, answer: Truth) -> dict[str, float]:
-    """What a space looks like; both as unit rows.
+    """The shape of a space of unit rows.
 
     - ``alignment``: mean squared distance of a cold song's vector to those of its true neighbours; 0 is best.
     - ``uniformity``: log mean exp(-2 |a - b|^2) over pairs of cold songs; 0 is collapsed, -4 is spread over a sphere.
-    - ``variance``: summed over dimensions, of the cold songs' vectors; 0 is collapsed, 1 is spread evenly.
+    - ``variance``: of the cold songs' vectors, summed over dimensions; 0 is collapsed, 1 is spread evenly.
 
     Source of the first two: Wang & Isola, ICML 2020.
     """
     cold, warm = unit(cold), unit(warm)
-    # With padding: weight 0.
+    # Padding has weight 0.
     weights = (answer.neighbours >= 0).astype(np.float64)
     cosines = np.einsum("nd,nkd->nk", cold, warm[np.maximum(answer.neighbours, 0)])
     pairs = (cold @ cold.T)[np.triu_indices(len(cold), 1)].astype(np.float64)
@@ -101,7 +101,7 @@ def gauges(cold: F32, warm: F32, answer: Truth) -> dict[str, float]:
 
 
 def skew(targets: Targets, songs: int) -> float:
-    """Gini coefficient of how often each warm song is another's target: 0 all equally often, 1 one song alone."""
+    """Gini coefficient of how often each warm song is a target: 0 all equally often, 1 one song alone."""
     counts = np.sort(np.bincount(targets.songs[targets.weights > 0], minlength=songs)).astype(np.float64)
     return float(gini(counts))
 

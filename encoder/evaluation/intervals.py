@@ -1,4 +1,4 @@
-"""How sure a difference is, and what may be said of many at once."""
+"""Intervals of differences, and Holm's correction for many at once."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def interval(gaps: Sequence[F64], overlap: float) -> dict[str, float]:
 
 
 def told_apart(p: Sequence[float]) -> list[bool]:
-    """Which of the differences in one table are none of chance, at 5 % for the whole table (Holm, 1979).
+    """Which differences of one table are significant, at 5 % for the whole table (Holm, 1979).
 
-    The k-th smallest p of n must not exceed 5 % / (n - k + 1), nor may any smaller one; NaN is never told apart and
-    counts for nothing.
+    The k-th smallest p of n must not exceed 5 % / (n - k + 1), and neither may any smaller one exceed its bound; NaN is
+    never significant and does not count.
     """
     values = np.asarray(p, np.float64)
     apart = np.zeros(len(values), bool)
@@ -57,7 +57,7 @@ def told_apart(p: Sequence[float]) -> list[bool]:
 
 
 def verdict(difference: dict[str, float], apart: bool) -> str:
-    """``helps`` or ``hurts`` where a difference is told apart from 0, else ``not told apart``."""
+    """``helps`` or ``hurts`` if a difference is told apart from 0, else ``not told apart``."""
     if not apart:
         return "not told apart"
     return "helps" if difference["mean"] > 0 else "hurts"

@@ -1,4 +1,4 @@
-"""Spreads the work over processes: fits share nothing, so that each is a job of its own."""
+"""Spreads the work over processes: fits share nothing, so each is a job."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ESTRANGED = "unseen"
 
 @dataclass(slots=True)
 class Work:
-    """What every job reads.
+    """The input of every job.
 
     Attributes:
         dataset: all songs.
-        seeds: on whose cold songs no hyper-parameter may be chosen.
-        world: that the data set was generated from; None if it is none.
+        seeds: no hyper-parameter may be chosen on their cold songs.
+        world: the world that the data set was generated from, if any.
     """
 
     dataset: Dataset
@@ -49,29 +49,29 @@ class Work:
     _true: dict[int, Truths] = field(default_factory=dict, repr=False)
 
     def asked(self, seed: int | None) -> Task:
-        """The question of a seed, or with None of the validation split; the last one is remembered."""
+        """The task of a seed, or of the validation split for None; the last one is cached."""
         if seed not in self._known:
             parts = validation(self.dataset, self.seeds) if seed is None else split(self.dataset, seed)
             self._known = {seed: task(self.dataset, parts)}
         return self._known[seed]
 
     def truths(self, seed: int) -> Truths:
-        """What is true of the cold songs of a seed; the last one is remembered."""
+        """The truths of a seed's cold songs; the last ones are cached."""
         if seed not in self._true:
             self._true = {seed: truths(self.asked(seed), seed, self.world)}
         return self._true[seed]
 
 
 class Job(Protocol[Result]):
-    """A piece of work that can be sent to another process."""
+    """A job that can be sent to another process."""
 
     def __call__(self, work: Work) -> Result:
-        """Does it."""
+        """Runs the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial of an arm's search; gives its value for each song, float64 (songs,), and the seconds it took."""
+    """One trial of a variant's search; returns its value for each song, float64 (songs,), and its seconds."""
 
     arm: Variant
     values: dict[str, Any]
@@ -84,14 +84,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class VariantRun:
-    """An arm on a split.
+    """A variant on a split.
 
     Attributes:
-        scores: by the content that the cold songs had.
+        scores: by the (damaged) content of the cold songs.
         further: by measure of :mod:`encoder.evaluation.truths`, float64 (cold songs,); none on the validation split.
-        seconds: that fitting took.
-        gauges: of the space, if the arm has one.
-        vectors: float32 (warm songs, d) and (cold songs, d), if they were asked for.
+        seconds: of fitting.
+        gauges: of the space, if the variant has one.
+        vectors: float32 (warm songs, d) and (cold songs, d), if requested.
     """
 
     scores: dict[str, Scores]
@@ -103,11 +103,11 @@ class VariantRun:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fits an arm on the split of a seed, or with None on the validation split, and judges it.
+    """Fits and judges a variant on the split of a seed, or on the validation split for None.
 
     Attributes:
-        damaged: whether to judge it on less and stranger content, too.
-        vectors: whether to give the vectors.
+        damaged: whether to judge it on damaged content as well.
+        vectors: whether to return the vectors.
     """
 
     arm: Variant
@@ -139,7 +139,7 @@ class Fit:
 
 
 def contents_of(cold: Dataset, dataset: Dataset, seed: int) -> Mapping[str, Dataset]:
-    """The cold songs as they are, and damaged in each way that the content of the data set allows."""
+    """The cold songs as they are, and damaged in each way that the data set's content allows."""
     found = {FULL: cold}
     present = damage.modalities(dataset.content)
     bags = [name for name in present if name in cold.content.bags]
@@ -153,7 +153,7 @@ def contents_of(cold: Dataset, dataset: Dataset, seed: int) -> Mapping[str, Data
 
 
 def each(work: Work, jobs: Sequence[Job[Result]], processes: int) -> Iterator[tuple[int, Result]]:
-    """The place of each job and what it gave: in order in this process, or in any order from several."""
+    """Each job's place and result: in order in this process, in any order from several."""
     if processes == 1:
         yield from ((place, job(work)) for place, job in enumerate(jobs))
         return

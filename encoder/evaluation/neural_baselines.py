@@ -1,8 +1,7 @@
-"""DropoutNet and CLCRec, the published neural methods for cold items, written small.
+"""DropoutNet and CLCRec, published neural methods for cold items, in small.
 
-Both were published for recommending items to users. Here a song is to find songs: retrieval is by cosine of the
-item vectors that they learn. Content enters as the first principal directions of its rows, as in DropoutNet,
-section 5.1.
+Both recommend items to users. Here songs retrieve songs, by cosine of the item vectors that they learn. Content enters
+as the first principal directions of its rows, as in DropoutNet, section 5.1.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ F32 = NDArray[np.float32]
 
 CONTENT = 300
 HIDDEN = 256
-# Users against whose preferences a batch of items is held; all of them while they are fewer.
+# Users whose preferences a batch of items must match; all if there are fewer.
 USERS = 1024
 NEGATIVES = 256
-# Batches at most, so that a large data set costs minutes and not hours; HetRec's artists take 1,000.
+# Maximum number of batches, so a large data set takes minutes, not hours; HetRec's artists take 1,000.
 STEPS = 4000
 
 
@@ -40,9 +39,9 @@ STEPS = 4000
 class DropoutNet:
     """Volkovs, Yu & Poutanen, "DropoutNet: Addressing Cold Start in Recommender Systems" (NIPS 2017).
 
-    An item network sees preference factors and content, a user network preference factors; their inner products are
-    to reproduce those of the factors while an item's factors are hidden with probability ``hidden_share``
-    (equation 2), so that content can stand in for them. A cold song's factors are zero.
+    An item network sees preference factors and content, a user network preference factors; their inner products
+    reproduce those of the factors while an item's factors are hidden with probability ``hidden_share`` (equation 2), so
+    content can stand in for them. A cold song's factors are zero.
     """
 
     reading: Reading = "schema"
@@ -134,7 +133,7 @@ class CLCRec:
         n = len(anchors)
         right = (anchors * candidates[:n]).sum(dim=1, keepdim=True)
         wrong = anchors @ candidates[n:].T
-        # A song that was drawn against itself is no negative.
+        # A song drawn against itself is no negative.
         wrong = wrong.masked_fill(drawn[:n, None] == drawn[None, n:], -torch.inf)
         return -functional.log_softmax(torch.cat([right, wrong], dim=1) / self.temperature, dim=1)[:, 0].mean()
 
@@ -182,9 +181,9 @@ def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def _steps(
     modules: tuple[nn.Module, ...], n: int, batch: int, epochs: int, rate: float, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Batches of 0..n-1; the caller computes the gradients, and the step is taken when it asks for the next batch.
+    """Batches of 0..n-1; the caller computes the gradients, and the next batch takes the step.
 
-    They end after ``epochs`` passes or after STEPS batches.
+    Ends after ``epochs`` passes or STEPS batches.
     """
     optimiser = torch.optim.Adam([p for module in modules for p in module.parameters()], lr=rate)
     each = math.ceil(n / batch)

@@ -1,4 +1,4 @@
-"""What is asked of a variant, what it may see, and on which songs a hyper-parameter may be chosen."""
+"""The retrieval task: what a variant is given, what it must find, and where hyper-parameters may be chosen."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from encoder.truth import BLOCK, K, Truth, truth
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-# Stream of the validation's draw: apart from the splits', whose seeds are 0, 1, 2 and so on.
+# Random stream of the validation draw, apart from the splits', whose seeds are 0, 1, 2 ...
 _VALIDATION = 0x5EED
 
 
 class FittedModel(Protocol):
-    """An arm that has learned the warm songs."""
+    """A variant that has learned the warm songs."""
 
     def scores(self, cold: Dataset) -> F32:
-        """float32 (cold songs, warm songs): the higher, the sooner retrieved."""
+        """float32 (cold songs, warm songs): higher scores are retrieved first."""
 
 
 class ModelSpec(Protocol):
-    """A frozen configuration of an arm: what differs between two trials of it are its fields."""
+    """A frozen configuration of a variant; trials differ in its fields."""
 
     def fit(self, warm: Dataset, rare: Dataset, seed: int) -> FittedModel:
-        """Learns the songs of ``warm``, which it will retrieve, and if it likes those of ``rare``, which it will not.
+        """Learns the songs of ``warm``, which are retrieved, and optionally those of ``rare``, which are not.
 
         Equal arguments give equal scores.
         """
@@ -40,11 +40,11 @@ class ModelSpec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """A fitted arm that lives in a space: retrieval is by inner product.
+    """A fitted variant that lives in a space: retrieval is by inner product.
 
     Attributes:
         warm: float32 (n, d).
-        encode: gives float32 (cold songs, d).
+        encode: returns float32 (cold songs, d).
     """
 
     warm: F32
@@ -55,19 +55,19 @@ class Vectors:
 
 
 def in_space(fitted: FittedModel) -> Vectors | None:
-    """The fitted arm if it lives in a space; one dimension is none: popularity."""
+    """The fitted variant if it lives in a space; one dimension, as of popularity, is none."""
     return fitted if isinstance(fitted, Vectors) and fitted.warm.shape[1] > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One split as a question.
+    """A split as a retrieval task.
 
     Attributes:
         split: rows of the data set.
-        warm: the warm songs, all that can be retrieved.
-        rare: songs with too few listeners to be warm, for an arm to learn from if it likes.
-        cold: the cold songs; their content is what an arm is asked about, their listens only the ceiling may see.
+        warm: the warm songs, which can be retrieved.
+        rare: songs with too few listeners to be warm, which a variant may learn from.
+        cold: the cold songs; variants see their content, only the ceiling their listens.
         answer: their true neighbours.
     """
 
@@ -79,7 +79,7 @@ class Task:
 
 
 def task(dataset: Dataset, parts: Split) -> Task:
-    """The question that a split asks."""
+    """The task of a split."""
     warm, rare, cold = (songs_of(dataset, rows) for rows in (parts.warm, parts.rare, parts.cold))
     return Task(parts, warm, rare, cold, truth(dataset, parts))
 
@@ -87,11 +87,10 @@ def task(dataset: Dataset, parts: Split) -> Task:
 def validation(dataset: Dataset, seeds: Sequence[int]) -> Split:
     """The split on which hyper-parameters are chosen: a tenth of the songs, none of them cold under any seed.
 
-    So no song on which a choice was made is ever scored, whichever seed asks. Seeds are left out from the end when
-    there are so many that too few songs would be cold under none.
+    So no song on which a choice was made is ever scored. With too many seeds for that, the last ones are dropped.
 
     Raises:
-        ValueError: the data set is too small to be split at all.
+        ValueError: the data set is too small to split.
     """
     kept = np.flatnonzero(np.diff(dataset.plays.indptr) >= MIN_LISTENERS)
     wanted = max(1, round(len(kept) * COLD_SHARE))
@@ -106,15 +105,15 @@ def validation(dataset: Dataset, seeds: Sequence[int]) -> Split:
 
 
 def unheard(cold: Dataset) -> Dataset:
-    """The songs as they are at upload: content, and not one listen."""
+    """The songs as at upload: content without listens."""
     return replace(cold, plays=sparse.csr_matrix(cold.plays.shape, dtype=np.float32), played_at=None)
 
 
 def retrieve(fitted: FittedModel, cold: Dataset, popularity: I64, k: int = K) -> I64:
-    """int64 (cold songs, k): warm positions, best first; -1 where there are fewer warm songs than k.
+    """int64 (cold songs, k): warm positions, best first, padded with -1.
 
-    Equal scores go by ``popularity``, int64 (warm songs,), the number of listeners: an arm that knows nothing about
-    a song gives what most people hear, and is not punished with the order of the rows.
+    Ties go by ``popularity``, int64 (warm songs,), the number of listeners: a variant that knows nothing about a song
+    returns popular songs, not the first rows.
     """
     by_popularity = np.argsort(-popularity, kind="stable")
     found = np.full((len(cold.song_ids), k), -1, np.int64)
@@ -122,7 +121,7 @@ def retrieve(fitted: FittedModel, cold: Dataset, popularity: I64, k: int = K) ->
     for start in range(0, len(found), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(found)))
         scores = fitted.scores(songs_of(cold, rows))[:, by_popularity]
-        # Only what reaches the last place is sorted: of 20,000 songs a quarter of the time.
+        # Sorts only what reaches the last place: a quarter of the time for 20,000 songs.
         least = np.partition(scores, -width, axis=1)[:, -width]
         for row, own, limit in zip(rows, scores, least, strict=True):
             reaching = np.flatnonzero(own >= limit)

@@ -1,4 +1,4 @@
-"""The hyper-parameters that each variant's own validation prefers, at the same budget for all."""
+"""Hyper-parameter search on validation songs, with the same budget for every variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from encoder.truth import Scores, score
 
 F64 = NDArray[np.float64]
 
-# One seed for the draw of trials and the trials' training: another one would be another search.
+# One seed for drawing trials and for their training; another one would be another search.
 _SEED = 0
 
 
@@ -26,11 +26,11 @@ class SearchResult:
     """The outcome of a search.
 
     Attributes:
-        model: the config of the trial that was chosen.
-        chosen: the fields that were open, and their values.
-        value: mean of recall and NDCG of that trial on the validation songs; None where nothing was open.
-        trials, of: how many were made, of how many that there are.
-        seconds: what they took.
+        model: the config of the chosen trial.
+        chosen: the open fields and their values.
+        value: that trial's mean of recall and NDCG on the validation songs; None if nothing was open.
+        trials, of: number of trials made, of possible configs.
+        seconds: of all trials.
     """
 
     model: ModelSpec
@@ -42,9 +42,9 @@ class SearchResult:
 
 
 def best(arm: Variant, drawn: Sequence[dict[str, Any]], values: Sequence[F64], seconds: float) -> SearchResult:
-    """The trial with the most gain over the first, which is the arm's own config, after a standard error is taken off.
+    """The trial with the largest gain over the first (the variant's own config) minus a standard error.
 
-    So the arm's own is left only for what is better by more than the noise of the validation songs.
+    So another config replaces the variant's own only if its gain exceeds the noise of the validation songs.
 
     Args:
         values: of each trial, float64 (songs,), on the same songs.
@@ -57,19 +57,19 @@ def best(arm: Variant, drawn: Sequence[dict[str, Any]], values: Sequence[F64], s
 
 
 def untried(arm: Variant) -> SearchResult:
-    """The arm's own config."""
+    """The variant's own config."""
     return SearchResult(arm.model, {}, None, 0, size(arm), 0.0)
 
 
 def size(arm: Variant) -> int:
-    """How many configs an arm's space has."""
+    """Number of configs in a variant's space."""
     return math.prod(len(values) for values in arm.space.values())
 
 
 def draws(arm: Variant, budget: int) -> list[dict[str, Any]]:
-    """The trials of a search: values by field, the arm's own first, then others without replacement.
+    """The trials of a search: values by field, the variant's own first, then others without replacement.
 
-    A space smaller than the budget is tried out whole; nothing is tried where nothing is open, or by a budget of 1.
+    A space smaller than the budget is tried completely; nothing is tried if nothing is open or the budget is 1.
     """
     everything = [dict(zip(arm.space, values, strict=True)) for values in product(*arm.space.values())]
     # A config outside its own space is still the first trial.
@@ -81,7 +81,7 @@ def draws(arm: Variant, budget: int) -> list[dict[str, Any]]:
 
 
 def trial(arm: Variant, values: dict[str, Any], validation: Task) -> F64:
-    """What a search goes by: the mean of recall and NDCG for each validation song, float64 (songs,)."""
+    """The search's objective: mean of recall and NDCG for each validation song, float64 (songs,)."""
     scores = judge(arm, arm.varied(**values), validation, _SEED)
     return (scores.recall + scores.ndcg) / 2
 

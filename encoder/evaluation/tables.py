@@ -2,8 +2,8 @@
 
     python -m encoder.evaluation.tables FIGURES.json README.md ...
 
-writes those of a run of ``coldstart evaluate`` between the marks ``<!-- table NAME -->`` and ``<!-- end -->``. Those of
-a later run of some arms alone, FIGURES_RUN.json, stand between ``<!-- table RUN.NAME -->`` and ``<!-- end -->``.
+writes the tables of a run of ``coldstart evaluate`` between the marks ``<!-- table NAME -->`` and ``<!-- end -->``. The
+tables of a later run of some variants, FIGURES_RUN.json, go between ``<!-- table RUN.NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from encoder.evaluation.intervals import told_apart
 
 Json = dict[str, Any]
 
-# Measure by each truth -> what it is called.
+# Measure by each truth -> its label.
 _TRUTHS = {
     "recall_50": "recall@50, similar listeners",
     "held_out_recall_50": "the same, held out",
@@ -43,7 +43,7 @@ def _ranked(result: Json) -> list[str]:
 
 
 def run(result: Json) -> list[str]:
-    """What was run on, and what it cost."""
+    """The data and cost of a run."""
     data, unseen = result["data"], result["unseen_terms_per_song"]
     facts = {
         "songs with at least 5 listeners; cold under each seed": f"{data['judged_songs']:,}; {data['cold_songs']:,}",
@@ -61,8 +61,8 @@ def run(result: Json) -> list[str]:
 
 
 def arms(result: Json) -> list[str]:
-    """Arm by arm, the best first; recall by quartile, the tail first."""
-    rows = [*_head("arm", "recall@50", "NDCG@50", "recall by quartile, tail first", "train s")]
+    """Variants, best first; recall by quartile, tail first."""
+    rows = [*_head("variant", "recall@50", "NDCG@50", "recall by quartile, tail first", "train s")]
     for name in _ranked(result):
         arm = result["arms"][name]
         recall, ndcg = arm["recall_50"], arm["ndcg_50"]
@@ -75,7 +75,7 @@ def arms(result: Json) -> list[str]:
 
 
 def differences(result: Json) -> list[str]:
-    """The default minus each arm: mean, low and high; ≈ before what is not told apart from 0."""
+    """The default minus each variant: mean, low and high; ≈ before what is not told apart from 0."""
     return _gaps(
         result,
         ("default minus", "recall@50", "NDCG@50", "recall@50, tail quartile"),
@@ -90,7 +90,7 @@ def quartiles(result: Json) -> list[str]:
 
 
 def ahead(result: Json) -> list[str]:
-    """The same by every truth."""
+    """The same by each truth."""
     return _gaps(result, ("default minus", *_TRUTHS.values()), lambda found: [found.get(name) for name in _TRUTHS])
 
 
@@ -99,7 +99,7 @@ def _marked(cell: Json | None, apart: bool) -> str:
 
 
 def _gaps(result: Json, head: tuple[str, ...], cells_of: Callable[[Json], list[Json | None]]) -> list[str]:
-    """A row for each arm that the default is compared with; ≈ is by the whole table."""
+    """A row for each variant that the default is compared with; ≈ is corrected over the table."""
     names = [name for name in _ranked(result) if name != result["default_arm"]]
     rows = [cells_of(result["paired"][f"{result['default_arm']}-{name}"]) for name in names]
     apart = iter(told_apart([cell["p"] if cell else float("nan") for row in rows for cell in row]))
@@ -108,8 +108,8 @@ def _gaps(result: Json, head: tuple[str, ...], cells_of: Callable[[Json], list[J
 
 
 def truths(result: Json) -> list[str]:
-    """Each arm by each truth, over all cold songs and over the tail quartile; then what the truth itself allows."""
-    rows = [*_head("arm: all, tail", *_TRUTHS.values())]
+    """Each variant by each truth, over all cold songs and the tail quartile; then the truths' own bounds."""
+    rows = [*_head("variant: all, tail", *_TRUTHS.values())]
     for name in _ranked(result):
         parts = [_all_and_tail(result["arms"][name].get(measure)) for measure in _TRUTHS]
         rows.append(f"| {name} | {' | '.join(parts)} |")
@@ -118,7 +118,7 @@ def truths(result: Json) -> list[str]:
     ceiling, half, found, taste, agreement = (
         _all_and_tail(known.get(name)) for name in ("ceiling", "ceiling_half", "audience", "taste", "agreement")
     )
-    # Nothing is drawn in a world's tastes.
+    # A world's tastes are exact.
     exact = "1 1" if world else "–"
     return [
         *rows,
@@ -129,9 +129,9 @@ def truths(result: Json) -> list[str]:
 
 
 def robustness(result: Json) -> list[str]:
-    """recall@50 on less and on stranger content."""
+    """recall@50 on damaged content."""
     damages = list(result["arms"][result["default_arm"]]["content"])
-    rows = [*_head("arm, recall@50", "full", *(name.replace("_", " ") for name in damages))]
+    rows = [*_head("variant, recall@50", "full", *(name.replace("_", " ") for name in damages))]
     for name in _ranked(result):
         arm = result["arms"][name]
         columns = [arm, *(arm["content"][content] for content in damages)]
@@ -140,7 +140,7 @@ def robustness(result: Json) -> list[str]:
 
 
 def paper(result: Json) -> list[str]:
-    """The paper's arm with InfoNCE minus without."""
+    """The paper's variant with InfoNCE minus without."""
     rows = [*_head("measure", "listeners of the cold song", "with minus without", "the term")]
     if not result["paper"]:
         return rows
@@ -154,9 +154,9 @@ def paper(result: Json) -> list[str]:
 
 
 def gauges(result: Json) -> list[str]:
-    """What the spaces look like."""
+    """The gauges of the spaces."""
     return [
-        *_head("arm", "alignment", "uniformity", "variance"),
+        *_head("variant", "alignment", "uniformity", "variance"),
         *(
             f"| {name} | "
             + " | ".join(f"{arm['gauges'][key]:.3f}" for key in ("alignment", "uniformity", "variance"))
@@ -168,9 +168,9 @@ def gauges(result: Json) -> list[str]:
 
 
 def search(result: Json) -> list[str]:
-    """What each search chose."""
+    """The choice of each search."""
     return [
-        *_head("arm", "chosen", "trials", "seconds"),
+        *_head("variant", "chosen", "trials", "seconds"),
         *(
             f"| {name} | {', '.join(f'{key} {value}' for key, value in arm['chosen'].items())} | "
             f"{arm['search']['trials']} of {arm['search']['of']:,} | {arm['search']['seconds']:.0f} |"
@@ -198,7 +198,7 @@ TABLES: dict[str, Callable[[Json], list[str]]] = {
 
 
 def filled(page: str, result: Json, run: str = "") -> str:
-    """The page with the present figures between its marks, or with those of a later run between that run's.
+    """The page with these figures between its marks, or between those of the named run.
 
     Raises:
         KeyError: a mark names no table of :data:`TABLES`.

@@ -1,14 +1,14 @@
-"""Truths that still mean something in a large catalogue, and how much of one is noise.
+"""Other truths for large catalogues, and how much of a truth is noise.
 
-The truth of :mod:`encoder.truth`, the warm songs with the most similar listeners, is drawn from the listens that there
-happen to be: of a song with few listeners in a large catalogue, most of the 50 are chance. Beside it stand:
+The truth of :mod:`encoder.truth`, the warm songs with the most similar listeners, is a sample: for a song with few
+listeners in a large catalogue, most of the 50 are chance. The alternatives:
 
-- held out: the same truth from each half of the users alone. How far the two halves agree is its reliability, from
-  which follows what a song's noiseless similarities would score: the ceiling.
-- taste: in a generated world, the 50 warm songs that lie nearest in the space of tastes. No noise at all.
-- audience: the share of the song's listeners among the 50 users nearest to it, each of whom is the sum of the warm
-  songs heard; and among the 50 of whom the retrieved songs say most. Nobody's neighbours are needed, whatever the size
-  of the catalogue. Arms compare by the second: a cosine counts users' activity more or less, as the space has it.
+- held out: the same truth from each half of the users. The agreement of the halves is its reliability, which gives the
+  score of noiseless similarities: the ceiling.
+- taste: in a generated world, the 50 warm songs nearest in the space of tastes, without noise.
+- audience: the share of the song's listeners among the 50 users nearest to it, a user being the sum of the warm songs
+  heard; and among the 50 users with the most evidence from the retrieved songs. It needs no neighbours of songs.
+  Variants compare by the second: how much a cosine counts users' activity depends on the space.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ MEASURES = (
     "audience_precision_50",
     "evidence_precision_50",
 )
-# Stream of the draw of the halves, apart from the splits'.
+# Random stream of the halves, apart from the splits'.
 _HALVES = 0x4A1F
-# Points of the integral over a normal variable's top.
+# Integration points over a normal variable's top.
 _POINTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """What is true of the cold songs of a split.
+    """The truths of a split's cold songs.
 
     Attributes:
-        halves: their neighbours by the listeners among either half of the users.
-        taste: their neighbours by taste; None unless the world is known.
+        halves: neighbours by the listeners among each half of the users.
+        taste: neighbours by taste; None unless the world is known.
     """
 
     halves: tuple[Truth, Truth]
@@ -86,10 +86,10 @@ def _by_taste(asked: Task, world: World) -> Truth:
 
 
 def judge(asked: Task, known: Truths, retrieved: I64, fitted: FittedModel, cold: Dataset) -> dict[str, F64]:
-    """What retrieved songs, int64 (m, 50), and an arm's users are worth: :data:`MEASURES`, float64 (m,) each.
+    """:data:`MEASURES` of retrieved songs, int64 (m, 50), and of a variant's users, float64 (m,) each.
 
-    NaN for a song of which one half of the users knows no neighbour; without a space, no cosine of the audience.
-    ``cold``: what the arm is told of the cold songs.
+    NaN for a song without a neighbour in one half of the users; without a space, no audience by cosine. ``cold``: what
+    the variant sees of the cold songs.
     """
     both = [score(retrieved, half) for half in known.halves]
     empty = _empty(known)
@@ -116,7 +116,7 @@ def audience_precision(asked: Task, space: Vectors, cold: Dataset, k: int = K) -
 
 
 def evidence_precision(asked: Task, retrieved: I64, k: int = K) -> F64:
-    """The same of the k users of whom the retrieved songs say most: each song heard says 1 / log2(rank + 1)."""
+    """The same for the k users with the most evidence: each retrieved song heard counts 1 / log2(rank + 1)."""
     heard = _heard(asked.warm)
     says = (retrieved >= 0) / np.log2(np.arange(2, retrieved.shape[1] + 2))
     starts = np.arange(0, retrieved.size + 1, retrieved.shape[1])
@@ -139,11 +139,11 @@ def _precision(asked: Task, k: int, scores_of: Callable[[I64], F32]) -> F64:
 
 
 def bounds(asked: Task, known: Truths) -> dict[str, F64]:
-    """What the truths themselves say of each cold song, float64 (m,) each.
+    """The truths' own bounds for each cold song, float64 (m,) each.
 
-    - ``agreement``: the share of one half's neighbours among the other's, both ways; NaN where one knows none.
-    - ``taste``: recall@50 of the neighbours by taste where the listeners' are the truth.
-    - ``audience``: the precision@50 of who knows every listener.
+    - ``agreement``: the share of one half's neighbours among the other's, both ways; NaN if one has none.
+    - ``taste``: recall@50 of the neighbours by taste against those by listeners.
+    - ``audience``: precision@50 of a ranking that knows every listener.
     """
     first, second = known.halves
     both = [score(first.neighbours, second).recall, score(second.neighbours, first).recall]
@@ -155,15 +155,15 @@ def bounds(asked: Task, known: Truths) -> dict[str, F64]:
 
 
 def ceilings(agreement: float, share: float) -> tuple[float, float]:
-    """The recall of noiseless similarities by the truth of half of the users, and of all.
+    """The recall of noiseless similarities against the truth of half of the users, and of all.
 
-    Similarities are taken for normal, as far as their order goes, with noise that is independent in the two halves: so
-    far as tops of ``share`` agree, the halves correlate with r, two samples of all users with 2 r / (1 + r) (Spearman
-    1910, Brown 1910), and what is noiseless with the root of either.
+    Assumes similarities that are normal up to a monotone map, with independent noise in the two halves. The agreement
+    of tops of ``share`` gives the halves' correlation r; two samples of all users correlate with 2 r / (1 + r)
+    (Spearman 1910, Brown 1910), and noiseless similarities with the root of either.
 
     Args:
         agreement: of the two halves' tops.
-        share: of the warm songs that a top holds.
+        share: of the warm songs in a top.
     """
     if not share < agreement < 1:
         return (1.0, 1.0) if agreement >= 1 else (share, share)
@@ -172,7 +172,7 @@ def ceilings(agreement: float, share: float) -> tuple[float, float]:
 
 
 def overlap(correlation: float, share: float) -> float:
-    """How much of one normal variable's top ``share`` is in that of another: P(Y > t | X > t)."""
+    """The part of one normal variable's top ``share`` that is in another's: P(Y > t | X > t)."""
     least = norm.isf(share)
     top = norm.isf((np.arange(_POINTS) + 0.5) / _POINTS * share)
     noise = np.sqrt(max(1 - correlation**2, 1e-12))

@@ -1,6 +1,6 @@
-"""Who competes: every variant is a frozen config, what is open in it, and what it may see.
+"""The variants: a frozen config each, its open fields, and what it may see.
 
-The rivals' own configs, which stand without a search, are those that the search of ``hetrec2011.json`` chose.
+The baselines' own configs, used without a search, are those chosen by the search of ``hetrec2011.json``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAPER, PAPER_TWIN = "bcl_paper", "bcl_paper_no_contrast"
 
 @dataclass(frozen=True, slots=True)
 class TrainedEncoder:
-    """A row of the one training loop, :func:`encoder.train.train`."""
+    """A configuration of :func:`encoder.train.train`."""
 
     config: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -37,15 +37,15 @@ class TrainedEncoder:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One competitor.
+    """A way of finding neighbours for cold songs.
 
     Attributes:
         what: a line for the report.
-        model: its config where nothing is searched, and the first trial where something is.
+        model: its config without a search, and a search's first trial.
         space: field of the config -> values that the search may choose.
-        needs: bags without which the arm has nothing to go by.
-        hears: whether it is given the cold songs' listens: the ceiling's privilege.
-        apart: fields in which it differs from the default as found by the default's search; it has none of its own.
+        needs: bags that the variant cannot do without.
+        hears: whether it sees the cold songs' listens; only the ceiling does.
+        apart: fields in which it differs from the default as found by the default's search; it has no search itself.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Variant:
     apart: Mapping[str, Any] = field(default_factory=dict)
 
     def varied(self, **values: Any) -> ModelSpec:
-        """The model with some fields of its config replaced."""
+        """The model with some config fields replaced."""
         model: Any = self.model
         if isinstance(model, TrainedEncoder):
             return replace(model, config=replace(model.config, **values))
@@ -72,7 +72,7 @@ def config_of(model: ModelSpec) -> dict[str, Any]:
 
 _RANKS = (64, 128, 256)
 _READING = {"reading": READINGS}
-# Whether to learn from the songs that are too rare to be warm.
+# Whether to learn from songs too rare to be warm.
 _RARE = {"rare": (True, False)}
 _OURS = {
     "neighbours": (10, 20, 40),

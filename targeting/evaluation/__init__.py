@@ -1,4 +1,4 @@
-"""Who gets a song, judged: the arms, the measures, the verdicts."""
+"""Compares ways of choosing an audience: variants, measures and verdicts."""
 
 from targeting.evaluation.case import Case
 from targeting.evaluation.judge import evaluate

@@ -1,8 +1,8 @@
-"""By how much users' activity should count.
+"""Fits how much users' activity counts.
 
-Fitted where the answer is known, on warm songs made cold, with none of the songs that are judged: the power of activity
-(:mod:`targeting.ranking.activity`) with which the first users of a song hold most listeners. 0 is among the choices,
-and stays where the others gain no more than chance.
+Fitted on warm songs made cold, none of which are judged: the power of activity (:mod:`targeting.ranking.activity`) with
+which the first users of a song include the most listeners. 0 is among the choices, and stays if no other gains more
+than chance.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F64
 
 POWERS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-# Songs that are judged by have so many listeners at least: of fewer, the first 50 users can hold hardly any.
+# Minimum listeners of a song to judge by: of fewer, the first 50 users can hardly include any.
 LISTENERS = 20
-# The gain is flat around its best, while pushes gather on the busy, and fit less, with every step: the smallest power
-# with so much of the gain is enough.
+# The gain is flat around its best, while with every step pushes gather on busy users and fit less: the smallest power
+# with this share of the gain is enough.
 _OF_THE_GAIN = 0.9
-# Of the best gain, below which it is chance: it is the best of several. And songs of which fewer have no standard error
-# worth the name.
+# Standard errors below which the best gain counts as chance, being the best of several; and the minimum number of
+# songs for a usable standard error.
 _STANDARD_ERRORS = 3.0
 _FEWEST = 10
 
 
 def strength(cases: Sequence[Case], how: ScoreWeights | None = None) -> float:
-    """The power of activity: the smallest one with nine tenths of the best gain in precision over what fits alone.
+    """The smallest power of activity with nine tenths of the best gain in precision over power 0.
 
     Args:
-        how: how production scores; its default, if not given.
+        how: production's score weights; by default its own.
     """
     found = precisions(cases, how or ScoreWeights())
     if len(found) < _FEWEST:

@@ -1,7 +1,7 @@
-"""What finds listeners among users who were nobody's candidates: the song's vector, centroids, or both.
+"""Scores users who were not candidates by the song's vector, centroids, or both.
 
-Whoever arrives after the upload, or heard none of the retrieved songs, has no evidence. A partition can score such a
-user at once against what a campaign keeps: the song's vector, and centroids of the candidates it had.
+Users who arrive after the upload, or heard none of the retrieved songs, have no evidence. A partition can score them at
+once against what a campaign keeps: the song's vector and centroids of its candidates.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from targeting.types import F32
 
 @dataclass(frozen=True, slots=True)
 class CampaignVectors:
-    """What a campaign keeps.
+    """The vectors that a campaign keeps.
 
     Attributes:
-        clusters: centroids of the candidates; a user's nearest one counts.
-        power: a candidate weighs its score to this power; 0: all alike.
-        own: the cosine to the song's own vector is added.
+        clusters: number of centroids of the candidates; a user's nearest one counts.
+        power: a candidate's weight is its score to this power; 0 weighs all equally.
+        own: whether the cosine to the song's own vector is added.
     """
 
     clusters: int = 1

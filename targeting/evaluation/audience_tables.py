@@ -2,7 +2,7 @@
 
     python -m targeting.evaluation.audience_tables FIGURES.json
 
-prints those of a run of ``coldstart evaluate`` in Markdown.
+prints the tables of a run of ``coldstart evaluate`` in Markdown.
 
     python -m targeting.evaluation.audience_tables FIGURES_RUN.json README.md
 
@@ -27,13 +27,13 @@ Json = dict[str, Any]
 
 
 def of_arms(figures: Json, users: str = ALL) -> str:
-    """Every arm's figures among a group of users, and by how much the default is ahead.
+    """Every variant's figures in a group of users, and the default's lead.
 
-    Among all users also over every cold song, where the others are over those with at least 20 listeners. ≈ stands
-    before what is not told apart from 0.
+    Over songs with at least 20 listeners; among all users also over every cold song. ≈ marks what is not told apart
+    from 0.
     """
     head = [
-        "arm",
+        "variant",
         *(f"precision@{n}" for n in AT),
         f"recall@{RECALL_AT}",
         "R-precision",
@@ -86,9 +86,9 @@ def of_user_vectors(figures: Json) -> str:
 
 
 def chosen(figures: Json) -> str:
-    """What validation chose in each arm that has something open."""
+    """Validation's choices for each variant with open fields."""
     rows = [[f"`{arm}`", _config(figures["targeting_config"][arm])] for arm in [*OPEN, figures["targeting_default"]]]
-    return _table(["arm", "chosen"], rows)
+    return _table(["variant", "chosen"], rows)
 
 
 def _config(config: Json) -> str:
@@ -99,7 +99,7 @@ def _config(config: Json) -> str:
 
 
 def of_calibration(figures: Json) -> str:
-    """Chances against what came, in each bin of the users that a budget buys."""
+    """Chances and the share of listeners, by bin of the users within a budget."""
     known = figures["targeting_calibration"]
     errors = ", ".join(f"{_number(value)} ({name.replace('_', ' ')})" for name, value in known["ece"].items())
     rows = [[_number(row["chance"]), _number(row["listened"]), f"{row['pairs']:,}"] for row in known["bins"]]
@@ -107,7 +107,7 @@ def of_calibration(figures: Json) -> str:
 
 
 def _gap(paired: Json, name: str) -> Json:
-    # `coldstart evaluate` puts the encoder's differences beside these, and marks these.
+    # `coldstart evaluate` adds the encoder's differences, and prefixes these.
     found: Json = paired.get(f"targeting:{name}") or paired.get(name) or {}
     return found
 

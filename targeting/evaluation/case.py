@@ -1,4 +1,4 @@
-"""What is judged: cold songs, what the listeners of warm songs did, and who the hidden listeners are."""
+"""A case: cold songs, the plays of warm songs, and the hidden listeners."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy import sparse
 from targeting.arrays.id_table import I64
 from targeting.types import F32, F64
 
-# Songs that are enough to fit what holds for all: with more, candidates fill the memory and the figures stay.
+# Enough songs for fitting: with more, candidates fill the memory and the figures stay the same.
 _ENOUGH = 500
 
 
 def some(songs: I64) -> I64:
-    """All of them, or as many as are enough, evenly from the first to the last."""
+    """All songs, or enough of them, evenly spaced."""
     if len(songs) <= _ENOUGH:
         return songs
     return songs[np.linspace(0, len(songs) - 1, _ENOUGH).astype(np.int64)]
@@ -28,18 +28,18 @@ class Case:
     """One split of one data set.
 
     Attributes:
-        name: what the split is called in errors and reports.
-        song_ids: ids of the m cold songs; a song that is cold in several splits has the same id in all.
-        plays: csr (n, users) of the n warm songs, number of plays: all that targeting may see of listeners.
+        name: the split's name in errors and reports.
+        song_ids: ids of the m cold songs; the same song has the same id in all splits.
+        plays: csr (n, users), plays of the n warm songs: all that targeting may see of listeners.
         vectors: float32 (n, d), unit rows, of the warm songs.
         queries: float32 (m, d), unit rows, of the cold songs, from content alone.
         truth: csr (m, users), a stored entry for each hidden listener.
         played_at: float64, Unix seconds of the last play, aligned with ``plays.data``; None if undated.
         neighbours: warm songs retrieved for a request, as in production.
-        groups: name -> bool (users,): users who are judged apart as well.
+        groups: name -> bool (users,): groups of users to judge separately as well.
 
     Raises:
-        ValueError: shapes that do not agree.
+        ValueError: shapes do not agree.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """The paper's clustering, as a baseline.
 
 Clustering-based Audience Targeting (CAT; "Bootstrapping Contrastive Learning Enhanced Music Cold-Start Matching",
-WWW 2023 companion, section 2.3): the listeners of the retrieved songs are clustered, and a user is as relevant as
-near to the centroids. What the paper leaves open is the config here, to be chosen on validation.
+WWW 2023 companion, section 2.3): the listeners of the retrieved songs are clustered, and users near the centroids are
+relevant. What the paper leaves open is the config here, chosen on validation.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from targeting.types import F32
 
 @dataclass(frozen=True, slots=True)
 class ClusteringBaseline:
-    """One way to fill in the paper.
+    """What the paper leaves open.
 
     Attributes:
         songs: retrieved songs whose listeners are clustered.
         clusters: centroids, of all listeners together or of each song's.
-        pooled: False: every retrieved song's listeners are clustered by themselves.
-        sharpness: a listener weighs the sum over the retrieved songs heard of similarity to this power; 0: all alike.
-        nearest: relevance is the cosine to the nearest centroid; otherwise the mean cosine, weighted by mass.
-        taste: what stands for a user.
+        pooled: whether all listeners are clustered together, or each retrieved song's by themselves.
+        sharpness: a listener's weight is the sum over retrieved songs heard of similarity to this power; 0 weighs all
+            equally.
+        nearest: whether relevance is the cosine to the nearest centroid, or the mean cosine, weighted by mass.
+        taste: the vector of a user.
     """
 
     songs: int = 50

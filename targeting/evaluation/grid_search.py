@@ -1,4 +1,4 @@
-"""Finds the best settings of a variant, on songs that are not the test's."""
+"""Finds the best settings of a variant on validation songs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from targeting.evaluation.loaded import Loaded
 from targeting.evaluation.ranking_metrics import judged
 from targeting.evaluation.ranking_variants import RankingVariant
 
-# What is maximised: precision@100 of songs with at least this many listeners.
+# The objective is precision@100 of songs with at least this many listeners.
 LISTENERS = 20
 MEASURE = "precision_100"
-# Songs of each case that are looked at, drawn by a seed: the rows of a data set may stand in an order that means
-# something, and the first of them have more listeners than the others.
+# Songs used of each case, drawn by a seed: the order of a data set's rows may mean something, and its first ones have
+# more listeners.
 _SONGS = 100
 _SEED = 0
 
 
 def tuned(arm: RankingVariant, choices: dict[str, tuple[Any, ...]], validation: Sequence[Loaded]) -> RankingVariant:
-    """The arm with the best config that is found field by field, all fields twice."""
+    """The variant with the best config found field by field, two rounds over all fields."""
     known: dict[Any, float] = {}
 
     def value(config: Any) -> float:
@@ -35,13 +35,13 @@ def tuned(arm: RankingVariant, choices: dict[str, tuple[Any, ...]], validation: 
     best = arm.config
     for _ in range(2):
         for field, values in choices.items():
-            # The first of equals, the present one before all: a choice without a reason is not a change.
+            # The first of equals, with the current one in front: no change without a reason.
             best = max([best, *(replace(best, **{field: each}) for each in values)], key=value)
     return replace(arm, config=best)
 
 
 def drawn(case: Case) -> I64:
-    """The cold songs that a choice is made on, int64, ascending: some of those with enough listeners."""
+    """The cold songs to choose on, int64, ascending: some of those with enough listeners."""
     enough = np.flatnonzero(np.diff(case.truth.indptr) >= LISTENERS)
     return np.sort(np.random.default_rng(_SEED).permutation(enough)[:_SONGS])
 

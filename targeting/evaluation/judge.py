@@ -1,4 +1,4 @@
-"""Which variant targets best, for which songs and users, and how sure that is."""
+"""Judges the variants by songs and groups of users, with intervals."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from targeting.types import F64
 Json = dict[str, Any]
 Tell = Callable[[str], None]
 
-# Listeners of a cold song: from, below.
+# Ranges of a cold song's listeners: from, below.
 BANDS = {"5-19": (5, 20), "20-39": (20, 40), "40-99": (40, 100), ">=100": (100, 1 << 62)}
-# Songs of a figure: those with at least 20 listeners, of whom 100 users can hold some, or every cold song.
+# Songs of a figure: those with at least 20 listeners, so 100 users can include some, or every cold song.
 ENOUGH, EVERY = LISTENERS, 0
-# Of users: all; candidates of the retrieved songs; those with a vector who are no candidates.
+# Groups of users: all; candidates of the retrieved songs; users with a vector who are not candidates.
 ALL, POOL, OUTSIDE = "all", "pool", "outside"
 
 
 class Results:
-    """One row for each (case, song): its listeners, and each arm's measures among each group of users.
+    """One row for each (case, song): its listeners, and each variant's measures among each group of users.
 
     Attributes:
         overlap: cold songs of a case per warm one, if a song is cold in several cases; else 0.
@@ -49,7 +49,7 @@ class Results:
         return list(dict.fromkeys(users for _, users in self.values))
 
     def of(self, arm: str, users: str, name: str) -> F64:
-        """A measure of an arm among some users for all rows, float64 (n,)."""
+        """A measure of a variant among some users for all rows, float64 (n,)."""
         return np.asarray([row[name] for row in self.values[arm, users]])
 
     def mean(self, arm: str, users: str, name: str, rows: np.ndarray) -> tuple[float, float]:
@@ -68,20 +68,20 @@ def evaluate(
     tell: Tell = lambda _: None,
     means: str = "membership, not response",
 ) -> Json:
-    """Judges every arm on the cold songs of ``tests``; what is open in an arm is chosen on ``validations``.
+    """Judges every variant on the cold songs of ``tests``; what is open in a variant is chosen on ``validations``.
 
-    ``means`` says what the truth is: listeners who found a song by themselves, or answers to a push.
+    ``means`` names the truth: listeners who found a song by themselves, or answers to a push.
 
     Returns:
-        ``targeting``: arm -> figures over songs with at least 20 listeners and all users; the same over
+        ``targeting``: variant -> figures over songs with at least 20 listeners and all users; the same over
         ``every_song``, ``by_listeners``, in the ``pool``, ``outside`` of it, and in each of the cases' groups of users.
-        ``targeting_default``, ``targeting_config``: which arm is served; what was chosen for each.
-        ``paired``, ``paired_method``: default minus every other arm, for all users, over ``every_song``, and for each
-        of these groups.
+        ``targeting_default``, ``targeting_config``: the variant that is served; each variant's choices.
+        ``paired``, ``paired_method``: default minus every other variant, for all users, over ``every_song``, and for
+        each of these groups.
         ``targeting_calibration``, with validations: the map fitted on them, and what :mod:`reliability` says of it on
         the tests.
         ``targeting_user_vectors``, with validations: :mod:`variants`, measured on them.
-        Plain numbers and strings all; NaN where nothing is to be measured.
+        All plain numbers and strings; NaN where there is nothing to measure.
     """
     arms = choose(validations, tell)
     activity = next(arm for arm in arms if arm.name == DEFAULT).config.activity
@@ -118,14 +118,14 @@ def evaluate(
 
 
 def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[RankingVariant]:
-    """The table of arms, with the best found configs where some are open; without cases as it stands."""
+    """The variants with the best configs found for open fields; without cases, unchanged."""
     loaded = [load(case) for case in validations]
     arms = []
     for arm in ARMS:
         if loaded and arm.name in (*OPEN, DEFAULT):
             tell(f"tuning {arm.name}")
         if loaded and arm is SERVED:
-            # As in production: not the best power, but one that is enough.
+            # As in production: not the best power but one that is enough.
             activity = strength(validations, arm.config.relevance)
             arms.append(replace(arm, config=replace(arm.config, activity=activity)))
         else:
@@ -147,7 +147,7 @@ def other_vectors(validations: Sequence[Case]) -> Json:
 
 
 def measure(tests: Sequence[Case], arms: Sequence[RankingVariant], tell: Tell = lambda _: None) -> Results:
-    """Every measure of every arm for every cold song that has a listener among the users."""
+    """Every measure of every variant for every cold song that has a listener among the users."""
     results = Results(arms)
     if len({song for case in tests for song in case.song_ids}) < sum(len(case.song_ids) for case in tests):
         results.overlap = float(np.mean([len(case.song_ids) / case.plays.shape[0] for case in tests]))
@@ -165,14 +165,14 @@ def measure(tests: Sequence[Case], arms: Sequence[RankingVariant], tell: Tell = 
             for arm in arms:
                 scores = arm.score(loaded, song, arm.config)
                 for group, members in groups.items():
-                    # The same order of equals for all arms, another one for each song.
+                    # The same order of ties for all variants, another one for each song.
                     row = judged(scores[members], hidden[members], np.random.default_rng(song))
                     results.values.setdefault((arm.name, group), []).append(row)
     return results
 
 
 def figures(results: Results, arm: str) -> Json:
-    """An arm's figures, nested as :func:`evaluate` says."""
+    """A variant's figures, nested as :func:`evaluate` says."""
     listeners = np.asarray(results.listeners)
     enough = listeners >= ENOUGH
     return {
@@ -187,7 +187,7 @@ def figures(results: Results, arm: str) -> Json:
 
 
 def against(results: Results, one: str, other: str, users: str = ALL, fewest: int = ENOUGH) -> Json:
-    """One arm minus another over songs with so many listeners at least: mean, low, high and p of each measure."""
+    """One variant minus another over songs with at least ``fewest`` listeners: mean, low, high and p by measure."""
     rows = np.flatnonzero(np.asarray(results.listeners) >= fewest)
     songs = [results.songs[row] for row in rows]
     splits = paired.Splits([results.cases[row] for row in rows], results.overlap)

@@ -18,15 +18,15 @@ from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32, Match
 from targeting.users.histories import UserHistories
 
-# The space's name means nothing here; songs and requests must share one.
+# The space's name does not matter here; songs and requests must share one.
 _SPACE = "judged"
-# Songs retrieved at most, for arms that look further than production does.
+# Maximum number of retrieved songs, for variants that look further than production.
 WIDEST = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A case in production's own state: one partition that holds every user, row = column of ``plays``.
+    """A case in production's own state: one partition with every user, row = column of ``plays``.
 
     Attributes:
         found: int64 (m, w), the warm songs most similar to each cold one, nearest first; w = min(n, WIDEST).
@@ -72,28 +72,28 @@ class Loaded:
         )
 
     def scored(self, song: int, how: ScoreWeights, neighbours: int | None = None, activity: float = 0.0) -> Scored:
-        """Production's candidates and scores; by default with as many retrieved songs as in production.
+        """Production's candidates and scores, by default with production's number of retrieved songs.
 
-        ``activity`` is the power with which users' activity counts.
+        ``activity`` is the power of users' activity.
         """
         match = self.match(song, neighbours or self.case.neighbours)
         return scoring.score(self.histories, self.songs, match, how, activity)
 
     def spread(self, users: I64, scores: F32) -> F32:
-        """Scores of some users as scores of all, float32 (users,); the others have 0."""
+        """Scores of some users as scores of all, float32 (users,); 0 for the others."""
         all_scores = np.zeros(self.case.users, np.float32)
         all_scores[users] = scores
         return all_scores
 
 
 def load(case: Case) -> Loaded:
-    """Puts a case's plays through the audience's own way of taking listens."""
+    """Loads a case's plays through the partition's own code."""
     songs = Catalogue()
     songs.set_vectors(_SPACE, [_id(row) for row in range(len(case.vectors))], case.vectors)
     histories = UserHistories(songs)
     plays = case.plays.tocoo()
     at = np.zeros(plays.nnz) if case.played_at is None else case.played_at
-    # As a stream would bring them; undated, song by song.
+    # In stream order; undated listens song by song.
     order = np.argsort(at, kind="stable")
     slots = songs.slots([_id(row) for row in range(len(case.vectors))])
     histories.apply(

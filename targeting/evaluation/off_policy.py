@@ -1,9 +1,9 @@
-"""What another way of choosing would have brought, estimated from pushes that were made by lot.
+"""Estimates what another policy would have brought, from pushes drawn at random.
 
-Inverse propensity scoring: each logged push counts as often as the way that is judged would have made it for once that
-it was made (Horvitz and Thompson 1952), over the sum of these weights (self-normalised; Swaminathan and Joachims, NIPS
-2015). It needs pushes made by lot: those to learn (``reason.why = exploration``, :attr:`Policy.exploration`).
-Best-ranked pushes have no chance but 0 or 1, and say nothing of others.
+Inverse propensity scoring: each logged push is weighted by its probability under the judged policy over that under the
+log's (Horvitz and Thompson 1952), normalised by the sum of weights (Swaminathan and Joachims, NIPS 2015). It needs
+random pushes, which exploration makes (``reason.why = exploration``, :attr:`Policy.exploration`): best-ranked pushes
+have probability 0 or 1 and say nothing about others.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Answers a push of the way that is judged.
+    """Answers per push of the judged policy.
 
     Attributes:
         mean, low, high: with the 95 % percentile interval of 2,000 bootstrap resamples of songs.
-        effective: as many pushes of the way itself would tell as much (Kish 1965). Below a hundred, hardly anything.
+        effective: number of the policy's own pushes that would say as much (Kish 1965). Below a hundred it says little.
     """
 
     mean: float
@@ -34,16 +34,16 @@ class Estimate:
 
 
 def worth(answered: F64, shown: F64, would: F64, songs: Sequence[str], seed: int = 0) -> Estimate:
-    """Answers a push of another way, from n logged pushes.
+    """Answers per push of another policy, from n logged pushes.
 
     Args:
-        answered: float64 (n,), 1 where the push led to a listen, else 0.
-        shown: float64 (n,), the chance with which the log's way made this push, above 0.
-        would: float64 (n,), the chance with which the way that is judged would.
-        songs: n ids: users of one song are not independent, so songs are what is resampled.
+        answered: float64 (n,), 1 if the push led to a listen, else 0.
+        shown: float64 (n,), the probability of this push under the log's policy, above 0.
+        would: float64 (n,), the same under the judged policy.
+        songs: n ids; users of one song are not independent, so songs are resampled.
 
     Raises:
-        ValueError: chances out of [0, 1], lengths that differ, or the way that is judged makes none of these pushes.
+        ValueError: chances outside [0, 1], different lengths, or the judged policy makes none of these pushes.
     """
     if not len(answered) == len(shown) == len(would) == len(songs):
         raise ValueError(f"{len(answered)} answers, {len(shown)} and {len(would)} chances, {len(songs)} songs")
@@ -65,16 +65,16 @@ def worth(answered: F64, shown: F64, would: F64, songs: Sequence[str], seed: int
 
 
 def spent_so(explored: F64, answered: F64, pushes: F64, seed: int = 0) -> Estimate:
-    """Answers a push if a song's pushes were so many, from the pushes to learn of each song.
+    """Answers per push if each song had this many pushes, from the exploration pushes of each song.
 
-    These go to candidates by lot. Spreading a song's pushes over its candidates by lot has another chance for each of
-    them, but in the same ratio to the log's, ``pushes / explored``: so nobody needs to know how many candidates there
-    were. It judges how budgets are spent over songs, not who is chosen within one: true levels are higher, because the
-    best are pushed first. Songs that were not explored are left out.
+    These go to random candidates. Spreading a song's pushes at random changes every candidate's probability by the same
+    factor, ``pushes / explored``, so the number of candidates need not be known. It judges how budgets are spent over
+    songs, not who is chosen within one: true levels are higher, because the best are pushed first. Songs without
+    exploration are left out.
 
     Args:
-        explored, answered: float64 (n,) songs: their pushes by lot, and those that led to a listen.
-        pushes: float64 (n,), of the way that is judged; only ratios count.
+        explored, answered: float64 (n,) songs: their random pushes, and those that led to a listen.
+        pushes: float64 (n,), of the judged policy; only ratios count.
 
     Raises:
         ValueError: as :func:`worth`.
@@ -84,7 +84,7 @@ def spent_so(explored: F64, answered: F64, pushes: F64, seed: int = 0) -> Estima
     each = np.repeat(np.arange(len(at)), counts)
     place = np.arange(len(each)) - np.repeat(np.cumsum(counts) - counts, counts)
     ratios = pushes[at] / explored[at]
-    # Any common factor will do: the largest ratio is a chance of one.
+    # Any common factor will do; here the largest ratio becomes 1.
     most = float(ratios.max(initial=0)) or 1.0
     would = np.repeat(ratios / most, counts)
     songs = [str(song) for song in each.tolist()]

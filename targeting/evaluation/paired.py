@@ -1,4 +1,4 @@
-"""Whether one way is better than another, or it was luck."""
+"""Paired differences with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Where n pairs come from.
+    """The splits of n pairs.
 
     Attributes:
         of: the split of each pair, n names.
-        overlap: cold songs of a split per warm one if the splits are of the same songs, else 0.
+        overlap: cold songs of a split per warm one if the splits share songs, else 0.
     """
 
     of: Sequence[str]
@@ -45,7 +45,7 @@ class Splits:
 
 
 def difference(one: F64, other: F64, songs: Sequence[str], splits: Splits | None = None, seed: int = 0) -> Difference:
-    """:data:`METHOD` for values float64 (n,) of two arms on the same n pairs; NaN pairs are left out.
+    """:data:`METHOD` for values float64 (n,) of two variants on the same n pairs; NaN pairs are left out.
 
     Raises:
         ValueError: no pair is left.
@@ -71,10 +71,10 @@ def difference(one: F64, other: F64, songs: Sequence[str], splits: Splits | None
 
 
 def told_apart(p: Sequence[float]) -> list[bool]:
-    """Which of the differences in one table are none of chance, at 5 % for the whole table (Holm, 1979).
+    """Which differences of one table are significant, at 5 % for the whole table (Holm, 1979).
 
-    The k-th smallest p of n must not exceed 5 % / (n - k + 1), nor may any smaller one; NaN is never told apart and
-    counts for nothing.
+    The k-th smallest p of n must not exceed 5 % / (n - k + 1), and neither may any smaller one exceed its bound; NaN is
+    never significant and does not count.
     """
     values = np.asarray(p, np.float64)
     apart = np.zeros(len(values), bool)
@@ -97,6 +97,6 @@ def _bootstrapped(gaps: F64, song: I64, seed: int) -> Difference:
 
 
 def _numbered(names: Sequence[str], valid: I64) -> I64:
-    """Equal names have equal numbers, from 0; int64."""
+    """Numbers from 0, the same for equal names; int64."""
     _, numbers = np.unique(np.asarray(names, object)[valid].astype(str), return_inverse=True)
     return np.asarray(numbers, np.int64)

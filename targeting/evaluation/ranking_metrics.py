@@ -1,4 +1,4 @@
-"""How good a ranking of users is for one song."""
+"""Measures of one song's ranking of users."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def judged(scores: F32, listeners: NDArray[np.bool_], rng: np.random.Generator) 
     """Every measure of :data:`NAMES` for scores float32 (n,) and hidden listeners bool (n,).
 
     Precision@k is the share of listeners among the k highest scores, recall@k the share of the listeners among
-    them, R-precision the precision at the number of listeners, AUC the probability that a listener stands before
-    somebody else. Users of equal scores are put in random order; AUC counts them as half. A song without a
-    listener, or with nobody else, has NaN where a measure has no meaning.
+    them, R-precision the precision at the number of listeners, AUC the probability that a listener ranks before a
+    non-listener. Ties are in random order; AUC counts them as half. Measures without a meaning, for a song without
+    listeners or without non-listeners, are NaN.
     """
     shuffled = rng.permutation(len(scores))
     hits = listeners[shuffled[np.argsort(-scores[shuffled], kind="stable")]]

@@ -1,4 +1,4 @@
-"""The ways of choosing an audience that are compared."""
+"""The compared ways of choosing an audience."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32
 
 DEFAULT = "coldstart"
-"""The arm that the partitions run."""
+"""The variant that the partitions run."""
 DATED = "half_life"
 """A field that is open only where listens are dated."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankingVariant:
-    """A row of the table.
+    """A way of choosing an audience.
 
     Attributes:
-        config: a frozen dataclass, or None where nothing is open.
-        score: (loaded case, cold song, config) -> float32 (users,), >= 0; who has 0 gets no place but a random one.
+        config: a frozen dataclass, or None if nothing is open.
+        score: (loaded case, cold song, config) -> float32 (users,), >= 0; users with 0 are placed at random.
     """
 
     name: str
@@ -39,14 +39,14 @@ class RankingVariant:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """How many of the retrieved songs speak."""
+    """Number of retrieved songs used."""
 
     songs: int = 50
 
 
 @dataclass(frozen=True, slots=True)
 class SongEvidence:
-    """What retrieved songs say: how many of them, what power of their similarity, and activity."""
+    """Evidence: number of retrieved songs, power of their similarity, and power of activity."""
 
     songs: int = 50
     sharpness: float = 1.0
@@ -54,12 +54,12 @@ class SongEvidence:
 
 
 def nobody(loaded: Loaded, _song: int, _how: None) -> F32:
-    """No score at all: a random order."""
+    """No score: a random order."""
     return np.zeros(loaded.case.users, np.float32)
 
 
 def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
-    """1 for whoever heard a retrieved song (I2I2U)."""
+    """1 for users who heard a retrieved song (I2I2U)."""
     users = loaded.scored(song, ScoreWeights(), how.songs).users
     return loaded.spread(users, np.ones(len(users), np.float32))
 
@@ -80,14 +80,14 @@ def direct(loaded: Loaded, song: int, how: Taste) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class ServedScore:
-    """How a partition scores, and the power with which users' activity counts."""
+    """Score weights of a partition, and the power of activity."""
 
     relevance: ScoreWeights = field(default_factory=ScoreWeights)
     activity: float = 0.0
 
 
 def served(loaded: Loaded, song: int, how: ServedScore) -> F32:
-    """What a partition computes on a request."""
+    """The score that a partition computes on a request."""
     scored = loaded.scored(song, how.relevance, activity=how.activity)
     return loaded.spread(scored.users, scored.scores)
 
@@ -103,7 +103,7 @@ class Weighed:
 
 
 def weighed(loaded: Loaded, song: int, how: Weighed) -> F32:
-    """What a partition would compute with these weights."""
+    """The score of a partition with these weights."""
     weights = ScoreWeights(sharpness=how.sharpness, saturation=how.saturation, weight=how.weight)
     return served(loaded, song, ServedScore(weights, how.activity))
 
@@ -132,7 +132,7 @@ _TASTE: dict[str, tuple[Any, ...]] = {
     DATED: (0.0, 30.0, 90.0, 180.0, 365.0),
 }
 _KEPT: dict[str, tuple[Any, ...]] = {"clusters": (1, 2, 4, 8), "power": (0.0, 1.0, 4.0, 8.0)}
-# What is open in an arm, field by field, the present value among the others; chosen on validation.
+# Open fields of a variant with their values, including the current one; chosen on validation.
 OPEN: dict[str, dict[str, tuple[Any, ...]]] = {
     "i2i2u": {"songs": (1, 2, 5, 10, 20, 50)},
     "evidence": {

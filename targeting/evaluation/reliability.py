@@ -1,4 +1,4 @@
-"""Whether a score may be taken at its word."""
+"""Fits and checks the calibration of scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from targeting.evaluation.loaded import load
 from targeting.ranking.scoring import ScoreWeights
 from targeting.types import F32, F64
 
-# Users of a song that a budget would buy.
+# Users of a song within a typical budget.
 BEST = 200
 _BINS = 20
 
@@ -33,7 +33,7 @@ class Pairs:
 
 
 def pairs(cases: Sequence[Case], how: ScoreWeights, activity: float = 0.0) -> Pairs:
-    """What production would have scored, with this power of activity, and who listened; of some songs of each case."""
+    """Production's scores at this power of activity, and who listened; of some songs of each case."""
     parts = []
     song = 0
     for case in cases:
@@ -49,11 +49,11 @@ def pairs(cases: Sequence[Case], how: ScoreWeights, activity: float = 0.0) -> Pa
 
 
 def fitted(validations: Sequence[Case], how: ScoreWeights | None = None, activity: float = 0.0) -> Calibration:
-    """The map that the candidates of warm songs made cold, and who of them listened, give.
+    """The calibration from the candidates of warm songs made cold, and who of them listened.
 
     Args:
-        how: how production scores; its default, if not given.
-        activity: the power of users' activity in these scores.
+        how: production's score weights; by default its own.
+        activity: the power of activity in these scores.
 
     Raises:
         ValueError: no case, or no candidate in any.
@@ -63,12 +63,12 @@ def fitted(validations: Sequence[Case], how: ScoreWeights | None = None, activit
 
 
 def reliability(tests: Sequence[Case], how: ScoreWeights, calibrated: Calibration) -> dict[str, Any]:
-    """How far chances lie from what happened, on songs that had no say in the map.
+    """How far chances are from what happened, on songs that the map was not fitted on.
 
     Returns:
         ``ece``: expected calibration error over all candidates, and over the best 200 of each song; ``base``: share of
-        listeners among either; ``bins``: chance, share of listeners and number of pairs, over the best 200;
-        ``precision_100``: mean of what the map expects, of what came, and the mean distance of the two, song by song.
+        listeners in both; ``bins``: chance, share of listeners and number of pairs, over the best 200;
+        ``precision_100``: means of expected and actual precision, and their mean distance by song.
     """
     seen = pairs(tests, how, calibrated.activity)
     chances = calibrated.chance(seen.scores)
@@ -93,9 +93,9 @@ def reliability(tests: Sequence[Case], how: ScoreWeights, calibrated: Calibratio
 
 
 def error(chances: F32 | F64, listened: NDArray[np.bool_] | F64) -> float:
-    """Expected calibration error: the mean distance of chance and share of listeners over 20 bins of equal size.
+    """Expected calibration error: mean distance of chance and share of listeners over 20 bins of equal size.
 
-    ``listened`` are outcomes, or the chances that are true.
+    ``listened``: outcomes or true chances.
     """
     rows = _bins(chances, listened)
     total = sum(row["pairs"] for row in rows)
@@ -103,7 +103,7 @@ def error(chances: F32 | F64, listened: NDArray[np.bool_] | F64) -> float:
 
 
 def _bins(chances: F32 | F64, listened: NDArray[np.bool_] | F64) -> list[dict[str, float]]:
-    # Equal chances fall into one bin, whatever else that leaves to the others.
+    # Equal chances share a bin, even if that makes bins unequal.
     edges = np.unique(np.quantile(chances, np.linspace(0, 1, _BINS + 1)[1:-1]))
     which = np.searchsorted(edges, chances, side="right")
     pairs = np.bincount(which)

@@ -1,7 +1,7 @@
-"""Other user vectors than the sum of the songs heard, compared.
+"""Compares other user vectors with the sum of the songs heard.
 
-Production's evidence stays as it is; the direct part of the score is computed with another vector for each user, or
-with the nearest of a few. Measured on validation, so that what wins may be shipped.
+Evidence is production's; the direct part of the score uses another vector for each user, or the nearest of a few.
+Measured on validation, so a winner may be shipped.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class UserVectorVariant:
     """Other user vectors under production's score.
 
     Attributes:
-        taste: how songs are weighed.
-        vectors: clusters of each user's songs; the nearest to the song counts.
+        taste: how songs are weighted.
+        vectors: number of clusters of each user's songs; the nearest to the song counts.
     """
 
     taste: Taste = field(default_factory=lambda: Taste(stretched=True))
@@ -47,7 +47,7 @@ def score(loaded: Loaded, song: int, how: UserVectorVariant) -> F32:
 
 
 def variants(case: Case) -> list[RankingVariant]:
-    """The table: production's vector first, then one change each; time counts only where listens are dated."""
+    """Production's vector, then variants with one change each; those of time only if listens are dated."""
     dated = case.played_at is not None
     served = Taste(stretched=True, half_life=HALF_LIFE if dated else 0.0)
     tastes = {

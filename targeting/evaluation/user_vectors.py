@@ -1,4 +1,4 @@
-"""The vector that stands for a user: the sum of the songs heard, weighed in this way or that."""
+"""User vectors: weighted sums of the songs heard."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """How the songs of a history are weighed in its sum; by default each counts once, as in production.
+    """Weights of the songs of a history; by default each counts once, as in production.
 
     Attributes:
         stretched: along the axes of :mod:`targeting.catalogue.whitening`, as in production, instead of the space's own.
         plays: power of the number of plays.
-        listeners: power of the song's number of listeners, negative to mute what everybody hears.
+        listeners: power of the song's number of listeners, negative to play down popular songs.
         half_life: days in which a listen's weight halves, counted back from the last listen of the case; 0 for never.
-        latest: songs that count, the latest heard first; 0 for all.
+        latest: number of most recently heard songs that count; 0 for all.
     """
 
     stretched: bool = False
@@ -35,7 +35,7 @@ class Taste:
 
 
 def space_of(case: Case, how: Taste) -> F32:
-    """What vectors are multiplied with from the right, float32 (d, d)."""
+    """The matrix that vectors are multiplied with from the right, float32 (d, d)."""
     return axes(case.vectors) if how.stretched else np.eye(case.vectors.shape[1], dtype=np.float32)
 
 
@@ -43,7 +43,7 @@ def vectors(case: Case, how: Taste) -> F32:
     """Unit user vectors float32 (users, d); zero for a user without a song.
 
     Raises:
-        ValueError: a half-life or a latest, and the case is undated.
+        ValueError: a half-life or ``latest`` for an undated case.
     """
     if case.played_at is None and (how.half_life or how.latest):
         raise ValueError(f"case {case.name} is undated")
@@ -64,7 +64,7 @@ def vectors(case: Case, how: Taste) -> F32:
 def several(case: Case, count: int) -> F32:
     """Up to ``count`` unit vectors a user along the axes, float32 (users, count, d); rows of zeros fill up.
 
-    They are the centres of the user's songs; a user has one for every three songs.
+    They are centres of the user's songs, one for every three songs.
     """
     songs = unit(case.vectors @ space_of(case, Taste(stretched=True)))
     heard = case.plays.T.tocsr()

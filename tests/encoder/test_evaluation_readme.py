@@ -58,6 +58,6 @@ def test_the_run_had_every_arm_and_later_runs_those_that_came_since(figures: dic
 def test_what_stands_between_the_marks_is_replaced_and_nothing_else(figures: dict[str, Any]) -> None:
     page = "before\n<!-- table gauges -->\nold\n<!-- end -->\nafter"
     new = filled(page, figures)
-    assert new.startswith("before\n<!-- table gauges -->\n| arm |")
+    assert new.startswith("before\n<!-- table gauges -->\n| variant |")
     assert new.endswith("|\n<!-- end -->\nafter")
     assert "old" not in new
