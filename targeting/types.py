@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
+LARGEST_COUNT = 2**53
+"""As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow."""
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 
-@dataclass(frozen=True, slots=True)
-class Match:
+
+class Match(msgspec.Struct, frozen=True, array_like=True):
     """A new song that asks a partition for its audience.
+
+    A struct, because its fields, in this order, are its record in the changelog (:mod:`targeting.campaigns.campaign`):
+    a new one goes to the end and has a default.
 
     Attributes:
         song_id, revision: which song; the first request of a (song, revision) wins.
@@ -248,39 +255,28 @@ class Prototypes:
     members: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeCounts:
+class OutcomeCounts(msgspec.Struct, frozen=True):
     """What became of a song in one partition, in users; a user counts once in each.
 
-    Attributes:
-        candidates: considered at the request.
-        pushed, explored: told of it; of these, to learn.
-        held_out: would have been told, and were left out by lot, so that the difference can be seen.
-        delivered, failed, opened, dismissed, expired: what push systems reported of the pushes.
-        listened, completed, collected: of the pushed, who then did.
-        held_out_listened, held_out_completed, held_out_collected: of the held out, who did by themselves.
-        distinct_listeners: of everybody, since the request.
+    Bounds and descriptions are those of the wire contract, whose ``Counts`` are these.
     """
 
-    candidates: int = 0
-    pushed: int = 0
-    explored: int = 0
-    held_out: int = 0
-    delivered: int = 0
-    failed: int = 0
-    opened: int = 0
-    dismissed: int = 0
-    expired: int = 0
-    listened: int = 0
-    completed: int = 0
-    collected: int = 0
-    held_out_listened: int = 0
-    held_out_completed: int = 0
-    held_out_collected: int = 0
-    distinct_listeners: int = 0
-
-    def __add__(self, more: OutcomeCounts) -> OutcomeCounts:
-        return OutcomeCounts(*(getattr(self, each.name) + getattr(more, each.name) for each in fields(self)))
+    candidates: Annotated[Count, Meta(description="considered at the request")] = 0
+    pushed: Count = 0
+    explored: Annotated[Count, Meta(description="of the pushed, by lot, to learn")] = 0
+    held_out: Annotated[Count, Meta(description="would have been pushed, and were left out by lot")] = 0
+    delivered: Count = 0
+    failed: Count = 0
+    opened: Count = 0
+    dismissed: Count = 0
+    expired: Count = 0
+    listened: Annotated[Count, Meta(description="of the pushed")] = 0
+    completed: Annotated[Count, Meta(description="of the pushed")] = 0
+    collected: Annotated[Count, Meta(description="of the pushed")] = 0
+    held_out_listened: Count = 0
+    held_out_completed: Count = 0
+    held_out_collected: Count = 0
+    distinct_listeners: Annotated[Count, Meta(description="of everybody, since the request")] = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 
 from encoder.artifact import load_encoder
 from encoder.content import ContentTable, SongContent
@@ -73,7 +73,7 @@ def test_nobody_is_pushed_again_what_an_earlier_version_pushed() -> None:
         partition.apply(staged)
         again = {(push.user_id, push.match.song_id) for push in staged.outputs.pushes}
         assert again.isdisjoint((user, song) for user, song in FACTS["pushed"] if user != "u7")
-        fresh = replace(request, song_id=f"not {song_id}", recording=f"not {song_id}", revision=1)
+        fresh = structs.replace(request, song_id=f"not {song_id}", recording=f"not {song_id}", revision=1)
         assert partition.stage(PartitionInputs(NOW + 61, commands=[fresh])).outputs.pushes
 
 

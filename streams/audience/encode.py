@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
+
+from msgspec import structs
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
@@ -88,7 +89,7 @@ def report_record(account: Account, partition: int, partitions: int, version: in
         version=version,
         space=account.space,
         started_at=_time(account.started_at),
-        counts=Counts(**asdict(account.counts)),
+        counts=Counts(**structs.asdict(account.counts)),
         ended=account.ended.value if account.ended else None,
         ended_at=_time(account.ended_at) if account.ended else None,
         prototypes=[

@@ -16,9 +16,6 @@ Time = Annotated[
     datetime,
     Meta(tz=True, description="RFC 3339, with an offset; not in a leap second; in UTC within the years 1 to 9998"),
 ]
-# As large as a float64 holds exactly: whatever a number of JSON may be, what is computed with it must not overflow.
-LARGEST_COUNT = 2**53
-Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
 Positive = Annotated[float, Meta(gt=0)]
 Language = Annotated[
     str,

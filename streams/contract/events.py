@@ -17,7 +17,6 @@ from streams.contract.errors import InvalidField
 from streams.contract.event_base import (
     LARGEST,
     MAX_DIMENSION,
-    Count,
     Event,
     Id,
     Language,
@@ -41,6 +40,7 @@ from streams.contract.topics import (
     PUSH_TARGETS,
     SONG_UPLOADS,
 )
+from targeting.types import Count, OutcomeCounts
 
 
 class DenseFeature(Struct, frozen=True):
@@ -314,25 +314,8 @@ class PartitionPrototype(Struct, frozen=True):
     vector: VectorBytes
 
 
-class Counts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Counts(OutcomeCounts, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a song, in users; a user counts once in each. A count that is missing is 0."""
-
-    candidates: Annotated[Count, Meta(description="considered at the request")] = 0
-    pushed: Count = 0
-    explored: Annotated[Count, Meta(description="of the pushed, by lot, to learn")] = 0
-    held_out: Annotated[Count, Meta(description="would have been pushed, and were left out by lot")] = 0
-    delivered: Count = 0
-    failed: Count = 0
-    opened: Count = 0
-    dismissed: Count = 0
-    expired: Count = 0
-    listened: Annotated[Count, Meta(description="of the pushed")] = 0
-    completed: Annotated[Count, Meta(description="of the pushed")] = 0
-    collected: Annotated[Count, Meta(description="of the pushed")] = 0
-    held_out_listened: Count = 0
-    held_out_completed: Count = 0
-    held_out_collected: Count = 0
-    distinct_listeners: Annotated[Count, Meta(description="of everybody, since the request")] = 0
 
 
 class CampaignCounts(Counts, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from streams.contract import vector_codec
 from streams.contract.errors import InvalidField
-from streams.contract.event_base import MAX_DIMENSION, MESSAGEPACK, Count, Event, Id, Time, VectorBytes
+from streams.contract.event_base import MAX_DIMENSION, MESSAGEPACK, Event, Id, Time, VectorBytes
 from streams.contract.event_time import check_times
 from streams.contract.events import Counts, EndReason, PartitionPrototype
 from streams.contract.topics import (
@@ -18,6 +18,7 @@ from streams.contract.topics import (
     WARM_SONGS,
 )
 from targeting.calibration import STRONGEST
+from targeting.types import Count
 
 
 class Neighbour(Struct, frozen=True, array_like=True):

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.contract.event_base import LARGEST_COUNT
 from streams.contract.events import Campaign, CampaignCounts, Counts, EndReason
 from streams.contract.internal_events import CampaignReport
 from streams.songs.song_record import Song
+from targeting.types import LARGEST_COUNT
 
 # A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
 # lists would be 100 kB a song, in every record and in memory.

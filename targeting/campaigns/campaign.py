@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from targeting.clustering import kmeans
-from targeting.types import Account, EndReason, Match, OutcomeCounts, Prototypes
+from targeting.types import F32, Account, EndReason, Match, OutcomeCounts, Prototypes
 
 _VERSION = b"\x02"
 
@@ -43,59 +43,17 @@ class CampaignRecord:
         )
 
 
-class _Request(msgspec.Struct, array_like=True):
-    song_id: str
-    revision: int
-    recording: str
-    title: str
-    artist_ids: tuple[str, ...]
-    space: str
-    vector: bytes
-    neighbours: tuple[str, ...]
-    similarities: bytes
-    budget: int
-    requested_at: float
-    expires_at: float
-    explicit: bool
-    territories: tuple[str, ...]
-    available_from: float
-    others: tuple[tuple[str, bytes], ...]
-
-
 class _Account(msgspec.Struct, array_like=True):
     counts: OutcomeCounts
     ended: EndReason | None
     ended_at: float
 
 
-_encoder = msgspec.msgpack.Encoder()
-_requests = msgspec.msgpack.Decoder(_Request)
-_accounts = msgspec.msgpack.Decoder(_Account)
-
-
 def encode_request(match: Match) -> bytes:
     """The request's record: a version byte and MessagePack; vectors are raw little-endian float32."""
-    return _VERSION + _encoder.encode(
-        _Request(
-            song_id=match.song_id,
-            revision=match.revision,
-            recording=match.recording,
-            title=match.title,
-            artist_ids=match.artist_ids,
-            space=match.space,
-            vector=match.vector.astype("<f4").tobytes(),
-            neighbours=match.neighbours,
-            similarities=match.similarities.astype("<f4").tobytes(),
-            budget=match.budget,
-            # A whole number of seconds may come as an int, which MessagePack would tell from the float read back.
-            requested_at=float(match.requested_at),
-            expires_at=float(match.expires_at),
-            explicit=match.explicit,
-            territories=match.territories,
-            available_from=float(match.available_from),
-            others=tuple((space, vector.astype("<f4").tobytes()) for space, vector in match.others),
-        )
-    )
+    # A whole number of seconds may come as an int, which MessagePack would tell from the float read back.
+    times = {name: float(getattr(match, name)) for name in ("requested_at", "expires_at", "available_from")}
+    return _VERSION + _encoder.encode(msgspec.structs.replace(match, **times))
 
 
 def encode_account(campaign: CampaignRecord) -> bytes:
@@ -109,25 +67,7 @@ def decode_request(record: bytes) -> Match:
     Raises:
         ValueError: a record of another version, or broken.
     """
-    stored = _read(_requests, record)
-    return Match(
-        song_id=stored.song_id,
-        revision=stored.revision,
-        recording=stored.recording,
-        title=stored.title,
-        artist_ids=stored.artist_ids,
-        space=stored.space,
-        vector=np.frombuffer(stored.vector, "<f4"),
-        neighbours=stored.neighbours,
-        similarities=np.frombuffer(stored.similarities, "<f4"),
-        budget=stored.budget,
-        requested_at=stored.requested_at,
-        expires_at=stored.expires_at,
-        explicit=stored.explicit,
-        territories=stored.territories,
-        available_from=stored.available_from,
-        others=tuple((space, np.frombuffer(vector, "<f4")) for space, vector in stored.others),
-    )
+    return _read(_requests, record)
 
 
 def decode(request: bytes, account: bytes) -> CampaignRecord:
@@ -157,3 +97,16 @@ def _read(decoder: msgspec.msgpack.Decoder[T], record: bytes) -> T:
         return decoder.decode(record[1:])
     except msgspec.DecodeError as error:
         raise ValueError(f"a broken campaign record: {error}") from error
+
+
+def _bytes(vector: F32) -> bytes:
+    return vector.astype("<f4").tobytes()
+
+
+def _vector(_: type, stored: bytes) -> F32:
+    return np.frombuffer(stored, "<f4")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_bytes)
+_requests = msgspec.msgpack.Decoder(Match, dec_hook=_vector)
+_accounts = msgspec.msgpack.Decoder(_Account)

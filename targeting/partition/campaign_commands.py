@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from targeting.campaigns import budget
 from targeting.campaigns.campaign import CampaignRecord
 from targeting.partition.campaigns_in_batch import CampaignsInBatch
@@ -81,7 +83,7 @@ class CampaignCommands:
             campaigns.live.close(match.song_id)
         elif before and match.song_id in campaigns.touched:
             campaigns.accounts.append(before.account())
-        counts = replace(before.counts, candidates=0) if before else OutcomeCounts()
+        counts = structs.replace(before.counts, candidates=0) if before else OutcomeCounts()
         campaigns.requests.add(match.song_id)
         if match.expires_at <= self._now:
             campaigns.put(CampaignRecord(match, counts, EndReason.EXPIRED, self._now))
@@ -97,7 +99,7 @@ class CampaignCommands:
         at_once = budget.at_once(match.budget, state.config.at_once)
         most = budget.share(at_once, state.number, state.partitions, song_hash) - counts.pushed
         chosen = self._campaigns.choose(match, scored, most)
-        counts = replace(counts, candidates=len(scored.users))
+        counts = structs.replace(counts, candidates=len(scored.users))
         self._campaigns.take(CampaignRecord(match, counts), chosen)
         self._open(match, scored)
 
@@ -114,7 +116,7 @@ class CampaignCommands:
         if each is None or command.revision != each.match.revision or each.match.space == command.space:
             return
         before = each.match
-        match = replace(
+        match = structs.replace(
             before,
             space=command.space,
             vector=command.vector,
@@ -131,7 +133,7 @@ class CampaignCommands:
         for space, vector in match.others:
             if space == self._state.songs.space and match.space != space:
                 others = ((match.space, match.vector), *(each for each in match.others if each[0] != space))
-                return replace(match, space=space, vector=vector, others=others)
+                return structs.replace(match, space=space, vector=vector, others=others)
         return match
 
     def _score(self, match: Match) -> Scored:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, hash64
@@ -111,7 +112,7 @@ class CampaignsInBatch:
             self.added.add(chosen.users, recording, artist, chosen.at, chosen.marks)
             self.pushes.extend(self._users.with_erasure_times(chosen.pushes))
         out = int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))
-        counts = replace(
+        counts = structs.replace(
             campaign.counts,
             pushed=campaign.counts.pushed + len(chosen.pushes),
             held_out=campaign.counts.held_out + out,

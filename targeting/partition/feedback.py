@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 
 from targeting.arrays.id_table import I64, hash64
 from targeting.partition.campaigns_in_batch import CampaignsInBatch
@@ -64,7 +65,7 @@ class Feedback:
         for slot, count in wanted.items():
             each = self._campaigns.get(new.get(slot) or self._state.campaign_of_slot(slot))
             if each is not None:
-                more = replace(each.counts, distinct_listeners=each.counts.distinct_listeners + count)
+                more = structs.replace(each.counts, distinct_listeners=each.counts.distinct_listeners + count)
                 self._campaigns.put(replace(each, counts=more))
                 # Who listens is the song's audience, whoever was thought to be.
                 self._campaigns.live.joined(each.match.song_id, heard.new_users[heard.new_songs == slot])
@@ -149,5 +150,5 @@ class Feedback:
         by_request = {(each.match.requested_at, each.match.song_id): each for each in campaigns if each is not None}
         if by_request:
             each = by_request[max(by_request)]
-            more = replace(each.counts, **{name: getattr(each.counts, name) + count})
+            more = structs.replace(each.counts, **{name: getattr(each.counts, name) + count})
             self._campaigns.put(replace(each, counts=more))

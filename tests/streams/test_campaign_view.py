@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.contract.event_base import LARGEST_COUNT
 from streams.contract.events import Counts, PartitionPrototype
 from streams.contract.internal_events import CampaignReport
 from streams.operations.campaigns import read_campaign
@@ -23,6 +22,7 @@ from streams.songs.campaign_view import (
     reported_end,
 )
 from streams.songs.song_record import Song
+from targeting.types import LARGEST_COUNT
 
 START = 1_800_000_000
 SONG = Song(revision=1, id="a", asked=1, at=START, expires_at=START + 100, upload=msgspec.Raw(b"{}"), space="x")

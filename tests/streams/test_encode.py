@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from streams.audience.encode import push_id, push_record, report_record
 from streams.contract import vector_codec
@@ -41,13 +40,13 @@ def test_push_carries_the_decision() -> None:
 def test_push_id_depends_on_user_and_recording_alone() -> None:
     same = [
         PUSH,
-        msgspec.structs.replace(PUSH, score=0.9, why=PushReason.DIRECT, songs=()),
-        msgspec.structs.replace(PUSH, match=replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
+        structs.replace(PUSH, score=0.9, why=PushReason.DIRECT, songs=()),
+        structs.replace(PUSH, match=structs.replace(MATCH, song_id="other", revision=9, title="", space="x", budget=1)),
     ]
     assert len({pushed(each).push_id for each in same}) == 1
     assert {pushed(each, NOW + 5).push_id for each in same} == {pushed(PUSH).push_id}
-    assert pushed(msgspec.structs.replace(PUSH, user_id="u2")).push_id != pushed(PUSH).push_id
-    assert pushed(msgspec.structs.replace(PUSH, match=replace(MATCH, recording="r2"))).push_id != pushed(PUSH).push_id
+    assert pushed(structs.replace(PUSH, user_id="u2")).push_id != pushed(PUSH).push_id
+    assert pushed(structs.replace(PUSH, match=structs.replace(MATCH, recording="r2"))).push_id != pushed(PUSH).push_id
 
 
 def test_push_id_is_also_the_records_id() -> None:
@@ -60,7 +59,7 @@ def test_ids_do_not_run_together() -> None:
 
 
 def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> None:
-    event = pushed(msgspec.structs.replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
+    event = pushed(structs.replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
     assert (event.not_before.timestamp(), event.tier, event.reason.boundary) == (NOW + 60, "live", 1.25)
     assert event.experiment is None
     record = push_record(PUSH, NOW, 0, "holdout-1")
@@ -70,11 +69,11 @@ def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> 
 
 
 def test_a_push_tells_what_each_term_gave() -> None:
-    event = pushed(msgspec.structs.replace(PUSH, evidence=0.31, direct=0.28, activity=0.6951234567))
+    event = pushed(structs.replace(PUSH, evidence=0.31, direct=0.28, activity=0.6951234567))
     assert event.reason.terms == Terms(evidence=0.31, taste=0.28, activity=0.695123)
     # The smallest that can be is more than nothing, as the contract says, also to who reads it.
     least = float(factors(np.zeros(1, np.int64), STRONGEST)[0])
-    told = pushed(msgspec.structs.replace(PUSH, activity=least)).reason.terms
+    told = pushed(structs.replace(PUSH, activity=least)).reason.terms
     assert told is not None
     assert 0 < told.activity < 1e-5
     # Pushes of the former code tell none.
@@ -82,7 +81,7 @@ def test_a_push_tells_what_each_term_gave() -> None:
 
 
 def test_a_push_tells_what_answers_made_of_its_chance() -> None:
-    event = pushed(msgspec.structs.replace(PUSH, offset=-0.69314718, slope=0.87654321))
+    event = pushed(structs.replace(PUSH, offset=-0.69314718, slope=0.87654321))
     assert event.reason.learned == Learned(offset=-0.693147, slope=0.876543)
     assert pushed(PUSH).reason.learned is None
 

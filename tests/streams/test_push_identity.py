@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from streams.audience.encode import push_id, push_record
 from targeting.catalogue.catalogue import Catalogue
@@ -69,7 +69,7 @@ def test_what_is_pushed_again_after_an_erasure_has_another_id_and_the_same_one_a
             driver.restart()
         # Coming back may be enough, with the song alive; with another song of the recording it is.
         back = driver.listens("anna")
-        back += driver.does(commands=[replace(SONG, song_id=f"again-{number}")])
+        back += driver.does(commands=[structs.replace(SONG, song_id=f"again-{number}")])
         assert len(back) == 1
         ids.append(dict(back))
     assert ids == [
@@ -98,7 +98,7 @@ def test_an_erasure_of_before_all_time_is_one() -> None:
     driver.erases("anna", -62_135_596_800.0)
     driver.restart()
     ids += driver.listens("anna")
-    ids += driver.does(commands=[replace(SONG, song_id="again")])
+    ids += driver.does(commands=[structs.replace(SONG, song_id="again")])
     assert len({each for _, each in ids}) == len(ids) == 2
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 from test_partition import NOW, VECTORS, WARM, Driver, asking, hearing
 
 from targeting.live.reverse_scoring import hits
@@ -80,8 +81,8 @@ def test_a_push_at_the_moment_of_expiry_is_none(before_the_end: float, pushed: b
 def test_a_song_out_at_the_moment_of_expiry_is_pushed_to_nobody() -> None:
     driver = audience()
     match = asking(budget=10)
-    assert not driver.do(replace(match, available_from=match.expires_at)).pushes
-    assert driver.do(replace(match, song_id="b", recording="b", available_from=match.expires_at - 1)).pushes
+    assert not driver.do(structs.replace(match, available_from=match.expires_at)).pushes
+    assert driver.do(structs.replace(match, song_id="b", recording="b", available_from=match.expires_at - 1)).pushes
 
 
 def test_a_score_at_the_threshold_reaches_it() -> None:

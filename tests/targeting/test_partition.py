@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from targeting.catalogue.catalogue import Catalogue
 from targeting.live.cat_config import CatConfig
@@ -49,7 +50,7 @@ def asking(song_id: str = "new", near: int = 0, **changes: object) -> Match:
         tuple(f"s{i}" for i in order), np.maximum(similarities[order], 0.1).astype(np.float32),
         1000, NOW, NOW + 1000,
     )  # fmt: skip
-    return replace(match, **changes)  # type: ignore[arg-type]
+    return structs.replace(match, **changes)  # type: ignore[arg-type]
 
 
 def hearing(pairs: Sequence[tuple[str, str]], time: float = NOW) -> Listens:
@@ -236,7 +237,7 @@ def test_policy_off_leaves_heard_and_pushed() -> None:
     assert [push.user_id for push in driver.do(asking()).pushes] == ["a"]
     # The same recording under another song id: b was not pushed it yet, a was.
     again = asking("other", recording="new")
-    assert [push.user_id for push in driver.do(again, replace(again, song_id="third")).pushes] == ["b"]
+    assert [push.user_id for push in driver.do(again, structs.replace(again, song_id="third")).pushes] == ["b"]
 
 
 def test_listeners_of_a_campaign_are_counted_once_each(driver: Driver) -> None:

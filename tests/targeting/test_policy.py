@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from targeting.arrays.id_table import hash64, mixed
 from targeting.rules.policy import Policy, allows, fairness, held_out, without
@@ -25,7 +26,7 @@ wishes = st.builds(
     allow_explicit=st.booleans(),
 )
 matches = st.builds(
-    lambda explicit, territories: replace(SONG, explicit=explicit, territories=tuple(territories)),
+    lambda explicit, territories: structs.replace(SONG, explicit=explicit, territories=tuple(territories)),
     st.booleans(),
     st.lists(st.sampled_from(["DE", "FR", "US"]), unique=True),
 )
@@ -40,10 +41,10 @@ batches = st.dictionaries(st.integers(0, 9), st.none() | wishes, max_size=8)
         (Preferences("u", muted_artists=frozenset({"a2"})), SONG, False),
         (Preferences("u", muted_artists=frozenset({"a3"})), SONG, True),
         (Preferences("u", allow_explicit=False), SONG, True),
-        (Preferences("u", allow_explicit=False), replace(SONG, explicit=True), False),
-        (Preferences("u", country="DE"), replace(SONG, territories=("FR",)), False),
-        (Preferences("u", country="FR"), replace(SONG, territories=("FR",)), True),
-        (Preferences("u"), replace(SONG, territories=("FR",)), False),
+        (Preferences("u", allow_explicit=False), structs.replace(SONG, explicit=True), False),
+        (Preferences("u", country="DE"), structs.replace(SONG, territories=("FR",)), False),
+        (Preferences("u", country="FR"), structs.replace(SONG, territories=("FR",)), True),
+        (Preferences("u"), structs.replace(SONG, territories=("FR",)), False),
     ],
 )
 def test_each_rule(preferences: Preferences, song: Match, allowed: bool) -> None:

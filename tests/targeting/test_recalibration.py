@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from test_partition import NOW, VECTORS, WARM, D, asking, hearing
 
 from targeting.calibration import Calibration
@@ -300,7 +301,7 @@ class Driver:
         self.asked += 1
         self.now += SLOT_S
         match = asking(f"n{self.asked}", near=self.asked % WARM, budget=budget)
-        return list(self.do(replace(match, expires_at=self.now + 30 * DAY)).pushes)
+        return list(self.do(structs.replace(match, expires_at=self.now + 30 * DAY)).pushes)
 
     def hear(self, pushes: list[Push]) -> None:
         self.do(listens=hearing([(push.user_id, push.match.song_id) for push in pushes], self.now))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from targeting.arrays.id_table import Slots, mixed
 from targeting.calibration import Calibration
@@ -121,7 +122,7 @@ def test_equals_are_chosen_by_lot_another_one_for_each_song_and_the_same_whateve
     forwards, backwards = Driver(), Driver(ids=as_ids(range(199, -1, -1)))
     one, again = told(forwards.choose(same, 50)), told(backwards.choose(same, 50))
     assert one == again
-    other = told(forwards.choose(same, 50, replace(SONG, song_id="other")))
+    other = told(forwards.choose(same, 50, structs.replace(SONG, song_id="other")))
     assert 3 <= len({*one} & {*other}) <= 25  # 12.5 expected of two independent lots
 
 
@@ -166,7 +167,7 @@ def test_the_share_that_explores_is_right_over_songs_and_takes_no_more_than_the_
     scored = scores_of((1 - np.arange(200) / 400).tolist())
     explored, songs = 0, 300
     for number in range(songs):
-        chosen = driver.choose(scored, most, replace(SONG, song_id=f"song-{number}"))
+        chosen = driver.choose(scored, most, structs.replace(SONG, song_id=f"song-{number}"))
         marked = (chosen.marks & Mark.EXPLORED) > 0
         assert len(chosen.pushes) == len({*told(chosen)}) == most
         assert [push.why is PushReason.EXPLORATION for push in chosen.pushes] == marked.tolist()
@@ -181,7 +182,7 @@ def test_the_share_that_explores_is_right_over_songs_and_takes_no_more_than_the_
 def test_who_explores_is_drawn_from_all_candidates_alike() -> None:
     driver = Driver(Policy(exploration=1.0))
     scored = scores_of((1 - np.arange(200) / 400).tolist())
-    drawn = [driver.choose(scored, 10, replace(SONG, song_id=f"song-{n}")).users for n in range(200)]
+    drawn = [driver.choose(scored, 10, structs.replace(SONG, song_id=f"song-{n}")).users for n in range(200)]
     counts = np.bincount(np.concatenate(drawn), minlength=200)
     # 10 each on average, of a binomial distribution: 3.1 either way.
     assert counts.mean() == 10
@@ -215,7 +216,7 @@ def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_e
     chance = float(fairness(np.asarray([2.0]), np.asarray([3.0]))[0])
     assert abs(len(chosen.pushes) - 1000 * chance) < 5 * (1000 * chance * (1 - chance)) ** 0.5
     # Another song finds others open, and one that asks for more finds the unused ones too, all of them.
-    assert {*told(driver.choose(scored, 1000, replace(SONG, song_id="other")))} != {*told(chosen)}
+    assert {*told(driver.choose(scored, 1000, structs.replace(SONG, song_id="other")))} != {*told(chosen)}
     more = told(driver.choose(scored, 2000))
     assert {*more} == {*told(chosen)} | {*as_ids(range(1000, 2000))}
 
@@ -255,12 +256,12 @@ def test_quiet_hours_defer_and_beyond_the_songs_life_pass_over() -> None:
     morning = 1_700_031_600.0  # 07:00:00 UTC
     assert [(push.user_id, push.not_before) for push in chosen.pushes] == [("u0", morning), ("u2", NOW)]
     assert chosen.at.tolist() == [morning, NOW]
-    short = replace(SONG, expires_at=NOW + HOUR)
+    short = structs.replace(SONG, expires_at=NOW + HOUR)
     assert told(driver.choose(scored, 3, short, staged={3: evening})) == ["u2"]
 
 
 def test_nobody_is_told_before_the_song_may_be_heard() -> None:
-    chosen = Driver(users=3).choose(scores_of([0.5] * 3), 3, replace(SONG, available_from=NOW + 99.5))
+    chosen = Driver(users=3).choose(scores_of([0.5] * 3), 3, structs.replace(SONG, available_from=NOW + 99.5))
     assert chosen.at.tolist() == [NOW + 100] * 3
 
 
@@ -268,7 +269,7 @@ def test_a_cap_counts_around_the_moment_that_is_told() -> None:
     driver = Driver(Policy(cap=FrequencyCap(1, 1.0)), users=1)
     driver.tell([0])
     assert not driver.choose(scores_of([0.5]), 1).pushes
-    assert driver.choose(scores_of([0.5]), 1, replace(SONG, available_from=NOW + HOUR)).pushes
+    assert driver.choose(scores_of([0.5]), 1, structs.replace(SONG, available_from=NOW + HOUR)).pushes
 
 
 def test_a_boundary_divides_the_score_in_rank_and_is_told() -> None:
@@ -363,10 +364,13 @@ def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(e
     entries = driver.push_log.plan(added, None, NOW)
     assert entries
     driver.push_log.apply(entries)
-    assert not driver.choose(scores_of([0.5] * 3), 3, replace(SONG, song_id="b")).pushes
+    assert not driver.choose(scores_of([0.5] * 3), 3, structs.replace(SONG, song_id="b")).pushes
     # The primary artist counts, and a song of no artist is its own.
     for artists in (("other", "artist"), ()):
-        assert len(driver.choose(scores_of([0.5] * 3), 3, replace(SONG, song_id="b", artist_ids=artists)).pushes) == 3
+        assert (
+            len(driver.choose(scores_of([0.5] * 3), 3, structs.replace(SONG, song_id="b", artist_ids=artists)).pushes)
+            == 3
+        )
 
 
 def test_a_cap_counts_around_the_moment_to_which_quiet_hours_defer() -> None:
@@ -420,7 +424,7 @@ def test_equal_signs_are_told_as_the_direct_one_and_the_first_prototype_is_one()
 
 def test_of_songs_that_speak_equally_those_named_are_the_first_heard() -> None:
     songs = tuple(f"s{n}" for n in range(40))
-    match = replace(SONG, neighbours=songs, similarities=np.ones(40, np.float32))
+    match = structs.replace(SONG, neighbours=songs, similarities=np.ones(40, np.float32))
     scored = replace(
         scores_of([0.5]),
         heard_users=np.zeros(40, np.int32),
