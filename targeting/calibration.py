@@ -7,6 +7,7 @@ activity counts in the scores that it maps. The map itself changes no order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,10 @@ from targeting.types import F32, F64
 # only ones that a budget buys.
 _FIRST = 200
 _WIDER = 1.25
+
+# Beyond the last knot log-odds go on as they rise over this share of the knots, the uppermost.
+_UPPER = 0.25
+_CLOSEST = 1e-4
 
 # Of activity's power: with 2, a user of 100 songs counts a hundred times one of 9, and what fits hardly at all.
 STRONGEST = 2.0
@@ -57,6 +62,23 @@ class Calibration:
         """The chance of a listen for each score, float32 (n,)."""
         return np.interp(scores, self.scores, self.chances).astype(np.float32)
 
+    def prior(self, scores: F32) -> F32:
+        """The same chance, float32 (n,), but beyond the last knot it goes on to rise, as steeply in log-odds as before.
+
+        The last knot is the mean of the best scores that were known. Users who listen to pushes outgrow them, and whose
+        scores all stand for one chance cannot be told apart by answers either.
+        """
+        chances = self.chance(scores)
+        beyond = np.flatnonzero(scores > self.scores[-1])
+        if not len(beyond) or len(self.scores) == 1:
+            return chances
+        first = -max(2, int(len(self.scores) * _UPPER) + 1)
+        low, high = (_logit(self.chances[at]) for at in (first, -1))
+        steepness = (high - low) / (self.scores[-1] - self.scores[first])
+        logits = high + steepness * (scores[beyond].astype(np.float64) - self.scores[-1])
+        chances[beyond] = np.maximum(self.chances[-1], 1 / (1 + np.exp(-logits)))
+        return chances
+
     def least_score(self, chance: float) -> float:
         """The smallest score whose chance is at least this; infinity where no score reaches it."""
         if chance > self.chances[-1]:
@@ -81,6 +103,11 @@ class Calibration:
             raise ValueError(f"calibration: has {sorted(stored)}, needs scores and chances")
         scores, chances = (tuple(map(float, stored[name])) for name in ("scores", "chances"))
         return cls(scores, chances, float(stored.get("activity", 0)))
+
+
+def _logit(chance: float) -> float:
+    inside = min(max(chance, _CLOSEST), 1 - _CLOSEST)
+    return math.log(inside / (1 - inside))
 
 
 def fit(scores: F32, listened: NDArray[np.bool_] | F64, activity: float = 0.0) -> Calibration:

@@ -176,7 +176,7 @@ def choose(
 
 def _priors(scores: F32, calibration: Calibration | None) -> F32:
     """The chances that the model gives, or what stands in for them; as many, float32."""
-    return calibration.chance(scores) if calibration else scores
+    return calibration.prior(scores) if calibration else scores
 
 
 def song_and_artist(match: Match) -> tuple[int, int]:

@@ -26,6 +26,28 @@ def test_between_knots_it_is_linear_and_beyond_them_flat() -> None:
     np.testing.assert_allclose(SIMPLE.chance(asked), [0, 0, 0.05, 0.3, 0.5, 0.5], atol=1e-6)
 
 
+def test_a_prior_goes_on_beyond_the_last_knot_as_steeply_in_log_odds() -> None:
+    asked = np.asarray([0, 0.3, 0.8, 1.2, 1.6], np.float32)
+    # From .1 at .4 to .5 at .8 the odds grow ninefold.
+    np.testing.assert_allclose(SIMPLE.prior(asked), [0, 0.05, 0.5, 0.9, 81 / 82], rtol=1e-5)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1, width=32), st.floats(0, 1)), min_size=1, max_size=40, unique_by=lambda at: at[0]
+    ),
+    st.lists(st.floats(0, 4, width=32), min_size=2, max_size=50),
+)
+def test_priors_are_chances_that_never_fall(knots: list[tuple[float, float]], asked: list[float]) -> None:
+    some = Calibration(tuple(sorted(score for score, _ in knots)), tuple(sorted(chance for _, chance in knots)))
+    scores = np.asarray(sorted(asked), np.float32)
+    priors = some.prior(scores)
+    assert (np.diff(priors) >= 0).all()
+    assert ((some.chance(scores) <= priors) & (priors <= 1)).all()
+    within = scores <= some.scores[-1]
+    assert (priors[within] == some.chance(scores[within])).all()
+
+
 @given(st.floats(1e-3, 0.5))
 def test_the_least_score_of_a_chance_has_that_chance(chance: float) -> None:
     score = SIMPLE.least_score(chance)
@@ -103,13 +125,13 @@ def test_pushes_tell_chances_and_keep_their_order() -> None:
     everyone = np.ones(4, bool)
     raw = choose(match, scored, everyone, 4, deciding(users))
     told = choose(match, scored, everyone, 4, deciding(users, SIMPLE))
-    # Both highest scores stand for .5: the map does not blur which is higher.
     assert told.users.tolist() == raw.users.tolist() == [0, 3, 2, 1]
-    assert [each.score for each in told.pushes] == pytest.approx([0.5, 0.5, 0.3, 0.05])
+    assert [each.score for each in told.pushes] == pytest.approx([0.634, 0.568, 0.3, 0.05], abs=1e-3)
     assert all(each.calibrated for each in told.pushes)
     assert not any(each.calibrated for each in raw.pushes)
     assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.2)).users.tolist() == [0, 3, 2]
-    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.6)).users.tolist() == []
+    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.6)).users.tolist() == [0]
+    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.7)).users.tolist() == []
 
 
 def test_a_song_scored_by_one_sign_has_no_chances() -> None:
