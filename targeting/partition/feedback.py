@@ -116,7 +116,8 @@ class Feedback:
             if entries:
                 pushed = entries.added[3], entries.added[4]
                 told = entries.set_at, entries.set_before, entries.set_marks
-            known = known.count(pushed, told, state.push_log.pushes(erased), state.basis)
+            forgotten = state.push_log.pushes(erased) if len(erased) else none
+            known = known.count(pushed, told, forgotten, state.basis)
         return None if known is state.recalibration else known
 
     def _marks_of_listens(self, listens: Listens) -> list[Marked]:

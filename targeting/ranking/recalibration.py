@@ -13,6 +13,7 @@ for the prior, and a chance is told once enough pushes were judged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -32,6 +33,9 @@ BINS = len(_EDGES) + 1
 _WIDTH = _EDGES[1] - _EDGES[0]
 _CENTRES = np.concatenate([_EDGES - _WIDTH / 2, _EDGES[-1:] + _WIDTH / 2])
 _BIN_SHIFT, _BIN, _LIVE = 10, 15, 1 << 14
+# Where bin and scale of a push's marks are counted, among scales times bins.
+_SCALE_AND_BIN = 31
+_CELL = np.array([max(code % 16 - 1, 0) + code // 16 * BINS for code in range(_SCALE_AND_BIN + 1)])
 
 # Pushes are judged by slots of this many seconds, all those of one slot together.
 SLOT_S = 6 * 3600.0
@@ -50,7 +54,7 @@ ENOUGH = 250.0
 
 # Weights of "offset 0" and "slope 1" beside the pushes; and the fit is shrunk towards them by this over its likelihood
 # ratio, whose mean is 2 where nothing differs (James and Stein's rule, positive part).
-_RIDGE = np.array([1.0, 4.0])
+_RIDGE = (1.0, 4.0)
 _DOUBT = 2.0
 _STEPS = 20
 _MOST, _LEAST_SLOPE, _MOST_SLOPE = 8.0, 0.1, 4.0
@@ -66,6 +70,9 @@ class Scale(IntEnum):
 
     MODEL = 0
     LIVE = 1
+
+
+_CELLS = len(Scale) * BINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,32 +186,38 @@ class Recalibration:
                 what was judged, sums alone are left.
             basis: of the scores in use.
         """
-        at, before, more = told
-        live = bool((pushed[1] & _LIVE).any())
-        moved = [(pushed[0], pushed[1], 1), (at, before | more, 1), (at, before, -1), (erased[0], erased[1], -1)]
-        waiting = dict(self.waiting)
+        told_at, before, more = told
+        moved = ((*pushed, 1), (told_at, before | more, 1), (told_at, before, -1), (*erased, -1))
+        # Most batches push or tell, and erase nobody.
+        parts = [part for part in moved if len(part[0])]
+        if not parts:
+            return self
+        marks = np.concatenate([part[1] for part in parts])
+        some = np.flatnonzero(_teaching(marks))
+        if not len(some):
+            return self
+        at = _slots(np.concatenate([part[0] for part in parts])[some])
+        sign = np.concatenate([np.full(len(part[0]), part[2]) for part in parts])[some]
+        slots = np.array(sorted(set(at.tolist())))
+        place = np.searchsorted(slots, at)
+        changes = _counts(place, marks[some], sign, len(slots))
         # A slot that begins holds new pushes; what is told of one that is not there was judged already.
-        for slot in np.unique(_slots(pushed[0][_teaching(pushed[1])])).tolist():
-            waiting.setdefault(slot, np.zeros((2, len(Scale), BINS), np.int32))
-        changed: set[int] = set()
-        for times, marks, sign in moved:
-            some = np.flatnonzero(_teaching(marks))
-            slots = _slots(times[some])
-            for slot in np.unique(slots).tolist():
-                if slot not in waiting:
-                    continue
-                if slot not in changed:
-                    changed.add(slot)
-                    waiting[slot] = waiting[slot].copy()
-                _add(waiting[slot], marks[some[slots == slot]], sign)
+        begin = np.zeros(len(slots), bool)
+        begin[place[some < len(pushed[0])]] = True
+        changed = {
+            slot: self.waiting[slot] + change if slot in self.waiting else change
+            for slot, change, new in zip(slots.tolist(), changes, begin.tolist(), strict=True)
+            if new or (slot in self.waiting and change.any())
+        }
         if not changed:
             return self
+        live = bool((pushed[1] & _LIVE).any())
         judged = self.judged
         if live and basis != self.basis and judged.pushes[Scale.LIVE].any():
             # Scores mean something else now.
             known = np.array([[1.0], [0.0]])
             judged = replace(judged, pushes=judged.pushes * known, answers=judged.answers * known)
-        return Recalibration(judged, waiting, basis if live else self.basis)
+        return Recalibration(judged, {**self.waiting, **changed}, basis if live else self.basis)
 
     def encode(self) -> bytes:
         """The record: a version byte and MessagePack; counts are raw and little-endian."""
@@ -251,31 +264,40 @@ def decode(record: bytes) -> Recalibration:
 
 
 def fit(pushes: F64, answers: F64) -> Correction:
-    """Offset and slope of the answers in each bin of priors, float64 (bins,) each: a few of Newton's steps."""
+    """Offset and slope of the answers in each bin of priors, float64 (bins,) each: a few of Newton's steps.
+
+    In plain numbers: over fifteen bins a call of numpy costs more than what it counts.
+    """
     # Answers cannot outnumber pushes, whatever was configured in between.
-    answers = np.minimum(answers, pushes)
-    if not pushes.any():
+    rows = [
+        (x, n, min(k, n)) for x, n, k in zip(_CENTRES.tolist(), pushes.tolist(), answers.tolist(), strict=True) if n > 0
+    ]
+    if not rows:
         return Correction()
-    x = np.stack([np.ones(BINS), _CENTRES])
-    start = np.array([0.0, 1.0])
-    found = start.copy()
+    offset, slope = 0.0, 1.0
     for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-found @ x))
-        slope = x @ (answers - pushes * chance) - _RIDGE * (found - start)
-        curve = (x * (pushes * chance * (1 - chance))) @ x.T + np.diag(_RIDGE)
-        step = np.clip(np.linalg.solve(curve, slope), -1, 1)
-        found = np.clip(found + step, (-_MOST, _LEAST_SLOPE), (_MOST, _MOST_SLOPE))
-        if np.abs(step).max() < 1e-9:
+        rise, tilt = -_RIDGE[0] * offset, -_RIDGE[1] * (slope - 1)
+        curve, across, bend = _RIDGE[0], 0.0, _RIDGE[1]
+        for x, n, k in rows:
+            chance = 1 / (1 + math.exp(-offset - slope * x))
+            left, weight = k - n * chance, n * chance * (1 - chance)
+            rise, tilt = rise + left, tilt + x * left
+            curve, across, bend = curve + weight, across + x * weight, bend + x * x * weight
+        whole = curve * bend - across * across
+        steps = (bend * rise - across * tilt) / whole, (curve * tilt - across * rise) / whole
+        up, turn = (min(max(step, -1.0), 1.0) for step in steps)
+        offset = min(max(offset + up, -_MOST), _MOST)
+        slope = min(max(slope + turn, _LEAST_SLOPE), _MOST_SLOPE)
+        if max(abs(up), abs(turn)) < 1e-9:
             break
-    ratio = 2 * (_likelihood(found, x, pushes, answers) - _likelihood(start, x, pushes, answers))
+    ratio = 2 * (_likelihood(offset, slope, rows) - _likelihood(0.0, 1.0, rows))
     kept = max(0.0, 1 - _DOUBT / ratio) if ratio > 0 else 0.0
-    offset, slope_ = start + kept * (found - start)
-    return Correction(float(offset), float(slope_))
+    return Correction(kept * offset, 1 + kept * (slope - 1))
 
 
-def _likelihood(found: F64, x: F64, pushes: F64, answers: F64) -> float:
-    logits = found @ x
-    return float((answers * logits - pushes * np.logaddexp(0, logits)).sum())
+def _likelihood(offset: float, slope: float, rows: list[tuple[float, float, float]]) -> float:
+    logits = [offset + slope * x for x, _, _ in rows]
+    return sum(k * z - n * math.log1p(math.exp(z)) for z, (_, n, k) in zip(logits, rows, strict=True))
 
 
 def _logits(priors: F32) -> F64:
@@ -292,8 +314,10 @@ def _teaching(marks: NDArray[np.uint16]) -> NDArray[np.bool_]:
     return np.asarray((marks >> _BIN_SHIFT & _BIN > 0) & (marks & np.uint16(Mark.FAILED) == 0))
 
 
-def _add(counts: NDArray[np.int32], marks: NDArray[np.uint16], sign: int) -> None:
-    """Pushes with these marks, and the answered ones of them, are added to (2, scales, bins), or taken out."""
-    where = (marks & _LIVE > 0).astype(np.int64), (marks >> _BIN_SHIFT & _BIN).astype(np.int64) - 1
-    np.add.at(counts[0], where, sign)
-    np.add.at(counts[1], where, sign * (marks & np.uint16(Mark.LISTENED) > 0))
+def _counts(place: I64, marks: NDArray[np.uint16], sign: I64, slots: int) -> NDArray[np.int32]:
+    """What n marks add to pushes and answers, int32 (slots, 2, scales, bins); place: of each mark's slot, (n,)."""
+    at = place * (2 * _CELLS) + _CELL[marks >> _BIN_SHIFT & _SCALE_AND_BIN]
+    answered = np.flatnonzero(marks & np.uint16(Mark.LISTENED))
+    at = np.concatenate([at, at[answered] + _CELLS])
+    added = np.bincount(at, np.concatenate([sign, sign[answered]]), 2 * slots * _CELLS)
+    return added.astype(np.int32).reshape(slots, 2, len(Scale), BINS)
