@@ -25,7 +25,7 @@ def chosen(name: Device) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return CPU
     if not torch.cuda.is_available():
-        raise ValueError("device cuda: torch sees no card here; choose cpu, or auto, which takes what there is")
+        raise ValueError("device cuda: torch sees no card here; choose cpu or auto")
     # Read when cuBLAS starts: without a fixed workspace its sums differ between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -154,7 +154,7 @@ class FeatureSchema:
         ]
         blocks = len(bags) + len(dense)
         if not blocks:
-            raise ValueError("no warm song has any content: no tag, no dense vector, nothing to learn from")
+            raise ValueError("no warm song has any content (tags or dense vectors) to learn from")
         return cls(
             tuple(bags),
             np.concatenate(idf).astype(np.float32) if idf else np.zeros(0, np.float32),

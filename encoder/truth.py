@@ -94,7 +94,7 @@ def score(retrieved: NDArray[np.int64], answer: Truth) -> Scores:
     """
     n, k = retrieved.shape
     if n != len(answer.neighbours):
-        raise ValueError(f"{n} songs were retrieved for, the truth has {len(answer.neighbours)}")
+        raise ValueError(f"answers for {n} songs, but the truth has {len(answer.neighbours)}")
     size = (answer.neighbours >= 0).sum(axis=1)
     hits = np.zeros((n, k), bool)
     for row in range(n):

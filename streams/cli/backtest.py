@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 
 def backtest(
-    data: Annotated[Path | None, typer.Option(help="A data set with dated listens; without it one is made.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set with dated listens; by default one is generated.")] = None,
     users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 3000,
-    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; a part of them appears late.")] = 2000,
+    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; some of them appear late.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the data set and the trainings.")] = 0,
     history: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Share of the listens that are the past when it begins.")
+        float, typer.Option(min=0.01, max=0.99, help="Share of the listens that are already past at the start.")
     ] = 0.5,
-    budget: Annotated[int, typer.Option(min=1, help="Pushes a song, in every arm.")] = 200,
-    window: Annotated[float, typer.Option(min=0.01, help="Days in which the listen must come after a push.")] = 14.0,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes per song, in every variant.")] = 200,
+    window: Annotated[float, typer.Option(min=0.01, help="Days after a push in which the listen must come.")] = 14.0,
     campaign: Annotated[float, typer.Option(min=0.01, help="Days for which a song is pushed.")] = 7.0,
     retrain: Annotated[float, typer.Option(min=0.1, help="Days between trainings.")] = 30.0,
-    refresh: Annotated[float, typer.Option(min=0.1, help="Days between looks at which songs have grown warm.")] = 1.0,
-    arms: Annotated[str | None, typer.Option(help="Only these and the default, with commas; default: all.")] = None,
+    refresh: Annotated[float, typer.Option(min=0.1, help="Days between checks for songs that became warm.")] = 1.0,
+    arms: Annotated[str | None, typer.Option(help="Only these and the default, separated by commas.")] = None,
     audit: Annotated[
-        int, typer.Option(min=0, help="Uploads at which the future is deleted, to see whether anything knew it.")
+        int, typer.Option(min=0, help="Uploads at which the future is deleted, to check that no decision knew it.")
     ] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="For a generated data set; default: runs/backtest-TIME below the current one.")
+        Path | None, typer.Option(help="For a generated data set; default: runs/backtest-TIME in the current folder.")
     ] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Play it through Kafka and the audience's worker, too, and compare.")
+        bool, typer.Option("--stream", help="Also play it through Kafka and an audience worker, and compare.")
     ] = False,
     strict: Strict = False,
     config: Config = None,
@@ -57,14 +57,14 @@ def backtest(
 ) -> None:
     """Replay dated listens in event time: who would have been pushed, and who listened?
 
-    A song is uploaded at its first listen. Models, index and users know only what is older; they are renewed at the
-    declared intervals. A push is right if its user listens later, within the window, which nobody prompted. Rivals
-    have the same budget and caps. Exit code 1 if the audit finds that a decision knew the future.
+    A song is uploaded at its first listen. Models, index and users know only the past, and are renewed at the given
+    intervals. A push is right if its user listens later, unprompted, within the window. Baselines have the same budget
+    and caps. Exit code 1 if the audit finds a decision that knew the future.
 
-    It runs in this process, without Kafka. With --stream the default is played once more, through a broker (started
-    for it, or the one of --bootstrap-servers) and the audience's worker, a step at a time with event time for a clock.
-    Every push must be the same one: song, user, moments, and score to the six digits that a push tells; and so must the
-    state, to the bit, in the worker and as its changelog restores it. Exit code 1 if one differs.
+    Runs in this process, without Kafka. With --stream the default is played again through a broker (started for it, or
+    the one of --bootstrap-servers) and an audience worker, step by step, with event time as the clock. Every push must
+    be the same in song, user, times and score to six digits, and the state must be equal to the bit, in the worker and
+    restored from its changelog. Exit code 1 if anything differs.
 
     Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence;
     coldstart backtest --users 500 --songs 600 --arms default --stream
@@ -80,7 +80,7 @@ def backtest(
         if unknown:
             raise Refused(f"--arms {arms}: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
         rules = targeting_config(settings.audience, obey=True)
-        # A lot that leaves out, or explores, would blur the differences between arms.
+        # Random holdout and exploration would blur the differences between variants.
         rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
         where = (folder or Path("runs") / f"backtest-{datetime.now():%Y%m%d-%H%M%S}").resolve()
         plan = BacktestPlan(
@@ -114,7 +114,7 @@ def backtest(
     if outcome.leaks:
         say("decisions knew the future: these figures mean nothing", err=True)
     if outcome.streamed and not outcome.streamed.alike:
-        say(f"the stream does something else: {outcome.streamed.first or 'its state is another one'}", err=True)
+        say(f"the stream does something else: {outcome.streamed.first or 'its state differs'}", err=True)
     if outcome.leaks or (outcome.streamed and not outcome.streamed.alike):
         raise typer.Exit(1)
 

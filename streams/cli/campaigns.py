@@ -1,4 +1,4 @@
-"""``coldstart campaigns``: how songs stand, and what their pushes lead to."""
+"""``coldstart campaigns``: the state of songs' campaigns, and the effect of their pushes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SHOWN = (
 
 
 def campaigns(
-    song_id: Annotated[str | None, typer.Argument(help="One song, in full; without it, all of them.")] = None,
+    song_id: Annotated[str | None, typer.Argument(help="One song in detail; by default all.")] = None,
     lift_: Annotated[
-        bool, typer.Option("--lift", help="What pushes do: the pushed against those held out by lot.")
+        bool, typer.Option("--lift", help="The effect of pushes: pushed users against a random holdout.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
     config: Config = None,
@@ -36,8 +36,8 @@ def campaigns(
 ) -> None:
     """Show the campaigns of a running system: status, counts, age, newest first. Counts are users, one each.
 
-    With --lift, the shares of the pushed and of the held out who listened, listened to the end and collected, over all
-    songs or one: difference and ratio with 95 % intervals, and how many more are needed where too few were held out.
+    With --lift: the shares of pushed and held-out users who listened, listened to the end and collected, over all songs
+    or one, their difference and ratio with 95 % intervals, and how many more users must be held out if too few were.
 
     Examples: coldstart campaigns; coldstart campaigns s-81; coldstart campaigns --lift
     """
@@ -54,7 +54,7 @@ def campaigns(
         say(f"{skipped.count} records of campaigns could not be read and are not counted", err=True)
     if song_id is not None:
         if song_id not in found:
-            say(f"{song_id}: no campaign; it was never uploaded, or it is over for long", err=True)
+            say(f"{song_id}: no campaign: never uploaded, or long over", err=True)
             raise typer.Exit(REFUSED)
         found = {song_id: found[song_id]}
     newest = sorted(found.values(), key=lambda each: each.started_at, reverse=True)

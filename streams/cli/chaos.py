@@ -1,4 +1,4 @@
-"""``coldstart chaos``: break it, and see whether the promises hold."""
+"""``coldstart chaos``: breaks a running system and checks its promises."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from streams.runtime.terminal import Table, Terminal, say
 
 
 def chaos(
-    seed: Annotated[int, typer.Option(help="Picks the faults, their order and their moments.")] = 0,
-    minutes: Annotated[float, typer.Option(min=0.2, help="How long to drive and break; the check comes after.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Decides the faults, their order and their times.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.2, help="Minutes of load and faults; the check comes after.")] = 2.0,
     only: Annotated[
         list[str] | None,
-        typer.Option("--fault", help="Only this one, such as broker, full or swap; may be given several times."),
+        typer.Option("--fault", help="Only this one, such as broker, full or swap; repeatable."),
     ] = None,
     brokers: Annotated[
         int,
-        typer.Option(min=1, max=3, help="3: a cluster, of which leaders, coordinators, controllers and disks go, too."),
+        typer.Option(min=1, max=3, help="3: a cluster whose leaders, coordinators, controllers and disks fail, too."),
     ] = 1,
     keep: Annotated[
-        Path | None, typer.Option(help="An empty folder for logs, state and models; without it they are deleted.")
+        Path | None, typer.Option(help="Empty folder for logs, state and models; by default they are deleted.")
     ] = None,
     config: Config = None,
 ) -> None:
-    """Run the whole system on a real broker, break it again and again, then check every promise from the topics alone.
+    """Run the whole system on a real broker, break it repeatedly, then check every promise from the topics alone.
 
-    Workers, broker, disks and models are broken while songs are uploaded and users listen, answer, opt out, set quiet
-    hours and ask to be forgotten, and while somebody sends whatever may be sent: impossible times, records of 5 MB,
-    ids full of markup, aborted uploads. The checker shares no code with what it checks. At the end the state on disk,
-    the one in the changelog and the one that each worker had are compared.
+    Workers, broker, disks and models fail while songs are uploaded and users listen, answer, opt out, set quiet hours
+    and ask to be forgotten, and while hostile records arrive: impossible times, records of 5 MB, ids full of markup,
+    aborted uploads. The checker shares no code with what it checks. At the end the state on disk, in the changelog and
+    in each worker is compared.
 
-    The last table says how often each promise was judged: where it could have been broken. Exit code 1 when one was:
-    each line names it first. The same seed picks the same faults.
+    The last table says how often each promise was tested, that is, could have been broken. Exit code 1 if one was:
+    each line begins with its name. The same seed gives the same faults.
 
     Example: coldstart chaos --seed 7 --minutes 10
     """

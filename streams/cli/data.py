@@ -1,4 +1,4 @@
-"""``coldstart data``: what is in a data set, before anything is trained on it."""
+"""``coldstart data``: checks a data set before training."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from streams.cli.options import Strict, errors_explained
 from streams.runtime.exit_codes import REFUSED
 from streams.runtime.terminal import Bars, Table, Terminal, say, say_json
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set, before anything is trained on it.")
+app = typer.Typer(no_args_is_help=True, help="Check a data set before training.")
 
 
 @app.callback()
 def _group() -> None:
-    """Keeps `check` a verb of its own: a group of one command would be that command."""
+    """Keeps `check` a subcommand: Typer merges a group of one command into that command."""
 
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="Folder with interactions.csv.gz, songs.csv.gz and what else there is.")],
+    path: Annotated[Path, typer.Argument(help="Folder with interactions.csv.gz, songs.csv.gz and the optional files.")],
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object with all of it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as a JSON object.")] = False,
 ) -> None:
-    """Tell what is in a data set, what of it is dirty, and what would be refused.
+    """Show what is in a data set, what is dirty, and what would be refused.
 
-    Every file is read to its end: rows, columns (filled, unknown, out of range), users, songs, interactions, the span
-    of dates, and how many songs are warm and cold by the thresholds that training uses. What is not as it should be is
-    counted, with the first lines and values. Exit code 0 if `train` could read it, 2 if not, with the way out.
+    Reads every file completely: rows, columns (filled, unknown, out of range), users, songs, interactions, the span of
+    dates, and the number of warm and cold songs by the thresholds of training. Problems are counted, with the first
+    lines and values. Exit code 0 if `train` can read it, otherwise 2, with what to do.
 
     Examples: coldstart data check data/lastfm; coldstart data check data/lastfm --strict --json
     """

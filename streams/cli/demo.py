@@ -19,31 +19,31 @@ from streams.runtime.terminal import Table, Terminal, bold, say
 
 
 def demo(
-    data: Annotated[Path | None, typer.Option(help="A data set in the neutral layout; without it one is made.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set in the neutral layout; default: a generated one.")] = None,
     users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 5000,
     songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; a tenth is uploaded as cold.")] = 3000,
     seed: Annotated[int, typer.Option(help="Of the data set, the split and the training.")] = 0,
     rate: Annotated[float, typer.Option(min=0.1, help="Uploads a second.")] = 20.0,
-    warm_up: Annotated[int, typer.Option(min=0, help="First uploads that do not count for latency.")] = 100,
-    poison: Annotated[int, typer.Option(min=0, help="Malformed uploads mixed in; each must make a dead letter.")] = 0,
-    budget: Annotated[int, typer.Option(min=1, help="Pushes a song; 70 % of them at once.")] = 500,
+    warm_up: Annotated[int, typer.Option(min=0, help="First uploads, which do not count for latency.")] = 100,
+    poison: Annotated[int, typer.Option(min=0, help="Malformed uploads mixed in; each must become a dead letter.")] = 0,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes per song, 70 % of them at once.")] = 500,
     audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers.")] = 2,
     partitions: Annotated[int, typer.Option(min=1, help="Audience partitions.")] = 4,
     policy: Annotated[
-        PolicySwitch, typer.Option(help="off: preferences are not obeyed, so that targeting alone is measured.")
+        PolicySwitch, typer.Option(help="off: preferences are ignored, to measure targeting alone.")
     ] = PolicySwitch.OFF,
     swap: Annotated[
-        bool, typer.Option("--swap", help="Then publish a second model under load, and the first again.")
+        bool, typer.Option("--swap", help="Then publish a second model under load, and roll back to the first.")
     ] = False,
     swap_seconds: Annotated[
-        float, typer.Option(min=1, help="With --swap: steady uploads before, between and after the two.")
+        float, typer.Option(min=1, help="With --swap: seconds of steady uploads before, between and after the two.")
     ] = 10.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="For data, model and logs; default: runs/demo-TIME below the current folder.")
+        Path | None, typer.Option(help="For data, model and logs; default: runs/demo-TIME in the current folder.")
     ] = None,
     strict: Strict = False,
     config: Config = None,
@@ -52,8 +52,8 @@ def demo(
     """Run the main job: songs nobody has heard are uploaded, the people who will love them come out.
 
     Starts a real Apache Kafka, trains and publishes the encoder, starts one songs worker and two audience workers,
-    replays the listens of the warm songs, uploads the cold ones, and compares who was pushed with who really listens.
-    Exit code 1 if an upload was left unanswered, or, with --swap, waited more than a second for a swap of models.
+    replays the listens of the warm songs, uploads the cold ones, and compares the pushed users with the real listeners.
+    Exit code 1 if an upload was not answered or, with --swap, waited more than a second for a model.
 
     Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50;
     coldstart demo --swap
@@ -84,12 +84,12 @@ def demo(
     if outcome.swapped and outcome.swapped.verdict:
         say(f"swap: {outcome.swapped.verdict}", err=True)
     if not outcome.complete:
-        say("NOT every upload was answered as it must be, and as soon; see the figures above and the logs", err=True)
+        say("NOT every upload was answered correctly and in time; see the figures above and the logs", err=True)
         raise typer.Exit(1)
 
 
 def _tables(figures: dict[str, object]) -> list[Table]:
-    """The figures as a person reads them."""
+    """The figures as tables."""
     flat = json.loads(json.dumps(figures))
     happened = Table("what happened", "", title=f"{flat['dataset']}: {flat['users']:,} users")
     for words, value in (
@@ -135,7 +135,7 @@ def _tables(figures: dict[str, object]) -> list[Table]:
 
 
 def _swaps(swap: dict[str, Any]) -> Table:
-    """Uploads beside a swap of models and its rollback."""
+    """Uploads during a swap of models and its rollback."""
     table = Table(
         "uploads sent", "for", "uploads", "failed", "p50 / p99 / longest ms", "by 1st / 2nd / both",
         title="While models replaced each other: upload → last partition's pushes",

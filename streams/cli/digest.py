@@ -1,4 +1,4 @@
-"""``coldstart digest``: what the state of every audience partition is, in 128 bits."""
+"""``coldstart digest``: a 128-bit digest of every audience partition's state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from streams.runtime.terminal import Table, say, say_json
 
 
 def digest(
-    partition: Annotated[
-        list[int] | None, typer.Option(min=0, help="Only this partition; may be given several times.")
-    ] = None,
+    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition; repeatable.")] = None,
     disk: Annotated[
         bool, typer.Option(help="Also from this machine's disk and the changelog's tail; not while a worker runs here.")
     ] = False,
@@ -27,9 +25,9 @@ def digest(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Show each partition's digest and the input offsets it stands for, from the changelog alone.
+    """Show each partition's digest and its input offsets, from the changelog alone.
 
-    Two states are the same if their digests at the same offsets are. Exit code 1: disk and changelog differ.
+    Two states are equal if their digests at the same offsets are. Exit code 1: disk and changelog differ.
     """
     with errors_explained():
         settings = settings_from(config, bootstrap)

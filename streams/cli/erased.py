@@ -1,4 +1,4 @@
-"""``coldstart erased``: what is still known of a user."""
+"""``coldstart erased``: what is still stored about a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def erased(
-    user_id: Annotated[str, typer.Argument(help="Whose traces are looked for: the id as it stands in the events.")],
+    user_id: Annotated[str, typer.Argument(help="The user's id, as in the events.")],
     as_json: Annotated[
         bool,
         typer.Option(
@@ -31,14 +31,14 @@ def erased(
 ) -> None:
     """Prove that a user is forgotten: search every topic and this machine's state databases.
 
-    A user is erased by a preferences record with erase_requested_at. From the moment it is consumed the state holds
-    nothing of them but a keyed hash of the id with the time, so that inputs from before bring nobody back. What stands
-    in retained topics waits for their retention: the table says how many records, and from when on they are gone. Kafka
-    deletes whole segments, so a record may outlive that date by segment.ms. What other teams own, they must delete: the
-    table says who. A request in a record that was refused is obeyed all the same, and named with the reason. The search
-    reads the user's partition of each topic whole, which takes its time on large ones.
+    A preferences record with erase_requested_at erases a user. Once it is consumed, the state keeps only a keyed hash
+    of the id with the time, so older inputs do not bring the user back. Records in retained topics wait for retention:
+    the table says how many, and when they are gone. Kafka deletes whole segments, so a record may outlive that date by
+    segment.ms. Other teams must delete what they own: the table says who. A request in a refused record is obeyed all
+    the same, and shown with the reason. The search reads the user's partition of each topic completely, which takes
+    time on large ones.
 
-    Exit code 0: the state holds nothing. 1: it does; the table says what.
+    Exit code 0: the state holds nothing of the user. 1: it does; the table says what.
 
     Example: coldstart erased u-5 --json
     """

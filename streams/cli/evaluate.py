@@ -1,4 +1,4 @@
-"""`coldstart evaluate`: encoder and targeting beside what one would do without them."""
+"""`coldstart evaluate`: compares encoder and targeting with baselines."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ def evaluate(
         Path, typer.Option(help="Folder with interactions.csv.gz, songs.csv.gz and, if there are any, tags.")
     ],
     json_path: Annotated[Path, typer.Option("--json", help="File for all figures.")],
-    report: Annotated[Path | None, typer.Option(help="HTML file for tables and plots.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Judge on the splits of so many seeds.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them, from which they count up.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Write tables and plots to this HTML file.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds to split by.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the others follow.")] = 0,
     search: Annotated[
-        bool, typer.Option("--search/--no-search", help="Let each arm choose its hyper-parameters on this data set.")
+        bool, typer.Option("--search/--no-search", help="Let each variant choose hyper-parameters on this data set.")
     ] = True,
-    trials: Annotated[int, typer.Option(min=2, help="Of each arm's search: the same budget for all.")] = 10,
-    arms: Annotated[str | None, typer.Option(help="Only these encoder arms, by name, with commas.")] = None,
-    paper_seeds: Annotated[int, typer.Option(min=1, help="Splits on which the paper's arm meets its twin.")] = 10,
-    processes: Annotated[int, typer.Option(min=1, help="In which arms are fitted, side by side.")] = 2,
+    trials: Annotated[int, typer.Option(min=2, help="Of each variant's search, the same for all.")] = 10,
+    arms: Annotated[str | None, typer.Option(help="Only these encoder variants, separated by commas.")] = None,
+    paper_seeds: Annotated[int, typer.Option(min=1, help="Splits to compare the paper's variant with its twin.")] = 10,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that fit variants in parallel.")] = 2,
     targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
     strict: Strict = False,
 ) -> None:
-    """Judge the encoder and the targeting against their rivals, on songs held back as cold.
+    """Compare encoder and targeting with their baselines, on songs held back as cold.
 
-    A tenth of the songs is cold under each seed. Every arm learns from the others and is asked about the cold ones by
-    their content alone. Hyper-parameters are chosen on songs that are cold under no seed, with the same number of
-    trials for each arm, so that no choice was made on a song that is scored. Without a search every arm keeps the
-    config that its table states.
+    A tenth of the songs is cold under each seed. Every variant learns from the others and gets only the content of the
+    cold ones. Hyper-parameters are chosen on songs that are cold under no seed, with the same number of trials for each
+    variant, so no choice is made on a scored song. Without a search every variant keeps its own config.
 
     Example: coldstart evaluate --data data/lastfm --seeds 5 --json lastfm.json --report lastfm.html
     """
     console = Terminal(stderr=True)
-    # Read when torch is loaded, here and in the other processes: together they use each core once.
+    # Read when torch is loaded, here and in the other processes, which together use each core once.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         from encoder.evaluation import compare
@@ -66,7 +65,7 @@ def evaluate(
         names = [name.strip() for name in arms.split(",") if name.strip()]
         unknown = [name for name in names if name not in chosen]
         if unknown:
-            refuse(f"--arms {', '.join(unknown)}: no such arm; there are {', '.join(chosen)}")
+            refuse(f"--arms {', '.join(unknown)}: unknown; allowed: {', '.join(chosen)}")
         chosen = {name: arm for name, arm in chosen.items() if name in (*names, table.DEFAULT)}
     for path in filter(None, (json_path, report)):
         if not path.parent.is_dir():
@@ -121,7 +120,7 @@ def evaluate(
 
 
 def case_of(served: DefaultVariant) -> Case:
-    """What the targeting is asked on a split: the default encoder's vectors, and the cold songs' hidden listeners."""
+    """A split as a case for targeting: the default encoder's vectors and the cold songs' hidden listeners."""
     from encoder.evaluation.content_matrix import unit
     from targeting.evaluation import Case
 
@@ -138,14 +137,14 @@ def case_of(served: DefaultVariant) -> Case:
 
 
 def joined(encoder: dict[str, Any], targeting: dict[str, Any]) -> dict[str, Any]:
-    """Both halves in one dictionary: their paired differences stand side by side, arms' names keep them apart."""
+    """Both halves in one dictionary; prefixed names keep their paired differences apart."""
     paired = {**encoder["paired"], **{f"targeting:{name}": gap for name, gap in targeting["paired"].items()}}
     rest = {key: value for key, value in targeting.items() if key not in ("paired", "paired_method")}
     return {**encoder, **rest, "paired": paired, "targeting_paired_method": targeting["paired_method"]}
 
 
 def finite(value: Any) -> Any:
-    """The same with null for every NaN, which JSON does not know."""
+    """The same with null for NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -154,14 +153,14 @@ def finite(value: Any) -> Any:
 
 
 def write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
+    """Writes a file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def show(result: dict[str, Any]) -> None:
-    """The tables at the end."""
+    """Prints the tables at the end."""
     table = Table("encoder", "recall@50", "NDCG@50", "recall, tail to head", "train s", title="cold songs")
     for name, arm in sorted(result["arms"].items(), key=lambda item: item[1]["recall_50"]["mean"]):
         recall, ndcg = arm["recall_50"], arm["ndcg_50"]

@@ -20,21 +20,21 @@ app = typer.Typer(
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="For clients; 0 takes a free one.")] = 0,
     brokers: Annotated[
-        int, typer.Option(min=1, max=9, help="3: a cluster that outlives any one of its brokers, some 300 MB each.")
+        int, typer.Option(min=1, max=9, help="3: a cluster that survives the loss of any broker, some 300 MB each.")
     ] = 1,
     secure: Annotated[
-        bool, typer.Option("--secure", help="TLS, and a name, a password and rights for every client.")
+        bool, typer.Option("--secure", help="TLS, and a user, password and rights for every client.")
     ] = False,
     config: Config = None,
 ) -> None:
     """Start the broker and leave it running. Prints its address.
 
-    Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing when it runs already.
+    Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing if it already runs.
 
-    With --brokers 3 every topic can have three copies, of which two must have a record before it is acknowledged:
+    With --brokers 3 every topic can have three copies, two of which must have a record before it is acknowledged:
     COLDSTART_TOPICS__REPLICATION_FACTOR=3 coldstart topics create
 
-    With --secure the printed lines make you the administrator; `coldstart topics acls --apply` grants everybody else
+    With --secure the printed lines make you the administrator; `coldstart topics acls --apply` grants all others
     the least that they need.
     """
     from streams.testbed.broker import daemon
@@ -68,7 +68,7 @@ def down(config: Config = None) -> None:
 
 @app.command()
 def status(config: Config = None) -> None:
-    """Say whether the broker runs, where, since when, and with which topics. Exit code 1 when it does not."""
+    """Show whether the broker runs, where, since when, and with which topics. Exit code 1 if it does not."""
     from streams.testbed.broker import daemon
 
     with errors_explained():

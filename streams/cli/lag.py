@@ -23,15 +23,15 @@ def lag(
         bool, typer.Option("--json", help="A JSON array: group, topic, partition, committed, end, records, seconds.")
     ] = False,
     by_partition: Annotated[
-        bool, typer.Option("--by-partition", help="A row for each partition instead of each topic.")
+        bool, typer.Option("--by-partition", help="One row per partition instead of per topic.")
     ] = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Show how far behind each group is on each topic: in records, in seconds, and on which partition the most.
+    """Show how far behind each group is on each topic, in records and seconds, and its worst partition.
 
-    Seconds are the age of the oldest record that the group has not processed; ? where it could not be read in time.
-    Workers may run meanwhile.
+    Seconds are the age of the oldest record that the group has not processed, ? if it could not be read in time.
+    Workers may keep running.
 
     Examples: coldstart lag; coldstart lag --by-partition; coldstart lag --json
     """
@@ -46,7 +46,7 @@ def lag(
     if not lags:
         say(f"no group has read a topic of {settings.topics.prefix!r} yet")
         return
-    # In a table names are easier to read, and find room, without what all of them begin with.
+    # Names are shorter and easier to read without their common prefix.
     prefix = settings.topics.prefix
     short = [
         replace(each, group=each.group.removeprefix(prefix), topic=each.topic.removeprefix(prefix)) for each in lags
@@ -61,7 +61,7 @@ def _topics(lags: Sequence[Lag]) -> Table:
     for (group, topic), some in groupby(lags, lambda each: (each.group, each.topic)):
         parts = list(some)
         behind = [each for each in parts if each.records]
-        # What could not be read may be the oldest of all.
+        # A record that could not be read may be the oldest.
         worst = max(behind, key=lambda each: (each.seconds is None, each.seconds or 0.0, each.records), default=None)
         table.add_row(
             group, topic, str(len(parts)), str(len(behind)), f"{sum(each.records for each in parts):,}",

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how an expected error ends a verb."""
+"""Options that several verbs share, and the handling of expected errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.runtime.terminal import Terminal
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file with settings; the environment (COLDSTART_...) stands over it."),
+    typer.Option("--config", help="TOML file with settings; the environment (COLDSTART_...) overrides it."),
 ]
 Bootstrap = Annotated[
     str | None,
@@ -29,11 +29,11 @@ Bootstrap = Annotated[
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse what is dirty in the data, instead of reading it as well as can be."),
+    typer.Option("--strict", help="Refuse dirty data instead of reading it as well as possible."),
 ]
 
 
-# What a path can be, and what to do about it.
+# Errors of a path, with what to do.
 _WAYS_OUT = {
     errno.ENOENT: "there is no such file or folder; make it, or name another",
     errno.ENOTDIR: "a folder is needed, and a file is there; name another",
@@ -54,11 +54,11 @@ _WAYS_OUT = {
 
 @contextmanager
 def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[None]:
-    """End the process with the message of an expected error, and with the exit code that supervisors know.
+    """End the process with the message of an expected error and the exit code for supervisors.
 
     Args:
         more: further errors whose message says what to change.
-        files: a file or folder that cannot be used is such an error. Not in a worker, for which a full disk passes.
+        files: whether an unusable file or folder is expected; not in a worker, where a full disk is temporary.
     """
     try:
         yield
@@ -71,16 +71,16 @@ def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[Non
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             refuse(f"{place}{_WAYS_OUT[error.errno]}")
         if files and isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
-            # What Path.resolve says, up to Python 3.12.
+            # Raised by Path.resolve, up to Python 3.12.
             refuse(f"{error}: it is a link to itself; name another")
         raise
 
 
 def writable(*files: Path | None) -> None:
-    """Know before the work that its results can be written; makes the folders that are missing.
+    """Check before the work that its results can be written; creates missing folders.
 
     Raises:
-        OSError: naming the file that cannot be written.
+        OSError: a file cannot be written; the error names it.
     """
     for file in filter(None, files):
         try:
@@ -94,13 +94,13 @@ def writable(*files: Path | None) -> None:
 
 
 def refuse(message: str, code: int = REFUSED) -> NoReturn:
-    """Say what is wrong, and end the process."""
+    """Print what is wrong and end the process."""
     Terminal(stderr=True, style="red").print(message, soft_wrap=True)
     raise typer.Exit(code) from None
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    # Only once something is wrong: what the encoder imports takes as long as all the rest of a verb's start.
+    # Imported only on errors: the encoder's imports take as long as the rest of a verb's start.
     from encoder.artifact import ArtifactError
     from encoder.data.findings import LayoutError
 
@@ -108,7 +108,7 @@ def _expected() -> tuple[type[Exception], ...]:
 
 
 def settings_from(config: Path | None, bootstrap: str | None = None, **sections: dict[str, Any]) -> Settings:
-    """Settings with what the options said standing over file and environment."""
+    """Settings, with options overriding file and environment."""
     overrides = dict(sections)
     if bootstrap is not None:
         overrides["kafka"] = {**overrides.get("kafka", {}), "bootstrap_servers": bootstrap}
@@ -120,6 +120,6 @@ def naming_of(settings: Settings) -> Naming:
 
 
 def read_settings(config: Path | None) -> Settings:
-    """Settings of a verb that overrides none; a wrong one ends the process with what is allowed."""
+    """Settings without overrides; a wrong one ends the process with what is allowed."""
     with errors_explained():
         return load_settings(config)

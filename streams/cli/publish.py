@@ -13,13 +13,13 @@ from streams.runtime.terminal import Bars, Terminal, say
 
 
 def publish(
-    artifact: Annotated[Path, typer.Argument(help="Folder that `coldstart train` wrote.")],
+    artifact: Annotated[Path, typer.Argument(help="Folder written by `coldstart train`.")],
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make an artifact live: its warm songs first, then the model.
 
-    Running workers switch by themselves. Rolling back is publishing the old artifact again.
+    Running workers switch by themselves. To roll back, publish the old artifact again.
 
     Example: coldstart publish runs/model
     """

@@ -21,36 +21,39 @@ if TYPE_CHECKING:
 
 
 def simulate(
-    seeds: Annotated[int, typer.Option(min=1, help="Worlds; intervals are over them, so that 5 or more tell.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of worlds; intervals are over them, so take 5 or more.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the first world; the others follow.")] = 0,
     users: Annotated[int, typer.Option(min=100, help="Users of a world.")] = 1500,
-    songs: Annotated[int, typer.Option(min=10, help="New songs, uploaded while it is watched.")] = 60,
-    warm: Annotated[int, typer.Option(min=100, help="Songs that are known from the start.")] = 300,
-    days: Annotated[int, typer.Option(min=2, help="Days watched; a song is watched for 6, or half of them.")] = 8,
-    budget: Annotated[int, typer.Option(min=1, help="Pushes for a new song, in every arm.")] = 100,
-    day_s: Annotated[float, typer.Option(min=0.5, help="Seconds in which a simulated day passes.")] = 3.0,
+    songs: Annotated[int, typer.Option(min=10, help="New songs, uploaded during the run.")] = 60,
+    warm: Annotated[int, typer.Option(min=100, help="Songs known from the start.")] = 300,
+    days: Annotated[int, typer.Option(min=2, help="Simulated days; a song is watched for 6, or half of them.")] = 8,
+    budget: Annotated[int, typer.Option(min=1, help="Pushes per new song, in every variant.")] = 100,
+    day_s: Annotated[float, typer.Option(min=0.5, help="Seconds per simulated day.")] = 3.0,
     warm_at: Annotated[int, typer.Option(min=1, help="Listeners that make a song warm.")] = 20,
-    arms: Annotated[str | None, typer.Option(help="Separated by commas; default: all of them.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Variants, separated by commas; default: all.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here, after every arm; one that exists goes on.")
+        Path | None,
+        typer.Option("--json", help="Write the figures here after every variant; extends an existing file."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here; default: report.html in --folder.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="For models and logs; default: runs/simulate-TIME below the current folder.")
+        Path | None, typer.Option(help="For models and logs; default: runs/simulate-TIME in the current folder.")
     ] = None,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Let simulated people live with the real system, in compressed time, and compare ways of pushing.
 
-    Each arm meets the same users, songs, uploads, budget and caps, and the same chances: what a user would do about a
-    song does not depend on the arm. Arms: organic (no pushes), random, i2i2u, evidence, cat-once and cat (clustering,
-    deciding once or alive), default-once, liking (whom songs fit, however much they listen), pace (what is kept for
-    later is spent by time alone, not by answers) and default.
+    All variants have the same users, songs, uploads, budget and caps, and the same luck: what a user would do about a
+    song does not depend on the variant. Variants: organic (no pushes), random, i2i2u, evidence, cat-once and cat
+    (clustering, deciding once or staying alive), default-once, liking (by taste alone, without activity), pace (the
+    rest of a budget is spent by time, not by answers) and default.
 
-    A run with --json goes on where one that stopped left off, and takes further seeds and arms into the same file.
+    With --json a stopped run is continued, and further seeds and variants are added to the same file.
 
     Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --arms organic,evidence,default
     """

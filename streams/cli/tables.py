@@ -1,4 +1,4 @@
-"""Prints tables to a terminal or a file, with nothing cut."""
+"""Prints tables to a terminal or a file without truncation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from rich.measure import Measurement
 
 from streams.runtime.terminal import Table, Terminal, shown
 
-# In a file or a pipe a table may be this wide: names stay whole, and prose does not make lines without end.
+# Width in a file or a pipe: names stay whole, and prose does not make endless lines.
 _WIDEST = 160
 
 
 def show(table: Table) -> None:
-    """Prints to standard output. A word that is too long for its column goes on in the next line."""
-    # No frame: eighty columns are few.
+    """Prints to standard output. Words too long for their column continue on the next line."""
+    # No frame, to save width.
     table.box, table.show_edge, table.padding = box.SIMPLE_HEAD, False, (0, 1, 0, 0)
     for column in table.columns:
         column.overflow = "fold"
-        # Of a name that no line can hold nothing would be seen but its beginning.
+        # A name longer than the line would be cut off.
         column.no_wrap &= all(len(str(cell)) < _WIDEST for cell in column.cells)
     if isinstance(table.title, str):
         table.title = shown(table.title)

@@ -13,13 +13,13 @@ from streams.runtime.terminal import Table, say
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Create, list, check and update the topics: one declared table, and what the broker has.",
+    help="Create, list, check and update the topics.",
 )
 
 
 @app.command("list")
 def list_topics(config: Config = None) -> None:
-    """Show every topic as declared: key, partitions, cleanup, who writes it, what it means."""
+    """Show every declared topic: key, partitions, cleanup, writer, meaning."""
     with errors_explained():
         naming = naming_of(settings_from(config))
     table = Table("topic", "key", "partitions", "cleanup", "written by", "meaning", title="Topics, as declared")
@@ -34,7 +34,7 @@ def list_topics(config: Config = None) -> None:
 
 @app.command()
 def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Create the topics that are missing, each with its settings. `coldstart topics update` is for existing ones."""
+    """Create missing topics with their settings. For existing ones use `coldstart topics update`."""
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import create_topics
 
@@ -48,7 +48,7 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Give existing topics the declared settings; `coldstart topics check` shows beforehand what would change."""
+    """Apply the declared settings to existing topics; `coldstart topics check` shows what would change."""
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import update_topics
 
@@ -62,7 +62,7 @@ def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Compare the broker's topics with the declaration. Exit code 1 if they differ, each difference named."""
+    """Compare the broker's topics with the declaration. Exit code 1 if they differ, with each difference."""
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import deviations
 
@@ -82,10 +82,10 @@ def adopt(
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Accept an input topic that was deleted and created anew: workers read it from its beginning at their next start.
+    """Accept an input topic that was deleted and recreated: workers read it from its beginning at their next start.
 
-    The state stays; what was not yet read of the former topic is lost. `audience-state` accepts the positions that
-    the state holds where the group's are others. Workers of the role must be stopped.
+    The state stays; unread records of the former topic are lost. `audience-state` accepts the state's positions where
+    the group's differ. The role's workers must be stopped.
 
     Example: coldstart topics create; coldstart topics adopt listens
     """
@@ -104,14 +104,14 @@ def acls(
     apply: Annotated[bool, typer.Option("--apply", help="Grant them on the broker instead of printing them.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--actor", help="Only this one, such as push-system; may be given several times."),
+        typer.Option("--actor", help="Only this one, such as push-system; repeatable."),
     ] = None,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Print the least rights of each role and of each team around them, as commands of Kafka's own kafka-acls.
+    """Print the least rights of each role and each team around them, as kafka-acls commands.
 
-    Each works with exactly these. The names of the Kafka users are suggestions: replace them by yours.
+    These suffice for each of them. The names of Kafka users are suggestions: replace them with yours.
 
     Example: coldstart topics acls --actor push-system
     """

@@ -15,7 +15,7 @@ from streams.runtime.terminal import Bars, Table, Terminal
 # As encoder.training_config has it, which is imported by training alone.
 Device = Literal["auto", "cpu", "cuda"]
 
-# The stages of encoder.train in their order, with what they do in words.
+# The stages of encoder.train in order, in words.
 _STAGES = {
     "features": "learning the vocabulary of the warm songs",
     "audiences": "comparing audiences",
@@ -24,7 +24,7 @@ _STAGES = {
     "epochs": "training the network",
     "mixing": "weighing the network and the closed form",
 }
-# The gauges beside the bar: the two losses, the recall of the last epoch, and whether the vectors collapse.
+# Gauges beside the bar: both losses, the last epoch's recall, and whether vectors collapse.
 _LIVE = ("supervised", "contrastive", "recall", "uniformity")
 
 
@@ -33,35 +33,35 @@ def train(
         Path, typer.Option(help="Folder with interactions.csv.gz, songs.csv.gz and, if there are any, tags.")
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.")],
-    seed: Annotated[int, typer.Option(help="Decides which songs are cold, and the training's randomness.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split into warm and cold, and of the training.")] = 0,
     all_songs: Annotated[
         bool,
-        typer.Option("--all-songs", help="Train on every song with 5 listeners; hold none back as cold."),
+        typer.Option("--all-songs", help="Train on every song with 5 listeners, holding none back as cold."),
     ] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="File to save the state to after each epoch; if it is there, training goes on from it."),
+        typer.Option(help="File for the state after each epoch; if it exists, training resumes from it."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Begins the name of the embedding space.")] = "bcl",
+    name: Annotated[str, typer.Option(help="Prefix of the embedding space's name.")] = "bcl",
     calibrate: Annotated[
         bool,
         typer.Option(
-            help="Also learn by how much users' activity counts and which chance each score stands for; trains a "
-            "second time for it, without a tenth of the songs."
+            help="Also learn how much users' activity counts and the chance behind each score; this takes a second "
+            "training, without a tenth of the songs."
         ),
     ] = True,
     device: Annotated[
-        Device, typer.Option(help="Where the network, contexts and audiences are computed; auto: a card if any.")
+        Device, typer.Option(help="Where network, contexts and audiences are computed; auto: a GPU if there is one.")
     ] = "auto",
     strict: Strict = False,
 ) -> None:
-    """Train the encoder: from what a song is to the vectors of songs with such an audience.
+    """Train the encoder, which maps a song's content to the vectors of songs with a similar audience.
 
-    Songs with fewer than 5 listeners are left out; of the others a tenth, drawn by the seed, is held back as cold,
-    so that the result can be judged on songs it has never seen. The artifact is a folder of safetensors with a
+    Songs with fewer than 5 listeners are neither warm nor cold; of the others a tenth, drawn by the seed, is held back
+    as cold, to judge the result on unseen songs. The artifact is a folder of safetensors with a
     manifest: checksums, the name of the embedding space, and the figures of the training.
 
-    Under torchrun several processes train one encoder; each then has a card of its own, and the first one writes:
+    Under torchrun several processes train one encoder, each on its own GPU, and the first one writes:
     torchrun --nproc-per-node 2 -m streams train --data ... --out ...
 
     Example: coldstart train --data data/lastfm --out models/lastfm --seed 0
@@ -85,7 +85,7 @@ def train(
         # Before the work, not after it.
         artifact.vacant(out, name)
         writable(checkpoint)
-        # Of several processes the first alone weights and writes.
+        # Only the first process calibrates and writes.
         first = Ranks.of_environment(chosen(device)).rank == 0
         console.quiet = not first
         with console.status(f"reading {data}"):
@@ -119,7 +119,7 @@ def train(
             with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
                 fitted = learned_chances.fit(dataset, np.union1d(warm, rare), config, device=device)
             if fitted is None:
-                console.print("too few songs to learn chances from: scores will order users and be no chances")
+                console.print("too few songs to learn chances from: scores will rank users but stand for no chances")
             elif first:
                 learned_chances.save(fitted, out)
     if manifest is None:
@@ -136,7 +136,7 @@ def train(
 
 
 class _Bars:
-    """Progress bars, one a stage; as a context gives them and their ids by stage."""
+    """Progress bars, one per stage; the context yields them and their ids by stage."""
 
     def __init__(self, console: Terminal) -> None:
         figures = TextColumn("{task.fields[figures]}", style="dim", markup=False)

@@ -24,18 +24,18 @@ _COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)")
 
 def up(
     songs_workers: Annotated[int, typer.Option(min=1, help="Songs workers.")] = 1,
-    audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers, with slots from 0.")] = 1,
-    policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are not obeyed.")] = PolicySwitch.ON,
-    logs: Annotated[Path, typer.Option(help="Folder for one log a worker.")] = Path("runs/logs"),
+    audience_workers: Annotated[int, typer.Option(min=1, help="Number of audience workers, with slots from 0.")] = 1,
+    policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are ignored.")] = PolicySwitch.ON,
+    logs: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = Path("runs/logs"),
     resume_with_bad: Resume = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Run all roles on this machine and keep them running, until Ctrl-C or SIGTERM.
 
-    A worker that ends is started again, at once and then after 1, 2, 4 and 8 seconds; after six ends within a minute,
-    or when one says that a restart does not help, everything stops with its reason and exit code 2.
-    One that stops at bad records (code 65) stays down while the others go on; `coldstart up` then ends with 65, too.
+    A worker that exits is restarted, at once and then after 1, 2, 4 and 8 seconds. After six exits within a minute, or
+    if a worker says that a restart does not help, everything stops with its reason and exit code 2. A worker that stops
+    at bad records (code 65) stays down while the others go on; `coldstart up` then ends with 65, too.
 
     Example: coldstart kafka up; coldstart topics create; coldstart publish runs/model; coldstart up
     """
@@ -47,7 +47,7 @@ def up(
         logs.mkdir(parents=True, exist_ok=True)
         environment = {
             "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-            # Matrix products here are small: more threads would only wait for each other, and for other workers.
+            # Matrix products are small: more threads would wait for each other and for other workers.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
@@ -83,7 +83,7 @@ def up(
                     console.print(bold(worker.name), f" {ended}; started again")
                 reasons = worker.readiness()
                 state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
-                # What only grows is no news.
+                # Growing counts are no news.
                 if said.get(worker.name) != (news := _COUNTS.sub("", state)):
                     said[worker.name] = news
                     console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")

@@ -24,7 +24,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume-with-bad",
-        help="Go through a burst of bad records, such as one that ended the last run with code 65: they are buried.",
+        help="Bury a burst of bad records and go on, such as one that ended the last run with code 65.",
     ),
 ]
 
@@ -40,7 +40,7 @@ class PolicySwitch(StrEnum):
 def songs(
     resume_with_bad: Resume = False, config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None
 ) -> None:
-    """Uploads → match requests. Start as many as there are songs partitions, at most."""
+    """Uploads → match requests. Start at most as many as there are songs partitions."""
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, songs=port)
@@ -53,17 +53,18 @@ def songs(
 @app.command()
 def audience(
     slot: Annotated[
-        int, typer.Option(min=0, help="Stable number of this worker. A restarted worker takes over by it at once.")
+        int, typer.Option(min=0, help="Stable number of this worker, by which it takes over at once after a restart.")
     ] = 0,
     policy: Annotated[
-        PolicySwitch, typer.Option(help="off: no preferences, caps, holdout, exploration; to measure targeting alone.")
+        PolicySwitch,
+        typer.Option(help="off: no preferences, caps, holdout or exploration, for measuring targeting."),
     ] = PolicySwitch.ON,
     resume_with_bad: Resume = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
     http_port: Port = None,
 ) -> None:
-    """Listens and match requests → push targets. Start as many as you like, each with a slot of its own."""
+    """Listens and match requests → push targets. Start any number, each with its own slot."""
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, audience=port)

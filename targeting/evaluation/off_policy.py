@@ -52,7 +52,7 @@ def worth(answered: F64, shown: F64, would: F64, songs: Sequence[str], seed: int
     weights = would / shown
     total = float(weights.sum())
     if not total > 0:
-        raise ValueError("the way that is judged would make none of these pushes: the log says nothing of it")
+        raise ValueError("the judged policy would make none of these pushes: the log says nothing about it")
     _, which = np.unique(np.asarray(songs, object).astype(str), return_inverse=True)
     gained, weighed = np.bincount(which, weights * answered), np.bincount(which, weights)
     rng = np.random.default_rng(seed)
