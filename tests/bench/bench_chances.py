@@ -4,11 +4,15 @@
 
 A generated world, a model trained on a fifth of its songs with the chances that ``coldstart train`` learns (of being
 among the listeners), and one partition, to which 200 of the other songs come a day. Who is pushed listens with a chance
-that the world knows: its own; from day 4 on at half the odds; from day 8 on with its logits shrunk to .6. The error is
-the expected calibration error against these chances, over 20 bins of the pushes that tell one, by how many pushes were
-judged since people changed; beside it, of the same pushes, that of the model's own chances. The world is lived through
-four times, each time with other songs, and the pushes lie in one pool: nobody knows how much a song appeals, and so few
-songs tell little. Six minutes on one core.
+that the world knows: its own; from day 4 on at half the odds; from day 8 on with its logits shrunk to .6. The world is
+lived through four times, each time with other songs, and the pushes lie in one pool. Three minutes on one core, and as
+many for each further seed.
+
+By how many pushes were judged since people changed, the expected calibration error over 20 bins of the pushes that tell
+a chance: of the model's chances and of those told, against the chances that the world knows; and of those told, against
+the answers that were drawn. Beside each the floor: what chances would show that are right on average. Against answers
+these are draws of the chances that are told; against the world it is what songs make of it, of which nobody knows how
+much each appeals: how far told and known lie apart, song by song, with signs by lot.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from targeting.types import F32, F64, Listens, Match, PartitionInputs, Push, Tie
 USERS, SONGS, WARM = 5000, 12_000, 2400
 DAYS, A_DAY, BUDGET, LIVES = 12, 200, 10, 4
 BATCHES = 4
-HOURS = 24.0
+DRAWS = 20
 SHIFTS = {0: "answers instead of listeners", 4: "half the odds", 8: "logits shrunk to .6"}
 SPANS = [0, 1, 500, 1000, 2000, 10**9]
 
@@ -104,14 +108,17 @@ def truth(made: Made, pushes: list[Push], shift: int) -> F64:
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def live(made: Made, life: int) -> Iterator[tuple[int, int, Push, float]]:
-    """Every push: since which day people are as they are, how many pushes were judged since then, and its chance."""
+def live(made: Made, life: int, hours: float) -> Iterator[tuple[int, int, Push, float, bool]]:
+    """Every push: since which day people are as they are, how many pushes were judged since, its chance and answer.
+
+    ``hours``: the wait for answers.
+    """
     rng = np.random.default_rng([made.world.seed, life])
     policy = Policy(holdout=0.05, exploration=0.02)
     songs = Catalogue()
     songs.set_vectors("space", made.warm, made.warm_vectors)
     songs.calibration = made.calibration
-    partition = Partition(0, 1, songs, TargetingConfig(policy=policy, answer_hours=HOURS))
+    partition = Partition(0, 1, songs, TargetingConfig(policy=policy, answer_hours=hours))
     now = made.world.end
     partition.apply(partition.stage(PartitionInputs(now, listens=made.past)))
     told: list[float] = []
@@ -121,7 +128,7 @@ def live(made: Made, life: int) -> Iterator[tuple[int, int, Push, float]]:
         shift = max(each for each in SHIFTS if each <= turn // BATCHES)
         if turn == shift * BATCHES:
             told = []
-        judged = sum(at // SLOT_S < (now - HOURS * 3600) // SLOT_S for at in told)
+        judged = sum(at // SLOT_S < (now - hours * 3600) // SLOT_S for at in told)
         a_turn = A_DAY // BATCHES
         start = (life * DAYS * BATCHES + turn) * a_turn
         which = slice(start, start + a_turn)
@@ -143,39 +150,64 @@ def live(made: Made, life: int) -> Iterator[tuple[int, int, Push, float]]:
         partition.apply(staged)
         pushes = list(staged.outputs.pushes)
         chances = truth(made, pushes, shift)
-        answered = [push for push, yes in zip(pushes, rng.random(len(pushes)) < chances, strict=True) if yes]
+        answers = (rng.random(len(pushes)) < chances).tolist()
+        answered = [push for push, yes in zip(pushes, answers, strict=True) if yes]
         told += [push.not_before for push in pushes]
-        yield from ((shift, judged, push, chance) for push, chance in zip(pushes, chances.tolist(), strict=True))
+        columns = zip(pushes, chances.tolist(), answers, strict=True)
+        yield from ((shift, judged, push, chance, yes) for push, chance, yes in columns)
 
 
 def model_chance(made: Made, push: Push) -> float:
     """What the model alone says."""
-    return float(made.calibration.chance(np.array([(push.evidence + push.direct) * push.activity], np.float32))[0])
+    return float(made.calibration.prior(np.array([(push.evidence + push.direct) * push.activity], np.float32))[0])
 
 
-def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--seed", type=int, default=0)
-    given = ask.parse_args()
-    seen: list[tuple[float, ...]] = []
-    made = make(given.seed)
-    for life in range(LIVES):
-        for shift, judged, push, chance in live(made, life):
-            if push.calibrated:
-                initial = push.tier is Tier.INITIAL
-                seen.append((shift, judged, initial, push.score, model_chance(made, push), chance))
-    table = np.array(seen)
+def floors(told: F64, known: F64, songs: F64) -> tuple[float, float]:
+    """The errors, against known chances and against answers, that chances of no error would show; (n,) each."""
+    rng = np.random.default_rng(0)
+    apart = known - told
+    # What is wrong with chances as such is no part of it.
+    apart -= np.polyval(np.polyfit(told, apart, 3), told)
+    song = np.unique(songs, return_inverse=True)[1]
+    world = [error(told, told + apart * rng.choice([-1.0, 1.0], song.max() + 1)[song]) for _ in range(DRAWS)]
+    return float(np.mean(world)), float(np.mean([error(told, rng.random(len(told)) < told) for _ in range(DRAWS)]))
+
+
+def report(table: F64) -> None:
+    """``table``: a row for each push, as :func:`main` makes them."""
     for tier, words in ((1, "at the request"), (0, "to who came later")):
-        print(f"\n## {words}\n\n| people | judged since | pushes | listen | model's error | error |\n{'|---' * 6}|")
+        print(f"\n## {words}\n\n| people | judged since | pushes | listen | model's error | error | floor ", end="")
+        print(f"| error by answers | floor |\n{'|---' * 9}|")
         for shift, what in SHIFTS.items():
             for least, most in pairwise(SPANS):
                 here = (table[:, 0] == shift) & (table[:, 2] == tier) & (least <= table[:, 1]) & (table[:, 1] < most)
                 if here.sum() >= 500:
-                    score, model, true = table[here, 3:].T
-                    before = f"{error(model, true):.3f}" if tier else ""
+                    told, model, known, answers, songs = table[here, 3:].T
+                    before = f"{error(model, known):.3f}" if tier else ""
+                    world, drawn = floors(told, known, songs)
                     print(
-                        f"| {what} | {least} | {here.sum()} | {true.mean():.3f} | {before} | {error(score, true):.3f} |"
+                        f"| {what} | {least} | {here.sum()} | {known.mean():.3f} | {before} | {error(told, known):.3f} "
+                        f"| {world:.3f} | {error(told, answers):.3f} | {drawn:.3f} |"
                     )
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--seeds", type=int, nargs="+", default=[0])
+    ask.add_argument("--hours", type=float, nargs="+", default=[24.0], help="waits for answers, one after the other")
+    given = ask.parse_args()
+    for seed in given.seeds:
+        made = make(seed)
+        for hours in given.hours:
+            rows_: list[tuple[float, ...]] = []
+            for life in range(LIVES):
+                for shift, judged, push, chance, yes in live(made, life, hours):
+                    if push.calibrated:
+                        initial = push.tier is Tier.INITIAL
+                        song = float(push.match.song_id.removeprefix("new-"))
+                        rows_.append((shift, judged, initial, push.score, model_chance(made, push), chance, yes, song))
+            print(f"\n# seed {seed}, a wait of {hours:g} hours")
+            report(np.array(rows_, np.float64))
 
 
 if __name__ == "__main__":
