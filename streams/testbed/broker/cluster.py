@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from streams.testbed.broker.broker_security import Security
 from streams.testbed.broker.embedded import EmbeddedKafka, new_cluster_id
 from streams.testbed.broker.loopback import free_ports
 from streams.testbed.broker.process_identity import Identity
+from streams.testbed.broker.with_folder import WithFolder
 
 _ANSWER_S: Final = 5.0
 # Which broker coordinates a group or a transactional id: the leader of the partition that keeps its news.
@@ -28,7 +28,7 @@ _OFFSETS, _TRANSACTIONS = "__consumer_offsets", "__transaction_state"
 _PARTITIONS: Final = 4  # of each (streams/testbed/broker/broker_config.py)
 
 
-class EmbeddedCluster:
+class EmbeddedCluster(WithFolder):
     """Brokers in combined KRaft mode that replicate to each other, each in a folder of its own.
 
     With three, topics have three copies of which two must have a record before it is acknowledged, so that any one
@@ -57,7 +57,7 @@ class EmbeddedCluster:
         clock: Clock | None = None,
     ) -> None:
         self._temporary = data_dir is None
-        self.folder: Final = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-cluster-"))).absolute()
+        self.folder = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-cluster-"))).absolute()
         self._clock = clock or SystemClock()
         self._security = security
         self._start_timeout_s = start_timeout_s
@@ -162,23 +162,6 @@ class EmbeddedCluster:
         """
         topics = self._admin().list_topics(timeout=_ANSWER_S).topics.values()
         return all(len(each.isrs) == len(each.replicas) for topic in topics for each in topic.partitions.values())
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self._clean()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.stop()
-        finally:
-            self._clean()
-
-    def _clean(self) -> None:
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _admin(self) -> AdminClient:
         conf: dict[str, Any] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}

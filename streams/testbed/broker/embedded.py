@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from streams.testbed.broker.broker_config import Node, write_config
 from streams.testbed.broker.jars import fetch, java
 from streams.testbed.broker.loopback import HOST, free_ports, is_free
 from streams.testbed.broker.process_identity import Identity, end
+from streams.testbed.broker.with_folder import WithFolder
 
 # A stopping broker hands over in under a second (measured); one that takes longer is stuck.
 _STOP_S: Final = 20.0
@@ -38,7 +38,7 @@ _TAIL_LINES: Final = 15
 _JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(WithFolder):
     """One broker in combined KRaft mode.
 
     >>> with EmbeddedKafka() as kafka:  # doctest: +SKIP
@@ -70,7 +70,7 @@ class EmbeddedKafka:
         clock: Clock | None = None,
     ) -> None:
         self._temporary = data_dir is None
-        self.folder: Final = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-kafka-"))).absolute()
+        self.folder = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-kafka-"))).absolute()
         self._cache = cache or PathSettings().broker
         self._wanted_port = port
         self._controller_port = controller_port
@@ -176,23 +176,6 @@ class EmbeddedKafka:
     def restart(self) -> None:
         """Start again on the same data and the same port, after ``stop`` or ``kill``."""
         self.start()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self._clean()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.stop()
-        finally:
-            self._clean()
-
-    def _clean(self) -> None:
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _gone(self) -> None:
         self._process = None
