@@ -125,7 +125,7 @@ class OutsideVectors:
 
 
 class Mark(IntFlag):
-    """What is known of a push, or of one that was held out; 16 bits in the ledger, of which five more say what it
+    """What is known of a push, or of one that was held out; 16 bits in the push log, of which five more say what it
     teaches (:mod:`targeting.ranking.recalibration`)."""
 
     HELD_OUT = 1

@@ -180,7 +180,7 @@ class Recalibration:
         Whatever the order in which marks come, a push counts by those that it ends with.
 
         Args:
-            pushed: new pushes: ``not_before`` (n,) as the ledger has it, and marks (n,) as they were made.
+            pushed: new pushes: ``not_before`` (n,) as the push log has it, and marks (n,) as they were made.
             told: pushes that got marks: ``not_before``, marks before, and marks that were set, (m,) each.
             erased: all pushes of users who are forgotten: ``not_before`` and marks. Those that wait are taken out; of
                 what was judged, sums alone are left.

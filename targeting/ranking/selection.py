@@ -117,7 +117,7 @@ def choose(
     if correction and by.least_chance > 0:
         chances = correction.chance(_priors(scored.scores[eligible], calibration))
         eligible = eligible[chances / boundaries[eligible] >= by.least_chance]
-    # Whole seconds, as the ledger keeps them, so that a cap is exact around what is told later.
+    # Whole seconds, as the push log keeps them, so that a cap is exact around what is told later.
     start = max(by.now, float(math.ceil(match.available_from)))
     nobody = Selection(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
     if most <= 0 or not len(eligible) or start >= match.expires_at:

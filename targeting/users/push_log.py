@@ -13,7 +13,7 @@ from targeting.arrays.id_table import I64, U64, grow, mixed
 from targeting.arrays.ragged_array import Jagged
 from targeting.types import F64, Mark
 
-# A ledger record: one version byte, then one of these for each recording, oldest first. ``at`` is the push's
+# A record: one version byte, then one of these for each recording, oldest first. ``at`` is the push's
 # ``not_before``, ``marks`` are targeting.types.Mark bits.
 PUSHED = np.dtype([("recording", "<u8"), ("artist", "<u8"), ("at", "<u4"), ("marks", "<u2")])
 _VERSION = b"\x02"
@@ -22,7 +22,7 @@ _VERSION = b"\x02"
 _HELD_OUT = np.uint16(Mark.HELD_OUT)
 
 # The latest pushes of a user that stand in a row of their own: caps ask for thousands of users at once. A larger cap
-# is asked of the whole ledger, for the few users that have this many.
+# is asked of the whole log, for the few users that have this many.
 _LATEST = 8
 
 # Longer than a campaign may live (LONGEST_CAMPAIGN_DAYS of the contract): what is older can meet no request any more.
@@ -41,7 +41,7 @@ U32 = NDArray[np.uint32]
 
 @dataclass(slots=True)
 class Added:
-    """Pushes, and pushes that were held out, decided in a batch and not yet in the ledger; n each, in any order."""
+    """Pushes, and pushes that were held out, decided in a batch and not yet in the log; n each, in any order."""
 
     users: list[I64] = field(default_factory=list)
     recordings: list[U64] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Marks that are to be set on what may be in the ledger: rows, recordings and one or more bits; n each."""
+    """Marks that are to be set on what may be in the log: rows, recordings and one or more bits; n each."""
 
     users: I64
     recordings: U64
@@ -91,7 +91,7 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """The new ledger rows of the users that a batch touches.
+    """The new rows of the users that a batch touches.
 
     Attributes:
         users: int64 (m,), rows, ascending.
@@ -181,7 +181,7 @@ class PushLog:
     def plan(self, added: Added, marked: Marked | None, now: float) -> Entries | None:
         """What a batch changes, computed without changing it; None where it changes nothing.
 
-        Added (user, recording) pairs are new and distinct. Marks on what is not in the ledger are left out.
+        Added (user, recording) pairs are new and distinct. Marks on what is not in the log are left out.
         """
         new = (
             np.concatenate([np.zeros(0, np.int64), *added.users]),
@@ -267,7 +267,7 @@ class PushLog:
         """
         for record in records:
             if record and (record[:1] != _VERSION or (len(record) - 1) % PUSHED.itemsize):
-                raise ValueError(f"a ledger record of {len(record)} bytes, version {record[:1]!r}")
+                raise ValueError(f"a push log record of {len(record)} bytes, version {record[:1]!r}")
         lengths = np.fromiter((len(r) // PUSHED.itemsize for r in records), np.int64, len(records))
         entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)
         self._pushed.replace(users, lengths, [np.ascontiguousarray(entries[name]) for name in PUSHED.names or ()])

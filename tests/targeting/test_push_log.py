@@ -239,7 +239,7 @@ def test_fifty_thousand_pushes_in_a_batch_are_all_there() -> None:
 
 @pytest.mark.parametrize("record", [b"\x01", b"\x02" + b"x" * 21])
 def test_a_broken_record_is_refused(record: bytes) -> None:
-    with pytest.raises(ValueError, match="ledger record"):
+    with pytest.raises(ValueError, match="push log record"):
         PushLog().load(np.zeros(1, np.int64), [record])
 
 

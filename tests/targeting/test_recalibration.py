@@ -465,7 +465,7 @@ def test_who_comes_later_is_told_a_chance_once_enough_were_judged(chances: bool)
 
 
 def test_pushes_of_the_former_code_teach_nothing() -> None:
-    """Their marks have no bin: a ledger record of before is read as it is."""
+    """Their marks have no bin: a push log record of before is read as it is."""
     driver = Driver()
     pushes = driver.ask(30)
     old = [(key, _without_bins(value) if key[:1] == b"p" else value) for key, value in driver.log if key != ANSWERS]
