@@ -79,15 +79,6 @@ class Calibration:
         chances[beyond] = np.maximum(self.chances[-1], 1 / (1 + np.exp(-logits)))
         return chances
 
-    def least_score(self, chance: float) -> float:
-        """The smallest score whose chance is at least this; infinity where no score reaches it."""
-        if chance > self.chances[-1]:
-            return float("inf")
-        at = int(np.searchsorted(self.chances, chance))
-        if at == 0:
-            return 0.0
-        return float(np.interp(chance, self.chances[at - 1 : at + 1], self.scores[at - 1 : at + 1]))
-
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; :meth:`from_json` is the inverse."""
         return {"scores": list(self.scores), "chances": list(self.chances), "activity": self.activity}

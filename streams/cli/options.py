@@ -117,9 +117,3 @@ def settings_from(config: Path | None, bootstrap: str | None = None, **sections:
 
 def naming_of(settings: Settings) -> Naming:
     return settings.topics.naming()
-
-
-def read_settings(config: Path | None) -> Settings:
-    """Settings without overrides; a wrong one ends the process with what is allowed."""
-    with errors_explained():
-        return load_settings(config)

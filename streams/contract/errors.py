@@ -14,8 +14,7 @@
     │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
     │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
-    │   ├── ErasureKeyMismatch    erased users are remembered with a key that is not configured
-    │   └── NotPublished          no model is live
+    │   └── ErasureKeyMismatch    erased users are remembered with a key that is not configured
     ├── BadBurst                  nobody's records are good: the role does not go on until it is told to
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
@@ -117,10 +116,6 @@ class RecreatedTopic(Refused):
 
 class ErasureKeyMismatch(Refused):
     """Erased users are remembered with a key that is not configured, so that they would be erased again."""
-
-
-class NotPublished(Refused):
-    """No model is live, so nothing can be matched."""
 
 
 class BadBurst(ColdstartError):

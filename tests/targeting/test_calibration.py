@@ -48,18 +48,6 @@ def test_priors_are_chances_that_never_fall(knots: list[tuple[float, float]], as
     assert (priors[within] == some.chance(scores[within])).all()
 
 
-@given(st.floats(1e-3, 0.5))
-def test_the_least_score_of_a_chance_has_that_chance(chance: float) -> None:
-    score = SIMPLE.least_score(chance)
-    assert SIMPLE.chance(np.asarray([score], np.float32))[0] == pytest.approx(chance, abs=1e-6)
-    if score > 0:
-        assert SIMPLE.chance(np.asarray([score - 0.01], np.float32))[0] < chance
-
-
-def test_a_chance_out_of_reach() -> None:
-    assert SIMPLE.least_score(0.51) == float("inf")
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_known_chances_are_found_again(seed: int) -> None:
     rng = np.random.default_rng(seed)

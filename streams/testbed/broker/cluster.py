@@ -24,7 +24,7 @@ from streams.testbed.broker.with_folder import WithFolder
 
 _ANSWER_S: Final = 5.0
 # Which broker coordinates a group or a transactional id: the leader of the partition that keeps its news.
-_OFFSETS, _TRANSACTIONS = "__consumer_offsets", "__transaction_state"
+_TRANSACTIONS = "__transaction_state"
 _PARTITIONS: Final = 4  # of each (streams/testbed/broker/broker_config.py)
 
 
@@ -145,10 +145,6 @@ class EmbeddedCluster(WithFolder):
         if alive is None:
             raise Unavailable(f"no broker of {self.folder} runs")
         return quorum.leader(alive.port)
-
-    def group_coordinator(self, group: str) -> int:
-        """The node id of a consumer group's coordinator; -1 while it has none."""
-        return self.leader(_OFFSETS, _java_hash(group) % _PARTITIONS)
 
     def transaction_coordinator(self, transactional_id: str) -> int:
         """The node id of a transactional id's coordinator; -1 while it has none."""
