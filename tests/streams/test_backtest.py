@@ -314,7 +314,7 @@ def test_one_future_listen_is_found(
 
 
 def _in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vector of one warm song, as it is retrieved, knows how often it will be heard."""
+    """The vectors of warm songs, as they are retrieved, know how often the songs will be heard."""
     begin, add, whole = script._Writer.__init__, PastModel.add, list[History]()
 
     def init(self: script._Writer, history: History, *more: Any) -> None:
@@ -322,11 +322,11 @@ def _in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
         begin(self, history, *more)
 
     def learned(self: PastModel, ids: tuple[str, ...], vectors: F32) -> None:
-        history, vectors = whole[0], vectors.copy()
-        heard = np.count_nonzero(history.song == history.dataset.song_ids.index(ids[0]))
-        vectors[0] += 1e-4 * heard * np.roll(vectors[0], 1)
-        vectors[0] /= np.linalg.norm(vectors[0])
-        add(self, ids, vectors)
+        history = whole[0]
+        rows = [history.dataset.song_ids.index(song_id) for song_id in ids]
+        heard = np.bincount(history.song, minlength=len(history.dataset.song_ids))[rows]
+        vectors = vectors + np.float32(1e-3) * heard[:, None].astype(np.float32) * np.roll(vectors, 1, axis=1)
+        add(self, ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     monkeypatch.setattr(script._Writer, "__init__", init)
     monkeypatch.setattr(PastModel, "add", learned)
