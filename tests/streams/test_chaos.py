@@ -526,7 +526,7 @@ def kept(run: ChaosRun) -> None:
     assert verdict.erased > 0
 
 
-def test_a_short_ordeal_is_survived() -> None:
+def test_a_short_chaos_run_is_survived() -> None:
     run = run_chaos(load_settings(), seed=0, seconds=1, say=lambda _: None, faults=("all",))
     kept(run)
     assert [words for _, words in run.struck] == [FAULTS["all"].words]

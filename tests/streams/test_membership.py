@@ -51,7 +51,7 @@ def test_somebody_joins_in_the_middle_of_a_restore(
     def rounds() -> None:
         first.until(lambda: over.is_set() and len(first.restored) == 1)
 
-    monkeypatch.setattr("streams.audience.worker.read_changelog", slowly)
+    monkeypatch.setattr("streams.audience.restore.read_changelog", slowly)
     thread = threading.Thread(target=rounds, daemon=True)
     thread.start()
     assert begun.wait(30)

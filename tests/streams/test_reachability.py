@@ -66,9 +66,9 @@ import sys
 from streams.runtime.clock import SystemClock
 from streams.kafka.reachability import Reachability
 from streams.runtime.health import Readiness
-from streams.runtime.settings import Kafka
+from streams.runtime.settings import KafkaSettings
 _, servers, *inputs = sys.argv
-reachable = Reachability(Kafka(bootstrap_servers=servers), Readiness().condition("", ""), SystemClock(), inputs)
+reachable = Reachability(KafkaSettings(bootstrap_servers=servers), Readiness().condition("", ""), SystemClock(), inputs)
 reachable.ask()
 print("asked", flush=True)
 sys.stdin.readline()

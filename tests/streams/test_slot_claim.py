@@ -23,8 +23,8 @@ from streams.runtime.clock import ManualClock, SystemClock
 HOLD = """
 import sys
 from pathlib import Path
-from streams.audience.slot_claim import Slot
-slot = Slot(Path(sys.argv[1]), "audience-0")
+from streams.audience.slot_claim import SlotClaim
+slot = SlotClaim(Path(sys.argv[1]), "audience-0")
 print(slot.client_id, flush=True)
 sys.stdin.readline()
 """

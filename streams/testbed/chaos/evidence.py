@@ -9,7 +9,7 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, cast
@@ -200,14 +200,14 @@ class _Reader:
         return _place(message) in self._dead
 
     def _events(self, topic: Topic, cls: type[E]) -> list[Said[E]]:
-        decoder, found = msgspec.json.Decoder(cls), []
+        decode, found = _decoder(cls), []
         for message in self._of(topic):
             if self._is_dead(message):
                 if topic is PREFERENCES:
                     found.append(cast("Said[E]", _withheld(message)))
                 continue
             try:
-                found.append(_said(message, decoder))
+                found.append(_said(message, decode))
             # SystemError: the client cannot read the headers.
             except (msgspec.DecodeError, ValueError, OverflowError, SystemError) as error:
                 where = f"{topic.name}[{message.partition()}] at {message.offset()}"
@@ -215,7 +215,17 @@ class _Reader:
         return found
 
 
-def _said(message: Message, decoder: msgspec.json.Decoder[E]) -> Said[E]:
+def _decoder(cls: type[E]) -> Callable[[bytes, bytes | None], E]:
+    """Reads a value: JSON, but for match requests that say that they are MessagePack."""
+    from_json, packed = msgspec.json.Decoder(cls).decode, msgspec.msgpack.Decoder(cls).decode
+
+    def decode(value: bytes, content_type: bytes | None) -> E:
+        return (packed if cls is MatchRequest and content_type == b"application/msgpack" else from_json)(value)
+
+    return decode
+
+
+def _said(message: Message, decode: Callable[[bytes, bytes | None], E]) -> Said[E]:
     headers, value = dict(_headers(message)), message.value()
     stamp = (headers.get("ce_time") or b"").decode()
     own = message.timestamp()[1] / 1000
@@ -225,7 +235,7 @@ def _said(message: Message, decoder: msgspec.json.Decoder[E]) -> Said[E]:
         (message.key() or b"").decode(),
         (headers.get("ce_type") or b"").decode(),
         datetime.fromisoformat(stamp).timestamp() if stamp else own,
-        None if value is None else decoder.decode(value),
+        None if value is None else decode(value, headers.get("content-type")),
         own,
     )
 
