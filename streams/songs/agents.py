@@ -24,8 +24,7 @@ from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
 from streams.songs.reconcile import Reconciler
-from streams.songs.song_content import timestamp
-from streams.songs.song_store import SongStore
+from streams.songs.song_store import SongStore, timestamp
 
 # Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
 _REPORTS_WAIT_S = 0.1

@@ -29,7 +29,7 @@ async def bury_skipped(store: SongStore, partitions: Collection[int]) -> None:
             continue
         await (await store.producer.bury_found(found, STAGE, error))
         store.metrics.dead_letters.labels(STAGE, type(error).__name__).inc()
-        await store.producer.keep(SONGS_REPORTS, store.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
+        await store.keep(SONGS_REPORTS, store.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
 
 
 def is_note(key: bytes, value: bytes) -> bool:

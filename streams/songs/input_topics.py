@@ -18,7 +18,7 @@ from streams.kafka.clients import admin, consumer, producer, watermarks
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import KafkaSettings
-from streams.songs.compacted_cache import Entries
+from streams.songs.song_store import Entries
 
 INPUTS: Final = (SONG_UPLOADS, CAMPAIGN_REPORTS)
 

@@ -25,12 +25,11 @@ from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Settings
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
-from streams.songs.compacted_cache import CompactedCache
 from streams.songs.input_topics import InputTopics, is_id
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
 from streams.songs.song_record import check
-from streams.songs.song_store import SongStore, check_report
+from streams.songs.song_store import CompactedCache, SongStore, check_report
 from targeting.index.choice import IndexKind, MissingIndexError, resolved
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.

@@ -6,8 +6,7 @@ acknowledged the record, and raises when it did not.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +16,6 @@ from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 from streams.runtime.bad_record_burst import Bad, source_of
-from streams.songs.compacted_cache import CompactedCache
 
 Sent = Awaitable[Any]
 
@@ -50,28 +48,13 @@ class AwaitedProducer:
         """Hand over one record."""
         return await self._hand_over(topic, record.key, record.value, record.headers, partition)
 
-    async def delete(self, topic: Topic, key: bytes, partition: int | None = None) -> Sent:
-        """Hand over a tombstone."""
-        return await self._hand_over(topic, key, None, [], partition)
+    async def put(self, topic: Topic, key: bytes, value: bytes | None, partition: int | None = None) -> Sent:
+        """Hand over a value that is no event; None: a tombstone."""
+        return await self._hand_over(topic, key, value, [], partition)
 
     async def send_to_all_partitions(self, record: Record) -> list[Sent]:
         """Hand over a command to every audience partition."""
         return [await self.send(MATCH_REQUESTS, record, each) for each in range(self._naming.audience_partitions)]
-
-    async def keep(
-        self, topic: Topic, store: CompactedCache, entries: Iterable[tuple[int, bytes, bytes | None]]
-    ) -> None:
-        """Remember entries (partition, key, value; None forgets): first in the topic, then here."""
-        entries = list(entries)
-        await asyncio.gather(
-            *[await self._hand_over(topic, key, value, [], partition) for partition, key, value in entries]
-        )
-        for partition, key, value in entries:
-            here = await store.partition(partition)
-            if value is None:
-                here.pop(key, None)
-            else:
-                here[key] = value
 
     async def bury(self, message: Any, stage: str, error: BadRecord) -> Sent:
         """Hand over the dead letter of a bad record that Faust read."""

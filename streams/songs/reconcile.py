@@ -14,8 +14,7 @@ from streams.songs import messages
 from streams.songs.matcher import encoded, what_fits
 from streams.songs.model_swap import Serving
 from streams.songs.producer import Sent
-from streams.songs.song_content import content_of
-from streams.songs.song_record import Song
+from streams.songs.song_record import Song, content_of
 from streams.songs.song_store import SongStore
 
 # A campaign's life is counted in days; a song served in the moment of a swap waits for the next round this long.
@@ -114,7 +113,7 @@ class Reconciler:
             entries.append((partition, song_id, over))
         # Published again, with an older model: it stays down.
         sends += [
-            await self._store.producer.delete(WARM_SONGS, messages.warm_key(serving.space, song_id))
+            await self._store.producer.put(WARM_SONGS, messages.warm_key(serving.space, song_id), None)
             for song_id in of[Due.STAY_DOWN]
         ]
         sends += await self._move({id: song for id, song in of[Due.MOVE].items() if song.warm}, serving)
@@ -124,7 +123,7 @@ class Reconciler:
             for song_id, song in of[Due.MOVE].items()
         ]
         for song_id in of[Due.FORGET]:
-            sends.append(await self._store.producer.delete(CAMPAIGNS, song_id.encode()))
+            sends.append(await self._store.producer.put(CAMPAIGNS, song_id.encode(), None))
             gone = await self._store.reports_of(partition, song_id)
             await self._store.keep_reports([(partition, key, None) for key in gone])
         # A warm song is remembered for as long as it is warm: the next model needs its content.

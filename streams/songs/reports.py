@@ -18,9 +18,8 @@ from streams.songs import messages
 from streams.songs.campaign_view import kept, listeners, newer, reported_end
 from streams.songs.matcher import encoded
 from streams.songs.producer import Sent
-from streams.songs.song_content import appended, content_of
-from streams.songs.song_record import KEPT_S, Song
-from streams.songs.song_store import SongStore, report_key
+from streams.songs.song_record import KEPT_S, Song, content_of
+from streams.songs.song_store import SongStore, appended, report_key
 
 _STAGE = "songs.merge"
 

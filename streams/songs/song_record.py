@@ -1,21 +1,25 @@
-"""What is known of a song that was uploaded: where it stands, and its upload, so that it can be encoded again.
+"""What is known of a song that was uploaded, and what an upload adds: its content, its campaign's end.
 
 The topic ``songs-ledger`` holds one record a song, in the partition of its uploads and reports. Uploads, reports and
 reconciliation all decide by it and write it last: what it says has been done, and what it does not say yet is done
-again, with the same ids.
+again, with the same ids. It keeps the upload, so that the song can be encoded again.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Self
 
 import msgspec
 import numpy as np
 
+from encoder.content import SongContent
 from streams.contract.cloudevents import ReceivedEvent
-from streams.contract.errors import KeyMismatch, Undecodable
+from streams.contract.errors import InvalidField, KeyMismatch, Undecodable
+from streams.contract.event_time import LONGEST_CAMPAIGN_DAYS
 from streams.contract.events import DenseFeature, EndReason, SongUpload
 from streams.contract.topics import SONG_UPLOADS
 
@@ -25,6 +29,9 @@ _EVENT_ID = "event:"
 KEPT_S = (SONG_UPLOADS.retention_ms or 0) / 1000 + 7 * _DAY_S
 """How long the end of a song is remembered after its campaign's life: no upload of it can be read again by then, and
 the week beyond is for readers that were away."""
+
+DEFAULT_SPACE = "default"
+"""The space of a dense feature whose name alone says what it is."""
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -165,3 +172,69 @@ def event_id(upload: ReceivedEvent[SongUpload]) -> str:
 def recording(song: SongUpload) -> str:
     """What is never pushed twice to a user: the recording, or the song where nobody says which it is."""
     return song.recording_id or song.song_id
+
+
+class Novelty(StrEnum):
+    """What an upload means after those served before; only a new one has an effect."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    OUTDATED = "outdated"
+
+
+def novelty(upload: ReceivedEvent[SongUpload], known: Song | None) -> Novelty:
+    """The same event or revision changes nothing; a lower revision came too late."""
+    if known is None or upload.event.revision > known.revision:
+        return Novelty.REPEATED if known is not None and known.holds(upload) else Novelty.NEW
+    return Novelty.OUTDATED if upload.event.revision < known.revision else Novelty.REPEATED
+
+
+def dense_name(name: str, space: str) -> str:
+    """The name under which a dense feature meets the encoder: two models' embeddings never share one."""
+    return name if space == DEFAULT_SPACE else f"{name}:{space}"
+
+
+def content_of(upload: SongUpload) -> SongContent:
+    """The content in an upload, by the names that the encoder's schema uses."""
+    dense = {dense_name(name, feature.space): feature.vector for name, feature in upload.features.items()}
+    if upload.duration_ms is not None:
+        dense["duration"] = [math.log(upload.duration_ms / 1000)]
+    bags = {
+        "tags": upload.tags,
+        "genres": dict.fromkeys(upload.genres, 1.0),
+        "language": {} if upload.language is None else {upload.language: 1.0},
+        "artists": dict.fromkeys(upload.artist_ids, 1.0),
+        "album": {} if upload.album_id is None else {upload.album_id: 1.0},
+    }
+    return SongContent(dense, {name: bag for name, bag in bags.items() if bag})
+
+
+def campaign_end(upload: SongUpload, at: float, days: float) -> float:
+    """The end of a song's campaign, Unix seconds.
+
+    Args:
+        at: when the broker appended the upload, Unix seconds.
+        days: a campaign's life where the upload does not say.
+
+    Raises:
+        InvalidField: no moment is left for it, or it lies further ahead than may be looked.
+    """
+    latest = at + LONGEST_CAMPAIGN_DAYS * _DAY_S
+    for name in ("available_from", "expires_at"):
+        when = getattr(upload, name)
+        if when is not None and when.timestamp() > latest:
+            raise InvalidField(
+                f"{name}: {when.isoformat()}, at most {LONGEST_CAMPAIGN_DAYS} days after the upload allowed"
+            )
+    begins, named = at, f"the upload, {datetime.fromtimestamp(at, UTC).isoformat()}"
+    if upload.available_from is not None and upload.available_from.timestamp() > at:
+        begins, named = upload.available_from.timestamp(), f"available_from, {upload.available_from.isoformat()}"
+    ends = min(begins + days * _DAY_S, latest) if upload.expires_at is None else upload.expires_at.timestamp()
+    if ends > begins:
+        return ends
+    if upload.expires_at is not None:
+        raise InvalidField(f"expires_at: {upload.expires_at.isoformat()} is not after {named}")
+    raise InvalidField(
+        f"{named.replace(',', ':', 1)} leaves the campaign no time: "
+        f"it ends {LONGEST_CAMPAIGN_DAYS} days after the upload"
+    )

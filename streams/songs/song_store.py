@@ -1,27 +1,30 @@
-"""What uploads, reports and reconciliation share: songs, reports, and the means to write them."""
+"""What is remembered of songs, how it is restored, and the means to write it: shared by all that serve a song."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
+from confluent_kafka import Message
 
-from streams.contract.cloudevents import pack
-from streams.contract.errors import KeyMismatch, Undecodable
+from streams.contract.cloudevents import Timestamp, append_time, pack
+from streams.contract.errors import BadRecord, KeyMismatch, Refused, Undecodable, broken_state
 from streams.contract.internal_events import CampaignReport
-from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming
+from streams.contract.topics import CAMPAIGNS, SONGS_LEDGER, SONGS_REPORTS, Naming, Topic
+from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.skipped_records import Skipped
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import SongsMetrics
-from streams.runtime.settings import SongsSettings
+from streams.runtime.settings import KafkaSettings, SongsSettings
 from streams.songs import song_record
 from streams.songs.campaign_view import campaign
-from streams.songs.compacted_cache import CompactedCache
 from streams.songs.messages import SOURCE
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer, Sent
@@ -29,6 +32,100 @@ from streams.songs.song_record import Song
 
 _reports = msgspec.json.Decoder(CampaignReport)
 _encoder = msgspec.json.Encoder()
+
+Entries = dict[bytes, bytes]
+"""Record key -> newest value, of one partition."""
+
+_LOST = "a song is then one that was never uploaded, until its next upload"
+
+
+class CompactedCache:
+    """A compacted topic in memory: the entries of each partition that this worker serves, loaded when first asked for.
+
+    Faust's own tables cannot serve here: they write to the partition of the *current* event, and in a batch taken
+    unacknowledged there is no current event.
+
+    Writing is the caller's: send the record, wait for the acknowledgement, then set it in the entries.
+
+    Args:
+        topic: full name of the compacted topic.
+        check: raises BadRecord for an entry (key, value) that cannot be used.
+        skipped: is told of such entries, which are then missing; None: nothing may be missing, so they are refused.
+        without: partition -> offsets of records that are left out, because an operator said so.
+        opened: called with a partition and its entries once they are read and before anybody has them, on another
+            thread; may take entries out, and refuse.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        clock: Clock,
+        check: Callable[[bytes, bytes], None],
+        skipped: Skipped | None = None,
+        without: Mapping[int, Collection[int]] = MappingProxyType({}),
+        opened: Callable[[int, Entries], None] | None = None,
+    ) -> None:
+        self.topic = topic
+        self._kafka = kafka
+        self._clock = clock
+        self._check = check
+        self._skipped = skipped
+        self._without = without
+        self._opened = opened
+        self._partitions: dict[int, asyncio.Future[Entries]] = {}
+
+    async def partition(self, number: int) -> Entries:
+        """The entries of one partition.
+
+        Raises:
+            Unavailable: the broker does not answer.
+            Refused: an entry cannot be used and must not be missing; the message names its place and the way out. Or
+                ``opened`` refuses.
+        """
+        if number not in self._partitions:
+            # On a thread: heartbeats of the group must go on while a long topic is read. Who asks meanwhile waits for
+            # the same reading: entries set in one copy would be missing in another.
+            self._partitions[number] = asyncio.ensure_future(asyncio.to_thread(self._read, number))
+        return await asyncio.shield(self._partitions[number])
+
+    def forget(self) -> None:
+        """After a rebalance: what another worker wrote meanwhile must be read anew."""
+        self._partitions.clear()
+
+    def _read(self, number: int) -> Entries:
+        without = self._without.get(number, ())
+        snapshot = Snapshot(self._kafka, [self.topic], self._clock, number)
+        standing: dict[bytes, Message] = {}
+        try:
+            for message in snapshot.read_to_end():
+                if message.offset() in without:
+                    continue
+                if message.value() is None:
+                    standing.pop(message.key() or b"", None)
+                else:
+                    standing[message.key() or b""] = message
+        finally:
+            snapshot.close()
+        entries: Entries = {}
+        bad: list[tuple[Message, BadRecord]] = []
+        for key, message in standing.items():
+            value = message.value() or b""
+            try:
+                self._check(key, value)
+            except BadRecord as error:
+                bad.append((message, error.without_frames()))
+            else:
+                entries[key] = value
+        if bad and self._skipped is None:
+            places = [(number, message.offset() or 0, str(why)) for message, why in bad]
+            raise Refused(broken_state(self.topic, places, "songs.skip_ledger_records", self._without, _LOST))
+        for message, why in bad:
+            if self._skipped is not None:
+                self._skipped.add(message, why)
+        if self._opened:
+            self._opened(number, entries)
+        return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +161,7 @@ class SongStore:
 
     async def remember(self, songs: Sequence[tuple[int, str, Song | None]]) -> None:
         """Write entries (partition, song_id, entry; None forgets), acknowledged."""
-        await self.producer.keep(
+        await self.keep(
             SONGS_LEDGER,
             self.ledger,
             [(partition, id.encode(), song_record.write(song) if song else None) for partition, id, song in songs],
@@ -83,11 +180,26 @@ class SongStore:
 
     async def keep_reports(self, reports: Sequence[tuple[int, bytes, CampaignReport | None]]) -> None:
         """Write newest reports (partition, key, report; None forgets), acknowledged."""
-        await self.producer.keep(
+        await self.keep(
             SONGS_REPORTS,
             self.reports,
             [(partition, key, _encoder.encode(report) if report else None) for partition, key, report in reports],
         )
+
+    async def keep(
+        self, topic: Topic, cache: CompactedCache, entries: Iterable[tuple[int, bytes, bytes | None]]
+    ) -> None:
+        """Remember entries (partition, key, value; None forgets): first in the topic, then here."""
+        entries = list(entries)
+        await asyncio.gather(
+            *[await self.producer.put(topic, key, value, partition) for partition, key, value in entries]
+        )
+        for partition, key, value in entries:
+            here = await cache.partition(partition)
+            if value is None:
+                here.pop(key, None)
+            else:
+                here[key] = value
 
     async def show(self, song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Sent:
         """Hand over the song's view."""
@@ -116,3 +228,16 @@ def report_key(song_id: str, partition: int) -> bytes:
     """The key of a partition's report."""
     # Ids may hold any character, so the number stands first.
     return f"{partition} {song_id}".encode()
+
+
+def timestamp(message: Any) -> Timestamp:
+    """A record's that Faust brought, as confluent-kafka would tell it."""
+    # aiokafka numbers the kinds from 0.
+    return message.timestamp_type + 1, round(message.timestamp * 1000)
+
+
+def appended(message: Any, now: float) -> float:
+    """When the broker appended a record that Faust brought, Unix seconds; see
+    :func:`streams.contract.cloudevents.append_time`.
+    """
+    return append_time(timestamp(message), now)

@@ -15,14 +15,12 @@ from streams.contract.errors import BadRecord
 from streams.contract.events import SongUpload
 from streams.contract.topics import WARM_SONGS
 from streams.songs import messages
-from streams.songs.campaign_life import campaign_end
 from streams.songs.campaign_view import listeners
 from streams.songs.matcher import Matched, encoded
 from streams.songs.model_swap import Serving
 from streams.songs.producer import Sent
-from streams.songs.song_content import Novelty, appended, content_of, novelty
-from streams.songs.song_record import Song, entry, recording
-from streams.songs.song_store import SongStore
+from streams.songs.song_record import Novelty, Song, campaign_end, content_of, entry, novelty, recording
+from streams.songs.song_store import SongStore, appended
 
 _STAGE = "songs.validate"
 
@@ -228,7 +226,7 @@ async def _update_warm(
     sends.append(await store.producer.send(WARM_SONGS, record))
     # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
     sends += [
-        await store.producer.delete(WARM_SONGS, messages.warm_key(space, each.song_id))
+        await store.producer.put(WARM_SONGS, messages.warm_key(space, each.song_id), None)
         for space in store.live.warm_in(each.song_id)
         if space != serving.space
     ]
@@ -254,7 +252,7 @@ async def _cool_down(store: SongStore, serving: Serving, song_id: str, known: So
     if known is not None and known.warm:
         # What was just written may not have been read yet.
         spaces |= {known.space, serving.space}
-    return [await store.producer.delete(WARM_SONGS, messages.warm_key(space, song_id)) for space in sorted(spaces)]
+    return [await store.producer.put(WARM_SONGS, messages.warm_key(space, song_id), None) for space in sorted(spaces)]
 
 
 def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:

@@ -52,10 +52,9 @@ from streams.operations.campaigns import read_campaign
 from streams.operations.uplift import lift
 from streams.runtime.bad_record_burst import bad_of
 from streams.songs import messages, song_record, song_store
-from streams.songs.campaign_life import campaign_end
 from streams.songs.main import _check_report, _check_song
 from streams.songs.matcher import Matched
-from streams.songs.song_content import content_of
+from streams.songs.song_record import campaign_end, content_of
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
 from targeting.types import Listens, PartitionInputs

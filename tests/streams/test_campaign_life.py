@@ -12,7 +12,7 @@ from streams.contract.event_time import CAMPAIGN_DAYS
 from streams.contract.events import PushTarget, SongUpload
 from streams.contract.internal_events import MatchRequest
 from streams.runtime.settings import SongsSettings
-from streams.songs.campaign_life import campaign_end
+from streams.songs.song_record import campaign_end
 
 UPLOADED = datetime(2026, 3, 1, tzinfo=UTC)
 UPLOAD = msgspec.json.decode(SongUpload.EXAMPLE, type=SongUpload)

@@ -33,8 +33,7 @@ from streams.runtime.settings import SongsSettings
 from streams.songs import messages
 from streams.songs.campaign_view import MAX_PROTOTYPES_KEPT, campaign
 from streams.songs.matcher import Matched
-from streams.songs.song_content import content_of
-from streams.songs.song_record import entry, read, write
+from streams.songs.song_record import content_of, entry, read, write
 from targeting.campaigns.campaign import encode_request
 from targeting.types import Match, Push, PushReason, Tier
 

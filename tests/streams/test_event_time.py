@@ -18,9 +18,8 @@ from streams.contract.event_time import times_of
 from streams.contract.events import PUBLIC_EVENTS, Listen, SongUpload, UserPreferences
 from streams.contract.internal_events import INTERNAL_EVENTS
 from streams.songs import messages
-from streams.songs.campaign_life import campaign_end
 from streams.songs.matcher import Matched
-from streams.songs.song_record import entry, read, write
+from streams.songs.song_record import campaign_end, entry, read, write
 
 NOW = 1_800_000_000.0
 APPENDED = (2, int(NOW * 1000))

@@ -63,12 +63,11 @@ from streams.runtime.settings import SongsSettings
 from streams.songs import reports, uploads
 from streams.songs.agents import _count
 from streams.songs.burials import bury_skipped
-from streams.songs.compacted_cache import CompactedCache
 from streams.songs.main import _check_report, _check_song
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
 from streams.songs.reconcile import Reconciler
-from streams.songs.song_store import SongStore
+from streams.songs.song_store import CompactedCache, SongStore
 
 START = 1_800_000_000.0
 AUDIENCE, SONGS = 2, 2
@@ -469,7 +468,7 @@ def test_any_sequence_is_served_or_buried_once_and_known_after_a_restart(
     OfModels.models = models
     with (
         mock.patch("streams.models.registry.Snapshot", Reading),
-        mock.patch("streams.songs.compacted_cache.Snapshot", Reading),
+        mock.patch("streams.songs.song_store.Snapshot", Reading),
     ):
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             OfModels,

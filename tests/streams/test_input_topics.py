@@ -16,8 +16,8 @@ from streams.kafka.clients import admin, consumer
 from streams.operations.adopt_topic import adopt
 from streams.runtime.clock import SystemClock
 from streams.runtime.metrics import SongsMetrics
-from streams.songs.compacted_cache import CompactedCache, Entries
 from streams.songs.input_topics import InputTopics
+from streams.songs.song_store import CompactedCache, Entries
 
 CLOCK = SystemClock()
 

@@ -40,7 +40,7 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import AudienceMetrics
 from streams.songs import song_record, song_store
-from streams.songs.compacted_cache import CompactedCache
+from streams.songs.song_store import CompactedCache
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition import changelog
 from targeting.partition.partition import Partition

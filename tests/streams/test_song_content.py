@@ -9,8 +9,7 @@ import pytest
 
 from streams.contract.cloudevents import ReceivedEvent
 from streams.contract.events import SongUpload
-from streams.songs.song_content import Novelty, content_of, dense_name, novelty
-from streams.songs.song_record import Song, entry, read, write
+from streams.songs.song_record import Novelty, Song, content_of, dense_name, entry, novelty, read, write
 
 
 def upload(revision: int, id: str, source: str = "one") -> ReceivedEvent[SongUpload]:

@@ -43,8 +43,7 @@ from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
 from streams.runtime.settings import KafkaSettings
 from streams.songs.agents import exit_code
 from streams.songs.matcher import encoded
-from streams.songs.song_content import content_of
-from streams.songs.song_record import entry, write
+from streams.songs.song_record import content_of, entry, write
 from streams.songs.song_store import report_key
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up

@@ -12,7 +12,7 @@ from encoder.data.dataset import Dataset
 from encoder.data.split import Split
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import DenseFeature, Listen, SongUpload
-from streams.songs.song_content import DEFAULT_SPACE
+from streams.songs.song_record import DEFAULT_SPACE
 
 SOURCE = "coldstart/demo"
 

@@ -9,7 +9,7 @@ from installation import Installation
 from streams.contract.cloudevents import Record
 from streams.contract.topics import SONGS_LEDGER
 from streams.runtime.clock import SystemClock
-from streams.songs.compacted_cache import CompactedCache
+from streams.songs.song_store import CompactedCache
 
 
 def kept(here: Installation) -> CompactedCache:
