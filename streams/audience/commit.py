@@ -11,7 +11,6 @@ from streams.audience.changelog_reader import ACCOUNT_PREFIX
 from streams.audience.consumers import REREAD, Assignment
 from streams.audience.decode import STAGE, Decoded, Decoder, Records, SpaceInUse
 from streams.audience.encode import push_record
-from streams.audience.lag_gauges import LagGauges
 from streams.audience.local_store import Entry, LocalStores, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets
 from streams.audience.task import PartitionTask, Round, next_offset
@@ -38,7 +37,6 @@ class BatchCommit:
         assignment: Assignment,
         transactions: Transactions,
         reporter: CampaignReporter,
-        lag: LagGauges,
         stores: LocalStores,
         experiment: str | None,
         bursts: BadBursts | None,
@@ -48,7 +46,6 @@ class BatchCommit:
         self._assignment = assignment
         self._transactions = transactions
         self._reporter = reporter
-        self._lag = lag
         self._stores = stores
         self._experiment = experiment
         self._bursts = bursts
@@ -84,7 +81,7 @@ class BatchCommit:
         metrics.batch_records.observe(len(batch))
         for p, at in after.items():
             self._apply(p, at, decoded[p])
-            self._lag.committed(p, batch.records[p])
+            self._tasks[p].newest |= batch.records[p].newest()
         metrics.batch_seconds.observe(clock.monotonic() - started)
         if self._bursts is not None:
             for p, records in batch.records.items():
@@ -103,7 +100,7 @@ class BatchCommit:
     def _decode(self, partition: int, records: Records, space: SpaceInUse | None, now: float) -> Decoded:
         task = self._tasks[partition]
         consumed: dict[str, int] = {
-            self._context.name(TOPIC_OF[name]): getattr(task.restored_offsets, name) for name in REREAD
+            self._context.naming.name(TOPIC_OF[name]): getattr(task.restored_offsets, name) for name in REREAD
         }
 
         def answered(message: Message) -> bool:
@@ -122,7 +119,7 @@ class BatchCommit:
         after = InputOffsets(
             **{name: next_offset(messages, getattr(task.at, name)) for name, messages in records.by_input().items()}
         )
-        produce, name = self._transactions.produce, self._context.name
+        produce, name = self._transactions.produce, self._context.naming.name
         changelog = name(AUDIENCE_STATE)
         self._transactions.produce_all(
             changelog, partition, (each for each in staged.outputs.changelog if not each[0].startswith(ACCOUNT_PREFIX))

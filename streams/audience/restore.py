@@ -77,7 +77,7 @@ class Restorer:
         ends = {name: end for name, (_, end) in ranges.items()}
         at, gaps = within(reconcile(partition, committed, extras.inputs, topic_ids, ends), ranges, REREAD)
         for gap in gaps:
-            topic = self._context.name(TOPIC_OF[gap.input])
+            topic = self._context.naming.name(TOPIC_OF[gap.input])
             metrics.records_lost.labels(topic).inc(gap.lost)
             _log.error("records lost", topic=topic, partition=partition, lost=gap.lost, why=gap.why)
         task = self._task(partition, state, extras, store, at, ranges["listens"][0], topic_ids)
@@ -153,7 +153,9 @@ class Restorer:
 
         def refused(error: Exception) -> Refused:
             without = context.settings.left_out()
-            return refusal(context.name(AUDIENCE_STATE), partition, changelog(0), self._new_partition, without, error)
+            return refusal(
+                context.naming.name(AUDIENCE_STATE), partition, changelog(0), self._new_partition, without, error
+            )
 
         tail = changelog(start)
         entries = chain(self._alive(partition, store.entries()), store.filling(tail)) if store else tail

@@ -83,7 +83,7 @@ class Worker:
         self._lag = LagGauges(context.metrics, self._assignment, clock)
         self._restorer = Restorer(context, self._assignment, new_partition, stores, ready)
         self._commit = BatchCommit(
-            context, self._tasks, self._assignment, transactions, self._reporter, self._lag, stores, experiment, bursts
+            context, self._tasks, self._assignment, transactions, self._reporter, stores, experiment, bursts
         )
 
     @property
@@ -102,6 +102,12 @@ class Worker:
             self._assignment.idle()
             return
         self._follow_catalogue()
+        self._serve()
+        self._lag.show(self._tasks)
+        self._reporter.round(self._tasks)
+
+    def _serve(self) -> None:
+        """Take what is there, and commit it."""
         group = self._assignment.group_metadata
         limit = self._context.settings.batch_records
         listens = self._assignment.poll_listens(limit)
@@ -137,8 +143,6 @@ class Worker:
             batch.of(partition)
         if batch.records:
             self._committed(batch, group)
-        self._lag.show({p: task.at for p, task in self._tasks.items()})
-        self._reporter.round(self._tasks)
 
     def _preferences(self, until: Mapping[int, int]) -> Round:
         batch = Round()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streams.contract.topics import Naming, Topic
+from streams.contract.topics import Naming
 from streams.runtime.clock import Clock
 from streams.runtime.health import Heartbeat
 from streams.runtime.metrics import AudienceMetrics
@@ -25,7 +25,3 @@ class WorkerContext:
     clock: Clock
     metrics: AudienceMetrics
     heartbeat: Heartbeat
-
-    def name(self, topic: Topic) -> str:
-        """The full name of a topic."""
-        return self.naming.name(topic)

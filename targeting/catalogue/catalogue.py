@@ -38,7 +38,7 @@ class Catalogue:
     million songs two share a hash with a probability of 3e-8; they would then count as one song here.
 
     A song known by listens alone has no vector; its row is zero. One space is in use; another may be coming: it is
-    held beside until every audience has vectors in it (:meth:`targeting.users.histories.UserHistories.prepare`), and
+    held beside until every audience has vectors in it (:meth:`targeting.users.taste_vectors.TasteVectors.prepare`), and
     then :meth:`switch` puts it in use for all at once. Vectors are kept stretched along the axes of their space
     (:mod:`targeting.catalogue.whitening`), which the songs that come first with it decide.
     ``version`` counts the changes of vectors, so that what is derived from them knows when it is stale.

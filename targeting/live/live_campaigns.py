@@ -153,7 +153,7 @@ class LiveCampaigns:
 
     @property
     def dimension(self) -> int:
-        return int(self.people.histories.vectors(np.zeros(0, np.int64)).shape[1])
+        return int(self.people.histories.taste.of(np.zeros(0, np.int64)).shape[1])
 
     def forget(self, users: I64) -> None:
         """Takes the shares of erased users out, with all that they left behind as their vectors changed."""

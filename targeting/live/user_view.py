@@ -20,7 +20,7 @@ class UserView:
         return self.users.hashes(rows)
 
     def vectors(self, rows: I64) -> F32:
-        return self.histories.vectors(rows)
+        return self.histories.taste.of(rows)
 
 
 @dataclass(frozen=True, slots=True)

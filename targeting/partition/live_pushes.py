@@ -67,9 +67,9 @@ class LivePushes:
         if not len(self._campaigns.live):
             return None
         if self._heard:
-            parts.append(histories.preview(self._heard))
+            parts.append(histories.taste.preview(self._heard.vectors))
         if self._outside:
-            parts.append(histories.preview(self._outside))
+            parts.append(histories.taste.preview(self._outside))
         if not parts:
             return None
         gone = np.concatenate([self._users.erased, self._withdrawn])

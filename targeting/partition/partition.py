@@ -1,7 +1,9 @@
-"""One partition: staged, applied, restored, digested.
+"""One partition: the order of a batch, and how it is applied, restored, digested.
 
 A deterministic state machine over a hash-share of the users: :mod:`targeting.partition.state` is what it is made of,
-:mod:`targeting.partition.stage` what a batch does to it, :mod:`targeting.partition.changelog` the records of it.
+:mod:`targeting.partition.changelog` the records of it. A batch is computed without touching the state: preferences and
+erasures; campaigns whose time is over; commands, in order, on the state before the batch's listens; listens and vectors
+from outside; users whose vectors changed, against the live campaigns; what is known of pushes.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ from collections.abc import Iterable
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.partition import changelog
+from targeting.partition.campaigns_in_batch import CampaignCommands, CampaignsInBatch
 from targeting.partition.changelog import ACCOUNT, ForeignStateError
-from targeting.partition.stage import stage
-from targeting.partition.state import Staged, State
-from targeting.types import Account, PartitionInputs
+from targeting.partition.feedback import Feedback, judged
+from targeting.partition.live_pushes import LivePushes
+from targeting.partition.state import Staged, State, StateChanges
+from targeting.partition.users_in_batch import UsersInBatch
+from targeting.types import Account, PartitionInputs, PartitionOutputs
 from targeting.users.erasures import ForeignKeyError
 
 __all__ = ["ACCOUNT", "ForeignKeyError", "ForeignStateError", "Partition", "Staged", "TargetingConfig"]
@@ -61,8 +66,8 @@ class Partition:
             ValueError: columns of different lengths.
         """
         self._state.songs.plans(self._state)
-        self._state.histories.follow_songs()
-        return stage(self._state, inputs)
+        self._state.histories.taste.follow_songs()
+        return _staged(self._state, inputs)
 
     def apply(self, staged: Staged) -> None:
         """Takes over a staged batch: the last one staged, and nothing was applied since.
@@ -76,7 +81,7 @@ class Partition:
 
     def prepare(self, entries: int) -> bool:
         """Works on the coming space of the songs, ``entries`` of histories at most; True when nothing is left to do."""
-        return self._state.histories.prepare(entries)
+        return self._state.histories.taste.prepare(entries)
 
     def check(self, key: bytes, value: bytes | None) -> None:
         """Whether one changelog record can be read; see :func:`targeting.partition.changelog.check`."""
@@ -109,3 +114,55 @@ class Partition:
 
     def _account(self, song_id: str) -> Account:
         return self._state.campaigns[song_id].account(self._state.live_campaigns.prototypes(song_id))
+
+
+def _staged(state: State, inputs: PartitionInputs) -> Staged:
+    now = inputs.now
+    users = UsersInBatch(state, inputs)
+    known = judged(state, now, bool(inputs.commands))
+    campaigns = CampaignsInBatch(state, users, known, now)
+    campaigns.live.follow(state.basis, state.songs.dimension)
+
+    commands = CampaignCommands(state, campaigns, now)
+    commands.end_due()
+    commands.obey(inputs.commands)
+    commands.follow_space()
+
+    feedback = Feedback(state, users, campaigns, now)
+    heard = outside = None
+    if users.listens:
+        songs = state.songs.slots(users.listens.song_ids)
+        weights, times = users.listens.weights, users.listens.times
+        heard = state.histories.plan(users.listen_rows, songs, weights, times, users.erased.tolist())
+        feedback.count_listeners(heard)
+    if users.vectors:
+        outside = state.histories.taste.plan_outside(users.vector_rows, users.vectors.vectors)
+    withdrawn = users.withdrawn()
+    if heard or outside:
+        LivePushes(state, users, campaigns, now, heard, outside, withdrawn).push()
+
+    entries = state.push_log.plan(campaigns.added, feedback.marks(inputs.outcomes), now)
+    thresholds = feedback.count_marks(entries)
+    learned = feedback.learned(known, entries)
+    accounts = campaigns.all_accounts()
+    changes = StateChanges(
+        fresh=users.fresh,
+        fresh_since=users.fresh_since,
+        preferences=users.preferences,
+        waiting=users.waiting,
+        erased=users.erased,
+        markers=users.markers,
+        unmarked=users.unmarked,
+        campaigns=campaigns.changed,
+        requests=campaigns.requests,
+        heard=heard,
+        outside=outside,
+        withdrawn=withdrawn,
+        pushes=entries,
+        score_thresholds=thresholds,
+        live=campaigns.live.delta(),
+        recalibration=learned,
+    )
+    records = changelog.records_of(state, changes, users.known.id_of)
+    outputs = PartitionOutputs(records, campaigns.pushes, accounts)
+    return Staged(outputs, state.step, state.songs.sweeps, changes)

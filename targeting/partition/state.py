@@ -107,7 +107,7 @@ class State:
         self.step = 0
         self.meta_written = False
         self._songs_of: dict[int, set[str]] = {}  # recording -> songs with a campaign
-        self._released_in = self.histories.space
+        self._released_in = self.histories.taste.space
         self._since = np.zeros(0, np.float64)
         self._slot_of_song: dict[str, int] = {}
         self._song_of_slot: dict[int, str] = {}
@@ -182,7 +182,7 @@ class State:
         if changes.heard:
             self.histories.apply(changes.heard)
         if len(changes.withdrawn):
-            self.histories.drop_outside(changes.withdrawn)
+            self.histories.taste.drop_outside(changes.withdrawn)
         if changes.outside:
             self.histories.apply(changes.outside)
         if changes.pushes:
@@ -212,7 +212,7 @@ class State:
         for song_id, each in campaigns:
             self._remember(song_id, each)
         self.histories.loaded()
-        self._released_in = self.histories.space
+        self._released_in = self.histories.taste.space
         # Records that delete name users of whom nothing else may be known.
         self.release(self.users.rows())
         self.push_log.loaded(np.arange(len(self.users)))
@@ -238,9 +238,9 @@ class State:
 
     def _release(self, changes: StateChanges) -> None:
         """Gives back the rows of users of whom nothing is left."""
-        if self.histories.space is not self._released_in:
+        if self.histories.taste.space is not self._released_in:
             # Vectors from outside went with their space.
-            self._released_in = self.histories.space
+            self._released_in = self.histories.taste.space
             self.release(self.users.rows())
         elif len(changes.erased) or len(changes.withdrawn):
             self.release(np.union1d(changes.erased, changes.withdrawn))

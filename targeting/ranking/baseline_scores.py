@@ -42,16 +42,16 @@ def cat(histories: UserHistories, songs: Catalogue, match: Match) -> Scored:
     if not songs.comparable(match) or not len(found.users):
         return found
     seed = int(hash64([match.song_id])[0])
-    centre = cluster(histories.vectors(found.users), Clustering(prototypes=1), seed, found.scores).vectors
+    centre = cluster(histories.taste.of(found.users), Clustering(prototypes=1), seed, found.scores).vectors
     if not len(centre):
         return found
-    users = histories.everybody()
-    return _alone(found, users, np.maximum(histories.cosines(users, centre[0]), 0))
+    users = histories.taste.everybody()
+    return _alone(found, users, np.maximum(histories.taste.cosines(users, centre[0]), 0))
 
 
 def everybody(histories: UserHistories, songs: Catalogue, match: Match) -> Scored:
     """Everybody, unranked."""
-    users = histories.everybody()
+    users = histories.taste.everybody()
     return _alone(_said(histories, songs, match, 0, 1.0), users, np.ones(len(users), np.float32))
 
 

@@ -96,7 +96,7 @@ def _fitting(histories: UserHistories, songs: Catalogue, match: Match, how: Scor
     lengths, heard_users = histories.listeners(slots[speaking])
     heard_songs = np.repeat(speaking.astype(np.int32), lengths)
     if not len(heard_users):
-        users = histories.everybody() if same_space else np.zeros(0, np.int64)
+        users = histories.taste.everybody() if same_space else np.zeros(0, np.int64)
         direct = _direct(histories, songs, match, users) if same_space else np.zeros(0, np.float32)
         nothing = np.zeros(len(users), np.float32)
         return Scored(users, direct, nothing, direct, heard_users, heard_songs, weights)
@@ -113,4 +113,4 @@ def _fitting(histories: UserHistories, songs: Catalogue, match: Match, how: Scor
 
 
 def _direct(histories: UserHistories, songs: Catalogue, match: Match, users: I64) -> F32:
-    return np.maximum(histories.cosines(users, songs.along_axes(match.vector)), 0)
+    return np.maximum(histories.taste.cosines(users, songs.along_axes(match.vector)), 0)

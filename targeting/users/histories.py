@@ -17,10 +17,9 @@ from scipy import sparse
 from targeting.arrays.id_table import I64
 from targeting.arrays.ragged_array import Jagged
 from targeting.catalogue.catalogue import Catalogue
-from targeting.catalogue.embedding_space import EmbeddingSpace
 from targeting.types import F32, F64
 from targeting.users import history_record
-from targeting.users.taste_vectors import AT_ONCE, BLOCK, HALF_LIFE, OutsideChanges, TasteVectors, VectorChanges
+from targeting.users.taste_vectors import BLOCK, HALF_LIFE, OutsideChanges, TasteVectors, VectorChanges
 
 # Songs a user. More say little about a taste, and one hoarder would outweigh a hundred listeners.
 HISTORY = 500
@@ -52,7 +51,11 @@ class HistoryChanges:
 
 
 class UserHistories:
-    """The listeners of one partition."""
+    """The listeners of one partition.
+
+    Attributes:
+        taste: their vectors. What is planned there is applied here, with the histories.
+    """
 
     def __init__(
         self, songs: Catalogue, history: int = HISTORY, half_life: float = HALF_LIFE, half: bool = False
@@ -66,7 +69,7 @@ class UserHistories:
         self._heard = Jagged(np.int32, np.float32, np.uint32)
         self._listeners = Jagged(np.int32)
         self._rows = 0
-        self._taste = TasteVectors(songs, self, half_life, half)
+        self.taste = TasteVectors(songs, self, half_life, half)
         self._loading = False
         songs.held_by(self)
 
@@ -83,16 +86,11 @@ class UserHistories:
 
     @property
     def nbytes(self) -> int:
-        return self._heard.nbytes + self._listeners.nbytes + self._taste.nbytes
-
-    @property
-    def space(self) -> EmbeddingSpace:
-        """That of the vectors."""
-        return self._taste.space
+        return self._heard.nbytes + self._listeners.nbytes + self.taste.nbytes
 
     def holds(self, users: I64) -> NDArray[np.bool_]:
         """Which rows have a history or a vector from outside, bool (n,)."""
-        return (self._heard.lengths(users) > 0) | self._taste.are_outside(users)
+        return (self._heard.lengths(users) > 0) | self.taste.are_outside(users)
 
     def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> HistoryChanges:
         """What a batch of listens changes, computed without changing it.
@@ -122,9 +120,9 @@ class UserHistories:
         again = pairs[at] == old_pairs
         at = at[again]
         old_weights[again] += plays[at]
-        weighed = self._taste.weights(old_times[again])
+        weighed = self.taste.weights(old_times[again])
         old_times[again] = np.maximum(old_times[again], last[at])
-        gain = self._taste.weights(old_times[again]) - weighed
+        gain = self.taste.weights(old_times[again]) - weighed
 
         new = np.ones(len(pairs), bool)
         new[at] = False
@@ -148,67 +146,47 @@ class UserHistories:
         if len(lengths) and lengths.max() > self._history:
             keep = _latest(of, all_times, lengths, self._history)
             lost_users, lost_songs = each[of[~keep]], all_songs[~keep].astype(np.int64)
-            loss = self._taste.weights(all_times[~keep])
+            loss = self.taste.weights(all_times[~keep])
             of, all_songs = of[keep], all_songs[keep]
             all_weights, all_times = all_weights[keep], all_times[keep]
             lengths = np.bincount(of, minlength=len(each))
 
         owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
         changed = np.concatenate([new_songs, old_songs[again], lost_songs])
-        change = np.concatenate([self._taste.weights(last[order]), gain, -loss])
-        vectors = self._taste.plan(each, owners, changed, change, blank, (lengths, all_songs, all_times))
+        change = np.concatenate([self.taste.weights(last[order]), gain, -loss])
+        vectors = self.taste.plan(each, owners, changed, change, blank, (lengths, all_songs, all_times))
         return HistoryChanges(
             each, lengths, all_songs, all_weights, all_times, each[of_new], new_songs, lost_users, lost_songs, vectors
         )
 
-    def preview(self, planned: HistoryChanges | OutsideChanges) -> tuple[I64, F32, F32]:
-        """The users that a plan touches, and their unit vectors as they are and as they will be.
-
-        Returns:
-            int64 (m,), float32 (m, d), float32 (m, d); zero for a user without a song with a vector.
-        """
-        return self._taste.preview(planned.vectors if isinstance(planned, HistoryChanges) else planned)
-
     def apply(self, planned: HistoryChanges | OutsideChanges) -> None:
-        """Takes over what :meth:`plan` or :meth:`plan_outside` computed.
+        """Takes over what :meth:`plan`, or ``taste.plan_outside``, computed.
 
         Between planning and applying, nothing may happen to the histories of these users; songs may get other
         vectors, and outside vectors come or go. Outside vectors of a space that is no longer in use are dropped.
         """
-        self.follow_songs()
+        self.taste.follow_songs()
         users = planned.users
         if not len(users):
             return
         self._grow(int(users.max()) + 1)
         if isinstance(planned, OutsideChanges):
-            self._taste.apply(planned)
+            self.taste.apply(planned)
             return
         self._heard.replace(users, planned.lengths, [planned.songs, planned.weights, planned.times])
         self._listeners.append(planned.new_songs, [planned.new_users.astype(np.int32)])
         if len(planned.lost_users):
             # A pair can be new and lost in one batch, so the appending comes first.
             self._listeners.discard(planned.lost_songs, planned.lost_users)
-        self._taste.apply(planned.vectors)
-
-    def plan_outside(self, users: I64, vectors: F32) -> OutsideChanges:
-        """See :meth:`targeting.users.taste_vectors.TasteVectors.plan_outside`."""
-        return self._taste.plan_outside(users, vectors)
-
-    def set_outside(self, users: I64, vectors: F32) -> None:
-        """Gives users vectors from outside; see :meth:`plan_outside`. Nothing changes when that raises."""
-        self.apply(self.plan_outside(users, vectors))
-
-    def drop_outside(self, users: I64) -> None:
-        """Gives users the vector of their history again; nothing changes for those who have it."""
-        self._taste.drop_outside(users)
+        self.taste.apply(planned.vectors)
 
     def forget(self, users: I64) -> None:
         """Erases users: history, listeners, vectors, whether those came from outside. No bytes of them stay."""
-        self.follow_songs()
+        self.taste.follow_songs()
         lengths, (songs, _, _) = self._heard.gather(users)
         self._listeners.discard(songs.astype(np.int64), np.repeat(users, lengths))
         self._heard.erase(users)
-        self._taste.forget(users)
+        self.taste.forget(users)
 
     def load(self, users: I64, lengths: I64, songs: I64, weights: F32, times: NDArray[np.uint32]) -> None:
         """Writes whole histories, read back from records; :meth:`loaded` must follow before anything else."""
@@ -220,12 +198,12 @@ class UserHistories:
     def loaded(self) -> None:
         """Derives all that histories imply."""
         self._loading = False
-        self.follow_songs()
+        self.taste.follow_songs()
         counts = np.zeros(len(self._songs), np.int64)
         for block in self._blocks(8):
             lengths, songs, times = self.songs_of(block)
             counts += np.bincount(songs, minlength=len(counts))
-            self._taste.make_anew(block, lengths, songs, times)
+            self.taste.make_anew(block, lengths, songs, times)
         self._listeners = Jagged(np.int32)
         some = np.flatnonzero(counts)
         self._listeners.reserve(some, counts[some])
@@ -254,21 +232,9 @@ class UserHistories:
         """The rows of one song's listeners, int64 (n,); -1: a song nobody heard."""
         return self._listeners.row(song)[0].astype(np.int64)
 
-    def vectors(self, users: I64) -> F32:
-        """Unit user vectors float32 (n, d); zero for a user without a song with a vector."""
-        return self._taste.of(users)
-
-    def cosines(self, users: I64, vector: F32) -> F32:
-        """The cosine of each user's vector with a unit vector (d,), float32 (n,); 0 where a user has none."""
-        return self._taste.cosines(users, vector)
-
     def heard(self, users: I64) -> I64:
         """How many songs each user's history holds, int64 (n,)."""
         return self._heard.lengths(users)
-
-    def everybody(self) -> I64:
-        """The rows of all users with a vector, int64, ascending."""
-        return self._taste.everybody()
 
     def encode(self, heard: HistoryChanges) -> list[bytes]:
         """The record of each of ``heard.users``."""
@@ -279,17 +245,9 @@ class UserHistories:
         _, (users,) = self._listeners.gather(songs)
         return users
 
-    def follow_songs(self) -> None:
-        """Brings user vectors up to the songs' vectors, where those changed since the last call."""
-        self._taste.follow_songs()
-
-    def prepare(self, entries: int = AT_ONCE) -> bool:
-        """See :meth:`targeting.users.taste_vectors.TasteVectors.prepare`."""
-        return self._taste.prepare(entries)
-
     def _grow(self, rows: int) -> None:
         self._rows = max(self._rows, rows)
-        self._taste.grow(self._rows)
+        self.taste.grow(self._rows)
 
     def _blocks(self, together: int = 1) -> Iterator[I64]:
         """All rows, some at a time."""

@@ -95,7 +95,7 @@ def case_of(name: str, world: World, data: Dataset, parts: Split, late: np.ndarr
 def costs(loaded: Loaded) -> dict[str, float]:
     """CPU nanoseconds for each user scored by one product, by eight prototypes, and by production."""
     users = np.tile(np.arange(loaded.case.users), 20)
-    vectors = loaded.histories.vectors(users)
+    vectors = loaded.histories.taste.of(users)
     centres = kmeans.cluster(vectors[: loaded.case.users], kmeans.Clustering(), 0).vectors
     song = loaded.case.queries[0]
 

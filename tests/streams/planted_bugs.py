@@ -77,7 +77,7 @@ def changed(root: Path, edits: Sequence[Edit]) -> dict[str, str]:
 
 _USERS = "targeting/partition/users_in_batch.py"
 _CAMPAIGNS = "targeting/partition/campaigns_in_batch.py"
-_COMMANDS = "targeting/partition/campaign_commands.py"
+_COMMANDS = _CAMPAIGNS
 _LIVE_PUSHES = "targeting/partition/live_pushes.py"
 _FEEDBACK = "targeting/partition/feedback.py"
 _CHANGELOG = "targeting/partition/changelog.py"

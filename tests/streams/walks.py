@@ -45,7 +45,7 @@ WALKS = {
         ("streams/songs/agents.py", "serve_uploads"), ("streams/songs/messages.py", "request")
     ),
     "match request -> push target": Walk(
-        ("streams/audience/worker.py", "round"), ("streams/audience/encode.py", "push_record")
+        ("streams/audience/worker.py", "_serve"), ("streams/audience/encode.py", "push_record")
     ),
 }
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targeting.arrays.id_table import I64
 from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32
 from targeting.users.histories import UserHistories
@@ -83,7 +84,7 @@ def test_histories_both_ways_and_vectors_are_what_one_listen_after_the_other_giv
         assert sorted(users[end - n : end].tolist()) == heard_by
 
     for user in range(USERS):
-        found = audience.vectors(np.asarray([user]))[0]
+        found = audience.taste.of(np.asarray([user]))[0]
         total = sum(
             (
                 catalogue_vector(songs, song) * 0.5 ** ((START - time) / 86_400 / HALF_LIFE)
@@ -130,7 +131,7 @@ def test_records_bring_everything_back(batches: list[list[Listen]]) -> None:
     again.loaded()
     assert histories(again) == histories(audience)
     everybody = np.asarray(sorted(records), np.int64)
-    np.testing.assert_allclose(again.vectors(everybody), audience.vectors(everybody), atol=1e-5)
+    np.testing.assert_allclose(again.taste.of(everybody), audience.taste.of(everybody), atol=1e-5)
     for song in range(SONGS):
         (_, theirs), (_, mine) = again.listeners(np.asarray([song])), audience.listeners(np.asarray([song]))
         assert sorted(theirs.tolist()) == sorted(mine.tolist())
@@ -143,10 +144,10 @@ def test_a_song_heard_again_weighs_as_if_heard_now() -> None:
     hear(audience, [(0, 0, 1, START), (0, 1, 1, START + 10 * day)])
     first, second = songs.vectors(np.asarray([0, 1]))
     twice = first / 2 + second
-    np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
     hear(audience, [(0, 0, 1, START + 20 * day)])
     twice = first * 2 + second
-    np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.zeros(1, np.int64))[0], twice / np.linalg.norm(twice), atol=1e-6)
 
 
 @pytest.mark.parametrize("when", [0, 1, START, 2**32 - 1])
@@ -156,8 +157,8 @@ def test_listens_of_any_time_make_a_vector(when: int) -> None:
         audience = UserHistories(songs, half_life=half_life)
         hear(audience, [(0, 0, 1, when), (0, 1, 1, when)])
         both = songs.vectors(np.asarray([0, 1])).sum(axis=0)
-        np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64))[0], both / np.linalg.norm(both), atol=1e-5)
-        cosine = audience.cosines(np.zeros(1, np.int64), both / np.linalg.norm(both))
+        np.testing.assert_allclose(audience.taste.of(np.zeros(1, np.int64))[0], both / np.linalg.norm(both), atol=1e-5)
+        cosine = audience.taste.cosines(np.zeros(1, np.int64), both / np.linalg.norm(both))
         np.testing.assert_allclose(cosine, [1], atol=1e-5)
 
 
@@ -165,17 +166,17 @@ def test_vectors_follow_the_songs() -> None:
     songs = catalogue(known=2)
     audience = UserHistories(songs)
     hear(audience, [(0, 0, 1, 1), (0, 5, 1, 1), (1, 5, 1, 1), (2, 1, 1, 1)])
-    assert not audience.vectors(np.asarray([1])).any()
+    assert not audience.taste.of(np.asarray([1])).any()
     late = np.ones((1, D), np.float32)
     songs.set_vectors("space", ["s5"], late)
-    audience.follow_songs()
-    np.testing.assert_allclose(audience.vectors(np.asarray([1])), [songs.along_axes(late[0])], atol=1e-6)
+    audience.taste.follow_songs()
+    np.testing.assert_allclose(audience.taste.of(np.asarray([1])), [songs.along_axes(late[0])], atol=1e-6)
     total = catalogue_vector(songs, 0) + catalogue_vector(songs, 5)
-    np.testing.assert_allclose(audience.vectors(np.asarray([0]))[0], total / np.linalg.norm(total), atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.asarray([0]))[0], total / np.linalg.norm(total), atol=1e-6)
     songs.set_vectors("other", ["s1"], np.eye(9, dtype=np.float32)[3:4])
-    audience.follow_songs()
-    assert not audience.vectors(np.asarray([0, 1])).any()
-    np.testing.assert_array_equal(audience.vectors(np.asarray([2])), np.eye(9)[3:4])
+    audience.taste.follow_songs()
+    assert not audience.taste.of(np.asarray([0, 1])).any()
+    np.testing.assert_array_equal(audience.taste.of(np.asarray([2])), np.eye(9)[3:4])
 
 
 def test_a_space_that_comes_between_planning_and_applying() -> None:
@@ -186,7 +187,7 @@ def test_a_space_that_comes_between_planning_and_applying() -> None:
     heard = audience.plan(0 * one, 2 * one, np.ones(1, np.float32), np.ones(1))
     songs.set_vectors("other", ["s0", "s2"], np.eye(6, dtype=np.float32)[:2])
     audience.apply(heard)
-    np.testing.assert_allclose(audience.vectors(np.zeros(1, np.int64)), [[0.5**0.5, 0.5**0.5, 0, 0, 0, 0]])
+    np.testing.assert_allclose(audience.taste.of(np.zeros(1, np.int64)), [[0.5**0.5, 0.5**0.5, 0, 0, 0, 0]])
 
 
 def test_cosines() -> None:
@@ -198,8 +199,8 @@ def test_cosines() -> None:
     audience.apply(audience.plan(users, rng.integers(0, SONGS, len(users)), ones.astype(np.float32), ones))
     asked = np.arange(0, 1500, 2)
     vector = catalogue_vector(songs, 3)
-    expected = audience.vectors(asked) @ vector
-    np.testing.assert_allclose(audience.cosines(asked, vector), expected, atol=1e-6)
+    expected = audience.taste.of(asked) @ vector
+    np.testing.assert_allclose(audience.taste.cosines(asked, vector), expected, atol=1e-6)
 
 
 @settings(max_examples=100)
@@ -210,11 +211,11 @@ def test_a_preview_is_what_applying_makes(before: list[list[Listen]], batch: lis
         hear(audience, each)
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
     heard = audience.plan(user, song, plays.astype(np.float32), time.astype(np.float64))
-    users, old, new = audience.preview(heard)
+    users, old, new = audience.taste.preview(heard.vectors)
     assert users.tolist() == sorted(set(user.tolist()))
-    np.testing.assert_allclose(old, audience.vectors(users), atol=1e-6)
+    np.testing.assert_allclose(old, audience.taste.of(users), atol=1e-6)
     audience.apply(heard)
-    np.testing.assert_allclose(new, audience.vectors(users), atol=1e-3 if half else 1e-6)
+    np.testing.assert_allclose(new, audience.taste.of(users), atol=1e-3 if half else 1e-6)
 
 
 def test_a_vector_from_outside_counts_until_it_is_dropped() -> None:
@@ -223,25 +224,25 @@ def test_a_vector_from_outside_counts_until_it_is_dropped() -> None:
     hear(audience, [(0, 0, 1, START), (1, 1, 1, START)])
     theirs = np.asarray([[1, 2, 3, 4], [0, 0, 0, 0]], np.float32)
     users = np.asarray([1, 9])
-    planned = audience.plan_outside(users, theirs)
-    own = audience.vectors(users)
-    changing, old, new = audience.preview(planned)
+    planned = audience.taste.plan_outside(users, theirs)
+    own = audience.taste.of(users)
+    changing, old, new = audience.taste.preview(planned)
     assert changing.tolist() == users.tolist()
     np.testing.assert_array_equal(old, own)
-    np.testing.assert_array_equal(audience.vectors(users), own)
+    np.testing.assert_array_equal(audience.taste.of(users), own)
     audience.apply(planned)
-    np.testing.assert_array_equal(audience.vectors(users), new)
+    np.testing.assert_array_equal(audience.taste.of(users), new)
     np.testing.assert_allclose(new, [songs.along_axes(theirs[0]), np.zeros(D)], atol=1e-6)
 
     hear(audience, [(1, 2, 1, START), (0, 2, 1, START), (9, 3, 1, START)])
-    np.testing.assert_array_equal(audience.vectors(users), new)
+    np.testing.assert_array_equal(audience.taste.of(users), new)
     songs.set_vectors("space", ["s1"], -np.ones((1, D), np.float32))
-    audience.follow_songs()
-    np.testing.assert_array_equal(audience.vectors(users), new)
+    audience.taste.follow_songs()
+    np.testing.assert_array_equal(audience.taste.of(users), new)
 
-    audience.drop_outside(np.asarray([0, 1, 9, 77]))
+    audience.taste.drop_outside(np.asarray([0, 1, 9, 77]))
     heard = [catalogue_vector(songs, 1) + catalogue_vector(songs, 2), catalogue_vector(songs, 3)]
-    np.testing.assert_allclose(audience.vectors(users), [each / np.linalg.norm(each) for each in heard], atol=1e-5)
+    np.testing.assert_allclose(audience.taste.of(users), [each / np.linalg.norm(each) for each in heard], atol=1e-5)
 
 
 def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -> None:
@@ -249,14 +250,14 @@ def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -
     audience, both = UserHistories(songs), np.asarray([0, 1])
     theirs = np.ones((1, D), np.float32)
     hear(audience, [(0, 0, 1, START), (1, 0, 1, START)])
-    audience.set_outside(both[:1], theirs)
+    set_outside(audience, both[:1], theirs)
     heard = audience.plan(both, both * 0 + 1, np.ones(2, np.float32), np.full(2, float(START)))
-    audience.drop_outside(both[:1])
-    audience.set_outside(both[1:], theirs)
+    audience.taste.drop_outside(both[:1])
+    set_outside(audience, both[1:], theirs)
     audience.apply(heard)
     total = catalogue_vector(songs, 0) + catalogue_vector(songs, 1)
     np.testing.assert_allclose(
-        audience.vectors(both), [total / np.linalg.norm(total), songs.along_axes(theirs[0])], atol=1e-6
+        audience.taste.of(both), [total / np.linalg.norm(total), songs.along_axes(theirs[0])], atol=1e-6
     )
 
 
@@ -266,13 +267,17 @@ def test_vectors_from_outside_that_come_and_go_between_planning_and_applying() -
 def test_a_vector_from_outside_that_does_not_fit_is_refused(vectors: F32) -> None:
     audience = UserHistories(catalogue())
     with pytest.raises(ValueError, match="vectors"):
-        audience.set_outside(np.zeros(1, np.int64), vectors.astype(np.float32))
-    assert not len(audience.everybody())
+        set_outside(audience, np.zeros(1, np.int64), vectors.astype(np.float32))
+    assert not len(audience.taste.everybody())
+
+
+def set_outside(audience: UserHistories, users: I64, vectors: F32) -> None:
+    audience.apply(audience.taste.plan_outside(users, vectors))
 
 
 def memory(audience: UserHistories) -> bytes:
     """All bytes of the arrays in which histories, listeners and vectors lie."""
-    arenas = [audience._taste._arena, *([audience._taste._next.arena] if audience._taste._next else [])]
+    arenas = [audience.taste._arena, *([audience.taste._next.arena] if audience.taste._next else [])]
     columns = [*audience._heard._columns, *audience._listeners._columns, *(arena._vectors for arena in arenas)]
     return b"".join(column.tobytes() for column in columns)
 
@@ -300,12 +305,12 @@ def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
             )
         )
     songs.prepare("other", ids, rng.standard_normal((900, 8)).astype(np.float32))
-    assert audience.prepare(10**9)
-    audience.set_outside(np.asarray([outsider]), np.full((1, 8), 0.3, np.float32))
+    assert audience.taste.prepare(10**9)
+    set_outside(audience, np.asarray([outsider]), np.full((1, 8), 0.3, np.float32))
     both = np.asarray([gone, outsider])
     times_of = np.flatnonzero(np.isin(audience._heard._columns[2], START + 1_000_003 * np.arange(1, 60)))
     assert len(times_of) == 40
-    arenas = [audience._taste._arena, audience._taste._next.arena]  # type: ignore[union-attr]
+    arenas = [audience.taste._arena, audience.taste._next.arena]  # type: ignore[union-attr]
     vectors = [arena._vectors[row].tobytes() for arena in arenas for row in both.tolist()]
     assert all(each in memory(audience) for each in vectors)
 
@@ -315,12 +320,12 @@ def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
     assert not np.isin(audience._listeners._columns[0], both).any()
     assert not any(each in memory(audience) for each in vectors)
     assert audience.history(both)[0].tolist() == [0, 0]
-    assert not np.isin(both, audience.everybody()).any()
+    assert not np.isin(both, audience.taste.everybody()).any()
     # The rows are someone else's now: nothing of the past, not even that a vector came from outside.
     audience.apply(audience.plan(both, both * 0, np.ones(2, np.float32), np.full(2, float(START))))
     one = catalogue_vector(songs, 0)
     np.testing.assert_allclose(
-        audience.vectors(both), np.broadcast_to(one / np.linalg.norm(one), (2, 8)), atol=1e-3 if half else 1e-6
+        audience.taste.of(both), np.broadcast_to(one / np.linalg.norm(one), (2, 8)), atol=1e-3 if half else 1e-6
     )
 
 
@@ -335,19 +340,19 @@ def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
     for audience in (planned_first, forgotten_first):
         for each in before:
             hear(audience, each)
-        audience.set_outside(np.asarray([0]), np.ones((1, D), np.float32))
+        set_outside(audience, np.asarray([0]), np.ones((1, D), np.float32))
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
     heard = planned_first.plan(user, song, plays.astype(np.float32), time.astype(np.float64), gone.tolist())
-    _, old, new = planned_first.preview(heard)
+    _, old, new = planned_first.taste.preview(heard.vectors)
     planned_first.forget(gone)
-    np.testing.assert_allclose(old, planned_first.vectors(heard.users), atol=1e-6)
+    np.testing.assert_allclose(old, planned_first.taste.of(heard.users), atol=1e-6)
     planned_first.apply(heard)
     forgotten_first.forget(gone)
     hear(forgotten_first, batch)
     everybody = np.arange(USERS)
     assert histories(planned_first) == histories(forgotten_first)
-    np.testing.assert_allclose(planned_first.vectors(everybody), forgotten_first.vectors(everybody), atol=1e-6)
-    np.testing.assert_allclose(planned_first.vectors(heard.users), new, atol=1e-3 if half else 1e-6)
+    np.testing.assert_allclose(planned_first.taste.of(everybody), forgotten_first.taste.of(everybody), atol=1e-6)
+    np.testing.assert_allclose(planned_first.taste.of(heard.users), new, atol=1e-3 if half else 1e-6)
     for one in range(SONGS):
         (_, some), (_, others) = (each.listeners(np.asarray([one])) for each in (planned_first, forgotten_first))
         assert sorted(some.tolist()) == sorted(others.tolist())
@@ -358,7 +363,7 @@ def test_to_forget_users_without_anything() -> None:
     audience.forget(np.asarray([0, 5]))
     hear(audience, [(0, 1, 1, START)])
     audience.forget(np.asarray([10**6]))
-    assert audience.everybody().tolist() == [0]
+    assert audience.taste.everybody().tolist() == [0]
 
 
 def test_halves_score_as_singles_do_in_less_memory() -> None:
@@ -372,10 +377,10 @@ def test_halves_score_as_singles_do_in_less_memory() -> None:
             audience.apply(
                 audience.plan(users, heard, np.ones(3000, np.float32), START + 86_400.0 * day + np.zeros(3000))
             )
-    everybody = single.everybody()
-    assert half.everybody().tolist() == everybody.tolist()
+    everybody = single.taste.everybody()
+    assert half.taste.everybody().tolist() == everybody.tolist()
     worst = max(
-        np.abs(single.cosines(everybody, vector) - half.cosines(everybody, vector)).max()
+        np.abs(single.taste.cosines(everybody, vector) - half.taste.cosines(everybody, vector)).max()
         for vector in (songs.along_axes(each) for each in rng.standard_normal((20, 128)).astype(np.float32))
     )
     assert worst < 0.002

@@ -152,7 +152,7 @@ def test_cat_is_the_cosine_with_the_centroid_of_the_listeners_for_everybody() ->
     songs, audience = audience_of(pairs)
     scored = score(audience, songs, asking([(0, 1.0), (1, 0.5)]), ScoreWeights(ranking=Ranking.CAT))
     assert scored.users.tolist() == [0, 1, 2, 3, 4]
-    vectors = audience.vectors(np.arange(5)).astype(float)
+    vectors = audience.taste.of(np.arange(5)).astype(float)
     # The listeners of song 1 weigh a sixteenth of those of song 0.
     centre = vectors[0] + vectors[1] + vectors[2] / 16
     np.testing.assert_allclose(scored.scores, np.maximum(vectors @ centre / np.linalg.norm(centre), 0), atol=1e-4)

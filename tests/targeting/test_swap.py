@@ -54,10 +54,10 @@ class Swapping(RuleBasedStateMachine):
         users, songs, days = np.asarray(batch).T
         audience = self.audiences[which]
         heard = audience.plan(users, songs, np.ones(len(batch), np.float32), START + 86_400.0 * days)
-        touched, old, new = audience.preview(heard)
-        np.testing.assert_allclose(old, audience.vectors(touched), atol=1e-6)
+        touched, old, new = audience.taste.preview(heard.vectors)
+        np.testing.assert_allclose(old, audience.taste.of(touched), atol=1e-6)
         audience.apply(heard)
-        np.testing.assert_allclose(new, audience.vectors(touched), atol=2e-3 if self.half else 1e-6)
+        np.testing.assert_allclose(new, audience.taste.of(touched), atol=2e-3 if self.half else 1e-6)
 
     @rule(space=st.sampled_from(["first", "second", "third"]), seed=st.integers(0, 3), n=st.integers(1, SONGS))
     def prepare(self, space: str, seed: int, n: int) -> None:
@@ -65,7 +65,7 @@ class Swapping(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), entries=st.integers(1, 20))
     def make_some(self, which: int, entries: int) -> None:
-        self.audiences[which].prepare(entries)
+        self.audiences[which].taste.prepare(entries)
 
     @rule(which=st.integers(0, 1), seed=st.integers(0, 9), song=st.integers(0, SONGS - 1))
     def promote(self, which: int, seed: int, song: int) -> None:
@@ -85,15 +85,15 @@ class Swapping(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), user=st.integers(0, USERS + 2), seed=st.integers(0, 9))
     def come_from_outside(self, which: int, user: int, seed: int) -> None:
         audience = self.audiences[which]
-        planned = audience.plan_outside(np.asarray([user]), vectors_of(seed, self.songs.dimension, 1))
-        _, old, new = audience.preview(planned)
-        np.testing.assert_array_equal(old, audience.vectors(np.asarray([user])))
+        planned = audience.taste.plan_outside(np.asarray([user]), vectors_of(seed, self.songs.dimension, 1))
+        _, old, new = audience.taste.preview(planned)
+        np.testing.assert_array_equal(old, audience.taste.of(np.asarray([user])))
         audience.apply(planned)
         self.outside[which][user] = new[0]
 
     @rule(which=st.integers(0, 1), user=st.integers(0, USERS + 2))
     def drop_outside(self, which: int, user: int) -> None:
-        self.audiences[which].drop_outside(np.asarray([user]))
+        self.audiences[which].taste.drop_outside(np.asarray([user]))
         self.outside[which].pop(user, None)
 
     @rule(which=st.integers(0, 1), user=st.integers(0, USERS + 2))
@@ -106,24 +106,24 @@ class Swapping(RuleBasedStateMachine):
         if not hasattr(self, "songs"):
             return
         for audience, outside in zip(self.audiences, self.outside, strict=True):
-            before = audience.space
-            audience.follow_songs()
-            if audience.space is not before:
+            before = audience.taste.space
+            audience.taste.follow_songs()
+            if audience.taste.space is not before:
                 outside.clear()
             everybody = np.arange(USERS + 3)
             wanted = [
                 outside[user] if user in outside else expected(self.songs.in_use, audience, user)
                 for user in everybody.tolist()
             ]
-            found = audience.vectors(everybody)
+            found = audience.taste.of(everybody)
             np.testing.assert_allclose(found, np.asarray(wanted), atol=2e-3 if self.half else 2e-4)
             self.prepared_vectors_are_those_of_the_coming_space(audience)
 
     def prepared_vectors_are_those_of_the_coming_space(self, audience: UserHistories) -> None:
-        coming = audience._taste._next
+        coming = audience.taste._next
         if coming is None or coming.space is not self.songs.to_come:
             return
-        audience.prepare(1)
+        audience.taste.prepare(1)
         made = np.flatnonzero(coming.made[: audience._rows])
         wanted = np.asarray([expected(coming.space, audience, user) for user in made.tolist()])
         found = directions(coming.arena.read(made))
@@ -152,22 +152,22 @@ def test_no_call_does_more_than_asked_and_the_switch_takes_what_was_made() -> No
     songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
-    in_first = audience.vectors(np.arange(40))
+    in_first = audience.taste.of(np.arange(40))
     songs.prepare("second", IDS, vectors_of(1, 4))
     calls = 1
-    while not audience.prepare(12):
+    while not audience.taste.prepare(12):
         calls += 1
-        np.testing.assert_array_equal(audience.vectors(np.arange(40)), in_first)
+        np.testing.assert_array_equal(audience.taste.of(np.arange(40)), in_first)
     assert calls >= audience.history(np.arange(40))[0].sum() / 12
-    made = audience._taste._next.arena  # type: ignore[union-attr]
+    made = audience.taste._next.arena  # type: ignore[union-attr]
     songs.switch()
-    audience.follow_songs()
-    assert audience._taste._arena is made
+    audience.taste.follow_songs()
+    assert audience.taste._arena is made
     assert songs.space == "second"
     assert songs.coming is None
     fresh = Catalogue()
     fresh.set_vectors("second", IDS, vectors_of(1, 4))
-    np.testing.assert_allclose(audience.vectors(np.arange(40)), listening(fresh).vectors(np.arange(40)), atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.arange(40)), listening(fresh).taste.of(np.arange(40)), atol=1e-6)
 
 
 def test_what_was_planned_in_one_space_is_applied_in_another() -> None:
@@ -175,30 +175,30 @@ def test_what_was_planned_in_one_space_is_applied_in_another() -> None:
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience, zero = listening(songs), np.zeros(1, np.int64)
     songs.prepare("second", IDS, vectors_of(1, 4))
-    while not audience.prepare():
+    while not audience.taste.prepare():
         pass
     heard = audience.plan(zero, zero, np.ones(1, np.float32), np.asarray([START + 2e7]))
-    outside = audience.plan_outside(zero + 1, vectors_of(2, 4, 1))
+    outside = audience.taste.plan_outside(zero + 1, vectors_of(2, 4, 1))
     songs.switch()
     audience.apply(heard)
     audience.apply(outside)
     again = listening(songs)
     again.apply(again.plan(zero, zero, np.ones(1, np.float32), np.asarray([START + 2e7])))
-    np.testing.assert_allclose(audience.vectors(np.arange(40)), again.vectors(np.arange(40)), atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.arange(40)), again.taste.of(np.arange(40)), atol=1e-6)
 
 
 def test_a_rollback_is_preparing_the_old_one() -> None:
     songs = Catalogue()
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
-    before = audience.vectors(np.arange(40))
+    before = audience.taste.of(np.arange(40))
     for space, seed in (("second", 1), ("first", 0)):
         songs.prepare(space, IDS, vectors_of(seed, 4))
-        assert audience.prepare(10**6)
+        assert audience.taste.prepare(10**6)
         songs.switch()
-        audience.follow_songs()
+        audience.taste.follow_songs()
         assert songs.space == space
-    np.testing.assert_allclose(audience.vectors(np.arange(40)), before, atol=1e-6)
+    np.testing.assert_allclose(audience.taste.of(np.arange(40)), before, atol=1e-6)
 
 
 def test_preparing_the_space_in_use_calls_a_coming_one_off() -> None:
@@ -206,11 +206,11 @@ def test_preparing_the_space_in_use_calls_a_coming_one_off() -> None:
     songs.set_vectors("first", IDS, vectors_of(0, 4))
     audience = listening(songs)
     songs.prepare("second", IDS, vectors_of(1, 5))
-    assert not audience.prepare(12)
+    assert not audience.taste.prepare(12)
     with_both = audience.nbytes
     songs.prepare("first", IDS, vectors_of(0, 4))
     assert songs.coming is None
-    assert audience.prepare()
+    assert audience.taste.prepare()
     assert audience.nbytes < with_both
     with pytest.raises(ValueError, match="no space is coming"):
         songs.switch()

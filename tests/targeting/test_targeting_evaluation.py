@@ -86,7 +86,7 @@ def test_arms_are_what_their_names_say() -> None:
     tastes = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     np.testing.assert_allclose(loaded.tastes(Taste())[0], tastes, atol=1e-5)
     # Production's own vectors of the same users.
-    served = loaded.histories.vectors(np.arange(case.users))
+    served = loaded.histories.taste.of(np.arange(case.users))
     np.testing.assert_allclose(loaded.tastes(Taste(stretched=True))[0], served, atol=1e-5)
     np.testing.assert_allclose(direct(loaded, 1, Taste()), np.maximum(tastes @ case.queries[1], 0), atol=1e-5)
     cosines = case.vectors @ case.queries[1]
