@@ -174,17 +174,16 @@ class QuietSpan(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(msgspec.Struct, frozen=True, gc=False):
     """What a user allows: always the full state, never a patch.
+
+    No dataclass, because each different one is held in memory and looked up by its hash.
 
     Attributes:
         timezone: IANA name; ``quiet`` is in its local time.
         cap: None: the policy's own.
-        erase_requested_at: Unix seconds: everything from before that is to be forgotten.
     """
 
-    user_id: str
     opted_in: bool = True
     country: str | None = None
     muted_artists: frozenset[str] = frozenset()
@@ -192,7 +191,6 @@ class Preferences:
     timezone: str = "UTC"
     quiet: tuple[QuietSpan, ...] = ()
     cap: FrequencyCap | None = None
-    erase_requested_at: float | None = None
 
 
 class PushReason(StrEnum):
@@ -300,7 +298,10 @@ class Account:
 class PartitionInputs:
     """One batch for a partition. Preferences are obeyed before the commands are served, commands in order.
 
-    ``now`` is the wall clock, read once for the batch, Unix seconds.
+    Attributes:
+        now: the wall clock, read once for the batch, Unix seconds.
+        preferences: of users, by id; None: forgotten. Of several for one user the last stands.
+        erasures: users, by id, of whom everything from before a time, Unix seconds, is to be forgotten; in any order.
     """
 
     now: float
@@ -309,6 +310,7 @@ class PartitionInputs:
     listens: Listens | None = None
     vectors: OutsideVectors | None = None
     outcomes: Outcomes | None = None
+    erasures: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)

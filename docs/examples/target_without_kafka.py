@@ -27,7 +27,7 @@ near = np.argsort(-(warm @ warm.T), axis=1)[:, :8]
 heard = [(f"u{user}", song_ids[row]) for user in range(200) for row in near[user % len(warm)]]
 now = time.time()
 listens = Listens(*map(list, zip(*heard, strict=True)), np.ones(len(heard), np.float32), np.full(len(heard), now))
-wishes = [("u0", Preferences("u0", opted_in=False))]
+wishes = [("u0", Preferences(opted_in=False))]
 first = partition.stage(PartitionInputs(now, listens=listens, preferences=wishes))
 partition.apply(first)
 print(partition.users, "users")

@@ -13,7 +13,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams.audience.deduplication import Deduplication, ListensSeen
-from streams.audience.withdrawals import user_of, withheld
+from streams.audience.withdrawals import WITHHELD, erasure_asked, user_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import (
     EventColumns,
@@ -140,9 +140,11 @@ class Decoder:
             repeats: knows the listens before this batch.
         """
         listens, seen = self._listens(records.listens, repeats)
+        preferences, erasures = self._preferences(records.preferences)
         inputs = PartitionInputs(
             now=self._now,
-            preferences=self._preferences(records.preferences),
+            preferences=preferences,
+            erasures=erasures,
             commands=self._commands(records.commands, space),
             listens=listens,
             vectors=self._vectors(records.vectors, space) if records.vectors and space else None,
@@ -164,26 +166,34 @@ class Decoder:
         }
         return found
 
-    def _preferences(self, messages: list[Message]) -> list[tuple[str, Preferences | None]]:
+    def _preferences(
+        self, messages: list[Message]
+    ) -> tuple[list[tuple[str, Preferences | None]], list[tuple[str, float]]]:
+        """What users allow, in the order of the records; and who is to be forgotten."""
+        erasures: list[tuple[str, float]] = []
         if not messages:
-            return []
+            return [], erasures
         full = [message for message in messages if message.value() is not None]
         found = self._many("audience.preferences", UserPreferences, full)
-        said: dict[int | None, Preferences | None] = {
-            full[at].offset(): _preferences(event) for at, event in zip(found.at, found.events, strict=True)
-        }
+        said: dict[int | None, tuple[str, Preferences]] = {}
+        for at, event in zip(found.at, found.events, strict=True):
+            said[full[at].offset()] = event.user_id, _preferences(event)
+            if event.erase_requested_at:
+                erasures.append((event.user_id, event.erase_requested_at.timestamp()))
         for at, _ in found.bad:
             refused = full[at]
-            appended_at = append_time(refused.timestamp(), self._now)
-            said[refused.offset()] = withheld(refused.key(), refused.value() or b"", appended_at)
+            if (user := user_of(refused.key())) is not None:
+                said[refused.offset()] = user, WITHHELD
+                asked = erasure_asked(refused.value() or b"", append_time(refused.timestamp(), self._now))
+                if asked is not None:
+                    erasures.append((user, asked))
         out: list[tuple[str, Preferences | None]] = []
         for message in messages:
-            preferences = said.get(message.offset())
-            if preferences is not None:
-                out.append((preferences.user_id, preferences))
+            if (wish := said.get(message.offset())) is not None:
+                out.append(wish)
             elif message.value() is None and (user := user_of(message.key())) is not None:
                 out.append((user, None))
-        return out
+        return out, erasures
 
     def _commands(self, messages: list[Message], space: SpaceInUse | None) -> list[Command]:
         out: list[Command] = []
@@ -329,7 +339,6 @@ def _marks(events: Sequence[Listen]) -> NDArray[np.uint16] | None:
 
 def _preferences(event: UserPreferences) -> Preferences:
     return Preferences(
-        user_id=event.user_id,
         opted_in=event.opted_in,
         country=event.country,
         muted_artists=frozenset(event.muted_artists),
@@ -337,7 +346,6 @@ def _preferences(event: UserPreferences) -> Preferences:
         timezone=event.timezone,
         quiet=tuple(QuietSpan(_minutes(span.start), _minutes(span.end)) for span in event.quiet_hours),
         cap=FrequencyCap(event.cap.pushes, event.cap.hours) if event.cap else None,
-        erase_requested_at=event.erase_requested_at.timestamp() if event.erase_requested_at else None,
     )
 
 

@@ -20,6 +20,9 @@ from targeting.types import Preferences
 # Of a value that is no JSON as a whole. Where the name stands in a text, a backslash stands before its quotes.
 _ASKED: Final = re.compile(rb'(?<!\\)"erase_requested_at"\s*:\s*("(?:[^"\\]|\\.)*"?|[^\s,}\]"]+)')
 
+WITHHELD: Final = Preferences(opted_in=False)
+"""What a refused record leaves its user: no pushes."""
+
 
 def user_of(key: bytes | None) -> str | None:
     """The user that a record is of, by its key alone; None for a key that is nobody's id."""
@@ -31,23 +34,8 @@ def user_of(key: bytes | None) -> str | None:
         return None
 
 
-def withheld(key: bytes | None, value: bytes, appended_at: float) -> Preferences | None:
-    """What a refused record comes to: no pushes, and the erasure that it asks for.
-
-    Args:
-        appended_at: the record's own time, Unix seconds.
-
-    Returns:
-        None where the key names no user.
-    """
-    user = user_of(key)
-    if user is None:
-        return None
-    return Preferences(user, opted_in=False, erase_requested_at=erasure_asked(value, appended_at))
-
-
 def erasure_asked(value: bytes, appended_at: float) -> float | None:
-    """When a refused record asks to forget its user, Unix seconds; None: it does not.
+    """When a refused record, appended at ``appended_at``, asks to forget its user, Unix seconds; None: it does not.
 
     Anything but null, false, 0 or nothing in ``erase_requested_at`` asks. What is no time, or one too far ahead of the
     record's own, means the record's own.

@@ -67,8 +67,9 @@ class UsersInBatch:
     def __init__(self, state: State, inputs: PartitionInputs) -> None:
         self._state = state
         self._inputs = inputs
-        self._erasing = self._new_erasures(inputs.preferences)
-        self.unmarked, self.markers = state.erasures.renewed(user for user, _ in inputs.preferences)
+        self._erasing = self._new_erasures(inputs.erasures)
+        named = [*(user for user, _ in inputs.preferences), *self._erasing]
+        self.unmarked, self.markers = state.erasures.renewed(named)
         self.markers |= {state.erasures.marker(user): time for user, time in self._erasing.items()}
         listens = inputs.listens
         self.listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
@@ -131,15 +132,14 @@ class UsersInBatch:
     def _nobody_erased(self) -> bool:
         return not len(self._state.erasures) and not self._erasing
 
-    def _new_erasures(self, preferences: Sequence[tuple[str, Preferences | None]]) -> dict[str, float]:
+    def _new_erasures(self, erasures: Sequence[tuple[str, float]]) -> dict[str, float]:
         """Who asks to be forgotten, by id, with the time asked for.
 
-        Without those forgotten for the same request already: preferences are read again at every start.
+        Without those forgotten for the same request already: requests are read again at every start.
         """
         asked: dict[str, float] = {}
-        for user, wish in preferences:
-            if wish and wish.erase_requested_at is not None:
-                asked[user] = max(asked.get(user, _EARLIEST), wish.erase_requested_at)
+        for user, time in erasures:
+            asked[user] = max(asked.get(user, _EARLIEST), time)
         done = self._state.erasures.since(list(asked))
         return {user: time for (user, time), before in zip(asked.items(), done.tolist(), strict=True) if time > before}
 

@@ -21,7 +21,7 @@ class Policy:
 
     Attributes:
         enabled: False: nothing here is obeyed (to measure targeting alone).
-        default: what a user without preferences is taken to prefer; its user_id means nothing.
+        default: what a user without preferences is taken to prefer.
         cap: pushes a user, of users who do not say themselves; None: no cap.
         artist_cap: pushes a user of songs by one (primary) artist; None: no cap.
         holdout: share of (user, song) pairs that are left out by lot and only counted.
@@ -31,7 +31,7 @@ class Policy:
     """
 
     enabled: bool = True
-    default: Preferences = field(default_factory=lambda: Preferences(""))
+    default: Preferences = field(default_factory=Preferences)
     cap: FrequencyCap | None = None
     artist_cap: FrequencyCap | None = None
     holdout: float = 0.0

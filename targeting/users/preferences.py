@@ -10,23 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from hashlib import blake2b
-from operator import attrgetter
-from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, grow
 from targeting.rules.policy import Policy, allows
 from targeting.rules.quiet_hours import open_at
 from targeting.types import F64, Match, Preferences, QuietSpan
-
-# What is not of the person: equal preferences are equal in these.
-_SAID = tuple(each.name for each in fields(Preferences) if each.name not in ("user_id", "erase_requested_at"))
-_said = attrgetter(*_SAID)
-_MUTED, _ZONE, _QUIET = map(_SAID.index, ("muted_artists", "timezone", "quiet"))
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -40,8 +33,8 @@ class PreferenceTable:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         # Equal preferences have one number; the columns are by number.
-        self._number_of: dict[tuple[Any, ...], int] = {}
-        self._wishes: list[tuple[Any, ...]] = [()]
+        self._number_of: dict[Preferences, int] = {}
+        self._wishes: list[Preferences | None] = [None]
         self._holders: list[int] = [0]
         self._free: list[int] = []
         self._room = 1
@@ -94,7 +87,7 @@ class PreferenceTable:
         if not self._waiting:
             return [None for _ in user_ids]
         numbers = [self._waiting.get(self.key(each), _NONE) for each in user_ids]
-        return [_wish(self._wishes[number]) if number else None for number in numbers]
+        return [self._wishes[number] for number in numbers]
 
     def leave(self, rows: I64, user_ids: Sequence[str]) -> None:
         """The rows of these users are given back: what they prefer waits from now on."""
@@ -170,7 +163,8 @@ class PreferenceTable:
         quiet = np.flatnonzero(self._has_quiet[numbers])
         if len(quiet):
             each, which = np.unique(numbers[quiet], return_inverse=True)
-            openings = [opening(said[_ZONE], said[_QUIET]) for said in map(self._wishes.__getitem__, each.tolist())]
+            wishes = [wish for number in each.tolist() if (wish := self._wishes[number]) is not None]
+            openings = [opening(wish.timezone, wish.quiet) for wish in wishes]
             when[quiet] = np.asarray(openings, np.float64)[which]
         for found, wish in _at(users, staged):
             wish = wish or self._policy.default
@@ -190,35 +184,37 @@ class PreferenceTable:
         """The number of these preferences, which one more user has."""
         if wish is None:
             return _NONE
-        said = _said(wish)
-        number = self._number_of.get(said)
+        number = self._number_of.get(wish)
         if number is None:
-            number = self._add(said)
+            number = self._add(wish)
         self._holders[number] += 1
         return number
 
-    def _add(self, said: tuple[Any, ...]) -> int:
+    def _add(self, wish: Preferences) -> int:
         number = self._free.pop() if self._free else len(self._wishes)
         if number == len(self._wishes):
-            self._wishes.append(())
+            self._wishes.append(None)
             self._holders.append(0)
             if number == self._room:
                 columns = self._opted_in, self._explicit, self._country, self._cap, self._has_quiet
                 for column in columns:
                     grow(column, number + 1)
                 self._room = min(map(len, columns))
-        opted_in, country, muted, explicit, timezone, quiet, cap = said
         # Strings that come again and again are held once.
-        muted = frozenset(map(sys.intern, muted)) if muted else _NOBODY
-        said = opted_in, country and sys.intern(country), muted, explicit, sys.intern(timezone), quiet, cap
-        self._number_of[said] = number
-        self._wishes[number] = said
-        self._opted_in[number] = opted_in
-        self._explicit[number] = explicit
-        self._country[number] = self._code(country) if country else 0
-        self._cap[number] = (cap.pushes, cap.seconds) if cap else (0, 0)
-        self._has_quiet[number] = bool(quiet)
-        for artist in muted:
+        wish = structs.replace(
+            wish,
+            country=wish.country and sys.intern(wish.country),
+            muted_artists=frozenset(map(sys.intern, wish.muted_artists)) if wish.muted_artists else _NOBODY,
+            timezone=sys.intern(wish.timezone),
+        )
+        self._number_of[wish] = number
+        self._wishes[number] = wish
+        self._opted_in[number] = wish.opted_in
+        self._explicit[number] = wish.allow_explicit
+        self._country[number] = self._code(wish.country) if wish.country else 0
+        self._cap[number] = (wish.cap.pushes, wish.cap.seconds) if wish.cap else (0, 0)
+        self._has_quiet[number] = bool(wish.quiet)
+        for artist in wish.muted_artists:
             muting = self._muting.get(artist)
             if muting is None:
                 self._muting[artist] = {number}
@@ -228,27 +224,23 @@ class PreferenceTable:
 
     def _drop(self, number: int) -> None:
         """One user less has these preferences; those that nobody has are forgotten."""
-        if number == _NONE:
+        wish = self._wishes[number]
+        if wish is None:
             return
         self._holders[number] -= 1
         if self._holders[number]:
             return
-        said = self._wishes[number]
-        del self._number_of[said]
-        for artist in said[_MUTED]:
+        del self._number_of[wish]
+        for artist in wish.muted_artists:
             muting = self._muting[artist]
             muting.discard(number)
             if not muting:
                 del self._muting[artist]
-        self._wishes[number] = ()
+        self._wishes[number] = None
         self._free.append(number)
 
     def _code(self, country: str) -> int:
         return self._code_of.setdefault(country, len(self._code_of) + 1)
-
-
-def _wish(said: tuple[Any, ...]) -> Preferences:
-    return Preferences("", **dict(zip(_SAID, said, strict=True)))
 
 
 def _at(users: I64, staged: Mapping[int, Preferences | None]) -> list[tuple[int, Preferences | None]]:

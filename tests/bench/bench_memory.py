@@ -53,6 +53,13 @@ class Meter:
             some = slice(start, start + BATCH)
             self.does(preferences=list(zip(users[some], wishes[some], strict=True)))
 
+    def erases(self, users: Sequence[str], time: float) -> None:
+        """As an account service does: who leaves says so, and then the record is deleted."""
+        for start in range(0, len(users), BATCH):
+            some = users[start : start + BATCH]
+            self.does(preferences=[(user, Preferences()) for user in some], erasures=[(user, time) for user in some])
+        self.says([None] * len(users), users)
+
     def asks(self, number: int, budget: int, life: float = 1e6) -> None:
         near = np.argsort(-self.vectors @ self.vectors[number])[:50]
         similar = np.maximum(self.vectors[near] @ self.vectors[number], 0.1).astype(np.float32)
@@ -80,14 +87,12 @@ def figures(n: int) -> Iterator[tuple[str, float]]:
     meter = Meter()
     before = held()
     meter.says(
-        [Preferences("", opted_in=i % 2 > 0, timezone="Europe/Lisbon", quiet=NIGHT) for i in range(n)], names("p", n)
+        [Preferences(opted_in=i % 2 > 0, timezone="Europe/Lisbon", quiet=NIGHT) for i in range(n)], names("p", n)
     )
     yield "preferences of a user without listens, as others have them", (held() - before) / n
     meter.says([None] * n, names("p", n))
     before = held()
-    mine = [
-        Preferences("", muted_artists=frozenset({f"a-{i}", f"b-{i}", "c"}), cap=FrequencyCap(3, 24)) for i in range(n)
-    ]
+    mine = [Preferences(muted_artists=frozenset({f"a-{i}", f"b-{i}", "c"}), cap=FrequencyCap(3, 24)) for i in range(n)]
     meter.says(mine, names("q", n))
     del mine
     yield "preferences like nobody else's, three artists muted", (held() - before) / n
@@ -116,8 +121,7 @@ def figures(n: int) -> Iterator[tuple[str, float]]:
     del meter
     meter = Meter()
     before = held()
-    meter.says([Preferences("", erase_requested_at=NOW + 1e5)] * n, names("gone", n))
-    meter.says([None] * n, names("gone", n))
+    meter.erases(names("gone", n), NOW + 1e5)
     yield "an erased user", (held() - before) / n
 
 
@@ -143,8 +147,7 @@ def rooms(n: int) -> dict[str, int]:
     for turn in range(10):
         users = [f"{turn}-{number}" for number in range(n)]
         meter.hears(users, [f"song-{user}" for user in users])
-        meter.says([Preferences("", erase_requested_at=meter.now + 1)] * n, users)
-        meter.says([None] * n, users)
+        meter.erases(users, meter.now + 1)
         meter.now += 2
     state = meter.state
     return {

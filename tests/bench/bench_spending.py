@@ -134,7 +134,7 @@ def answer(life: Life, said: Pushes, town: Town, pushes: Sequence[Push], at: flo
         ids, names = [pushes[n].user_id for n in mine], [pushes[n].match.song_id for n in mine]
         outcomes = Outcomes(ids, names, np.asarray(marks, np.uint16)[mine], np.full(len(mine), now))
         left = [user_id(user) for user in answers.left.tolist() if user % PARTITIONS == number]
-        wishes = [(id, Preferences(id, opted_in=False)) for id in left]
+        wishes = [(id, Preferences(opted_in=False)) for id in left]
         town.stage(number, PartitionInputs(now, preferences=wishes, outcomes=outcomes))
     town.hear(answers.listens, now)
 

@@ -172,8 +172,8 @@ PLANTED = (
         [
             (
                 _INPUTS,
-                'said[refused.offset()] = withheld(refused.key(), refused.value() or b"", appended_at)',
-                "said[refused.offset()] = None",
+                "if (user := user_of(refused.key())) is not None:",
+                "if (user := None) is not None:",
             )
         ],
     ),
@@ -525,9 +525,8 @@ PLANTED = (
             (
                 _COMMIT,
                 "        for letter, _, _ in decoded.bad:\n            produce(",
-                "        for user, wish in decoded.inputs.preferences:\n"
-                "            if wish and wish.erase_requested_at is not None:\n"
-                "                produce(name(PUSH_TARGETS), partition, user.encode(), None)\n"
+                "        for user, _ in decoded.inputs.erasures:\n"
+                "            produce(name(PUSH_TARGETS), partition, user.encode(), None)\n"
                 "        for letter, _, _ in decoded.bad:\n            produce(",
             )
         ],

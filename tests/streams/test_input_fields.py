@@ -15,7 +15,7 @@ from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Listen, PushOutcome, UserPreferences
 from streams.contract.internal_events import MatchRequest, Neighbour
-from targeting.types import Match
+from targeting.types import Match, Preferences
 
 LATER = NOW + 1000
 
@@ -152,9 +152,8 @@ def test_a_record_that_its_producer_stamped_is_judged_by_the_clock() -> None:
     found = decode(records)
     assert found.inputs.listens is not None
     assert len(found.inputs.commands) == 1
-    ((user, wish),) = found.inputs.preferences
-    assert wish is not None
-    assert (user, wish.opted_in, wish.erase_requested_at) == ("u", False, NOW - 100)
+    assert found.inputs.preferences == [("u", Preferences(opted_in=False))]
+    assert found.inputs.erasures == [("u", NOW - 100)]
     assert [stage for _, stage, _ in found.bad] == ["audience.preferences"]
 
 

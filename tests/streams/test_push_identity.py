@@ -14,7 +14,7 @@ from msgspec import structs
 from streams.audience.encode import push_id, push_record
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Listens, Match, PartitionInputs, Preferences, Tier
+from targeting.types import Listens, Match, PartitionInputs, Tier
 
 NOW = 1_800_000_000.0
 ASKED = NOW - 50.123457
@@ -27,7 +27,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.log: list[tuple[bytes, bytes | None]] = []
-        self.wishes: dict[str, Preferences] = {}
+        self.erased: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -35,7 +35,7 @@ class Driver:
         songs.set_vectors("space", ["w"], np.eye(1, 4, dtype=np.float32))
         self.partition = Partition(0, 1, songs)
         self.partition.restore(self.log)
-        self.does(preferences=list(self.wishes.items()))
+        self.does(erasures=list(self.erased.items()))
 
     def does(self, **inputs: Any) -> list[tuple[str, str]]:
         """User and push_id of every push."""
@@ -50,8 +50,8 @@ class Driver:
         return self.does(listens=Listens(users, ["w"] * count, np.ones(count, np.float32), np.full(count, NOW)))
 
     def erases(self, user: str, at: float) -> None:
-        self.wishes[user] = Preferences(user, erase_requested_at=at)
-        self.does(preferences=[(user, self.wishes[user])])
+        self.erased[user] = at
+        self.does(erasures=[(user, at)])
 
 
 @pytest.mark.parametrize("restarts", [(), (0,), (1,), (2,), (0, 1, 2)], ids=str)
@@ -85,9 +85,9 @@ def test_who_comes_near_a_song_later_has_the_id_of_the_generation_too() -> None:
     driver.listens("ben")
     driver.does(commands=[SONG])
     # Unknown so far, erased and heard in one batch.
-    asked = [("anna", Preferences("anna", erase_requested_at=ASKED))]
+    asked = [("anna", ASKED)]
     listens = Listens(["anna"], ["w"], ONE, np.full(1, NOW))
-    staged = driver.partition.stage(PartitionInputs(NOW, preferences=asked, listens=listens))
+    staged = driver.partition.stage(PartitionInputs(NOW, erasures=asked, listens=listens))
     assert [(push.user_id, push.tier, push.erased_at) for push in staged.outputs.pushes] == [("anna", Tier.LIVE, ASKED)]
 
 

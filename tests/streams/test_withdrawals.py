@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams.audience.decode import Decoded, Decoder, Records
 from streams.audience.deduplication import Deduplication
-from streams.audience.withdrawals import erasure_asked, user_of, withheld
+from streams.audience.withdrawals import erasure_asked, user_of
 from streams.contract.cloudevents import Headers, pack
 from streams.contract.events import UserPreferences
 from targeting.catalogue.catalogue import Catalogue
@@ -69,7 +69,8 @@ class Driver:
         return sorted(push.user_id for push in staged.outputs.pushes)
 
     def obeys(self, *records: Message) -> None:
-        self.does(preferences=decoded(*records).inputs.preferences)
+        inputs = decoded(*records).inputs
+        self.does(preferences=inputs.preferences, erasures=inputs.erasures)
 
     def pushes(self) -> list[str]:
         """Who gets a song that both would like."""
@@ -135,7 +136,7 @@ def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_
     driver.obeys(record(said(timezone="Etc/Unknown")), record(later, offset=1), record(b"{", offset=2))
     assert decoded(record(later), record(b"{", offset=1)).inputs.preferences[1] == (
         "anna",
-        Preferences("anna", opted_in=False),
+        Preferences(opted_in=False),
     )
     driver.obeys(record(later, offset=3))
     assert driver.pushes() == ["ben"]  # erased: nothing is known that weights for a push
@@ -181,18 +182,18 @@ def test_a_key_that_is_nobodys_id_withholds_nobody() -> None:
     assert user_of(b"x" * 128) == "x" * 128
     for key in (None, b"", b"\xff", b"x" * 129):
         assert user_of(key) is None
-        assert withheld(key, said(), NOW) is None
     for value in (said(), None):
-        assert decoded(record(value, key=b"\xff")).inputs.preferences == []
+        inputs = decoded(record(value, key=b"\xff")).inputs
+        assert (inputs.preferences, inputs.erasures) == ([], [])
 
 
 def test_an_erasure_in_a_refused_record_is_done_once_though_it_is_read_at_every_start() -> None:
     driver, refused = Driver(), record(said(timezone="US/Pacific-New", erase_requested_at="soon"), at=ASKED)
     driver.obeys(refused)
     driver.listens_again()
-    staged = driver.partition.stage(
-        PartitionInputs(NOW, preferences=decoded(refused, answered=True).inputs.preferences)
-    )
+    inputs = decoded(refused, answered=True).inputs
+    assert inputs.erasures == [("anna", ASKED)]
+    staged = driver.partition.stage(inputs)
     assert staged.changes.markers == {}
     assert len(staged.changes.erased) == 0
 

@@ -86,7 +86,6 @@ artists = st.sampled_from(["a1", "a2", "a3"])
 countries = st.sampled_from(["PT", "BR"])
 preferences = st.builds(
     Preferences,
-    user_id=st.sampled_from(USERS),
     opted_in=st.sampled_from([True, True, True, False]),
     country=st.none() | countries,
     muted_artists=st.frozensets(artists, max_size=2),
@@ -95,8 +94,9 @@ preferences = st.builds(
     quiet=quiet_hours,
     cap=st.none()
     | st.builds(FrequencyCap, st.sampled_from([0, 1, 2, 2**53]), st.sampled_from([0.001, 24.0, 8192.1, 8760.0])),
-    erase_requested_at=st.none() | st.sampled_from([0.0, NOW - DAY, NOW, NOW + 299]),
 )
+said_by = st.tuples(st.sampled_from(USERS), preferences)
+erasures = st.tuples(st.sampled_from(USERS), st.sampled_from([0.0, NOW - DAY, NOW, NOW + 299]))
 times = st.one_of(
     st.sampled_from([NOW + 1e-6, NOW + 1, NOW + 3600, NOW + DAY, 2.0**32, 2.0**32 + DAY, LAST]),
     st.floats(NOW - 400 * DAY, NOW + 400 * DAY),
@@ -115,7 +115,7 @@ requests = st.builds(
 )
 policies = st.builds(
     Policy,
-    default=st.builds(Preferences, st.just(""), quiet=st.sampled_from([(), ALL_DAY])),
+    default=st.builds(Preferences, quiet=st.sampled_from([(), ALL_DAY])),
     cap=st.none() | st.just(FrequencyCap(3, 24.0)),
     artist_cap=st.none() | st.just(FrequencyCap(1, 24.0)),
     holdout=st.sampled_from([0.0, 0.3]),
@@ -148,18 +148,21 @@ def broken(push: Push, wish: Preferences, now: float) -> list[str]:
 @settings(max_examples=150, deadline=None)
 @given(
     policies,
-    st.lists(st.tuples(st.lists(preferences, max_size=6), st.lists(requests, max_size=3)), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(st.lists(said_by, max_size=6), st.lists(erasures, max_size=3), st.lists(requests, max_size=3)),
+        min_size=1,
+        max_size=3,
+    ),
 )
 def test_nobody_is_pushed_against_the_rules_whatever_legal_values_meet(
-    policy: Policy, rounds: list[tuple[list[Preferences], list[Match]]]
+    policy: Policy, rounds: list[tuple[list[tuple[str, Preferences]], list[tuple[str, float]], list[Match]]]
 ) -> None:
     driver, wishes = Driver(policy), {user: policy.default for user in USERS}
     told: dict[str, list[float]] = {user: [] for user in USERS}
-    for number, (said, asked) in enumerate(rounds):
+    for number, (said, erased, asked) in enumerate(rounds):
         now = NOW + number * 3600.5
-        for wish in said:
-            wishes[wish.user_id] = wish
-        pushes = list(driver.do(now, preferences=[(wish.user_id, wish) for wish in said], commands=asked).pushes)
+        wishes |= dict(said)
+        pushes = list(driver.do(now, preferences=said, erasures=erased, commands=asked).pushes)
         pushes += driver.do(now, listens=listens(USERS, number + 1)).pushes
         for push in pushes:
             assert broken(push, wishes[push.user_id], now) == []
@@ -175,13 +178,13 @@ def test_nobody_is_pushed_against_the_rules_whatever_legal_values_meet(
 @pytest.mark.parametrize("release", [0.0, NOW + 3600, NOW + 3600.5])
 def test_quiet_hours_that_cover_the_whole_day_make_no_candidate(release: float) -> None:
     driver = Driver()
-    driver.do(preferences=[("u0", Preferences("u0", quiet=ALL_DAY))])
+    driver.do(preferences=[("u0", Preferences(quiet=ALL_DAY))])
     pushed = {push.user_id for push in driver.do(commands=[song(available_from=release)]).pushes}
     assert pushed == set(USERS) - {"u0"}
 
 
 def test_a_release_after_the_end_of_the_calendar_in_a_users_zone_is_pushed_to_the_others() -> None:
     driver = Driver()
-    driver.do(preferences=[("u0", Preferences("u0", timezone="Pacific/Kiritimati", quiet=(QuietSpan(0, 60),)))])
+    driver.do(preferences=[("u0", Preferences(timezone="Pacific/Kiritimati", quiet=(QuietSpan(0, 60),)))])
     release = song(available_from=LAST - 2, expires_at=LAST)
     assert {push.user_id for push in driver.do(commands=[release]).pushes} == set(USERS) - {"u0"}

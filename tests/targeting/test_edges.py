@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from msgspec import structs
@@ -71,8 +69,8 @@ def test_a_push_at_the_moment_of_expiry_is_none(before_the_end: float, pushed: b
     driver = audience()
     # 22:13:20 UTC; quiet until 23:00, which is when the campaign ends, or a minute before or after.
     wakes = NOW - NOW % 3600 + 3600
-    quiet = Preferences("", quiet=(QuietSpan(22 * 60, 23 * 60),))
-    driver.do(preferences=[(f"u{i}", replace(quiet, user_id=f"u{i}")) for i in range(200)])
+    quiet = Preferences(quiet=(QuietSpan(22 * 60, 23 * 60),))
+    driver.do(preferences=[(f"u{i}", quiet) for i in range(200)])
     outputs = driver.do(asking(expires_at=wakes + before_the_end))
     assert bool(outputs.pushes) is pushed
     assert {push.not_before for push in outputs.pushes} <= {wakes}
@@ -118,7 +116,7 @@ def test_interest_and_pushes_are_gone_with_an_erasure_and_nothing_old_brings_the
     kept = {key for key, value in driver.log if value is not None}
     assert {INTEREST + user.encode(), PUSHED + user.encode()} <= kept
 
-    gone = driver.do(now=NOW + 1, preferences=[(user, Preferences(user, erase_requested_at=NOW + 1))])
+    gone = driver.do(now=NOW + 1, erasures=[(user, NOW + 1)])
     assert {key: value for key, value in gone.changelog if key[1:] == user.encode()}.keys() >= {
         INTEREST + user.encode(), PUSHED + user.encode(),
     }  # fmt: skip
@@ -133,10 +131,9 @@ def test_an_outcome_in_the_batch_of_an_erasure_or_after_it_says_nothing_of_the_e
     for together in (True, False):
         driver = audience()
         user = driver.do(asking()).pushes[0].user_id
-        erased = [(user, Preferences(user, erase_requested_at=NOW + 1))]
         said = outcome(user, Mark.OPENED)
         outputs = [
-            driver.do(now=NOW + 1, preferences=erased, outcomes=said if together else None),
+            driver.do(now=NOW + 1, erasures=[(user, NOW + 1)], outcomes=said if together else None),
             driver.do(now=NOW + 2, outcomes=said),
         ]
         told = [(key, value) for each in outputs for key, value in each.changelog if key[1:] == user.encode()]

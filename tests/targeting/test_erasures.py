@@ -99,7 +99,7 @@ class Told:
         )  # fmt: skip
 
     def erases(self, user: str) -> None:
-        self.does(preferences=[(user, Preferences(user, erase_requested_at=NOW + 1))])
+        self.does(erasures=[(user, NOW + 1)])
 
     def restarts(self) -> None:
         self.state = Partition(0, 1, self._songs())
@@ -148,14 +148,14 @@ class Keyed:
 
     def __init__(self) -> None:
         self.log: list[tuple[bytes, bytes | None]] = []
-        self.wishes: list[tuple[str, Preferences]] = []
+        self.wishes: list[tuple[str, float | None]] = []
 
     def start(self, *keys: bytes) -> Partition:
         songs = Catalogue()
         songs.set_vectors("space", [f"w{number}" for number in range(50)], WARM)
         self.state = Partition(0, 1, songs, TargetingConfig(erasure_key=keys[0], former_erasure_keys=keys[1:]))
         self.state.restore(self.log)
-        self.does(preferences=self.wishes)
+        self.says(self.wishes)
         return self.state
 
     def does(self, **inputs: Any) -> int:
@@ -166,8 +166,13 @@ class Keyed:
         return len(staged.changes.erased)
 
     def wishes_to(self, user: str, erase: bool = True) -> int:
-        self.wishes.append((user, Preferences(user, erase_requested_at=NOW if erase else None)))
-        return self.does(preferences=self.wishes[-1:])
+        self.wishes.append((user, NOW if erase else None))
+        return self.says(self.wishes[-1:])
+
+    def says(self, wishes: list[tuple[str, float | None]]) -> int:
+        """What users want who may ask to be forgotten."""
+        erasures = [(user, at) for user, at in wishes if at is not None]
+        return self.does(preferences=[(user, Preferences()) for user, _ in wishes], erasures=erasures)
 
     def hears(self, *users: str) -> None:
         count = len(users)
@@ -231,7 +236,7 @@ def test_when_everybody_was_named_the_former_key_can_go() -> None:
     # A new request, while two keys are valid, is one.
     keyed.start(b"d", b"c")
     keyed.wishes_to("anna")
-    assert keyed.does(preferences=[("anna", Preferences("anna", erase_requested_at=NOW + 5))]) == 1
+    assert keyed.does(erasures=[("anna", NOW + 5)]) == 1
     assert [value[-8:] for value in keyed.markers().values()] == [fingerprint(b"d")]
 
 

@@ -111,7 +111,7 @@ def test_it_is_free_again_exactly_when_the_span_is_over_and_as_long_before() -> 
 def test_a_cap_of_any_legal_hours_ends_exactly_when_it_says(thousandths: int, beside: int, whose: str) -> None:
     cap, span = FrequencyCap(1, thousandths / 1000), Fraction(thousandths, 1000) * 3600
     policy = {"policy": Policy(cap=cap), "artist": Policy(artist_cap=cap)}.get(whose, Policy())
-    driver, wish = Driver(policy), Preferences("", cap=cap)
+    driver, wish = Driver(policy), Preferences(cap=cap)
     if whose == "applied":
         driver.preferences.apply({0: wish})
     driver.tell(0, NOW)
@@ -127,7 +127,7 @@ def test_caps_of_more_pushes_than_a_float32_counts_are_kept_as_they_are() -> Non
     most = 2**53 - 1
     driver = Driver(Policy())
     driver.preferences.apply(
-        {0: Preferences("", cap=FrequencyCap(most, 1.0)), 1: Preferences("", cap=FrequencyCap(2**24 + 1, 1.0))}
+        {0: Preferences(cap=FrequencyCap(most, 1.0)), 1: Preferences(cap=FrequencyCap(2**24 + 1, 1.0))}
     )
     assert driver.preferences.caps(np.asarray([0, 1]), {})[0].tolist() == [most, 2**24 + 1]
 
@@ -152,7 +152,7 @@ def test_many_users_at_once_are_counted_each_around_a_moment_of_its_own(
     # Spans of two hours and moments on the hour, so that many a push lies exactly at an end, which is outside.
     driver = Driver(Policy(artist_cap=FrequencyCap(2, 2.0)))
     driver.preferences.apply(
-        {user: Preferences("", cap=FrequencyCap(most[user], 2.0)) for user in range(4)}
+        {user: Preferences(cap=FrequencyCap(most[user], 2.0)) for user in range(4)}
     )  # the last has no cap
     committed = sum(commit for *_, commit in pushes)
     for part in (pushes[:committed], pushes[committed:]):
@@ -218,10 +218,10 @@ def test_of_who_is_forgotten_nothing_counts() -> None:
 
 
 def test_a_users_own_cap_comes_before_the_defaults_and_the_policys() -> None:
-    driver = Driver(Policy(default=Preferences("", cap=FrequencyCap(5, 2.0)), cap=FrequencyCap(9, 9.0)))
-    driver.preferences.apply({1: Preferences("b", cap=FrequencyCap(0, 1.0)), 2: Preferences("c"), 3: Preferences("d")})
+    driver = Driver(Policy(default=Preferences(cap=FrequencyCap(5, 2.0)), cap=FrequencyCap(9, 9.0)))
+    driver.preferences.apply({1: Preferences(cap=FrequencyCap(0, 1.0)), 2: Preferences(), 3: Preferences()})
     users, at = np.arange(5), np.full(5, NOW)
-    staged = {3: Preferences("d", cap=FrequencyCap(2, 1.0)), 1: None}
+    staged = {3: Preferences(cap=FrequencyCap(2, 1.0)), 1: None}
     assert driver.room().used(users, at)[1].tolist() == [5, 0, 5, 5, 5]
     assert driver.room(staged).used(users, at)[1].tolist() == [5, 5, 5, 2, 5]
     assert not driver.room().fits(users, at, 0)[1]

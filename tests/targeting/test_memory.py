@@ -127,7 +127,7 @@ def test_a_song_between_two_chunks_of_a_restore_is_not_forgotten() -> None:
 
 def test_users_who_only_send_preferences_have_no_row() -> None:
     driver = Driver()
-    wishes = [(f"p{i}", Preferences(f"p{i}", opted_in=i % 3 > 0, cap=FrequencyCap(i % 5, 8.0))) for i in range(SOME)]
+    wishes = [(f"p{i}", Preferences(opted_in=i % 3 > 0, cap=FrequencyCap(i % 5, 8.0))) for i in range(SOME)]
     driver.do(preferences=wishes)
     state = parts(driver.partition)
     assert driver.partition.users == len(state.users) == 0
@@ -147,7 +147,7 @@ def test_preferences_that_are_withdrawn_leave_nothing() -> None:
     driver, state = Driver(), None
     for start in range(0, 10 * SOME, SOME):
         users = [f"p{i}" for i in range(start, start + SOME)]
-        driver.do(preferences=[(user, Preferences(user, muted_artists=frozenset({user, "a"}))) for user in users])
+        driver.do(preferences=[(user, Preferences(muted_artists=frozenset({user, "a"}))) for user in users])
         driver.do(preferences=[(user, None) for user in users])
         state = parts(driver.partition).preferences
         assert (len(state), state.waiting, len(state._muting)) == (0, 0, 0)
@@ -163,8 +163,8 @@ def test_users_who_come_and_are_erased_leave_no_row_and_no_name() -> None:
         users = [f"gone-user-{i}" for i in range(start, start + 100)]
         driver.do(listens=hearing([(user, f"s{at % WARM}") for at, user in enumerate(users)]))
         driver.do(asking(f"n{start}", budget=100))
-        erase = [Preferences(user, opted_in=False, erase_requested_at=NOW + start + 1) for user in users]
-        driver.do(preferences=[(wish.user_id, wish) for wish in erase])
+        out = Preferences(opted_in=False)
+        driver.do(preferences=[(user, out) for user in users], erasures=[(user, NOW + start + 1) for user in users])
         assert driver.partition.users == 50
         assert len(state.users) <= 150
         assert state.histories._heard.entries == 50
@@ -230,8 +230,7 @@ def test_recordings_and_artists_that_nobody_was_pushed_are_forgotten() -> None:
         song = asking(f"n{number}", artist_ids=(f"a{number}",), requested_at=now, expires_at=now + 100)
         assert driver.do(song, now=now).pushes
         assert len(ledger._of_recording) == len(ledger._of_artist) == 1
-        gone = [(user, Preferences(user, erase_requested_at=now + 1)) for user in users]
-        driver.do(preferences=gone, now=now + 2)
+        driver.do(erasures=[(user, now + 1) for user in users], now=now + 2)
         assert len(ledger._of_recording) == len(ledger._of_artist) == 0
         assert len(ledger._of_recording._rows._length) <= 1024
         # It ends, and is forgotten by the next batch.
@@ -284,8 +283,7 @@ def test_sweeps_and_rows_that_were_others_change_nothing(
     # Rows and slots that were somebody else's before, in another order.
     junk = [f"j{i}" for i in range(12)]
     other.do(listens=hearing([(user, f"junk{at}") for at, user in enumerate(junk)], NOW - 50), now=NOW - 50)
-    erased = [(user, Preferences(user, erase_requested_at=NOW - 10)) for user in (*junk[::2], *junk[1::2])]
-    other.do(preferences=erased, now=NOW - 9)
+    other.do(erasures=[(user, NOW - 10) for user in (*junk[::2], *junk[1::2])], now=NOW - 9)
     parts(other.partition).songs.sweep()
     assert other.partition.users == 0
     for at, batch in enumerate(sequence):

@@ -213,7 +213,7 @@ def test_a_vector_that_cannot_be_compared_leaves_evidence(driver: Driver, change
 
 def test_preferences_are_obeyed_in_their_own_batch_and_later(driver: Driver) -> None:
     out = [f"u{i}" for i in range(0, 200, 2)]
-    wishes = [(user, Preferences(user, opted_in=False)) for user in out]
+    wishes = [(user, Preferences(opted_in=False)) for user in out]
     one = driver.do(asking("a"), preferences=wishes)
     two = driver.do(asking("b"), preferences=[(out[0], None)])
     assert {push.user_id for push in one.pushes} == {f"u{i}" for i in range(200)} & {
@@ -225,7 +225,7 @@ def test_preferences_are_obeyed_in_their_own_batch_and_later(driver: Driver) -> 
 
 def test_an_opt_out_before_the_first_listen_holds() -> None:
     driver = Driver()
-    driver.do(preferences=[("a", Preferences("a", opted_in=False)), ("b", Preferences("b"))])
+    driver.do(preferences=[("a", Preferences(opted_in=False)), ("b", Preferences())])
     driver.do(listens=hearing([("a", "s0"), ("b", "s0")]))
     assert [push.user_id for push in driver.do(asking()).pushes] == ["b"]
 
@@ -233,7 +233,7 @@ def test_an_opt_out_before_the_first_listen_holds() -> None:
 def test_policy_off_leaves_heard_and_pushed() -> None:
     driver = Driver(TargetingConfig(policy=Policy(enabled=False)))
     driver.do(listens=hearing([("a", "s0"), ("b", "s0"), ("b", "new")]))
-    driver.do(preferences=[("a", Preferences("a", opted_in=False))])
+    driver.do(preferences=[("a", Preferences(opted_in=False))])
     assert [push.user_id for push in driver.do(asking()).pushes] == ["a"]
     # The same recording under another song id: b was not pushed it yet, a was.
     again = asking("other", recording="new")
@@ -343,10 +343,7 @@ def inputs_of(at: int, batch: Batch) -> PartitionInputs:
     given_to = [(user, near) for user, near in vectors if near is not None]
     return PartitionInputs(
         NOW + at,
-        [
-            (user, Preferences(user, opted_in=willing, erase_requested_at=NOW + at if erase else None))
-            for user, willing, erase in wishes
-        ],
+        [(user, Preferences(opted_in=willing)) for user, willing, _ in wishes],
         told,
         hearing(pairs) if pairs else None,
         OutsideVectors(
@@ -357,6 +354,7 @@ def inputs_of(at: int, batch: Batch) -> PartitionInputs:
             [user for user, _, _ in became], [song for _, song, _ in became],
             np.asarray([mark for _, _, mark in became], np.uint16), np.full(len(became), NOW + at),
         ),
+        [(user, NOW + at) for user, _, erase in wishes if erase],
     )  # fmt: skip
 
 
@@ -372,9 +370,9 @@ def test_whatever_comes_state_is_restored_and_nobody_gets_a_recording_twice(
         for user, wish in inputs.preferences:
             assert wish is not None
             out[user] = wish.opted_in
-            if wish.erase_requested_at is not None:
-                gone.add(user)
-                pushed = {(who, recording) for who, recording in pushed if who != user}
+        for user, _ in inputs.erasures:
+            gone.add(user)
+            pushed = {(who, recording) for who, recording in pushed if who != user}
         before = driver.partition.digest()
         staged, again = driver.partition.stage(inputs), driver.partition.stage(inputs)
         assert driver.partition.digest() == before

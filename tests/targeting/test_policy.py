@@ -19,7 +19,6 @@ SONG = Match(
 
 wishes = st.builds(
     Preferences,
-    user_id=st.just("u"),
     opted_in=st.booleans(),
     country=st.sampled_from([None, "DE", "FR", "JP"]),
     muted_artists=st.frozensets(st.sampled_from(["a1", "a2", "a3"])),
@@ -36,15 +35,15 @@ batches = st.dictionaries(st.integers(0, 9), st.none() | wishes, max_size=8)
 @pytest.mark.parametrize(
     ("preferences", "song", "allowed"),
     [
-        (Preferences("u"), SONG, True),
-        (Preferences("u", opted_in=False), SONG, False),
-        (Preferences("u", muted_artists=frozenset({"a2"})), SONG, False),
-        (Preferences("u", muted_artists=frozenset({"a3"})), SONG, True),
-        (Preferences("u", allow_explicit=False), SONG, True),
-        (Preferences("u", allow_explicit=False), structs.replace(SONG, explicit=True), False),
-        (Preferences("u", country="DE"), structs.replace(SONG, territories=("FR",)), False),
-        (Preferences("u", country="FR"), structs.replace(SONG, territories=("FR",)), True),
-        (Preferences("u"), structs.replace(SONG, territories=("FR",)), False),
+        (Preferences(), SONG, True),
+        (Preferences(opted_in=False), SONG, False),
+        (Preferences(muted_artists=frozenset({"a2"})), SONG, False),
+        (Preferences(muted_artists=frozenset({"a3"})), SONG, True),
+        (Preferences(allow_explicit=False), SONG, True),
+        (Preferences(allow_explicit=False), structs.replace(SONG, explicit=True), False),
+        (Preferences(country="DE"), structs.replace(SONG, territories=("FR",)), False),
+        (Preferences(country="FR"), structs.replace(SONG, territories=("FR",)), True),
+        (Preferences(), structs.replace(SONG, territories=("FR",)), False),
     ],
 )
 def test_each_rule(preferences: Preferences, song: Match, allowed: bool) -> None:
@@ -71,7 +70,7 @@ def test_thousands_at_once_are_what_one_by_one_is(
 
 def test_switched_off_everybody_is_allowed() -> None:
     consent = PreferenceTable(Policy(enabled=False))
-    nobody = Preferences("u", opted_in=False)
+    nobody = Preferences(opted_in=False)
     consent.apply({0: nobody})
     assert consent.allowed(SONG, np.asarray([0, 1]), {1: nobody}).tolist() == [True, True]
 
@@ -114,12 +113,12 @@ def test_fairness_falls_from_one_to_nothing() -> None:
 
 def test_quiet_hours_are_the_users_own_the_staged_ones_first_and_the_default_of_who_never_said() -> None:
     night, noon = (QuietSpan(22 * 60, 7 * 60),), (QuietSpan(0, 12 * 60),)
-    consent = PreferenceTable(Policy(default=Preferences("", quiet=night)))
-    consent.apply({0: Preferences("a"), 1: Preferences("b", quiet=noon), 2: None, 3: Preferences("d", quiet=noon)})
+    consent = PreferenceTable(Policy(default=Preferences(quiet=night)))
+    consent.apply({0: Preferences(), 1: Preferences(quiet=noon), 2: None, 3: Preferences(quiet=noon)})
     midnight = 1_700_006_400.0  # 00:00:00 UTC
-    staged = {3: None, 4: Preferences("e", timezone="Asia/Kolkata", quiet=night)}
+    staged = {3: None, 4: Preferences(timezone="Asia/Kolkata", quiet=night)}
     found = consent.not_before(np.asarray([4, 3, 2, 1, 0, 99]), midnight, staged)
     # In Kolkata it is 05:30.
     assert ((found - midnight) / 3600).tolist() == [1.5, 7, 7, 12, 0, 7]
-    off = PreferenceTable(Policy(enabled=False, default=Preferences("", quiet=night)))
+    off = PreferenceTable(Policy(enabled=False, default=Preferences(quiet=night)))
     assert off.not_before(np.asarray([0]), midnight, {}).tolist() == [midnight]

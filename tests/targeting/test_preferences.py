@@ -20,7 +20,6 @@ SONG = Match(
 NIGHT = (QuietSpan(22 * 60, 7 * 60),)
 wishes = st.none() | st.builds(
     Preferences,
-    user_id=st.just("u"),
     opted_in=st.sampled_from([True, True, False]),
     country=st.sampled_from(["DE", "DE", None, "FR"]),
     muted_artists=st.frozensets(st.sampled_from(["a1", "a3", "a4"]), max_size=2),
@@ -36,7 +35,7 @@ class Saying(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy = Policy(default=Preferences("", quiet=(QuietSpan(0, 60),)), cap=FrequencyCap(9, 9.0))
+        self.policy = Policy(default=Preferences(quiet=(QuietSpan(0, 60),)), cap=FrequencyCap(9, 9.0))
         self.preferences = PreferenceTable(self.policy)
         self.last: dict[int, Preferences | None] = {}
         self.away = set(range(8))

@@ -43,7 +43,6 @@ from targeting.types import (
     OutsideVectors,
     PartitionInputs,
     PartitionOutputs,
-    Preferences,
     Push,
     Tier,
 )
@@ -418,12 +417,12 @@ def test_of_erased_users_no_push_waits_any_more() -> None:
     driver.hear(pushes[:5])
     one, other = pushes[0].user_id, pushes[-1].user_id
     assert totals(decode(dict(driver.log)[ANSWERS] or b"")) == [100, 5]
-    wish = [(user, Preferences(user, erase_requested_at=driver.now)) for user in (one, other, "nobody")]
-    driver.do(preferences=wish)
+    erased = [(user, driver.now) for user in (one, other, "nobody")]
+    driver.do(erasures=erased)
     assert totals(decode(dict(driver.log)[ANSWERS] or b"")) == [98, 4]
     assert driver.restored().digest() == driver.partition.digest()
     # The same once more: they are forgotten already.
-    driver.do(preferences=wish)
+    driver.do(erasures=erased)
     assert totals(decode(dict(driver.log)[ANSWERS] or b"")) == [98, 4]
 
 

@@ -248,8 +248,8 @@ def test_unused_caps_are_open_to_everybody_and_first_come_fills_up() -> None:
 
 def test_quiet_hours_defer_and_beyond_the_songs_life_pass_over() -> None:
     driver = Driver(users=4)
-    evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
-    always = Preferences("u", quiet=(QuietSpan(0, 1440),))
+    evening = Preferences(quiet=(QuietSpan(22 * 60, 7 * 60),))
+    always = Preferences(quiet=(QuietSpan(0, 1440),))
     driver.preferences.apply({0: evening, 1: always})
     scored = scores_of([0.9, 0.8, 0.7, 0.6])
     chosen = driver.choose(scored, 2, staged={3: evening})
@@ -375,9 +375,9 @@ def test_of_one_artist_a_user_gets_no_more_than_the_cap_and_of_others_the_rest(e
 
 def test_a_cap_counts_around_the_moment_to_which_quiet_hours_defer() -> None:
     driver = Driver(Policy(cap=FrequencyCap(1, 2.0), fair=False), users=4)
-    evening = Preferences("u", quiet=(QuietSpan(22 * 60, 7 * 60),))
+    evening = Preferences(quiet=(QuietSpan(22 * 60, 7 * 60),))
     # Beyond the song's life: no moment at all to count around.
-    driver.preferences.apply({0: evening, 1: evening, 2: Preferences("u", quiet=(QuietSpan(0, 1440),))})
+    driver.preferences.apply({0: evening, 1: evening, 2: Preferences(quiet=(QuietSpan(0, 1440),))})
     driver.tell([0, 2, 3])
     added = Added()
     added.add(np.asarray([1]), 5, 5, np.asarray([NOW + 9 * HOUR]), np.zeros(1, np.uint16))
