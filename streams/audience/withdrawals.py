@@ -9,6 +9,8 @@ at every start.
 from __future__ import annotations
 
 import re
+from base64 import b64decode
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -52,10 +54,19 @@ def erasure_asked(value: bytes, appended_at: float) -> float | None:
     return max(asked, 0.0) if asked <= appended_at + MAX_AHEAD_SECONDS else appended_at
 
 
+def _data(whole: Any) -> Any:
+    """The event in a value: it may stand in a structured CloudEvent, itself refused."""
+    if not isinstance(whole, dict) or "specversion" not in whole:
+        return whole
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
+        return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole["data_base64"]))
+    return whole
+
+
 def _said(value: bytes) -> Any:
     """What stands in ``erase_requested_at``, as far as it can be read."""
     try:
-        whole = msgspec.json.decode(value)
+        whole = _data(msgspec.json.decode(value))
         return whole.get("erase_requested_at") if isinstance(whole, dict) else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = [match[1] for match in _ASKED.finditer(value)]

@@ -112,7 +112,10 @@ _HEADER_SCHEMAS: dict[str, Any] = {
             "ce_time": _text(
                 f"when it happened; more than {MAX_AHEAD_SECONDS / 60:g} minutes ahead is refused", format="date-time"
             ),
-            "content-type": _text("media type of the value", const="application/json"),
+            "content-type": _text(
+                "media type of the value: application/json, also without it. In application/cloudevents+json "
+                "the value holds attributes and event, and no other header is read. Charset: utf-8"
+            ),
             "traceparent": _text("W3C trace context, optional"),
         },
     },

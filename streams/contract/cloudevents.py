@@ -1,8 +1,9 @@
-"""How an event becomes a Kafka record and back: CloudEvents 1.0, binary content mode.
+"""How an event becomes a Kafka record and back: CloudEvents 1.0.
 
-The value is the event's JSON, or MessagePack where an event of our own says so; the attributes travel as headers
-``ce_id``, ``ce_source``, ``ce_type``, ``ce_specversion`` and ``ce_time``, beside ``content-type``. Headers beyond these
-are carried but not read.
+Written is binary content mode: the value is the event's JSON, or MessagePack where an event of our own says so; the
+attributes travel as headers ``ce_id``, ``ce_source``, ``ce_type``, ``ce_specversion`` and ``ce_time``, beside
+``content-type``. Headers beyond these are carried but not read. Structured mode is read as well
+(:mod:`streams.contract.content_modes`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from streams.contract.content_modes import ContentMode, mode_of, opened
 from streams.contract.errors import BadRecord, InvalidField, KeyMismatch, TooLarge, Undecodable, UnknownEventType
 from streams.contract.event_base import JSON, MESSAGEPACK, Event
 from streams.contract.event_time import EARLIEST_S, LOG_APPEND_TIME, MAX_AHEAD_SECONDS, check_not_ahead, times_of
+from streams.contract.reasons import reason
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 from streams.contract.unreadable import UNREADABLE
 
@@ -135,30 +138,33 @@ def unpack(
         appended: when the broker appended the record, Unix seconds: what the event says of time is judged by it.
 
     Raises:
-        InvalidField: a header or field is missing or malformed; the message names it.
-        UnknownEventType, TooLarge, Undecodable, KeyMismatch, FromTheFuture: as their names say.
+        InvalidField: a header, attribute or field is missing or malformed; the message names it.
+        UnknownEventType, UnknownMediaType, TooLarge, Undecodable, KeyMismatch, FromTheFuture: as their names say.
     """
     attributes = dict(headers or ())
     if UNREADABLE in attributes and "ce_type" not in attributes:
         raise Undecodable((attributes[UNREADABLE] or b"").decode("utf-8", "backslashreplace"))
-    ce_type = _header(attributes, "ce_type")
+    structured = mode_of(attributes.get("content-type"), cls.MEDIA) is ContentMode.STRUCTURED
+    if structured:
+        envelope = opened(_sized(value))
+        attributes, value = envelope.attributes, envelope.json()
+    named = _ATTRIBUTES if structured else _HEADERS
+    ce_type = _attribute(attributes, "ce_type", named)
     if ce_type not in cls.TYPES:
-        raise UnknownEventType(f"ce_type: {ce_type!r} is none of {', '.join(cls.TYPES)}")
-    version = _header(attributes, "ce_specversion")
+        raise UnknownEventType(f"{named['ce_type']}: {ce_type!r} is none of {', '.join(cls.TYPES)}")
+    version = _attribute(attributes, "ce_specversion", named)
     if version != "1.0":
-        raise InvalidField(f"ce_specversion: {version!r}, this reader knows '1.0'")
-    source = _header(attributes, "ce_source")
-    id = _header(attributes, "ce_id")
-    time = _timestamp(_header(attributes, "ce_time"))
-    check_not_ahead("ce_time", time, appended)
-    if value is None:
-        raise Undecodable("value: empty; this topic knows no deletion")
-    if len(value) > MAX_VALUE_BYTES:
-        raise TooLarge(f"value: {full_size(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
+        raise InvalidField(f"{named['ce_specversion']}: {version!r}, this reader knows '1.0'")
+    source = _attribute(attributes, "ce_source", named)
+    id = _attribute(attributes, "ce_id", named)
+    time = _timestamp(named["ce_time"], _attribute(attributes, "ce_time", named))
+    check_not_ahead(named["ce_time"], time, appended)
+    value = _sized(value)
     try:
         event = decoded(cls, value, attributes)
     except msgspec.ValidationError as error:
-        raise InvalidField(_located(str(error))) from None
+        packed = attributes.get("content-type") == MESSAGEPACK.encode()
+        raise InvalidField(reason(error, cls, value, packed)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"value: {error}") from None
     _check_id_bytes(event)
@@ -182,13 +188,16 @@ def unpack_many(
     if cls.record_key is not Event.record_key:
         raise ValueError(f"the key of {cls.__name__} is made of several fields")
     parse, ahead = datetime.fromisoformat, MAX_AHEAD_SECONDS
-    good: set[tuple[bytes | None, bytes | None, bytes | None]] = set()
+    good: set[tuple[bytes | None, bytes | None, bytes | None, bytes | None]] = set()
     events, times, places = found.events.append, found.times.append, found.at.append
     for at, (key, value, headers, (kind, milliseconds)) in enumerate(records):
         repeated = None
         try:
             attributes = dict(headers or ())
-            repeated = attributes["ce_type"], attributes["ce_specversion"], attributes["ce_source"]
+            repeated = (
+                attributes["ce_type"], attributes["ce_specversion"], attributes["ce_source"],
+                attributes.get("content-type"),
+            )  # fmt: skip
             id, stamp = attributes["ce_id"], attributes["ce_time"]
             # Without escapes and beyond-ASCII letters, an id has as many bytes as characters; msgspec counts those.
             if (
@@ -217,12 +226,15 @@ def unpack_many(
         except BadRecord as error:
             found.bad.append((at, error.without_frames()))
             continue
-        if repeated is not None:
+        # Known to be good by now, and no exception.
+        if repeated is not None and mode_of(repeated[3], cls.MEDIA) is ContentMode.BINARY:
             good.add(repeated)
+        else:
+            found.sources.add(received.source.encode())
         events(received.event)
         times(received.time)
         places(at)
-    found.sources = {source or b"" for _, _, source in good}
+    found.sources |= {source or b"" for _, _, source, _ in good}
     return found
 
 
@@ -235,39 +247,44 @@ def _year_of(cls: type[Event]) -> Callable[[Event], int] | None:
     return attrgetter(f"{times[0]}.year") if plain else None
 
 
-def _header(attributes: dict[str, bytes | None], name: str) -> str:
+_HEADERS = {name: name for name in ("ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time")}
+_ATTRIBUTES = {name: name.removeprefix("ce_") for name in _HEADERS}
+
+
+def _attribute(attributes: Mapping[str, bytes | None], name: str, named: Mapping[str, str]) -> str:
+    """An attribute.
+
+    Args:
+        named: what its sender calls it.
+    """
     value = attributes.get(name)
     if not value:
-        raise InvalidField(f"{name}: header missing")
+        raise InvalidField(f"{named[name]}: {'header' if named is _HEADERS else 'attribute'} missing")
     try:
         return value.decode()
     except UnicodeDecodeError:
         raise InvalidField(f"{name}: header {value!r} is not UTF-8") from None
 
 
-def _timestamp(text: str) -> float:
+def _sized(value: bytes | None) -> bytes:
+    if value is None:
+        raise Undecodable("value: empty; this topic knows no deletion")
+    if len(value) > MAX_VALUE_BYTES:
+        raise TooLarge(f"value: {full_size(value)} bytes uncompressed, {MAX_VALUE_BYTES} allowed")
+    return value
+
+
+def _timestamp(name: str, text: str) -> float:
     try:
         # RFC 3339 allows t and z, too.
         time = datetime.fromisoformat(text.upper())
     except ValueError:
-        raise InvalidField(f"ce_time: {text!r} is not an RFC 3339 time") from None
+        raise InvalidField(f"{name}: {text!r} is not an RFC 3339 time") from None
     if time.tzinfo is None:
-        raise InvalidField(f"ce_time: {text!r} has no offset (append Z for UTC)")
+        raise InvalidField(f"{name}: {text!r} has no offset (append Z for UTC)")
     if (seconds := time.timestamp()) < EARLIEST_S:
-        raise InvalidField(f"ce_time: {text!r} is before the year 1 in UTC")
+        raise InvalidField(f"{name}: {text!r} is before the year 1 in UTC")
     return seconds
-
-
-def _located(message: str) -> str:
-    """msgspec says ``Expected `int`, got `str` - at `$.revision` ``; operators look for the field first."""
-    what, found, where = message.rpartition(" - at `$")
-    return f"{where.strip('`').lstrip('.') or 'value'}: {what}" if found else _missing(message)
-
-
-def _missing(message: str) -> str:
-    # "Object missing required field `x`" at the top level carries no path.
-    parts = message.split("`")
-    return f"{parts[1]}: {message}" if "missing required field" in message else f"value: {message}"
 
 
 def _check_id_bytes(event: Event) -> None:

@@ -5,6 +5,7 @@
     │   ├── Undecodable           the bytes are not what the topic holds
     │   ├── TooLarge              the value has more bytes than are read
     │   ├── UnknownEventType      the ce_type is not one that this topic carries
+    │   ├── UnknownMediaType      the content-type is none that is read
     │   ├── InvalidField          a known field or header is missing or malformed
     │   ├── KeyMismatch           the record key is not the id in the event
     │   └── FromTheFuture         a time in the event lies too far ahead of its record's append time
@@ -59,6 +60,10 @@ class TooLarge(BadRecord):
 
 class UnknownEventType(BadRecord):
     """The ce_type is not one that this topic carries."""
+
+
+class UnknownMediaType(BadRecord):
+    """The content-type, or a structured event's datacontenttype, is none that is read; the message says which are."""
 
 
 class InvalidField(BadRecord):

@@ -32,6 +32,7 @@ from streams.contract.event_time import (
     check_not_ahead,
     check_times,
 )
+from streams.contract.reasons import quoted
 from streams.contract.topics import (
     CAMPAIGNS,
     LISTENS,
@@ -106,10 +107,10 @@ class SongUpload(Event, frozen=True, kw_only=True):
             raise InvalidField("features, tags, genres, artist_ids: at least one of them is needed, all are empty")
         for name, feature in self.features.items():
             if not all(abs(value) <= LARGEST for value in feature.vector):
-                raise InvalidField(f"features.{name}.vector: holds a value beyond {LARGEST:g}")
+                raise InvalidField(f"features[{quoted(name)}].vector: holds a value beyond {LARGEST:g}")
         for tag, weight in self.tags.items():
             if not weight <= LARGEST:
-                raise InvalidField(f"tags.{tag}: {weight:g}, at most {LARGEST:g} is allowed")
+                raise InvalidField(f"tags[{quoted(tag)}]: {weight:g}, at most {LARGEST:g} is allowed")
 
     @classmethod
     def taken_down(cls, ce_type: str) -> bool:

@@ -9,6 +9,8 @@
     40      4d/2d the vector, little-endian
 
 A batch of equal layout is read by one ``np.frombuffer`` over the joined values.
+
+JSON is read as well: {"space": "bcl-0a1b2c3d4e5f", "vector": [0.12, -0.4]}.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.contract import vector_json
 from streams.contract.errors import BadRecord, InvalidField, Undecodable
 
 F32 = NDArray[np.float32]
@@ -117,7 +120,8 @@ class OfSpace:
 
 
 def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
-    """The vectors of ``space`` in a batch. Those laid out like the first are read at once, the others one by one.
+    """The vectors of ``space`` in a batch. Those laid out like the first binary one are read at once, the others, and
+    JSON, one by one.
 
     Bad is what :func:`unpack` refuses, a vector of zeros alone, one far from unit length, and one of ``space`` with
     another dimension than ``dim``.
@@ -125,9 +129,10 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
     at, rows, elsewhere, bad = [], [], [], []
     matrix, alike = np.zeros((0, dim), np.float32), np.zeros(len(values), np.bool_)
     with suppress(Undecodable):
-        name, _, size = _check(values[0])
+        first = next((value for value in values if value[:4] == _MAGIC), b"")
+        name, _, size = _check(first)
         if name == space and size == dim:
-            matrix, alike = _alike(values, values[0])
+            matrix, alike = _alike(values, first)
             # One pass: a NaN or an infinity stays one in a sum of squares, and zeros stay zero.
             with np.errstate(over="ignore", invalid="ignore"):
                 squares = np.vecdot(matrix, matrix)
@@ -136,7 +141,7 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
             matrix = matrix[good] if not good.all() else matrix
     for place in np.flatnonzero(~alike).tolist():
         try:
-            found, vector = unpack(values[place])
+            found, vector = _read(values[place])
             if found != space:
                 elsewhere.append(place)
                 continue
@@ -156,6 +161,13 @@ def unpack_space(values: Sequence[bytes], space: str, dim: int) -> OfSpace:
     return OfSpace(places, matrix, np.asarray(elsewhere, np.int64), bad)
 
 
+def _read(value: bytes) -> tuple[str, F32]:
+    if not vector_json.is_json(value):
+        return unpack(value)
+    data = vector_json.data_of(value)
+    return vector_json.read(data) if vector_json.is_json(data) else unpack(data)
+
+
 def _alike(values: Sequence[bytes], first: bytes) -> tuple[F32, NDArray[np.bool_]]:
     """Which values have the length and header of the first, a good vector, bool (n,); and theirs, float32 (m, d)."""
     size = len(first)
@@ -163,7 +175,7 @@ def _alike(values: Sequence[bytes], first: bytes) -> tuple[F32, NDArray[np.bool_
     joined = b"".join(values if alike.all() else [v for v, same in zip(values, alike.tolist(), strict=True) if same])
     _, dtype, dim = _check(first)
     records = np.frombuffer(joined, np.dtype([("header", np.uint64, 5), ("vector", dtype, (dim,))]))
-    same = (records["header"] == records["header"][0]).all(axis=1)
+    same = (records["header"] == np.frombuffer(first, np.uint64, 5)).all(axis=1)
     alike[np.flatnonzero(alike)] = same
     matrix = records["vector"] if same.all() else records["vector"][same]
     # Spaced by the headers where nothing had to be changed: products read it as fast as a copy, which costs more.

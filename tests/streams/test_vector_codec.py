@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import struct
+from base64 import b64encode
 
 import numpy as np
 import pytest
@@ -115,6 +118,47 @@ def test_a_batch_reads_as_its_members_do(dtype: int) -> None:
     assert found.at.tolist() == list(range(50))
     assert (found.elsewhere.tolist(), found.bad) == ([], [])
     np.testing.assert_array_equal(found.vectors, np.stack([vector_codec.unpack(each)[1] for each in packed]))
+
+
+def in_json(space: str, vector: list[float]) -> bytes:
+    return json.dumps({"space": space, "vector": vector}).encode()
+
+
+def in_event(type: str = "coldstart.audience-vector.v1", **data: object) -> bytes:
+    return json.dumps({"specversion": "1.0", "id": "1", "source": "s", "type": type} | data).encode()
+
+
+@given(st.permutations(range(6)))
+def test_json_is_read_like_the_binary_layout_wherever_it_stands_in_a_batch(order: list[int]) -> None:
+    kinds = [
+        GOOD, GOOD, in_json("bcl", [1, 2]), b" \n" + in_json("bcl", [1.0, 2.0]),
+        in_event(data={"space": "bcl", "vector": [1, 2]}), in_event(data_base64=b64encode(GOOD).decode()),
+    ]  # fmt: skip
+    found = vector_codec.unpack_space([kinds[at] for at in order], "bcl", 2)
+    assert (found.at.tolist(), found.bad, found.elsewhere.tolist()) == (list(range(6)), [], [])
+    assert found.vectors.tolist() == [[1, 2]] * 6
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (in_json("schön", [1, 2]), r"space: .*, expected string matching"),
+        (in_json("bcl", []), r"vector: \[\], expected array of length >= 1"),
+        (b'{"space":"bcl","vector":[1,"2"]}', r'vector\[1\]: "2", expected number'),
+        (b'{"space":"bcl","vector":[1e39,0]}', "vector: holds a value beyond 32-bit floats"),
+        (b'{"space":"bcl"', "vector: "),
+        (in_json("bcl", [0, 0]), "nothing but zeros"),
+        (in_json("bcl", [1, 2, 3]), "dimension 3, space 'bcl' has 2"),
+        (in_event(type="coldstart.listen.v1", data={"space": "bcl", "vector": [1, 2]}), "type: 'coldstart.listen.v1'"),
+        (in_event(), "data: missing"),
+        (b"{" + b" " * 1_048_576, "1048577 bytes uncompressed"),
+    ],
+)
+def test_json_that_is_no_vector_is_refused_by_name(value: bytes, reason: str) -> None:
+    found = vector_codec.unpack_space([GOOD, value], "bcl", 2)
+    ((place, error),) = found.bad
+    assert (place, found.at.tolist()) == (1, [0])
+    assert re.search(reason, str(error))
 
 
 ODD = {

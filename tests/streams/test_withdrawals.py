@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,6 +98,8 @@ REFUSED = {
     "another user": said(user_id="carla"),
     "no user": said(without="user_id"),
     "half of it": said()[: said().index(b'"erase')],
+    "in a structured event": b'{"specversion":"1.0","data":' + said() + b"}",
+    "in one that is encoded": b'{"specversion":"1.0","data_base64":"' + b64encode(said()) + b'"}',
     "no JSON": b"\x00\xff",
     "another JSON": b"[1]",
     "nothing": b"",
