@@ -101,5 +101,5 @@ To have it later: make -B setup
 EOF
 fi
 install --quiet --no-deps -e .
-"$python" -m compileall -q encoder streams targeting
+"$python" -m compileall -q encoder significance streams targeting
 touch .venv/.ready

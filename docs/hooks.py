@@ -120,7 +120,7 @@ def on_config(config: Any) -> Any:
     decisions = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.glob("adr/*.md"))
     folders = [
         path.relative_to(ROOT)
-        for package in ("encoder", "targeting", "streams", "deploy", "tests")
+        for package in ("encoder", "significance", "targeting", "streams", "deploy", "tests")
         for path in sorted((ROOT / package).rglob("README.md"))
     ]
     config.nav += [

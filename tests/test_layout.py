@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("encoder", "targeting", "streams")
+PACKAGES = ("encoder", "significance", "targeting", "streams")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FOLDERS = sorted({path.parent for path in MODULES} | {ROOT / "deploy", ROOT / "tests"})
 
@@ -105,7 +105,11 @@ def test_a_breach_would_be_seen() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
-    [("encoder", {"targeting", "streams"} | KAFKA), ("targeting", {"encoder", "streams"} | KAFKA | TRAINING)],
+    [
+        ("significance", {"encoder", "targeting", "streams"} | KAFKA | TRAINING),
+        ("encoder", {"targeting", "streams"} | KAFKA),
+        ("targeting", {"encoder", "streams"} | KAFKA | TRAINING),
+    ],
 )
 def test_the_inner_folders_know_nothing_of_streams(folder: str, forbidden: set[str]) -> None:
     assert breaches(folder, forbidden) == []

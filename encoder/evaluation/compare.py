@@ -19,6 +19,7 @@ from encoder.evaluation.search import SearchResult, best, draws, untried
 from encoder.evaluation.variants import ARMS, DEFAULT, PAPER, PAPER_TWIN, Variant, config_of
 from encoder.features import FeatureSchema
 from encoder.truth import K, Scores, quartiles
+from significance import told_apart
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -266,7 +267,7 @@ def _paper(records: Mapping[str, _VariantRecord], seeds: Sequence[int], gini: fl
 def verdicts(difference: Json) -> Json:
     """Verdicts on the paper's term, by measure: ``overall`` and by quartile, corrected over all of them."""
     parts = {measure: [found, *found["quartiles"]] for measure, found in difference.items()}
-    apart = iter(intervals.told_apart([part["p"] for found in parts.values() for part in found]))
+    apart = iter(told_apart([part["p"] for found in parts.values() for part in found]))
     words = {measure: [intervals.verdict(part, next(apart)) for part in found] for measure, found in parts.items()}
     return {measure: {"overall": own[0], "quartiles": own[1:]} for measure, own in words.items()}
 

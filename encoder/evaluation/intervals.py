@@ -1,4 +1,4 @@
-"""Intervals of differences, and Holm's correction for many at once."""
+"""Intervals of differences, and what they say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from significance import LEVEL, resampled_error
+
 F64 = NDArray[np.float64]
 
 METHOD = (
@@ -16,7 +18,6 @@ METHOD = (
     "splits share most of their training songs and some of their cold ones. With one seed: the normal interval over "
     "songs, which leaves the training's randomness out. p is two-sided"
 )
-LEVEL = 0.05
 
 
 def interval(gaps: Sequence[F64], overlap: float) -> dict[str, float]:
@@ -28,7 +29,7 @@ def interval(gaps: Sequence[F64], overlap: float) -> dict[str, float]:
     means = np.array([gap.mean() if len(gap) else np.nan for gap in gaps])
     mean = float(means.mean())
     if len(means) > 1:
-        error = means.std(ddof=1) * np.sqrt(1 / len(means) + overlap)
+        error = resampled_error(means, overlap)
         law = stats.t(len(means) - 1)
     elif len(gaps[0]) > 1:
         error, law = gaps[0].std(ddof=1) / np.sqrt(len(gaps[0])), stats.norm
@@ -38,22 +39,6 @@ def interval(gaps: Sequence[F64], overlap: float) -> dict[str, float]:
     with np.errstate(invalid="ignore", divide="ignore"):
         p = 2 * law.sf(abs(mean) / error) if mean else 1.0
     return {"mean": mean, "low": mean - half, "high": mean + half, "p": float(p)}
-
-
-def told_apart(p: Sequence[float]) -> list[bool]:
-    """Which differences of one table are significant, at 5 % for the whole table (Holm, 1979).
-
-    The k-th smallest p of n must not exceed 5 % / (n - k + 1), and neither may any smaller one exceed its bound; NaN is
-    never significant and does not count.
-    """
-    values = np.asarray(p, np.float64)
-    apart = np.zeros(len(values), bool)
-    valid = int(np.isfinite(values).sum())
-    for place, at in enumerate(np.argsort(values)[:valid]):
-        if values[at] > LEVEL / (valid - place):
-            break
-        apart[at] = True
-    return list(map(bool, apart))
 
 
 def verdict(difference: dict[str, float], apart: bool) -> str:

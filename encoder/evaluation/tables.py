@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from encoder.evaluation.intervals import told_apart
+from significance import told_apart
 
 Json = dict[str, Any]
 

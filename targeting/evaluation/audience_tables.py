@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from significance import told_apart
 from targeting.evaluation.judge import ALL, OUTSIDE, POOL
-from targeting.evaluation.paired import told_apart
 from targeting.evaluation.ranking_metrics import AT, RECALL_AT
 from targeting.evaluation.ranking_variants import OPEN
 

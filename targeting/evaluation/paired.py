@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from significance import LEVEL, resampled_error
 from targeting.arrays.id_table import I64
 from targeting.types import F64
 
 METHOD = (
-    "mean over all pairs (split, song) of the difference between two arms on that song; 95 % percentile interval of "
-    "2,000 bootstrap resamples of songs, a song that is cold in several splits being drawn as one. With several splits "
-    "it is widened to that of the corrected resampled t over them (Nadeau & Bengio, Machine Learning 2003): the "
+    "mean over all pairs (split, song) of the difference between two variants on that song; 95 % percentile interval "
+    "of 2,000 bootstrap resamples of songs, a song that is cold in several splits being drawn as one. With several "
+    "splits it is widened to that of the corrected resampled t over them (Nadeau & Bengio, Machine Learning 2003): the "
     "variance of the splits' means times 1/splits + cold/warm songs, or times 1/splits where they share no song"
 )
 _RESAMPLES = 2000
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +61,13 @@ def difference(one: F64, other: F64, songs: Sequence[str], splits: Splits | None
     means = np.bincount(which, gaps) / np.bincount(which)
     if len(means) < 2:
         return found
-    error = float(means.std(ddof=1) * np.sqrt(1 / len(means) + splits.overlap))
+    error = resampled_error(means, splits.overlap)
     law = stats.t(len(means) - 1)
-    half = float(law.ppf(1 - _LEVEL / 2)) * error
+    half = float(law.ppf(1 - LEVEL / 2)) * error
     p = 2 * float(law.sf(abs(found.mean) / error)) if error else 0.0
     return Difference(
         found.mean, min(found.low, found.mean - half), max(found.high, found.mean + half), max(found.p, p)
     )
-
-
-def told_apart(p: Sequence[float]) -> list[bool]:
-    """Which differences of one table are significant, at 5 % for the whole table (Holm, 1979).
-
-    The k-th smallest p of n must not exceed 5 % / (n - k + 1), and neither may any smaller one exceed its bound; NaN is
-    never significant and does not count.
-    """
-    values = np.asarray(p, np.float64)
-    apart = np.zeros(len(values), bool)
-    valid = int(np.isfinite(values).sum())
-    for place, at in enumerate(np.argsort(values)[:valid]):
-        if values[at] > _LEVEL / (valid - place):
-            break
-        apart[at] = True
-    return list(map(bool, apart))
 
 
 def _bootstrapped(gaps: F64, song: I64, seed: int) -> Difference:

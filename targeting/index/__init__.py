@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from targeting.index.base import Labels, UnusableIndexError, WarmIndex
-from targeting.index.choice import IndexKind, MissingIndexError, make_index
+from targeting.index.choice import IndexKind, MissingIndexError, make_index, resolved
 from targeting.index.exact import ExactIndex
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in ("HnswIndex", "HnswSettings"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Where hnswlib is missing, the error says how it is installed.
+    resolved(IndexKind.HNSW)
     from targeting.index import hnsw
 
     return getattr(hnsw, name)

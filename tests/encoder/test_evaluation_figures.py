@@ -75,21 +75,6 @@ def test_an_arm_against_itself_differs_by_nothing() -> None:
     assert found["ndcg_50"]["p"] == 1
 
 
-@pytest.mark.parametrize(
-    ("p", "apart"),
-    [
-        ([0.04], [True]),
-        # .04 is above .05 / 2, and what is larger falls with it.
-        ([0.04, 0.04], [False, False]),
-        ([0.04, 0.01, np.nan, 0.02], [True, True, False, True]),
-        ([0.03, 0.001, 0.03], [False, True, False]),
-        ([], []),
-    ],
-)
-def test_of_many_differences_fewer_are_told_apart(p: list[float], apart: list[bool]) -> None:
-    assert intervals.told_apart(p) == apart
-
-
 def test_a_verdict_is_corrected_for_all_of_a_table() -> None:
     sure, weak = ({"mean": mean, "low": -1.0, "high": 1.0, "p": p} for mean, p in ((-0.2, 1e-9), (0.1, 0.04)))
     found = compare.verdicts({"recall_50": sure | {"quartiles": [weak, weak]}})

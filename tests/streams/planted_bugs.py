@@ -14,7 +14,7 @@ from typing import Any
 Edit = tuple[str, str, str]
 """A file, a text in it, and what takes its place."""
 
-PACKAGES = ("streams", "targeting", "encoder")
+PACKAGES = ("streams", "targeting", "encoder", "significance")
 
 # Not bugs: what may happen at any time, made to happen often.
 ABORTS: Edit = (

@@ -533,7 +533,7 @@ def test_a_short_chaos_run_is_survived() -> None:
 
 
 @pytest.mark.long
-def test_an_ordeal_is_survived() -> None:
+def test_a_chaos_run_is_survived() -> None:
     run = run_chaos(load_settings(), seed=0, seconds=120, say=lambda _: None)
     kept(run)
     assert len({words for _, words in run.struck}) == len(run.struck) >= 4

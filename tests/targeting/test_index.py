@@ -189,6 +189,12 @@ def test_the_index_asked_for_is_made() -> None:
     assert isinstance(make_index(D, IndexKind.EXACT), ExactIndex)
 
 
+def test_where_hnswlib_is_missing_its_names_say_how_it_is_installed() -> None:
+    for name in ("targeting.HnswIndex", "targeting.index.HnswSettings"):
+        told = without_hnswlib(f"import targeting.index\ntry: {name}\nexcept MissingIndexError as error: print(error)")
+        assert "pip install 'coldstart[hnsw]'" in told
+
+
 @compiled
 def test_where_hnswlib_is_there_it_is_used() -> None:
     assert isinstance(make_index(D), HnswIndex)

@@ -14,7 +14,7 @@ from targeting.evaluation.arrivals import CampaignVectors
 from targeting.evaluation.audience_tables import by_listeners, of_arms, of_calibration, of_user_vectors
 from targeting.evaluation.grid_search import drawn
 from targeting.evaluation.loaded import load
-from targeting.evaluation.paired import Splits, difference, told_apart
+from targeting.evaluation.paired import Splits, difference
 from targeting.evaluation.ranking_metrics import judged
 from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, SongEvidence, Weighed, direct, evidence, weighed
 from targeting.evaluation.reliability import error
@@ -241,14 +241,6 @@ def test_an_interval_knows_that_splits_differ() -> None:
     mixed = difference(gaps, np.zeros(1000), songs, Splits(halves[::2] * 2))
     assert (mixed.low, mixed.high) == (alone.low, alone.high)
     assert mixed.p == alone.p < 0.01
-
-
-@pytest.mark.parametrize(
-    ("p", "apart"),
-    [([0.04], [True]), ([0.04, 0.04], [False, False]), ([0.04, 0.01, np.nan, 0.02], [True, True, False, True])],
-)
-def test_of_many_differences_fewer_are_told_apart(p: list[float], apart: list[bool]) -> None:
-    assert told_apart(p) == apart
 
 
 def test_every_cold_song_has_a_say_of_its_own() -> None:

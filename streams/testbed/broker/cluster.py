@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -56,8 +55,7 @@ class EmbeddedCluster(WithFolder):
         console: Terminal | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._temporary = data_dir is None
-        self.folder = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-cluster-"))).absolute()
+        super().__init__(data_dir, "cluster")
         self._clock = clock or SystemClock()
         self._security = security
         self._start_timeout_s = start_timeout_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -69,8 +68,7 @@ class EmbeddedKafka(WithFolder):
         console: Terminal | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._temporary = data_dir is None
-        self.folder = (data_dir or Path(tempfile.mkdtemp(prefix="coldstart-kafka-"))).absolute()
+        super().__init__(data_dir, "kafka")
         self._cache = cache or PathSettings().broker
         self._wanted_port = port
         self._controller_port = controller_port

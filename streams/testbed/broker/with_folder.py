@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
 
 class WithFolder(ABC):
-    """Started on entry, stopped on exit, however that comes."""
+    """Started on entry, stopped on exit, however that comes.
 
-    folder: Path
-    _temporary: bool
+    Args:
+        data_dir: the folder; None: a temporary one, named after ``kind``, that is removed on exit.
+    """
+
+    def __init__(self, data_dir: Path | None, kind: str) -> None:
+        self._temporary = data_dir is None
+        self.folder = (data_dir or Path(tempfile.mkdtemp(prefix=f"coldstart-{kind}-"))).absolute()
 
     @abstractmethod
     def start(self) -> Self: ...
