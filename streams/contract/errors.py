@@ -8,6 +8,8 @@
     │   ├── UnknownMediaType      the content-type is none that is read
     │   ├── InvalidField          a known field or header is missing or malformed
     │   ├── KeyMismatch           the record key is not the id in the event
+    │   ├── WrongPartition        the record lies in another partition than its key belongs to
+    │   ├── OutdatedRevision      the song's revision was served before, with other content, or a higher one was
     │   └── FromTheFuture         a time in the event lies too far ahead of its record's append time
     ├── Unavailable               retriable: Kafka or a file is out of reach for now
     ├── Refused                   the operator must change something; a restart will not help
@@ -39,6 +41,8 @@ class BadRecord(ColdstartError):
     """A record that can never be served, whoever tries and however often."""
 
     dead_letter: ClassVar[bool] = True
+    malformed: ClassVar[bool] = True
+    """Whether its sender writes records as nobody should; many of them stop a role."""
 
     def without_frames(self) -> Self:
         """The error, to be kept beyond the call that raised it.
@@ -72,6 +76,16 @@ class InvalidField(BadRecord):
 
 class KeyMismatch(BadRecord):
     """The record key is not the id in the event, so the record lies in the wrong partition."""
+
+
+class WrongPartition(BadRecord):
+    """The record lies in another partition than the one that its key belongs to, where its song is known."""
+
+
+class OutdatedRevision(BadRecord):
+    """A song's revision was served before, with other content, or a higher one was: nothing is done for this one."""
+
+    malformed: ClassVar[bool] = False
 
 
 class FromTheFuture(BadRecord):

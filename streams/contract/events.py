@@ -70,7 +70,13 @@ class SongUpload(Event, frozen=True, kw_only=True):
 
     song_id: Id
     revision: Annotated[
-        int, Meta(ge=0, le=2**53, description="grows with every change; equal = no-op, lower = dropped")
+        int,
+        Meta(
+            ge=0,
+            le=2**53,
+            description="grows with every change. The same content under the same one is a no-op; other content, or a "
+            "lower one, is refused; a takedown needs the current one or a higher one",
+        ),
     ]
     title: Annotated[str, Meta(max_length=1024)]
     recording_id: Annotated[

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import ConfigResource, ResourceType
 
@@ -33,6 +32,7 @@ from streams.contract.topics import (
 )
 from streams.kafka.clients import admin
 from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.partitioner import partition_of
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 from targeting.partition.changelog import ERASED, INTEREST, PUSHED, USER
@@ -112,11 +112,6 @@ class UserTraces:
         return not any(trace.state and trace.records for trace in self.found)
 
 
-def partition_of(user_id: str, partitions: int) -> int:
-    """Where every client of this installation sends a user's records."""
-    return int((murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions)
-
-
 def trace(
     kafka: KafkaSettings,
     naming: Naming,
@@ -137,7 +132,7 @@ def trace(
     Raises:
         Unavailable: the broker does not answer, or a topic is missing.
     """
-    traces = UserTraces(user_id, partition_of(user_id, naming.audience_partitions))
+    traces = UserTraces(user_id, partition_of(user_id.encode(), naming.audience_partitions))
     settings = _settings(kafka, [naming.name(topic) for topic in TOPICS])
     requests = _Requests(user_id, naming.name(PREFERENCES))
     for topic in TOPICS:

@@ -50,7 +50,7 @@ def request(song: Song, upload: SongUpload, matched: Matched, others: Sequence[b
 def taken_down(song_id: str, song: Song) -> Record:
     """The song is withdrawn; with a revision of its own, so that no former request can come after it."""
     command = msgspec.structs.replace(_bare(song_id, song), revision=song.revision)
-    return _packed(command, MatchRequest.TAKEN_DOWN, "", song.ended_at)
+    return _packed(command, MatchRequest.TAKEN_DOWN, "/taken-down", song.ended_at)
 
 
 def promoted(song_id: str, song: Song) -> Record:

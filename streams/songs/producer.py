@@ -67,9 +67,10 @@ class AwaitedProducer:
             value=message.value,
             headers=list(message.headers or ()),
         )
-        self._buried[found.topic, found.partition, found.offset] = Bad(
-            source_of(found.headers), stage, type(error).__name__, str(error)
-        )
+        if error.malformed:
+            self._buried[found.topic, found.partition, found.offset] = Bad(
+                source_of(found.headers), stage, type(error).__name__, str(error)
+            )
         return await self.bury_found(found, stage, error)
 
     def buried(self) -> dict[tuple[str, int, int], Bad]:

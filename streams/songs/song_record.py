@@ -18,7 +18,7 @@ import numpy as np
 
 from encoder.content import SongContent
 from streams.contract.cloudevents import ReceivedEvent
-from streams.contract.errors import InvalidField, KeyMismatch, Undecodable
+from streams.contract.errors import InvalidField, KeyMismatch, OutdatedRevision, Undecodable
 from streams.contract.event_time import LONGEST_CAMPAIGN_DAYS
 from streams.contract.events import DenseFeature, EndReason, SongUpload
 from streams.contract.topics import SONG_UPLOADS
@@ -54,6 +54,7 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Attributes:
         revision: of the upload served last.
+        offset: of that upload, in its partition; -1 in entries from before offsets were kept.
         id: which event that was, by :func:`event_id`; its ``ce_id`` alone in entries from before sources counted.
         asked: the revision of the last request: partitions report on it.
         at: when the campaign began: its request's upload's time, Unix seconds.
@@ -70,6 +71,7 @@ class Song(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """
 
     revision: int
+    offset: int = -1
     id: str
     asked: int
     at: float
@@ -140,17 +142,19 @@ def write(song: Song) -> bytes:
     return _encoder.encode(song)
 
 
-def entry(upload: ReceivedEvent[SongUpload], at: float, expires_at: float) -> Song:
+def entry(upload: ReceivedEvent[SongUpload], at: float, expires_at: float, offset: int = -1) -> Song:
     """A song as an upload leaves it: taken down, or on its way.
 
     Args:
         at: time of the upload's record, Unix seconds.
         expires_at: the end of its campaign, Unix seconds.
+        offset: of the upload's record.
     """
     song = upload.event
     taken_down = SongUpload.taken_down(upload.type)
     return Song(
         revision=song.revision,
+        offset=offset,
         id=event_id(upload),
         asked=song.revision,
         at=at,
@@ -182,11 +186,36 @@ class Novelty(StrEnum):
     OUTDATED = "outdated"
 
 
-def novelty(upload: ReceivedEvent[SongUpload], known: Song | None) -> Novelty:
-    """The same event or revision changes nothing; a lower revision came too late."""
-    if known is None or upload.event.revision > known.revision:
-        return Novelty.REPEATED if known is not None and known.holds(upload) else Novelty.NEW
-    return Novelty.OUTDATED if upload.event.revision < known.revision else Novelty.REPEATED
+def novelty(upload: ReceivedEvent[SongUpload], known: Song | None, offset: int) -> Novelty:
+    """What an upload means: the same event or content changes nothing, and neither does one that is read again.
+
+    Args:
+        offset: of its record, in its partition.
+
+    Raises:
+        OutdatedRevision: its sender must be told that a higher revision was served before, or other content under this
+            one.
+    """
+    song = upload.event
+    if known is None:
+        return Novelty.NEW
+    if known.holds(upload):
+        return Novelty.REPEATED
+    if song.revision > known.revision:
+        return Novelty.NEW
+    why = f"{known.revision} was served before"
+    if song.revision == known.revision:
+        down = known.ended == "taken-down"
+        if SongUpload.taken_down(upload.type):
+            return Novelty.REPEATED if down else Novelty.NEW
+        before, now = known.event(), entry(upload, 0, 0).event()
+        changed = [name for name in SongUpload.__struct_fields__ if getattr(before, name) != getattr(now, name)]
+        if not down and not changed:
+            return Novelty.REPEATED
+        why = "it took the song down" if down else f"it was served with other content ({', '.join(changed)})"
+    if offset <= known.offset or known.offset < 0:
+        return Novelty.OUTDATED
+    raise OutdatedRevision(f"revision: {song.revision}, {why}; send a higher one to change the song")
 
 
 def dense_name(name: str, space: str) -> str:

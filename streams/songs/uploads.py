@@ -14,6 +14,7 @@ from streams.contract.cloudevents import ReceivedEvent, unpack
 from streams.contract.errors import BadRecord
 from streams.contract.events import SongUpload
 from streams.contract.topics import WARM_SONGS
+from streams.kafka.partitioner import check_partition
 from streams.songs import messages
 from streams.songs.campaign_view import listeners
 from streams.songs.matcher import Matched, encoded
@@ -83,6 +84,7 @@ async def _read(store: SongStore, serving: Serving, events: Sequence[Any]) -> tu
         at = appended(message, now)
         try:
             upload = unpack(SongUpload, message.key, message.value, message.headers, at)
+            check_partition(message.key, message.partition, store.naming.songs_partitions)
             gone = SongUpload.taken_down(upload.type)
             content = None if gone else content_of(upload.event)
             fitting = None if content is None else serving.matcher.fitting(content, store.metrics)
@@ -105,11 +107,11 @@ async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload])
     sends: list[Sent] = []
     for each in uploads:
         known = await store.song(each.partition, each.song_id)
-        what = novelty(each.received, known)
-        if what is not Novelty.NEW:
-            store.metrics.uploads_ignored.labels(what.value).inc()
-            continue
         try:
+            what = novelty(each.received, known, int(each.message.offset))
+            if what is not Novelty.NEW:
+                store.metrics.uploads_ignored.labels(what.value).inc()
+                continue
             fresh.append((replace(each, expires_at=_end(store, each, known)), known))
         except BadRecord as error:
             # Buried before it is remembered: the same revision can come again, corrected.
@@ -256,5 +258,5 @@ async def _cool_down(store: SongStore, serving: Serving, song_id: str, known: So
 
 
 def _entry(each: _Upload, *, space: str, heard: int = 0) -> Song:
-    song = entry(each.received, each.timestamp, each.expires_at)
+    song = entry(each.received, each.timestamp, each.expires_at, int(each.message.offset))
     return msgspec.structs.replace(song, space=space, heard=heard)

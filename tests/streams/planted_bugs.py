@@ -476,7 +476,7 @@ PLANTED = (
         "an outdated upload is served",
         "old-revision",
         [
-            ("streams/songs/song_record.py", "return Novelty.OUTDATED if", "return Novelty.NEW if"),
+            ("streams/songs/song_record.py", "if song.revision > known.revision:", "if True:"),
             (_COMMANDS, "if before and match.revision <= before", "if before and match.revision == before"),
         ],
         ("none", "none"),

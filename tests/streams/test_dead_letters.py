@@ -45,8 +45,11 @@ def test_a_record_without_key_and_value_can_be_buried() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Undecodable", "TooLarge", "UnknownEventType", "UnknownMediaType", "InvalidField", "KeyMismatch", "FromTheFuture"],
-)
+    [
+        "Undecodable", "TooLarge", "UnknownEventType", "UnknownMediaType", "InvalidField", "KeyMismatch",
+        "WrongPartition", "OutdatedRevision", "FromTheFuture",
+    ],
+)  # fmt: skip
 def test_bad_records_make_dead_letters_and_are_not_tried_again(name: str) -> None:
     error = getattr(errors, name)
     assert issubclass(error, BadRecord)

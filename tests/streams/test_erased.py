@@ -25,8 +25,9 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import ErasureKeyMismatch
 from streams.contract.events import Listen, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
+from streams.kafka.partitioner import partition_of
 from streams.models.registry import LiveView
-from streams.operations.erasure_audit import UserTraces, partition_of, trace
+from streams.operations.erasure_audit import UserTraces, trace
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
@@ -87,7 +88,7 @@ class Scene:
             view.close()
 
     def consumed(self, topic: object, count: int) -> Callable[[], bool]:
-        partition = partition_of(USER, 2)
+        partition = partition_of(USER.encode(), 2)
         return lambda: self.here.committed("audience", topic, partition) >= count  # type: ignore[arg-type]
 
     def listen(self, time: float) -> None:
@@ -134,7 +135,7 @@ def test_the_partition_is_the_one_that_clients_choose() -> None:
         everyone = list(range(count))
         for number in range(200):
             user = f"user-{number}-ü"
-            assert partition_of(user, count) == DefaultPartitioner()(user.encode(), everyone, everyone)
+            assert partition_of(user.encode(), count) == DefaultPartitioner()(user.encode(), everyone, everyone)
 
 
 def test_of_a_user_nobody_knows_nothing_is_found(scene: Scene) -> None:
@@ -173,7 +174,7 @@ def test_an_erasure_is_proved_once_it_was_consumed(scene: Scene) -> None:
     held = {each.place: each.words for each in scene.traces().found if each.state}
     assert held == {
         scene.here.naming.name(AUDIENCE_STATE): "history",
-        str(scene.settings.paths.state / scene.here.naming.prefix / str(partition_of(USER, 2))): "history",
+        str(scene.settings.paths.state / scene.here.naming.prefix / str(partition_of(USER.encode(), 2))): "history",
     }
     code, said = scene.run()
     assert code == 1
@@ -192,14 +193,14 @@ def test_an_erasure_is_proved_once_it_was_consumed(scene: Scene) -> None:
     assert code == 0
     told = json.loads(said)
     assert told["forgotten"] is True
-    assert told["partition"] == partition_of(USER, 2)
+    assert told["partition"] == partition_of(USER.encode(), 2)
     assert {"place", "records", "gone_from", "gone_by", "state", "words"} == told["found"][0].keys()
 
 
 def test_a_request_in_a_record_that_is_refused_is_obeyed_and_named(scene: Scene) -> None:
     scene.listen(CLOCK.now() - 60)
     scene.ask(timezone="US/Pacific-New")
-    at = f"{scene.here.naming.name(PREFERENCES)}[{partition_of(USER, 2)}] at "
+    at = f"{scene.here.naming.name(PREFERENCES)}[{partition_of(USER.encode(), 2)}] at "
     assert f"at {at}0 still waits" in scene.run()[1]
     stray = scene.here.naming.name(PREFERENCES).encode()
     letter = [("dl_topic", stray), ("dl_partition", b"1"), ("dl_offset", b"7"), ("dl_timestamp", b"5000"),

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -51,6 +50,7 @@ from streams.contract.topics import (
     Naming,
     Topic,
 )
+from streams.kafka.partitioner import partition_of
 from streams.kafka.skipped_records import Skipped
 from streams.models.registry import LiveView, read_song
 from streams.operations.campaigns import read_campaign
@@ -96,7 +96,7 @@ class Log:
     def append(self, topic: Topic, sent: Sent, partition: int | None = None) -> None:
         key, value, said = sent
         if partition is None:
-            partition = crc32(key or b"") % NAMING.partitions(topic)
+            partition = partition_of(key or b"", NAMING.partitions(topic))
         name = NAMING.name(topic)
         here = self.records.setdefault((name, partition), [])
         more: dict[str, Any] = {"headers": said} if said else {}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
+from itertools import count
 
 import msgspec
 import numpy as np
@@ -36,8 +37,8 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.kafka.clients import producer
+from streams.kafka.partitioner import partition_of
 from streams.models.publish import publish
-from streams.operations.erasure_audit import partition_of
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
 from streams.runtime.settings import KafkaSettings
@@ -50,7 +51,13 @@ from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 
 PARTITIONS = 4
+SONGS_PARTITIONS = 2
 REQUESTED, TAKEN_DOWN, PROMOTED, RE_ANCHORED = MatchRequest.TYPES
+
+
+def first(name: str) -> str:
+    """An id like this whose records belong in partition 0."""
+    return next(id for n in count() if partition_of((id := f"{name}-{n}").encode(), SONGS_PARTITIONS) == 0)
 
 
 class Role:
@@ -217,7 +224,7 @@ def told_long_ago(here: Installation) -> None:
         song_id="long-ago", revision=1, partition=0, partitions=PARTITIONS, version=1, space="x", started_at=then,
         counts=Counts(pushed=9),
     )  # fmt: skip
-    partition = partition_of("long-ago", here.naming.songs_partitions)
+    partition = partition_of(b"long-ago", here.naming.songs_partitions)
     here.send(SONGS_LEDGER, Record(b"long-ago", write(known), []), partition)
     here.send(SONGS_REPORTS, Record(report_key("long-ago", 0), msgspec.json.encode(report), []), partition)
 
@@ -313,29 +320,29 @@ def test_an_upload_of_an_aborted_transaction_is_never_served_and_one_of_a_commit
         # In the log, where a reader of uncommitted records sees them at once.
         sender.flush(60)
 
-    transaction("aborted-1", "aborted-2")
+    transaction(first("aborted-1"), first("aborted-2"))
     sender.abort_transaction(60)
-    transaction("committed")
+    transaction(first("committed"))
     sender.commit_transaction(60)
-    role.wait(lambda: role.told("committed") == [REQUESTED], "a committed upload is not served")
-    transaction("aborted-3")
+    role.wait(lambda: role.told(first("committed")) == [REQUESTED], "a committed upload is not served")
+    transaction(first("aborted-3"))
     sender.abort_transaction(60)
     # Served after all of these: the marker of an abort ends the log until then.
-    last = upload_record(role.song("after-aborts"), time.time())
+    last = upload_record(role.song(first("after-aborts")), time.time())
     stage.wait_until(lambda: role.behind(0) <= 3, lambda: f"the group stands {role.behind(0)} behind the last abort")
     role.send(SONG_UPLOADS, last, 0)
-    role.wait(lambda: role.told("after-aborts") == [REQUESTED], "nothing is served after an abort")
+    role.wait(lambda: role.told(first("after-aborts")) == [REQUESTED], "nothing is served after an abort")
     role.wait(lambda: role.behind(0) == 0, "not committed past an abort")
-    assert [role.told(f"aborted-{number}") for number in (1, 2, 3)] == [[], [], []]
+    assert [role.told(first(f"aborted-{number}")) for number in (1, 2, 3)] == [[], [], []]
 
 
 def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_letter(role: Role) -> None:
-    good = upload_record(role.song("after-huge"), time.time())
+    good = upload_record(role.song(first("after-huge")), time.time())
     huge = Record(b"huge", b'{"song_id":"huge","title":"' + b"x" * 5_000_000 + b'"}', good.headers)
     process = role.stage.workers[0].pid
     role.send(SONG_UPLOADS, huge, 0, "zstd")
     role.send(SONG_UPLOADS, good, 0)
-    role.wait(lambda: role.told("after-huge") == [REQUESTED], "nothing is served after a huge upload")
+    role.wait(lambda: role.told(first("after-huge")) == [REQUESTED], "nothing is served after a huge upload")
     (letter,) = [m for m in role.letters() if m.key() == b"huge"]
     assert header(letter, "dl_message") == f"value: {len(huge.value)} bytes uncompressed, 1048576 allowed"
     assert header(letter, "dl_value_sha256") == sha256(huge.value).hexdigest()
@@ -344,15 +351,15 @@ def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_l
 
 
 def test_uploads_that_no_client_can_read_are_one_dead_letter_each(role: Role) -> None:
-    first, last = (upload_record(role.song(f"among-unreadable-{n}"), time.time()) for n in (1, 2))
-    huge = Record(b"unpacks", b"{" + bytes(70_000_000), first.headers)
+    one, other = (upload_record(role.song(first(f"among-unreadable-{n}")), time.time()) for n in (1, 2))
+    huge = Record(b"unpacks", b"{" + bytes(70_000_000), one.headers)
     process = role.stage.workers[0].pid
-    for good, codec in ((first, "gzip"), (last, "zstd")):
+    for good, codec in ((one, "gzip"), (other, "zstd")):
         role.send_with_bad_header_name(SONG_UPLOADS, good, codec)
         role.send(SONG_UPLOADS, huge, 0, codec)
         role.send(SONG_UPLOADS, good, 0)
     for n in (1, 2):
-        role.wait(lambda n=n: role.told(f"among-unreadable-{n}") == [REQUESTED], "nothing is served after them")  # type: ignore[misc]
+        role.wait(lambda n=n: role.told(first(f"among-unreadable-{n}")) == [REQUESTED], "nothing is served after them")  # type: ignore[misc]
     said = [header(m, "dl_message") for m in role.letters() if header(m, "dl_error") == "Undecodable"]
     assert said.count("headers: the name of one is not UTF-8") == 2
     assert len([each for each in said if "unpacks into more than 67,108,864 bytes" in each]) == 2
@@ -425,6 +432,61 @@ def test_a_takedown_ends_the_view_at_once_and_cools_a_warm_song_down(role: Role)
     role.report("goes-down", counts=Counts(pushed=9, distinct_listeners=30))
     role.wait(lambda: (v := role.view("goes-down")) is not None and v.counts.distinct_listeners == 120, "not counted")
     assert role.warm("goes-down") == {}
+
+
+def test_a_takedown_of_the_current_revision_takes_down(role: Role) -> None:
+    song = role.song("withdrawn", 6)
+    role.requested(song)
+    role.take_down(song)
+    role.wait_for_end("withdrawn", "taken-down")
+    role.wait(lambda: role.told("withdrawn") == [REQUESTED, TAKEN_DOWN], "not told")
+    # Again, and by somebody else: there is nothing left to do.
+    role.take_down(song)
+    again = pack(song, ce_type=SongUpload.TAKEN_DOWN, id="another", source="test", time=time.time())
+    role.stage.send(SONG_UPLOADS, [again])
+    back = msgspec.structs.replace(song, revision=2)
+    role.upload(back)
+    role.wait(lambda: role.told("withdrawn") == [REQUESTED, TAKEN_DOWN, REQUESTED], "a higher revision is not served")
+    assert [m for m in role.letters() if m.key() == b"withdrawn"] == []
+
+
+def test_whoever_comes_late_is_answered_and_a_retry_is_not(role: Role) -> None:
+    song = role.song("corrected", 7)
+    role.requested(song)
+    role.upload(song)  # the same content in another event
+    stale = pack(
+        msgspec.structs.replace(song, title="Other", budget=9), ce_type=SongUpload.UPDATED, id="stale", source="test",
+        time=time.time(),
+    )  # fmt: skip
+    role.stage.send(SONG_UPLOADS, [stale, stale])
+    role.upload(msgspec.structs.replace(song, revision=3))
+    late = pack(song, ce_type=SongUpload.UPLOADED, id="late", source="test", time=time.time())
+    role.wait(lambda: role.told("corrected") == [REQUESTED, REQUESTED], "a higher revision is not served")
+    role.stage.send(SONG_UPLOADS, [late])
+
+    def answers() -> list[tuple[str, str]]:
+        found = [m for m in role.letters() if m.key() == b"corrected"]
+        return [(header(m, "dl_error"), header(m, "dl_message")) for m in found]
+
+    role.wait(lambda: len(answers()) >= 3, "not answered")
+    other = "revision: 1, it was served with other content (title, budget); send a higher one to change the song"
+    lower = "revision: 1, 3 was served before; send a higher one to change the song"
+    assert answers() == [("OutdatedRevision", other)] * 2 + [("OutdatedRevision", lower)]
+    assert role.told("corrected") == [REQUESTED, REQUESTED]
+
+
+def test_an_upload_in_a_partition_where_its_song_would_not_be_known_is_refused_by_name(role: Role) -> None:
+    id = first("elsewhere")
+    record = upload_record(role.song(id), time.time())
+    role.send(SONG_UPLOADS, record, 1)
+    role.send(SONG_UPLOADS, record, 0)
+    role.wait(lambda: role.told(id) == [REQUESTED], "not served where it belongs")
+    role.wait(lambda: any(m.key() == record.key for m in role.letters()), "not refused")
+    (letter,) = [m for m in role.letters() if m.key() == record.key]
+    assert (header(letter, "dl_error"), header(letter, "dl_message")) == (
+        "WrongPartition",
+        f"partition: 1, key '{id}' belongs in 0 of 2 by murmur2; librdkafka clients need partitioner=murmur2_random",
+    )
 
 
 def test_a_budget_is_spent_once_it_is_in_every_partition_and_the_song_can_still_grow_warm(role: Role) -> None:
