@@ -68,7 +68,7 @@ bench: setup .venv-bench/.ready
 # The rivals' pins are not ours, so they live apart.
 .venv-bench/.ready: .venv/.ready
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
-	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python quixstreams==3.28.1 numpy
+	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python quixstreams==3.28.1 jsonschema==4.25.1 numpy
 	@touch $@
 
 # Changes the rules, one line at a time, and asks the tests of each; then the score, and what no test noticed.

@@ -14,9 +14,11 @@ from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
+from streams.cli.send import send
 from streams.cli.simulate import simulate
 from streams.cli.train import train
 from streams.cli.up import up
+from streams.cli.validate import validate
 from streams.runtime import terminal
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(backtest)
 app.command()(publish)
+app.command()(validate)
+app.command()(send)
 app.command()(up)
 app.command()(chaos)
 # Its name until 0.2.

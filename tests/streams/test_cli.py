@@ -38,6 +38,7 @@ VERBS = dict(verbs(typer.main.get_command(app)))
 # Those that read settings, with what else they cannot do without.
 WITH_SETTINGS = {
     ("publish",): ["nowhere"],
+    ("send",): ["nowhere"],
     ("demo",): [],
     ("lag",): [],
     ("digest",): [],
@@ -59,7 +60,7 @@ WITH_SETTINGS = {
     ("kafka", "down"): [],
     ("kafka", "status"): [],
 }
-WITHOUT_SETTINGS = {("train",), ("evaluate",), ("data", "check"), ("topics", "contract")}
+WITHOUT_SETTINGS = {("train",), ("evaluate",), ("validate",), ("data", "check"), ("topics", "contract")}
 
 
 @pytest.fixture(autouse=True)

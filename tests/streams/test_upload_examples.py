@@ -30,7 +30,11 @@ SEARCHED = f"{os.environ['PATH']}:/usr/local/go/bin"
 # Language -> the programs that it needs, what fetches its client, and what uploads.
 LANGUAGES = {
     "python": ([], [], [sys.executable, "upload.py"]),
-    "javascript": (["node", "npm"], ["npm", "ci", "--no-audit", "--no-fund", "--prefer-offline"], ["node", "upload.js"]),
+    "javascript": (
+        ["node", "npm"],
+        ["npm", "ci", "--no-audit", "--prefer-offline"],
+        ["node", "upload.js"],
+    ),
     "java": (["javac", "mvn"], ["mvn", "-B", "-q", "compile", "exec:help"], ["mvn", "-B", "-q", "exec:java"]),
     "go": (["go"], ["go", "build", "-o", "upload", "."], ["./upload"]),
 }
@@ -83,4 +87,3 @@ def test_an_example_uploads_a_song_that_is_accepted_and_lies_where_its_key_belon
     partitions = list(range(16))
     assert message.partition() == DefaultPartitioner()(b"s-81", partitions, partitions)
     assert f"sent to {wide.naming.name(SONG_UPLOADS)}[{message.partition()}]" in done.stdout
-
