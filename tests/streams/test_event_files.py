@@ -22,7 +22,7 @@ from streams.contract.errors import BadRecord, Refused
 from streams.contract.events import SongUpload
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.operations.event_files import SENT_BY_OTHERS, TYPES, EventFile, FileEvent, Form, event_type
-from streams.operations.file_check import FileCheck, BadEvent
+from streams.operations.file_check import BadEvent, FileCheck
 
 NOW = 1_780_000_000.0
 SONG = {"song_id": "s-1", "revision": 1, "title": "Small Hours", "artist_ids": ["a-7"]}
