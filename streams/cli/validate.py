@@ -18,7 +18,7 @@ from streams.runtime.terminal import Bars, Terminal, say, say_json
 
 if TYPE_CHECKING:
     from streams.operations.event_files import EventFile, Form
-    from streams.operations.file_check import FileCheck, BadEvent
+    from streams.operations.file_check import BadEvent, FileCheck
 
 _BATCH = 1000
 

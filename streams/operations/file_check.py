@@ -19,7 +19,7 @@ from streams.contract.event_time import CAMPAIGN_DAYS
 from streams.contract.events import SongUpload
 from streams.contract.record_size import record_size
 from streams.operations.event_files import TYPES, FileEvent, field_names
-from streams.songs.campaign_life import campaign_end
+from streams.songs.song_record import campaign_end
 
 # How alike two names must be, of 1, for one to be taken for the other misspelt.
 _ALIKE: Final = 0.75

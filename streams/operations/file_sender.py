@@ -23,7 +23,7 @@ from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin, hand_over, producer, topics
 from streams.operations.event_files import TYPES, EventFile, FileEvent
-from streams.operations.file_check import FileCheck, BadEvent
+from streams.operations.file_check import BadEvent, FileCheck
 from streams.runtime.settings import KafkaSettings
 
 BATCH: Final = 1000

@@ -154,7 +154,7 @@ class PushSystem:
         self._read(wait_s)
         sent = 0
         if self._due(1):
-            self._caught_up = self._clock()
+            self._catch_up()
             while chosen := self._claimed():
                 sent += self._sent(chosen)
                 if self._clock() > self._caught_up + 1.0:
