@@ -114,7 +114,7 @@ def backtest(
     if outcome.leaks:
         say("decisions knew the future: these figures mean nothing", err=True)
     if outcome.streamed and not outcome.streamed.alike:
-        say(f"the stream does something else: {outcome.streamed.first or 'its state differs'}", err=True)
+        say(f"the stream decided differently: {outcome.streamed.first or 'its state differs'}", err=True)
     if outcome.leaks or (outcome.streamed and not outcome.streamed.alike):
         raise typer.Exit(1)
 
@@ -134,8 +134,8 @@ def _tables(outcome: BacktestOutcome) -> list[Table]:
         ("of them judged: their window ends in time", f"{len(outcome.songs):,}"),
         ("their later listeners", f"{outcome.later:,}"),
         ("of them known at the upload", f"{outcome.known:,}"),
-        ("right pushes a song that were possible", f"{outcome.ceiling:.2f}"),
-        ("audited: did a decision know the future", checked),
+        ("right pushes possible per song", f"{outcome.ceiling:.2f}"),
+        ("audit: decisions that knew the future", checked),
         *_streamed(outcome.streamed),
         ("CPU seconds", f"{sum(outcome.seconds.values()):,.0f}"),
     ):

@@ -54,7 +54,7 @@ def campaigns(
         say(f"{skipped.count} records of campaigns could not be read and are not counted", err=True)
     if song_id is not None:
         if song_id not in found:
-            say(f"{song_id}: no campaign: never uploaded, or long over", err=True)
+            say(f"{song_id}: no campaign; it was never uploaded, or ended long ago", err=True)
             raise typer.Exit(REFUSED)
         found = {song_id: found[song_id]}
     newest = sorted(found.values(), key=lambda each: each.started_at, reverse=True)
@@ -101,7 +101,7 @@ def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
         say_json([_plain(each) for each in found], indent=2)
         return
     table = Table(
-        "of them", "pushed", "held out", "difference", "ratio", "", title="What pushes do, with 95 % intervals"
+        "of them", "pushed", "held out", "difference", "ratio", "", title="Effect of pushes, with 95 % intervals"
     )
     for each in found:
         table.add_row(

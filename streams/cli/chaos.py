@@ -48,11 +48,13 @@ def chaos(
     from streams.testbed.chaos.withdrawal_delay import percentile
 
     if brokers == 2:
-        raise typer.BadParameter("2: of two brokers none may die; there are 1 and 3", param_hint="--brokers")
+        raise typer.BadParameter("2: neither of two brokers may die; allowed: 1 or 3", param_hint="--brokers")
     known = [*FAULTS, *(CLUSTER_FAULTS if brokers > 1 else ())]
     unknown = sorted(set(only or ()) - {*known})
     if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}", param_hint="--fault")
+        raise typer.BadParameter(
+            f"{', '.join(unknown)}: no such fault; allowed: {', '.join(known)}", param_hint="--fault"
+        )
 
     console = Terminal(stderr=True)
     with errors_explained():
@@ -64,7 +66,7 @@ def chaos(
     kinds = len({words for _, words in outcome.struck})
     by_itself = sum(how.startswith(BY_ITSELF) for how in outcome.ended)
     say(
-        f"seed {seed}: {len(outcome.struck)} faults of {kinds} kinds; workers were started again {len(outcome.ended)} "
+        f"seed {seed}: {len(outcome.struck)} faults of {kinds} kinds; workers were restarted {len(outcome.ended)} "
         f"times, {by_itself} of them after they had ended by themselves\n"
         f"{verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records in dead-letters, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "

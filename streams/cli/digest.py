@@ -40,7 +40,7 @@ def digest(
         naming, clock = settings.topics.naming(), SystemClock()
         wrong = [number for number in partition or () if number >= naming.audience_partitions]
         if wrong:
-            refuse(f"--partition {wrong[0]}: there are 0 to {naming.audience_partitions - 1}")
+            refuse(f"--partition {wrong[0]}: no such partition; allowed: 0 to {naming.audience_partitions - 1}")
         check_partitions(settings.kafka, naming)
         decides = targeting_config(settings.audience, obey=True)
         sources = {"changelog": None} | ({"disk": stores(settings, clock)} if disk else {})

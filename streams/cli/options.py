@@ -72,7 +72,7 @@ def errors_explained(*more: type[Exception], files: bool = True) -> Iterator[Non
             refuse(f"{place}{_WAYS_OUT[error.errno]}")
         if files and isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
             # Raised by Path.resolve, up to Python 3.12.
-            refuse(f"{error}: it is a link to itself; name another")
+            refuse(f"{error}: the link points to itself; name another")
         raise
 
 

@@ -84,11 +84,11 @@ def simulate(
         tables.show(table)
     late = max((each.behind_s for runs in worlds.runs.values() for each in runs.values()), default=0.0)
     say(
-        "Budgets are limits: an arm that finds too few users spends less, and reach holds that; see pushes a user.\n"
-        f"Simulated days were late by {late:.2f} s at most, of {worlds.plan.day_s:g} s a day."
+        "Budgets are limits: a variant that finds too few users spends less and reaches fewer. Compare pushes a user.\n"
+        f"Simulated days started up to {late:.2f} s late; a day takes {worlds.plan.day_s:g} s."
     )
     theirs = ", ".join(f"+{100 * value:g} % {name}" for name, value in NETEASE.items())
-    say(f"NetEase's paper reports of its own, online, on its users: {theirs}")
+    say(f"NetEase's paper reports, online and for its own users: {theirs}")
     say(f"report: {page}")
 
 

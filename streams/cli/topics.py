@@ -43,7 +43,7 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
         created = create_topics(admin(settings.kafka), naming_of(settings), settings.topics.replication_factor)
     for name in created:
         say(f"created {name}")
-    say(f"{len(created)} created, {len(TOPICS) - len(created)} were there")
+    say(f"{len(created)} created, {len(TOPICS) - len(created)} existed already")
 
 
 @app.command()
@@ -119,7 +119,9 @@ def acls(
 
     names = [actor.name for actor in ACTORS]
     if unknown := sorted(set(only or ()) - set(names)):
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(names)}", param_hint="--actor")
+        raise typer.BadParameter(
+            f"{', '.join(unknown)}: no such actor; allowed: {', '.join(names)}", param_hint="--actor"
+        )
     chosen = [actor for actor in ACTORS if not only or actor.name in only]
     with errors_explained():
         settings = settings_from(config, bootstrap)

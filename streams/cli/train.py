@@ -116,7 +116,7 @@ def train(
         if calibrate:
             from streams.models import learned_chances
 
-            with console.status("learning chances: training once more, a tenth of the warm songs made cold"):
+            with console.status("learning chances: training again, with a tenth of the warm songs held back as cold"):
                 fitted = learned_chances.fit(dataset, np.union1d(warm, rare), config, device=device)
             if fitted is None:
                 console.print("too few songs to learn chances from: scores will rank users but stand for no chances")

@@ -83,7 +83,7 @@ def up(
                     console.print(bold(worker.name), f" {ended}; started again")
                 reasons = worker.readiness()
                 state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
-                # Growing counts are no news.
+                # A growing count is not worth another line.
                 if said.get(worker.name) != (news := _COUNTS.sub("", state)):
                     said[worker.name] = news
                     console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")

@@ -13,7 +13,7 @@ from streams.runtime.logging import set_up_logs
 app = typer.Typer(
     no_args_is_help=True,
     help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez and /readyz are "
-    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 nobody's records are good "
+    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 too many bad records "
     "(--resume-with-bad), 75 restart me.",
 )
 

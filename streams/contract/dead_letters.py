@@ -1,7 +1,7 @@
 """Where a bad record goes: to ``dead-letters``, with its bytes untouched and the reason in the headers.
 
-A record may be larger than any topic takes: limits count compressed bytes. Of such a one the letter holds as much as
-fits, and the size and SHA-256 of what it was.
+A record may be larger than any topic accepts, because limits count compressed bytes. Its letter then holds as much as
+fits, and the size and SHA-256 of the original.
 """
 
 from __future__ import annotations

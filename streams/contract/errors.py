@@ -18,7 +18,7 @@
     │   ├── PartitionMismatch     the state was written for another number of partitions
     │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
     │   └── ErasureKeyMismatch    erased users are remembered with a key that is not configured
-    ├── BadBurst                  nobody's records are good: the role does not go on until it is told to
+    ├── BadBurst                  no source sends good records: the role stops until it is told to resume
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
 
 Callers look at the class attributes ``dead_letter`` and ``retriable``, never at a name or a text.
@@ -31,14 +31,14 @@ from typing import ClassVar, Self
 
 
 class ColdstartError(Exception):
-    """Anything that this system raises on purpose. The message tells what to change."""
+    """Anything that this system raises on purpose. The message says what to change."""
 
     retriable: ClassVar[bool] = False
     dead_letter: ClassVar[bool] = False
 
 
 class BadRecord(ColdstartError):
-    """A record that can never be served, whoever tries and however often."""
+    """A record that can never be served, however often it is tried."""
 
     dead_letter: ClassVar[bool] = True
     malformed: ClassVar[bool] = True
@@ -138,7 +138,7 @@ class ErasureKeyMismatch(Refused):
 
 
 class BadBurst(ColdstartError):
-    """Most records of an input were bad, whoever sent them; the role stops and is not started again until told."""
+    """Most records of an input were bad, from every source; the role stops until it is told to resume."""
 
 
 class MustRestart(ColdstartError):
@@ -159,7 +159,7 @@ def broken_state(
     Args:
         places: partition, offset and reason of each record.
         setting: the one that leaves records out; ``already``: what it leaves out now, offsets by partition.
-        lost: what happens to whoever leaves the records out.
+        lost: what leaving the records out costs.
     """
     shown = "; ".join(f"{topic}[{partition}] at offset {at}: {why[:200]}" for partition, at, why in places[:5])
     more = f"; and {len(places) - 5:,} more" if len(places) > 5 else ""

@@ -22,7 +22,7 @@ CAMPAIGN_DAYS: Final = 28
 """A campaign's life where neither its upload nor ``songs.campaign_days`` says another."""
 
 LONGEST_CAMPAIGN_DAYS: Final = 365
-"""Who was pushed a recording is remembered a little longer than that, and caps look no further."""
+"""Pushes of a recording are remembered a little longer than that, and caps look back no further."""
 
 # Any zone's offset, and what is added to a campaign's end, stay within what a datetime can be.
 EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)

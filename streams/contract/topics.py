@@ -13,8 +13,8 @@ _DAY_MS = 24 * _HOUR_MS
 
 TIMESTAMP_TYPE = "message.timestamp.type"
 
-# What a producer states about time is refused by the broker where it lies ahead of the broker's own clock, and where it
-# is given in seconds, which read as milliseconds are of 1970.
+# The broker refuses a producer's timestamp that lies ahead of the broker's clock, or that is given in seconds, which
+# read as milliseconds lie in 1970.
 _STATED_TIMES = {
     "message.timestamp.after.max.ms": str(round(MAX_AHEAD_SECONDS * 1000)),
     "message.timestamp.before.max.ms": str(20 * 365 * _DAY_MS),

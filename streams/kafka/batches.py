@@ -1,9 +1,9 @@
 """A lenient reader of record batches, whatever their producer put into them.
 
-aiokafka ends at a header whose name is not UTF-8, again and again, and unpacks a batch into as many bytes as it claims:
-a mebibyte of zstd holds nine billion. Here a batch is unpacked within a bound, and what cannot be read is one record
-that says so, in place of the rest of its batch. And no more batches are unpacked at once than the group's heartbeat can
-wait for.
+aiokafka fails at a header whose name is not UTF-8, on every attempt, and unpacks a batch into as many bytes as it
+claims: 1 MiB of zstd can hold nine billion. Here a batch is unpacked within a bound, and whatever cannot be read
+becomes one record that says so, in place of the rest of its batch. Only as many batches are unpacked at once as the
+group's heartbeat can wait for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LenientRecords:
 
     def _end(self) -> int:
         end = self._at + _OVERHEAD
-        # The last batch of an answer may be cut; one whose length is nonsense is never whole.
+        # The last batch of a response may be cut off; one with an impossible length is never complete.
         if end > len(self._data):
             return end
         return end + max(0, int.from_bytes(self._data[self._at + 8 : end], "big", signed=True))
@@ -75,7 +75,7 @@ class LenientRecords:
         if len(whole) < _HEADER.size or whole[_MAGIC_AT] < 2:
             return MemoryRecords(bytes(whole)).next_batch()
         batch = DefaultRecordBatch(bytes(whole))
-        # Markers of transactions are the broker's own.
+        # Transaction markers are written by the broker itself.
         return batch if batch.is_control_batch else LenientBatch(whole, batch)
 
 
@@ -195,7 +195,7 @@ def _record(batch: Any, buffer: bytearray, at: int, end: int) -> LenientRecord:
         at += size
         return bytes(buffer[at - size : at])
 
-    at += 1  # attributes, which nobody uses
+    at += 1  # attributes, unused
     moment, offset = number(), number()
     key, value = part(), part()
     headers: list[tuple[str, bytes | None]] | None = []

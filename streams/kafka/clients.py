@@ -18,7 +18,7 @@ from streams.runtime.settings import KafkaSettings
 
 # librdkafka writes to stderr by itself unless it is given a logger.
 _log = logging.getLogger("librdkafka")
-# A verb that sets up no logging stays quiet: what matters comes back as an error.
+# A verb that sets up no logging stays quiet: what matters is raised as an error.
 _log.addHandler(logging.NullHandler())
 
 # A connection that is lost is made again within a tenth of a second, on a busy machine within some; until then the
@@ -37,7 +37,7 @@ _TRIES, _PAUSE_S = 50, 0.1
 
 
 def _nothing() -> None:
-    """Whoever has nothing to do while a queue is full."""
+    """The default for ``while_full``: do nothing."""
 
 
 def producer(
@@ -84,7 +84,7 @@ def consumer(kafka: KafkaSettings, group: str, **more: Any) -> Consumer:
         # The default pauses fetching for a second whenever the local queue is full.
         "fetch.queue.backoff.ms": 10,
         "fetch.wait.max.ms": 50,
-        # A connection that is open and says nothing is given up after this; a minute by default.
+        # A connection that is open but silent is dropped after this; the default is a minute.
         "socket.timeout.ms": max(1_000, int(kafka.request_timeout_s * 1000)),
         # Bounds the memory of a consumer that is behind: the default allows 64 MiB and 100,000 records.
         "queued.max.messages.kbytes": 32_768,
@@ -118,16 +118,16 @@ def hand_over(
 
 
 def reader_group(topic: str) -> str:
-    """The group of who reads a topic without joining one or committing to it.
+    """The group id of a reader that neither joins a group nor commits.
 
-    librdkafka wants a name and asks for its coordinator, so there must be a right to it: under the installation's
-    prefix, as the topic is.
+    librdkafka requires a name and looks up its coordinator, so the reader needs rights to it: it has the
+    installation's prefix, like the topic.
     """
     return f"{topic}.reader"
 
 
 def taken(reader: Consumer, limit: int, wait_s: float) -> list[Message]:
-    """What is here, at most ``limit``; waits for the first message only, where ``consume`` waits for all of them."""
+    """The messages available, at most ``limit``; waits only for the first one, whereas ``consume`` waits for all."""
     first = reader.poll(wait_s)
     return [] if first is None else [first, *reader.consume(limit - 1, 0)]
 

@@ -57,7 +57,7 @@ def measure(kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
     try:
         return _measure(admin, kafka, naming, clock)
     except (KafkaException, TimeoutError) as error:
-        raise Unavailable(f"the cluster does not answer questions about its groups: {error}") from error
+        raise Unavailable(f"the cluster does not answer queries about its groups: {error}") from error
 
 
 def _measure(admin: AdminClient, kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
@@ -124,7 +124,7 @@ def _times(kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock) -
     reader = clients.consumer(
         kafka,
         clients.reader_group(min(topic for (topic, _), _ in wanted)),
-        # One record a partition is enough: fetch little.
+        # One record per partition is enough, so fetch little.
         fetch_message_max_bytes=16_384,
         queued_min_messages=1,
     )

@@ -21,7 +21,7 @@ from streams.runtime.settings import KafkaSettings
 
 _EVERY_S: Final = 1.0
 _ANSWER_S: Final = 2.0
-# Two questions that fail in a row: one alone may be a busy machine.
+# Two failures in a row: a single one may be a busy machine.
 _PATIENCE_S: Final = 4.0
 
 _log = structlog.get_logger(__name__)
@@ -30,8 +30,8 @@ _log = structlog.get_logger(__name__)
 class Reachability:
     """Holds a condition while brokers answer; says in one log line when they stop, and in one when they are back.
 
-    A client that consumes does not tell: it waits, for as long as the brokers are away. A broker that is frozen keeps
-    its connections and answers nothing.
+    A consuming client does not tell: it waits for as long as the brokers are away. A frozen broker keeps its
+    connections open and answers nothing.
 
     Args:
         condition: of the role's readiness.

@@ -1,7 +1,7 @@
 """Reads a batch that librdkafka cannot.
 
-It reads no zstd batch that unpacks into more than a bound, and says so for ever. Another client reads that one batch,
-within a bound of its own; rare, so that a connection for each is no matter.
+librdkafka reads no zstd batch that unpacks beyond a bound, and repeats that error forever. Another client reads that
+one batch, within a bound of its own. This is rare, so each read may open its own connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_batch(kafka: KafkaSettings, topic: str, partition: int, offset: int) ->
     Raises:
         MustRestart: nothing came for the request timeout.
     """
-    # The thread may belong to an event loop of its own some day; this one is nobody else's.
+    # The calling thread may run an event loop one day; this one is private.
     return asyncio.run(_read(kafka, topic, partition, offset))
 
 

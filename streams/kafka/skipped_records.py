@@ -1,8 +1,9 @@
 """Records of the cached topics that could not be read, and who is told of them.
 
 Every worker of both roles reads ``warm-songs`` and ``models`` from the beginning at each start. If each of them buried
-what it cannot read, a bad record would have one dead letter a start. So a reader skips the record, counts it, logs it
-and says so in ``/readyz``; the songs worker that has the partition writes the one dead letter (``songs/burials.py``).
+what it cannot read, a bad record would get a dead letter at every start. So a reader skips the record, counts it, logs
+it and shows it in ``/readyz``; the songs worker that owns the partition writes the single dead letter
+(``songs/burials.py``).
 """
 
 from __future__ import annotations

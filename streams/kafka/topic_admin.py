@@ -62,7 +62,7 @@ def create_topics(
                 raise Refused(f"topic {name}: {error.args[0].str()}") from None
         else:
             created.append(name)
-    # The controller says yes a moment before the brokers lead the partitions; who asks one then is sent away.
+    # The controller confirms a moment before brokers lead the partitions; requests in between are rejected.
     deadline = clock.monotonic() + timeout
     while waiting := _not_led(admin, naming, created, timeout):
         if clock.monotonic() > deadline:
@@ -85,15 +85,15 @@ def grant(admin: AdminClient, rights: Sequence[AclBinding], timeout: float = 10.
 
 
 def durability(replication: int) -> dict[str, str]:
-    """Every producer here waits for all copies in step (acks=all). That means two at least, where there are three:
-    one broker may die and nothing acknowledged is lost, and nothing waits for its return."""
+    """Every producer here waits for all in-sync copies (acks=all). With three copies that means at least two: one
+    broker may die, nothing acknowledged is lost, and nothing waits for it to come back."""
     return {"min.insync.replicas": "2"} if replication >= 3 else {}
 
 
 def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: float) -> list[str]:
     """Those of the topics with a partition that no broker serves yet."""
     wanted, latest = naming.by_name(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    # Asked first, because the client keeps what it has heard of missing topics and leaders for half a minute.
+    # Asked first, because the client caches missing topics and leaders for half a minute.
     present = admin.list_topics(timeout=timeout).topics
     if missing := sorted(set(names) - set(present)):
         return missing

@@ -1,6 +1,6 @@
-"""Commits a batch as one transaction, and tells when nobody knows whether it was.
+"""Commits a batch as one transaction, and says when the outcome is unknown.
 
-librdkafka weights the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
+librdkafka uses the transaction protocol in which an epoch lasts as long as its producer (no KIP-890). A request that
 timed out or whose connection was cut may therefore still reach the broker later, and would be taken for one of the
 transaction that is open then: a late EndTxn would commit half of it. A producer that lost sight of a request is
 replaced before the next transaction begins; the new one has a higher epoch, and the broker refuses the former.
@@ -21,10 +21,10 @@ from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-# Of the process's own producer, and another process's with the same id: who is told so has been replaced.
+# Errors that mean a producer with the same id, here or in another process, has replaced this one.
 _FENCED: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
-# A fault of the network is gone after so many; what is not needs a new process, which the supervisor counts.
+# A network fault is over after so many; anything else needs a new process, which the supervisor counts.
 _IN_A_ROW: Final = 3
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class Transactions:
         self._connections = _Connections()
         self._producer: Producer = producer(self._kafka, self._id, self._timeout, self._connections)
         try:
-            # Connected first: a coordinator that cannot be asked yet is asked again half a second later.
+            # Connect first: a coordinator that is not reachable yet is retried only half a second later.
             self._producer.list_topics(timeout=self._kafka.request_timeout_s)
             # A fresh broker loads its transaction log first.
             self._producer.init_transactions(6 * self._kafka.request_timeout_s)
@@ -82,7 +82,7 @@ class Transactions:
         self._replace()
 
     def _replace(self) -> None:
-        # First the former is gone: it would ask on in the background.
+        # Drop the former producer first: it would keep retrying in the background.
         del self._producer
         self._connect()
 
@@ -92,7 +92,7 @@ class Transactions:
         Raises:
             MustRestart, Uncertain: see :meth:`commit`.
         """
-        # News of connections comes by this; a request that was sent again by itself is no error to the client.
+        # Connection events arrive by polling; a request that the client resent by itself is no error to it.
         self._producer.poll(0)
         if self._connections.lost:
             _log.warning("producer replaced", why=self._connections.lost)
@@ -171,7 +171,7 @@ class Transactions:
             self.abort()
             raise Aborted from error
         self._failed = 0
-        # Deliveries of the last records may still wait to be told.
+        # Delivery reports of the last records may still be queued.
         self._producer.poll(0)
 
     def abort(self) -> None:
@@ -182,7 +182,7 @@ class Transactions:
 
 
 class _Connections:
-    """Watches a producer's connections, in the place of its logger: there is no other word of those that were lost.
+    """Watches a producer's connections in place of its logger: lost ones are reported nowhere else.
 
     Attributes:
         lost: what the client said of the first one; empty while there is none. A connection that was idle for long

@@ -1,8 +1,8 @@
 """The chances that a model's scores stand for: learned at training, carried by its artifact.
 
-Fitted where the answer is known: a tenth of the warm songs is made cold, a second encoder is trained without them, and
-its scores are held against who listens. So is by how much users' activity counts. A chance is then that of being among
-a song's listeners, not of answering a push.
+Fitted where the answer is known: a tenth of the warm songs is held back as cold, a second encoder is trained without
+them, and its scores are compared with who listens. The weight of users' activity is fitted the same way. A chance is
+then that of being among a song's listeners, not of answering a push.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streams.contract.errors import Refused
 from streams.contract.internal_events import Answers, Chances
 from targeting.calibration import Calibration
 
-# Workers read maps and fit none: what fitting takes is imported by it alone.
+# Workers only read maps; what fitting needs is imported when fitting.
 if TYPE_CHECKING:
     from encoder.data.dataset import Dataset
     from encoder.train import Progress

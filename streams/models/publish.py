@@ -50,16 +50,16 @@ def publish(
     """
     artifact = artifact.resolve()
     manifest = read_manifest(artifact)
-    # A folder that changes meanwhile is refused, by this or by every worker.
+    # A folder that changes meanwhile is refused, here or by every worker.
     summed = sha256((artifact / "manifest.json").read_bytes()).hexdigest()
-    # Proves the checksum of every file before anything is said about it.
+    # Verifies every file's checksum before anything is published.
     load_encoder(artifact, summed)
     warm, chances = load_warm(artifact, summed), learned_chances.load(artifact)
     if manifest.dim > MAX_DIMENSION:
         raise Refused(
             f"{artifact}: vectors of {manifest.dim} dimensions, {MAX_DIMENSION} allowed; train with a smaller dim"
         )
-    # Known to be reachable before anything is queued.
+    # Check that the broker answers before queueing anything.
     reachable = admin(kafka)
     missing = {naming.name(t) for t in (WARM_SONGS, MODELS)} - set(reachable.list_topics(timeout=10).topics)
     if missing:
@@ -114,7 +114,7 @@ def _fitting(record: Record) -> Record:
 
 
 class _Sender:
-    """Sends records and, at :meth:`flush`, knows that all of them arrived."""
+    """Sends records; :meth:`flush` returns once all of them are acknowledged."""
 
     def __init__(self, target: Producer) -> None:
         self._producer = target
@@ -125,7 +125,7 @@ class _Sender:
 
     def flush(self, timeout: float) -> None:
         left = self._producer.flush(timeout)
-        # The limit is on standing still: a million songs take what they take.
+        # The limit applies to a stall: a million songs may take long.
         while left and (after := self._producer.flush(timeout)) < left:
             left = after
         if self._failed is not None:

@@ -58,13 +58,13 @@ class WarmSpace:
         return row
 
     def changes(self) -> set[str]:
-        """The songs that came, went or moved since this was last asked: for the one who keeps something in step."""
+        """The songs added, removed or moved since the last call, for a caller that keeps something in step."""
         changed, self._changed = self._changed, set()
         return changed
 
     def put(self, song_id: str, vector: F32) -> None:
         row = self._rows.get(song_id)
-        # A model that is published again says of each song what is known: nobody must do anything about it.
+        # Publishing a model again repeats what is known of each song: nothing changed.
         if row is not None and np.array_equal(self._vectors[row], vector):
             return
         self._changed.add(song_id)
@@ -168,7 +168,7 @@ class LiveView:
             if message.topic() == self._songs:
                 self._take_song(message)
             elif not again:
-                # A former model that is read again must not look live once more.
+                # A former model that is read again must not appear live.
                 self._take_model(message)
         except BadRecord as error:
             if not again:
@@ -259,7 +259,7 @@ def read_model(key: bytes | None, value: bytes | None, headers: Headers) -> Live
     Raises:
         BadRecord: it holds none, or its chances are no monotone map.
     """
-    # A cache is no place to judge a date: what is skipped now would be missing for good.
+    # A cache must not judge dates: a record skipped now would stay missing.
     model = unpack(LiveModel, key, value, headers, math.inf).event
     try:
         for objective in OBJECTIVES:

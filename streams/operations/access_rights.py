@@ -1,4 +1,4 @@
-"""Who may do what: the least rights of each role and of each team around them, in one table.
+"""The least rights of each role and of each team around them, in one table.
 
 ``coldstart topics acls`` prints the table as commands, and a test lets each of them work with exactly these rights.
 """
@@ -42,7 +42,7 @@ from streams.kafka.clients import reader_group
 
 
 class Right(Enum):
-    """What may be done with a topic. Reading and writing include asking where it lies."""
+    """What may be done with a topic. Reading and writing include describing it."""
 
     READ = AclOperation.READ
     WRITE = AclOperation.WRITE
@@ -51,7 +51,7 @@ class Right(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Somebody who comes to the broker under a name of their own.
+    """A client of the broker with a user name of its own.
 
     Attributes:
         name: suggested name of the Kafka user.
@@ -88,7 +88,7 @@ ACTORS: Final = (
         _rights(
             reads=(*_SONGS_INPUTS, WARM_SONGS, MODELS, SONGS_LEDGER, SONGS_REPORTS),
             writes=(MATCH_REQUESTS, CAMPAIGNS, WARM_SONGS, DEAD_LETTERS, SONGS_LEDGER, SONGS_REPORTS),
-            # It refuses to start where records are stamped by their producers.
+            # It refuses to start if producers set the records' timestamps.
             settings=_SONGS_INPUTS,
         ),
         groups=("songs",),
@@ -117,7 +117,7 @@ ACTORS: Final = (
     ),
     Actor("operator", "creates topics, watches lag, reads dead letters", everything=True),
 )
-"""Everybody who has business with the topics."""
+"""Everyone who uses the topics."""
 
 
 def grants(actor: Actor, naming: Naming, principal: str) -> list[AclBinding]:

@@ -1,4 +1,4 @@
-"""Finds everything that is still known of a user who asked to be forgotten.
+"""Finds everything that is still stored about a user who asked to be forgotten.
 
 Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
 asked. What a partition's state holds is what its changelog says last of the user's keys
@@ -271,7 +271,7 @@ def _of_disk(stores: LocalStores, folder: Path, partition: int, user_id: str) ->
         words = f"not usable, made anew by the next worker ({error})"
     else:
         if store is None:
-            words = "a worker holds it, and it follows the changelog"
+            words = "a worker uses it, and it follows the changelog"
         else:
             try:
                 keys = {kind + user: what for kind, what in _KINDS.items()}
@@ -294,7 +294,7 @@ def _in_files(folder: Path, wanted: Sequence[bytes]) -> int:
         try:
             data = path.read_bytes() if path.is_file() else b""
         except OSError:
-            # A database in use deletes files.
+            # A database in use may delete files meanwhile.
             continue
         count += sum(data.count(each) for each in wanted)
     return count

@@ -48,13 +48,13 @@ def digest(
 ) -> Digest | None:
     """The state of a partition as the changelog alone tells it; with ``stores`` as the disk and the tail do.
 
-    Nothing is written, to the disk neither. ``without`` holds offsets by partition to
+    Nothing is written, not even to disk. ``without`` holds offsets by partition to
     leave out, as the workers do. None: there is no usable database of the partition, or a worker holds it.
 
     Raises:
         Unavailable: the broker does not answer.
         PartitionMismatch, ErasureKeyMismatch: the state is another installation's, or of another key.
-        Unfit: the database is torn, or not of this changelog.
+        StoreCorrupted: the database is torn, or not of this changelog.
         Refused: the changelog holds what cannot be read.
     """
     state, beside = new_partition(partition), RestoredExtras()

@@ -1,7 +1,7 @@
 """Whether pushes make listeners, measured against those who were held out.
 
-A share of those who would be pushed is left out by lot. They differ from the pushed by the push alone, so that the
-difference between the two is what pushes do. Both count whoever listened, whether or not the push was ever seen.
+A random share of those who would be pushed is held out. They differ from the pushed only by the push, so the
+difference between the two is the push's effect. Both count everyone who listened, whether or not the push was seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streams.contract.events import Counts
 _Z = 1.959963984540054
 """Of a 95 % interval."""
 _POWER = 0.8416212335729143
-"""Of an 80 % chance to see a difference that is there."""
+"""For an 80 % chance to detect a real difference."""
 
 MEASURES = ("listened", "completed", "collected")
 
@@ -66,7 +66,7 @@ def lift(counts: Counts) -> list[Lift]:
 
 def compared(measure: str, treated: int, treated_of: int, held_out: int, held_out_of: int) -> Lift:
     """Treated against held out."""
-    # A record may say anything; more than all of them did not listen.
+    # A record may claim anything; no more than all of them listened.
     treated, held_out = min(treated, treated_of), min(held_out, held_out_of)
     if not treated_of or not held_out_of:
         return Lift(measure, treated, treated_of, held_out, held_out_of, None, None, None)

@@ -1,16 +1,16 @@
 """Stops a role when so many records are bad that burying on would do harm.
 
-A producer's bad records are buried, and everybody else's are served. But where nobody's records are good any more, it
-is rather this installation that reads them wrongly (an old version, another topic's records), and burying on would
-only fill ``dead-letters`` with good ones.
+One producer's bad records go to ``dead-letters`` while everyone else's are served. If no source sends good records any
+more, this installation probably misreads them (an old version, another topic's records), and continuing would only
+fill ``dead-letters`` with good ones.
 
-So, for each input by itself, over the last minute: once at least so many records came, and more than so large a share
-of them was bad, the role stops, unless some source (``ce_source``) sends mostly good ones. While somebody's records
-are good, the role is not what is broken: it goes on, and says so. One producer's burst can then stop nobody else, under
-however many names it comes.
+Each input is judged alone, over the last minute. When enough records came and more than a set share of them was bad,
+the role stops, unless some source (``ce_source``) sends mostly good ones. If any source's records are good, the role
+is not what is broken: it logs the burst and continues. So one producer's burst cannot stop the others, however many
+names it uses.
 
-A role that is told to resume (``--resume-with-bad``) goes on burying until a minute has passed without a burst; from
-then on the rule holds again.
+A role started with ``--resume-with-bad`` keeps burying until a minute passes without a burst; then the rule applies
+again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WINDOW_S: Final = 60.0
 _SLICE_S: Final = WINDOW_S / 10
 # A source with fewer good records in the window says nothing about the others.
 _SAY_SOMETHING: Final = 10
-# A source beyond these many in a slice is counted with all further ones: names are the senders' to choose.
+# Further sources in a slice are counted together: senders choose their names, and could choose millions.
 _MOST_SOURCES: Final = 100
 _FURTHER: Final = "further sources"
 _UNNAMED: Final = "no ce_source"
@@ -60,7 +60,7 @@ class _Slice:
 
 
 def _name(source: str, among: Counter[str]) -> str:
-    """Good and bad ones each have room of their own: names of bad records alone push nobody's good ones out."""
+    """Good and bad records have separate room: names that only bad records use cannot displace those of good ones."""
     return source if source in among or len(among) < _MOST_SOURCES else _FURTHER
 
 

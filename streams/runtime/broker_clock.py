@@ -1,7 +1,7 @@
 """Compares this machine's clock with the broker's, which stamps records as it appends them.
 
-Caps, quiet hours and the ends of campaigns must not be decided by a clock that is wrong. A worker that meets records
-from its own future therefore waits, with nothing consumed, until its clock has been set.
+A wrong clock must not decide caps, quiet hours or the ends of campaigns. A worker that sees records from its own
+future waits, consuming nothing, until its clock is set.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class BrokerClock:
         condition.holds()
 
     def show(self, timestamp: Timestamp) -> None:
-        """Take notice of a record. A timestamp that a producer set shows nothing."""
+        """Note a record's append time; a timestamp set by a producer is ignored."""
         kind, milliseconds = timestamp
         if kind == LOG_APPEND_TIME:
             self._shown = max(self._shown, milliseconds / 1000)
 
     def agrees(self) -> bool:
-        """Whether no record was appended later than this machine's clock shows, give or take what clocks may differ."""
+        """Whether no record was appended later than this machine's clock shows, within the tolerated difference."""
         behind = self._shown - self._clock.now()
         if behind > MAX_AHEAD_SECONDS:
             reason = (

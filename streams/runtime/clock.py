@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two times that must not be mixed up."""
+    """Wall time and monotonic time, kept apart."""
 
     def now(self) -> float:
         """Wall clock, Unix seconds: comparable with event times, may jump."""
@@ -31,7 +31,7 @@ class SystemClock:
 
 @dataclass(slots=True)
 class ManualClock:
-    """A clock that stands still until it is told to move: for tests and replays."""
+    """A clock that moves only when told to: for tests and replays."""
 
     wall: float = 0.0
     elapsed: float = 0.0

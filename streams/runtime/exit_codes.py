@@ -2,11 +2,11 @@
 
 | code | meaning | supervisor |
 |---|---|---|
-| 0 | asked to stop, and stopped clean | leave it |
-| 1 | an error that nobody expected: its traceback is in the log | start it again, and report it |
-| 2 | refused: settings or partitions are wrong, or the slot is taken | leave it; a person must change something |
-| 65 | stopped: nobody's records were good any more; all are buried | leave it until a person says `--resume-with-bad` |
-| 75 | must restart: Kafka is out of reach, or what was begun is not committed | start it again |
+| 0 | stopped cleanly on request | leave it stopped |
+| 1 | an unexpected error: its traceback is in the log | restart it, and report the error |
+| 2 | refused: settings or partitions are wrong, or the slot is taken | leave it stopped until that is changed |
+| 65 | stopped: no source sent good records; all are buried | leave it stopped; resume by `--resume-with-bad` |
+| 75 | must restart: Kafka is out of reach, or a transaction is not committed | restart it |
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 
 OK = 0
 UNEXPECTED = 1
-"""What Python ends with where nobody catches an exception."""
+"""Python's own exit code for an uncaught exception."""
 REFUSED = 2
 BAD_INPUT = 65
 """EX_DATAERR of sysexits.h."""

@@ -18,7 +18,7 @@ from streams.runtime.clock import Clock
 
 
 class Condition:
-    """One thing that must hold before a role is ready. It does not hold until somebody says so."""
+    """One thing that must hold before a role is ready. It starts out failing."""
 
     def __init__(self, reason: str) -> None:
         self._reason: str | None = reason
@@ -52,7 +52,7 @@ class Readiness:
         self._notes: dict[str, str] = {}
 
     def note(self, name: str, text: str | None) -> None:
-        """Say something in ``/readyz`` that does not keep the role from being ready; None takes it back."""
+        """Show a note in ``/readyz`` without making the role unready; None removes it."""
         if text is None:
             self._notes.pop(name, None)
         else:
@@ -64,7 +64,7 @@ class Readiness:
     def condition(self, name: str, reason: str) -> Condition:
         """Add a condition that fails for ``reason`` so far. Raises ValueError when the name is taken."""
         if name in self._conditions:
-            raise ValueError(f"there is a condition {name!r} already")
+            raise ValueError(f"condition {name!r} exists already")
         self._conditions[name] = Condition(reason)
         return self._conditions[name]
 
@@ -83,7 +83,7 @@ class Readiness:
 
 @dataclass(slots=True)
 class Heartbeat:
-    """A loop's sign of life: it beats every round, and is held dead after ``limit_s`` of silence."""
+    """A loop's heartbeat: it beats every round, and counts as dead after ``limit_s`` of silence."""
 
     clock: Clock
     limit_s: float
@@ -167,7 +167,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    # A client that connects and says nothing must not hold its thread for good.
+    # A client that connects and sends nothing must not hold its thread forever.
     timeout = 10
 
     def do_GET(self) -> None:
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        # Whoever started a role knows by it that the answer is not another's.
+        # Lets the supervisor check that its own process answers, and no other.
         self.send_header("Process-Id", str(os.getpid()))
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -203,4 +203,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """A probe every second is no news."""
+        """Probes come every second and are not worth logging."""

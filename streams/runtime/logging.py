@@ -9,7 +9,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
-# One line an outage is wanted, not thousands: these repeat themselves for as long as the broker is away.
+# One line per outage, not thousands: these repeat for as long as the broker is away.
 _CHATTY = ("aiokafka.conn", "aiokafka.consumer.fetcher")
 
 

@@ -20,7 +20,7 @@ from streams.runtime.exit_codes import BAD_INPUT, OK, REFUSED
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 25.0
-# A worker that ends this often in a minute will not be mended by one start more.
+# A worker that exits this often within a minute will not recover by another restart.
 _MOST_RESTARTS = 5
 _RESTARTS_WITHIN_S = 60.0
 
@@ -74,20 +74,20 @@ class RoleProcess:
             return {"process": "starting"}
         pid = headers.get("Process-Id")
         if pid != str(self.pid):
-            # The worker ends by itself when it cannot have the port.
+            # The worker exits by itself if it cannot have the port.
             return {"process": f"another server answers at {self.url}" + (f" (pid {pid})" if pid else "")}
         conditions: dict[str, str] = json.loads(body)["conditions"]
         return {name: reason for name, reason in conditions.items() if reason != "ok"}
 
     def watch(self) -> str | None:
-        """Start it again if it ended, unless it was told to or says that a restart does not help.
+        """Restart it if it exited, unless it was asked to or its exit code says that a restart does not help.
 
         Returns:
-            How it ended, if it was started again just now.
+            How it ended, if it was just restarted.
 
         Raises:
-            Refused: it ended for a reason that a restart does not mend, or too often; the message names its log.
-            BadBurst: it stopped at a burst of bad records, and is to stay down until a person says otherwise.
+            Refused: it exited for a reason that a restart does not fix, or too often; the message names its log.
+            BadBurst: it stopped at a burst of bad records, and stays down until someone resumes it.
         """
         code = self._process.poll()
         if code is None:
@@ -103,7 +103,7 @@ class RoleProcess:
         recent = [at for at in self._restarts if now - at < _RESTARTS_WITHIN_S]
         if len(recent) == _MOST_RESTARTS:
             raise Refused(f"{self.name} ended {len(recent) + 1} times within a minute; see its log {self._log}")
-        # The first time at once, then after 1, 2, 4 and 8 seconds: what it needs may be on its way back.
+        # At once, then after 1, 2, 4 and 8 seconds: what it needs may come back meanwhile.
         if recent and now - recent[-1] < 2 ** (len(recent) - 1):
             return None
         last = self._last_lines(1) if code > 0 else []

@@ -1,8 +1,8 @@
 """Shows text from outside as text, whatever it holds.
 
 Ids, titles, reasons and paths come from topics, files and other processes. Printed raw, an escape sequence in one of
-them moves the cursor or the clipboard, a right-to-left override turns a line around, and what looks like rich's markup
-is obeyed or ends the verb. Everything that is shown goes through here, where such characters are spelt out.
+them can move the cursor or set the clipboard, a right-to-left override reverses a line, and text that looks like
+rich's markup is interpreted or crashes the verb. All output goes through here, where such characters are escaped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPELT_OUT: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def shown(text: str, lines: bool = False) -> str:
-    r"""The text with every character spelt out that would act on a terminal or a page instead of being seen.
+    r"""The text with every character escaped that would act on a terminal or page instead of being shown.
 
     Args:
         lines: line breaks and tabs stay as they are: for whole messages, never for one value in them.
@@ -63,7 +63,7 @@ class Terminal(Console):
         return super().render_str(shown(text, lines=True), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        # Whatever did not come as a string: Text, and what bars and spinners make of words.
+        # Anything that is not a string: Text, and what bars and spinners build.
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -75,7 +75,7 @@ class Terminal(Console):
 
 
 class Table(RichTable):
-    """A table whose cells are values: a line break in one of them is spelt out, too."""
+    """A table whose cells are values: line breaks in them are escaped, too."""
 
     def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
         super().add_row(*(shown(each) if isinstance(each, str) else each for each in cells), **how)
@@ -102,7 +102,7 @@ def bold(text: str) -> Text:
 
 
 def prepare() -> None:
-    """For the process of a verb: what the encoding of its output lacks is spelt out, instead of ending it."""
+    """Set up a verb's output: characters that its encoding lacks are escaped instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

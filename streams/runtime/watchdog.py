@@ -1,6 +1,6 @@
 """Ends the process when a commit hangs.
 
-After a broker restart ``send_offsets_to_transaction`` can block for good in spite of its timeout (measured).
+After a broker restart ``send_offsets_to_transaction`` can block forever despite its timeout (measured).
 No code on the blocked thread can help, so another thread watches the clock.
 """
 
@@ -39,10 +39,10 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        # A tenth of the limit: late by no more than that.
+        # A tenth of the limit, so that it is at most that late.
         while not self._closed.wait(self._limit_s / 10):
             since = self._since
             if since is not None and self._clock.monotonic() - since > self._limit_s:
-                # Where it hangs, for whoever reads the log.
+                # The log shows where it hangs.
                 faulthandler.dump_traceback()
                 leave(RESTART, f"a transaction hangs for more than {self._limit_s:g} s")

@@ -102,7 +102,7 @@ def test_one_listen_that_differs_is_found(
     monkeypatch.setattr(replay_records, "inputs", inputs)
     result, figures, page = verb(kafka, folder, tmp_path)
     assert result.exit_code == 1, result.output
-    assert "the stream does something else" in result.output
+    assert "the stream decided differently" in result.output
     assert not figures["stream"]["alike"]
     assert not figures["stream"]["state"]
     assert figures["stream"]["restored"]

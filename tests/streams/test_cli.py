@@ -155,9 +155,9 @@ def test_topics_are_created_once_and_then_as_declared(
     assert len(before.output.splitlines()) == len(TOPICS)
     assert f"{prefix}listens: existence is missing" in before.output
     first = CliRunner().invoke(app, ["topics", "create", *options])
-    assert f"{len(TOPICS)} created, 0 were there" in first.output
+    assert f"{len(TOPICS)} created, 0 existed already" in first.output
     again = CliRunner().invoke(app, ["topics", "create", *options])
-    assert f"0 created, {len(TOPICS)} were there" in again.output
+    assert f"0 created, {len(TOPICS)} existed already" in again.output
     after = CliRunner().invoke(app, ["topics", "check", *options])
     assert (after.exit_code, after.output) == (0, f"{len(TOPICS)} topics are as declared\n")
     assert CliRunner().invoke(app, ["topics", "update", *options]).output == "0 settings changed\n"
