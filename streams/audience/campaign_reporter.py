@@ -23,7 +23,7 @@ from targeting.types import Account
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
 _ALL_EVERY_S: Final = 60.0
 
-# What changed beside the answers to requests, such as who listened: told together, not batch by batch.
+# Changes other than answers to requests, such as new listeners, are reported together, not batch by batch.
 _CHANGES_EVERY_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -61,13 +61,13 @@ class CampaignReporter:
     def report(self, partition: int, held: PartitionTask, accounts: Iterable[Account]) -> None:
         """Send the accounts of a partition's campaigns."""
         now = self._clock.now()
-        # Of a song that ended and began anew in one batch there is one record, so one version: the last account's.
+        # A song that ended and began anew in one batch has one record, so one version: that of the last account.
         for account in {account.song_id: account for account in accounts}.values():
             version = held.versions[ACCOUNT_PREFIX + account.song_id.encode()]
             self._send(report_record(account, partition, self._naming.audience_partitions, version, now))
 
     def flush(self) -> None:
-        """Send what is on its way, for as long as a question to the broker may take."""
+        """Send what is queued, within the request timeout."""
         self._producer.flush(self._timeout)
 
     def _send(self, record: Record) -> None:

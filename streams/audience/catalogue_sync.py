@@ -1,7 +1,7 @@
 """Keeps the songs of a worker's partitions as they are published.
 
-Another space than the one in use is prepared beside it, a piece a round, while requests are answered in the old one; it
-comes into use when every partition is ready.
+A new space is prepared beside the one in use, a piece per round, while requests are answered in the old one. It comes
+into use when every partition is ready.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
 
-# Entries of histories: some tens of milliseconds, which is what a request may have to wait meanwhile.
+# Entries of histories: some tens of milliseconds, for which a request may have to wait.
 _PREPARED_AT_ONCE: Final = 200_000
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class CatalogueSync:
         if self._view.version != self._seen_version:
             self._take_over()
         catalogue = self._catalogue
-        # Those that are ready cost nothing; the first that is not gets its share of this round.
+        # Ready partitions cost nothing; the first that is not ready gets this round's share.
         if catalogue.coming is not None and all(each.prepare(_PREPARED_AT_ONCE) for each in partitions):
             catalogue.switch()
             catalogue.calibration = self._chances
@@ -70,7 +70,7 @@ class CatalogueSync:
                 model.space, warm.ids, warm.vectors
             )
         elif changed:
-            # Songs that were promoted or taken down: what they cost, whatever the catalogue's size.
+            # Promoted or taken-down songs: the cost depends on them, not on the catalogue's size.
             nothing = np.zeros(model.dim, np.float32)
             vectors = [warm.vector(song_id) if song_id in warm else nothing for song_id in changed]
             catalogue.add(model.space, changed, np.stack(vectors))

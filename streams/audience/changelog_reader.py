@@ -1,4 +1,4 @@
-"""Reads a partition's changelog, and tells the state's own records from what stands beside them."""
+"""Reads a partition's changelog, and separates the state's own records from the others."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def read_changelog(
 ) -> Iterator[Entry]:
     """Every record of a partition's changelog from ``start``, in order, to its end.
 
-    The end is the one that also counts uncommitted records: the committed end can stop short behind an open
-    transaction of a dead worker, and what lies behind that transaction would be missed.
+    The end includes uncommitted records: the committed end can stop before an open transaction of a dead worker, and
+    what lies behind that transaction would be missed.
 
     Args:
         keep_alive: called about once a second with (offsets read, offsets in all).
@@ -56,7 +56,7 @@ def read_changelog(
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for a minute.
-        Unfit: the changelog ends before ``start``: it is not the one that the state on disk came from.
+        StoreCorrupted: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
     for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
         if without and message.offset() in without:

@@ -127,7 +127,7 @@ class BatchCommit:
         for key, value in staged.outputs.changelog:
             if key.startswith(ACCOUNT_PREFIX):
                 produce(changelog, partition, key, value, on_offset=_keep(task.versions, key))
-        # The last one, so its offset is where a copy of the changelog stands after this commit.
+        # The last record, so a copy of the changelog stands at its offset after this commit.
         produce(changelog, partition, OFFSETS_KEY, task.offsets_value(after), on_offset=task.ends_at)
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences), self._experiment)
@@ -187,7 +187,7 @@ class BatchCommit:
 
 
 def note(bursts: BadBursts, naming: Naming, records: Records, decoded: Decoded) -> None:
-    """Tell what of a committed batch was good and bad. What was buried in an earlier life is not bad again."""
+    """Count a committed batch's good and bad records. Those buried before a restart do not count again."""
     bad: dict[str, list[Bad]] = {}
     for letter, stage, error in decoded.bad:
         bad.setdefault(stage.removeprefix(STAGE), []).append(bad_of(letter, stage, error))

@@ -41,7 +41,7 @@ _COMMANDS_AT_ONCE = 64
 # Millions are read in pieces, each a batch of its own.
 _PREFERENCES_AT_ONCE = 10_000
 
-# A look at a clock that is wrong; rebalances wait for it.
+# Between two looks at a wrong clock; rebalances wait for it.
 _IDLE_S = 0.1
 
 
@@ -97,15 +97,15 @@ class Assignment:
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=1000,
-            # A lost answer to JoinGroup is asked for again after this: at the default of five minutes the worker would
-            # stand still for as long. No round takes longer: see the watchdog, and restoring polls.
+            # A lost response to JoinGroup is retried after this; at the default of five minutes the worker would stand
+            # still for as long. No round takes longer: see the watchdog, and restoring polls.
             max_poll_interval_ms=int(max(settings.session_timeout_s, 2 * settings.watchdog_s) * 1000),
             enable_partition_eof=True,
             auto_offset_reset="error",
             **fetching("listens"),
         )
-        # A position that a log does not have is an error everywhere: a restart finds it, and says what was lost.
-        # Groups of these are never joined nor committed to.
+        # A position that the log does not have is always an error: a restart finds it and says what was lost.
+        # These consumers never join their groups or commit to them.
         self._others: dict[str, Consumer] = {
             name: consumer(
                 kafka,
@@ -123,7 +123,7 @@ class Assignment:
 
     @property
     def group_metadata(self) -> Any:
-        """This member's generation; to be taken before a batch is read, so that a later one is refused."""
+        """This member's generation, to be taken before a batch is read: a commit after a rebalance is then refused."""
         return self._listens.consumer_group_metadata()
 
     def topic_partition(self, input_name: str, partition: int, offset: int) -> TopicPartition:
@@ -231,7 +231,7 @@ class Assignment:
             self._preferences_read[partition] = 0
 
     def halt(self, partitions: list[int]) -> None:
-        """Read nothing of these partitions, which stay ours, until they :meth:`begin` again."""
+        """Read nothing of these partitions, which stay ours, until :meth:`begin`."""
         self._listens.pause([TopicPartition(self._names["listens"], partition) for partition in partitions])
         # Where nothing was ever committed, this is where reading begins again.
         self.again("listens", partitions)
@@ -337,12 +337,12 @@ class Assignment:
                 raise MustRestart(f"{self._names['preferences']}: nothing came for {self._timeout:g} s; read: {ends}")
 
     def close(self) -> None:
-        # The member first: its last callback still unassigns the others.
+        # The group member first: its last callback still unassigns the others.
         for each in (self._listens, *self._others.values()):
             each.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        # Nothing is read before the state is restored, and that says from where.
+        # Nothing is read before the state is restored, which also says from where.
         for each in partitions:
             each.offset = OFFSET_BEGINNING
         self._listens.incremental_assign(partitions)

@@ -1,8 +1,8 @@
 """What happens when a record of a partition's state cannot be read.
 
-Nothing is guessed: a history, a push or an erasure that is left out would break a promise to a user. The disk's copy is
-made anew from the changelog; where the changelog itself holds such a record, the partition is refused, once, with the
-place of every such record and the setting that goes on without them.
+Nothing is guessed: leaving out a history, a push or an erasure would break a promise to a user. The disk's copy is
+rebuilt from the changelog. If the changelog itself holds such a record, the partition is refused, with the place of
+every such record and the setting that continues without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from targeting.partition.changelog import ACCOUNT, REQUEST, ForeignStateError
 from targeting.partition.partition import Partition
 from targeting.users.erasures import ForeignKeyError
 
-_LOST = "what they say of a user or campaign is lost: who was pushed what, who was erased"
+_LOST = "what they say about a user or campaign is lost, such as pushes and erasures"
 
 
 def restore(
@@ -35,7 +35,7 @@ def restore(
     Raises:
         PartitionMismatch: the state is another partition's, or of another number of partitions.
         ErasureKeyMismatch: erased users are remembered with a key that is not configured.
-        Unfit: a record cannot be read, and it may be the disk that is wrong.
+        StoreCorrupted: a record cannot be read, and it may be the disk that is wrong.
         Refused: a record cannot be read.
         Exception: whatever reading the entries raises.
     """

@@ -11,8 +11,8 @@ from streams.contract.errors import ColdstartError, MustRestart, Refused
 from streams.contract.record_size import MAX_UNPACKED_BYTES
 from streams.kafka.second_reader import RecoveredBatch
 
-# What a consumer that is behind holds of records not yet taken: some twenty batches where there are many, so that the
-# next one is always there. The broker keeps the rest: a full queue stops fetching.
+# What a consumer that is behind may hold in its queue: some twenty batches, so that the next one is always there. The
+# broker keeps the rest: a full queue stops fetching.
 _QUEUE_KB: Final = {"listens": 16_384, "vectors": 16_384}
 _SMALL_QUEUE_KB: Final = 4_096
 
@@ -30,7 +30,7 @@ BATCH_BYTES: Final = 64 * 1_048_576
 _FIRST_PIECE: Final = 8
 _PIECE: Final = 128
 
-# What the client says of a batch that it cannot unpack or take apart, again and again.
+# Errors that the client repeats for a batch that it cannot unpack or parse.
 _UNREADABLE: Final = {
     KafkaError._BAD_COMPRESSION,
     KafkaError._BAD_MSG,
@@ -104,16 +104,16 @@ def readable(
 
 
 def explained(error: KafkaException) -> ColdstartError:
-    """What an error that a consumer raised asks for."""
+    """The exception that an error of a consumer leads to."""
     cause = error.args[0]
-    # A fatal error has one code of its own; what caused it stands in its text alone.
+    # Fatal errors share one code; only the text tells the cause.
     if cause.fatal() and "group.instance.id" in cause.str():
         return Refused("another process has taken this slot: give every audience worker a --slot of its own")
     return MustRestart(f"Kafka: {cause.str()}")
 
 
 def told_apart(messages: list[Message]) -> tuple[list[Message], list[Message]]:
-    """Records, and ends of partitions. Raises what is neither: an error of the client itself."""
+    """Records, and ends of partitions. Raises the client's own errors."""
     if not any(map(Message.error, messages)):
         return messages, []
     records, ends = [], []

@@ -55,7 +55,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     Raises:
         Refused, Unavailable: the process cannot start; the message says why.
         MustRestart: the process cannot go on; a new one can.
-        BadBurst: it stopped, cleanly, because nobody's records are good.
+        BadBurst: it stopped cleanly, because no source sends good records.
     """
     tune_gc()
     clock = SystemClock()
@@ -110,7 +110,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
             burst = error
         restored.fails("stopping")
         _log.info("stopping")
-        # One deadline for the whole way out; everything committed is safe already.
+        # One deadline for the whole shutdown; everything committed is safe already.
         deadline = threading.Timer(
             settings.audience.shutdown_s,
             leave,

@@ -122,7 +122,7 @@ class Restorer:
             try:
                 return *self._read(partition, store), store
             except StoreCorrupted as again:
-                # Nothing was on it: it is the disk that does not take what is written, full or broken.
+                # It was empty, so the disk itself refuses writes: full or broken.
                 self._stores.discard(partition, store, str(again))
                 store = None
             return *self._read(partition, store), store
@@ -163,14 +163,14 @@ class Restorer:
         return state, extras
 
     def _alive(self, partition: int, entries: Iterator[Entry]) -> Iterator[Entry]:
-        """The same, with a sign of life for every so many: a disk may hold minutes of them."""
+        """The same entries, with a heartbeat now and then: reading them may take minutes."""
         for number, entry in enumerate(entries):
             if number % _ENTRIES_A_BEAT == 0:
                 self._stay(partition)
             yield entry
 
     def _stay(self, partition: int) -> None:
-        """A sign of life to the supervisor and to the group, from the middle of a restore."""
+        """A heartbeat to the supervisor and to the group, from within a restore."""
         self._context.heartbeat.beat()
         self._assignment.idle(0)
         if self._restoring != partition:

@@ -1,7 +1,7 @@
-"""A worker's claim to its slot: whoever comes while another worker has it is refused, and disturbs nobody.
+"""A worker's claim to its slot: while another worker has it, a newcomer is refused and disturbs nothing.
 
-Kafka lets the newcomer win: the group and the transactions fence the one that was there. So a worker asks first.
-On one machine a lock tells, which dies with its process. On others the group tells: a member that is still there when
+Kafka lets the newcomer win: the group and the transactions fence the older worker. So a worker asks first. On one
+machine a lock tells, which ends with its process. Across machines the group tells: a member that is still there when
 its session would have ended is alive.
 """
 
@@ -25,7 +25,7 @@ from streams.kafka.clients import admin
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
-# Beyond the session: the broker looks for members that are gone a moment later.
+# Beyond the session: the broker notices lost members a moment later.
 _MARGIN_S: Final = 3.0
 
 # What a lock file holds.

@@ -1,9 +1,8 @@
 """What is still obeyed of a preferences record that is refused.
 
-Preferences are the full state, and their topic is compacted: a refused record takes the place of the one before it, so
-that what its user allowed is not known any more. Such a user is not pushed until a record that can be read comes, or a
-deletion; and an erasure that the record asks for is done. Everything rests on the record alone, so that it is the same
-at every start.
+Preferences are the full state, and their topic is compacted: a refused record replaces the one before it, so what its
+user allowed is no longer known. Such a user is not pushed until a readable record or a deletion comes, and an erasure
+that the record asks for is done. Everything depends on the record alone, so it is the same at every start.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.health import Condition
 from targeting.partition.partition import Partition
 
-# A partition without work writes its offsets this often: Kafka closes and compacts a log only as more is written to it,
-# so that without this what was erased would stay in an idle changelog for good (measured). Campaigns expire by it too.
+# An idle partition writes its offsets this often: Kafka closes and compacts a log only as more is written to it, so
+# erased data would otherwise stay in an idle changelog forever (measured). Campaigns expire by it, too.
 _HEARTBEAT_S: Final = 60.0
 
-# A vector costs half of what a listen does, so that as many more make a batch take the same time.
+# A vector costs half of what a listen does, so twice as many take the same time.
 _VECTORS_FOR_A_LISTEN: Final = 2
 
 _log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class Worker:
         self._space: SpaceInUse | None = None
         kafka, naming, settings, clock = context.kafka, context.naming, context.settings, context.clock
         name = member_of(naming, slot)
-        # First the transactions: what a former self left open ends now, so that its changelog can be read.
+        # Transactions first: one left open by this slot's former worker ends now, so that its changelog can be read.
         transactions = Transactions(kafka, settings, name)
         self._reporter = CampaignReporter(kafka, naming, clock, context.metrics, context.heartbeat)
         self._assignment = Assignment(kafka, naming, settings, clock, name, self._change, client_id)
@@ -122,16 +122,16 @@ class Worker:
             batch.of(partition).vectors = messages
         for partition, messages in self._assignment.poll_outcomes(limit).records.items():
             batch.of(partition).outcomes = messages
-        # With work at hand nothing is waited for; without, the first command ends the wait.
+        # Do not wait if there is work; otherwise the first command ends the wait.
         commands = self._assignment.poll_commands(0.0 if batch.records else self._context.settings.batch_wait_ms / 1000)
         for partition, messages in commands.records.items():
             batch.of(partition).commands = messages
-        # Whoever opted out before this batch began is not pushed by it.
+        # Users who opted out before this batch began are not pushed by it.
         pushing = [partition for partition, records in batch.records.items() if self._may_push(partition, records)]
         until = self._assignment.ends("preferences", pushing) if pushing else {}
         preferences = self._preferences(until)
         while not self._assignment.preferences_reached(until):
-            # More than fits into a batch: they come before the rest in batches of their own.
+            # More than one batch holds: they go first, in batches of their own.
             self._context.heartbeat.beat()
             if preferences.records and not self._committed(preferences, group):
                 return
@@ -229,7 +229,7 @@ class Worker:
     def _change(self, new: list[int], gone: list[int]) -> None:
         self._restorer.abandon(gone)
         for partition in gone:
-            # Dropped, not saved: the changelog has all that was committed.
+            # Dropped, not saved: the changelog has everything that was committed.
             task = self._tasks.pop(partition, None)
             if task and task.store:
                 task.store.close()
@@ -244,7 +244,7 @@ class Worker:
 
     def _restore_new(self) -> None:
         if self._to_restore:
-            # The group is polled meanwhile, or it would wait for this member: nothing else is to come of that.
+            # The group is polled meanwhile, or it would wait for this member; nothing must be read by that.
             self._assignment.hold()
             while self._to_restore:
                 self._restore(self._to_restore[0])
@@ -265,7 +265,7 @@ class Worker:
         self._reporter.report(partition, task, task.state.accounts())
 
     def _open_inputs(self) -> None:
-        """Whoever opted out is known before anything that could push is read; millions of them come in pieces."""
+        """Opt-outs are known before anything that could push is read; millions of them come in pieces."""
         waiting = []
         for partition, task in self._tasks.items():
             if task.preferences_until is None:
@@ -283,7 +283,7 @@ class Worker:
             self._ready.holds()
 
     def _open_commands(self) -> None:
-        """Commands are read once the listens that were waiting are in, but not put off for ever."""
+        """Commands are read once the waiting listens are in, but not delayed forever."""
         for partition, task in self._tasks.items():
             if task.commands_by is None:
                 continue
@@ -296,7 +296,7 @@ class Worker:
         space = self._catalogue.space
         if space == self._space:
             return
-        # Vectors from outside that were of another space may be of this one.
+        # Vectors from outside that belonged to another space may belong to this one.
         self._space = space
         for task in self._tasks.values():
             task.restored_offsets = task.offsets_to_commit(task.at)

@@ -26,13 +26,13 @@ from streams.songs.committed_consumer import App
 from streams.songs.reconcile import Reconciler
 from streams.songs.song_store import SongStore, timestamp
 
-# Reports of one song come from every partition within moments; waiting for them makes one campaign of many.
+# Every partition reports on a song within moments; waiting for them writes one campaign record instead of many.
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _RECONCILE_S = 1.0
 _CLOCK_S = 0.5
-# A send that nobody acknowledges ends the process, and the upload is served again: at Faust's default of 20 minutes a
-# dead connection would hold up a partition for as long. Longer than a broker takes to restart.
+# An unacknowledged send ends the process, and the upload is served again. At Faust's default of 20 minutes a dead
+# connection would block a partition for as long. Longer than a broker takes to restart.
 _SEND_S = 30.0
 _WAITING = 64
 
@@ -44,7 +44,7 @@ def faust_app(
 ) -> Any:
     """The Faust application without agents; its id is its consumer group's name.
 
-    ``folder`` is Faust's own: it makes one, in the current folder unless it is told another.
+    ``folder`` is Faust's own, which it would otherwise make in the current folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,22 +62,22 @@ def faust_app(
         processing_guarantee="at_least_once",
         topic_partitions=naming.songs_partitions,
         topic_replication_factor=topics.replication_factor,
-        # Every topic is created from the one table; a missing one must show.
+        # Every topic is created from one table; a missing one must be noticed.
         topic_allow_declare=False,
         topic_disable_leader=True,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=1.0,
-        # Faust wants it no shorter than a session.
+        # Faust requires it to be no shorter than a session.
         broker_request_timeout=max(kafka.request_timeout_s, settings.session_timeout_s),
         broker_commit_interval=settings.commit_interval_s,
         consumer_auto_offset_reset="earliest",
         producer_max_request_size=MAX_RECORD_BYTES,
         producer_request_timeout=_SEND_S,
-        # So many records wait between broker and agents at most, each of 2 MiB at most; the defaults are 4,096 and as
-        # many as a fetch brings, which may be tens of thousands.
+        # At most so many records, of 2 MiB at most, wait between broker and agents; the defaults are 4,096 and
+        # whatever a fetch brings, which may be tens of thousands.
         broker_max_poll_records=_WAITING,
         stream_buffer_maxsize=_WAITING,
-        # Without it a stream's stop waits for its whole buffer.
+        # Otherwise a stopping stream first works through its whole buffer.
         stream_wait_empty=False,
         web_enabled=False,
     )
@@ -86,7 +86,7 @@ def faust_app(
 def add_agents(app: Any, store: SongStore) -> None:
     """Give the application its two agents and its reconciliation.
 
-    Faust assigns topics of equally many partitions as one: a song's uploads and reports are served by one worker.
+    Faust assigns topics with the same number of partitions together: one worker serves a song's uploads and reports.
     """
     reconciler = Reconciler(store)
 
@@ -129,7 +129,7 @@ def add_agents(app: Any, store: SongStore) -> None:
 
 
 def _count(store: SongStore, events: Sequence[Any]) -> None:
-    """Tell what of a batch was good and bad. Nothing else is buried meanwhile: both agents bury in their turn alone."""
+    """Count a batch's good and bad records. Nothing else is buried meanwhile: each agent buries only in its turn."""
     buried = store.producer.buried()
     messages = [event.message for event in events]
     good = [each for each in messages if (each.topic, each.partition, each.offset) not in buried]
@@ -142,7 +142,7 @@ async def _stop_at_burst(app: Any, store: SongStore) -> None:
     try:
         store.bursts.judge()
     except BadBurst as burst:
-        # What was acknowledged is not committed yet, and would have its dead letters once more.
+        # Acknowledged records are not committed yet; without this they would get their dead letters twice.
         await app.consumer.commit()
         leave(BAD_INPUT, str(burst))
 
@@ -161,7 +161,7 @@ async def _or_leave(work: Awaitable[None]) -> None:
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - the process ends, whatever it was
-        # Whatever it was, the batch is not done, and returning to Faust would acknowledge or skip it.
+        # The batch is not done, and returning to Faust would acknowledge or skip it.
         code = exit_code(error)
         if code == REFUSED:
             leave(code, str(error))
@@ -170,8 +170,8 @@ async def _or_leave(work: Awaitable[None]) -> None:
 
 
 def exit_code(error: Exception) -> int:
-    """With which code a batch that failed ends the process: the one for a restart only where Kafka, a file or this
-    system's own word explains it."""
+    """The exit code after a failed batch: the one for a restart only if Kafka, a file or an error of this system's
+    own explains it."""
     if isinstance(error, Refused):
         return REFUSED
     return RESTART if isinstance(error, (ColdstartError, KafkaError, OSError)) else UNEXPECTED

@@ -1,7 +1,7 @@
 """Dead letters of skipped records: one each, although every start meets the record again.
 
-The worker that has the partition. How far the records of a cached topic's partition have their dead letters stands in
-``songs-reports``, under a key that no report can have, so that the next worker of the partition knows.
+The worker that owns the partition writes them. Up to which offset a cached topic's partition has its dead letters is
+kept in ``songs-reports``, under a key that no report can have, so that the partition's next worker knows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PREFIX = b"buried "
 async def bury_skipped(store: SongStore, partitions: Collection[int]) -> None:
     """Bury what was skipped in these partitions and has no dead letter yet.
 
-    A process that ends between the dead letter and the note of it leaves a second one to be written.
+    A process that dies between the dead letter and the note of it causes a second one.
     """
     for found, error in store.skipped.take(partitions):
         key = _PREFIX + f"{found.topic} {found.partition}".encode()

@@ -12,8 +12,8 @@ from streams.contract.internal_events import CampaignReport
 from streams.songs.song_record import Song
 from targeting.types import LARGEST_COUNT
 
-# A campaign is read by people and dashboards; the heaviest prototypes tell the story. Sixteen partitions' whole
-# lists would be 100 kB a song, in every record and in memory.
+# People and dashboards read a campaign; the heaviest prototypes are enough. Complete lists of sixteen partitions
+# would take 100 kB per song, in every record and in memory.
 MAX_PROTOTYPES = 8
 MAX_PROTOTYPES_KEPT = 2
 
@@ -21,7 +21,7 @@ _COUNTS = Counts.__struct_fields__
 
 
 def newer(report: CampaignReport, known: CampaignReport | None) -> bool:
-    """Whether a report replaces the one known from its partition; repeats and disorder are harmless."""
+    """Whether a report replaces the one known from its partition; repeated and reordered reports are harmless."""
     return known is None or (report.revision, report.version) > (known.revision, known.version)
 
 
@@ -39,8 +39,8 @@ def listeners(reports: Sequence[CampaignReport]) -> int:
 def reported_end(song: Song, reports: Sequence[CampaignReport], partitions: int) -> tuple[EndReason, float] | None:
     """Why and when the song's campaign ended, once every partition says so; else None.
 
-    Every partition answers, so that all of them are waited for: were those that answered enough, a song whose first
-    answer is a spent share would end and be active again a moment later. Where reasons differ, the last stands.
+    All partitions are waited for. If those that answered were enough, a song whose first answer is a spent share would
+    end, and be active again a moment later. If reasons differ, the latest counts.
     """
     ends = [
         (report.ended_at.timestamp() if report.ended_at else song.at, report.ended)
@@ -59,7 +59,7 @@ def campaign(song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Cam
     Counts go on over revisions; a partition has answered once it reports on the present one.
     """
     newest = max(reports, key=lambda report: (report.revision, report.version), default=None)
-    # While models are swapped, partitions report from two spaces for a moment.
+    # During a model swap, partitions briefly report from two spaces.
     prototypes = [each for report in reports if newest and report.space == newest.space for each in report.prototypes]
     total = sum(prototype.members for prototype in prototypes)
     heaviest = sorted(prototypes, key=lambda prototype: -prototype.members)[:MAX_PROTOTYPES]

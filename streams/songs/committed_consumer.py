@@ -1,8 +1,8 @@
 """Faust on committed records: those of committed transactions and those outside any, readable or not.
 
-Faust reads uncommitted records unless it writes transactions itself, and has no setting for it; nor has it one for how
-long a producer waits for an answer before it asks again. It is changed here and nowhere else. Read in faust-streaming
-0.15.3 with aiokafka 0.14.0; a test fails if what is used of them moves.
+Faust reads uncommitted records unless it writes transactions itself, and has no setting for that, nor for how long a
+producer waits for a response before it retries. Both are changed here and nowhere else, for faust-streaming 0.15.3 with
+aiokafka 0.14.0; a test fails if the internals used here change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
             )
         client._isolation_level = "read_committed"
         read_leniently()
-        # Every record passes them when it is told, which bounds what waits for its turn.
+        # Every record passes through them, which bounds the records waiting for their turn.
         client._key_deserializer = client._value_deserializer = kept
         return client
 
@@ -41,9 +41,9 @@ class CommittedConsumer(driver.Consumer):
     def _new_offset(self, tp: Any) -> int | None:
         """The offset to commit: the one after the newest acknowledged record.
 
-        Right because the agents acknowledge in the order of the topic. Faust looks for consecutive offsets instead, and
-        fills the gaps that it met (markers of transactions, aborted records), but not one after offset 0: it would
-        never commit again.
+        Correct because the agents acknowledge in topic order. Faust looks for consecutive offsets instead and fills the
+        gaps that it saw (transaction markers, aborted records), but not one after offset 0: it would never commit
+        again.
         """
         acked = self._acked[tp]
         if not acked:
@@ -58,12 +58,12 @@ class CommittedConsumer(driver.Consumer):
 class RetryingProducer(driver.Producer):
     """Sends again what is not answered, until ``producer_request_timeout`` is over.
 
-    In aiokafka one setting is both, so that one answer that the network lost would be waited for until the end.
+    aiokafka has one setting for both, so a response lost by the network would be waited for until the end.
     """
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
-        # Every connection that is made from now on.
+        # Applies to every connection made from now on.
         producer.client._request_timeout_ms = int(1000 * self.app.conf.broker_request_timeout)
         return producer
 

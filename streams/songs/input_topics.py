@@ -1,8 +1,8 @@
 """Ids of the input topics, kept with the ledger, and what retention took before it was read.
 
-Offsets of this role live in its group alone, and say nothing of a later topic of the same name. So each partition of
-``songs-ledger`` holds the ids that its songs came from. Nothing is served without the ledger, so nothing is served
-before this is checked.
+This role's offsets exist only in its group and say nothing about a later topic of the same name. So each partition of
+``songs-ledger`` holds the ids of the topics that its songs came from. Nothing is served without the ledger, so nothing
+is served before this check.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, resume: bool = False) -> None:
-    """Serve until SIGTERM. Does not return before.
+    """Serve until SIGTERM.
 
     Args:
         resume: whether a burst of bad records is gone through (:mod:`streams.runtime.bad_record_burst`).
@@ -102,7 +102,7 @@ def run(settings: Settings, resume: bool = False) -> None:
             app, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True,
             loglevel=settings.log.level,
         )  # fmt: skip
-        # It paints on the terminal; the log says the same.
+        # It draws on the terminal; the log has the same information.
         worker.spinner = None
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
@@ -131,7 +131,7 @@ def _check_report(key: bytes, value: bytes) -> None:
 
 
 def _deadline(seconds: float) -> None:
-    """One deadline for the whole way out: past it the process ends, and nothing half-done is committed."""
+    """One deadline for the whole shutdown: past it the process ends, and nothing half-done is committed."""
     timer = threading.Timer(seconds, leave, (RESTART, f"shutdown took longer than {seconds:g} s"))
     timer.daemon = True
     timer.start()

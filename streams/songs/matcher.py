@@ -33,8 +33,8 @@ class Matched:
 class Matcher:
     """A pair of encoder and index: a swap of models replaces the whole matcher.
 
-    Its index follows the warm songs of its space. A song keeps its label for good: one that is searched for on another
-    thread at the same moment must not find another's name under it.
+    Its index follows the warm songs of its space. A song keeps its label for good: a concurrent search on another
+    thread must not find another song's name under it.
     """
 
     encoder: Encoder
@@ -51,7 +51,7 @@ class Matcher:
         return matcher
 
     def follow(self, warm: WarmSpace, changed: Collection[str]) -> None:
-        """Bring the songs that changed up to date; costs what they cost, whatever the catalogue's size."""
+        """Update the songs that changed, at a cost that does not depend on the catalogue's size."""
         here = [song_id for song_id in changed if song_id in warm]
         gone = [self._labels[song_id] for song_id in changed if song_id not in warm and song_id in self._labels]
         self.index.remove(gone)
@@ -94,7 +94,7 @@ class Matcher:
         ]
 
     def _add(self, song_ids: Sequence[str], rows: F32) -> None:
-        # Named before they can be found.
+        # Names first, because a search may find them at once.
         for song_id in song_ids:
             if song_id not in self._labels:
                 self._labels[song_id] = len(self.song_ids)

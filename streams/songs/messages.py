@@ -1,6 +1,6 @@
 """What a song says to the audience partitions and to the warm songs: one record each, with a fixed id.
 
-Deterministic but for the model: what is said again is the same.
+Deterministic apart from the model: a repeated message is the same record.
 """
 
 from __future__ import annotations

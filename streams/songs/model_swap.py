@@ -40,9 +40,9 @@ class Serving:
 class LiveMatcher:
     """Follows the live model and its warm songs on a thread of its own.
 
-    A new model's encoder goes along from when it is seen; its index is built beside the one in use, and takes its
-    place in one assignment. The former encoder then goes along for ``both_s`` seconds, because audience workers change
-    space at a time of their own. Warm songs of the same model enter the living index one by one.
+    A new model's encoder is used as well as soon as it is seen; its index is built beside the one in use and replaces
+    it in one assignment. The former encoder is then used as well for ``both_s`` seconds, because audience workers
+    change space at their own time. Warm songs of the same model enter the index in use one by one.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LiveMatcher:
         self._clock = clock
         self._both_s = both_s
         self._serving: Serving | None = None
-        # Until when the former encoder goes along, monotonic seconds.
+        # Until when the former encoder is used as well, monotonic seconds.
         self._both_until = 0.0
         self._broken: LiveModel | None = None
 
@@ -85,7 +85,7 @@ class LiveMatcher:
             self._refresh()
 
     def follow(self) -> None:
-        """Keep up with the topics for good. For a thread of its own."""
+        """Follow the topics forever. Needs a thread of its own."""
         try:
             while True:
                 self._view.poll(_FOLLOW_S)
@@ -115,7 +115,7 @@ class LiveMatcher:
             try:
                 coming = load_encoder(model)
             except (artifact.ArtifactError, Refused, OSError):
-                # A start without a model is none; but a model that this worker cannot read must not end the one it has.
+                # Without a model there is no start; but an unreadable model must not displace the one in use.
                 if serving is None:
                     raise
                 _log.exception("the new model cannot be read; the former one stays in use", space=model.space)
@@ -146,7 +146,7 @@ def load_encoder(model: LiveModel) -> Encoder:
         parts = urlsplit(model.uri)
         path = Path(url2pathname(parts.path))
     except ValueError as error:
-        raise Refused(f"model {model.name}: {model.uri!r} is no address ({error})") from None
+        raise Refused(f"model {model.name}: {model.uri!r} is not a valid URI ({error})") from None
     if parts.scheme != "file" or "\0" in str(path):
         raise Refused(f"model {model.name}: {model.uri!r} is not a file:// address that every worker can read")
     encoder = artifact.load_encoder(path, model.manifest_sha256)

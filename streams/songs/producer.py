@@ -1,7 +1,7 @@
 """An awaited producer: a send ends when the broker has acknowledged it.
 
-Faust's ``send`` only hands a record to its producer. What comes back from here is awaited: it ends when the broker
-acknowledged the record, and raises when it did not.
+Faust's ``send`` only hands a record to its producer. Callers here await what they get back: it returns when the broker
+has acknowledged the record, and raises otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class AwaitedProducer:
-    """Our topics as Faust's, moving bytes: decoding is ours, so that a bad record is ours to bury."""
+    """Our topics as Faust topics of raw bytes: we decode, so that we can bury bad records."""
 
     def __init__(self, app: Any, naming: Naming) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class AwaitedProducer:
     async def _hand_over(
         self, topic: Topic, key: Any, value: Any, headers: Sequence[tuple[str, Any]], partition: int | None
     ) -> Sent:
-        # Not attached to the event in hand: Faust would send it when that event is acknowledged.
+        # Not attached to the current event: Faust would send it only when that event is acknowledged.
         sent: Sent = await self.topic(topic).send(
             key=key, value=value, headers=list(headers), partition=partition, force=True
         )

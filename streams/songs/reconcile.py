@@ -1,4 +1,4 @@
-"""Does for songs what no event asks for: after a model swap, at their end, and long after it."""
+"""Does what no event triggers: moves songs after a model swap, ends their campaigns, and forgets them later."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from streams.songs.producer import Sent
 from streams.songs.song_record import Song, content_of
 from streams.songs.song_store import SongStore
 
-# A campaign's life is counted in days; a song served in the moment of a swap waits for the next round this long.
+# Campaigns last for days; a song served in the moment of a swap waits this long for the next round.
 _EVERY_S = 10.0
-# Looked at between two turns of the loop: about a millisecond.
+# Songs checked between two turns of the event loop: about a millisecond.
 _AT_ONCE = 250
-# Of these at most an upload has to wait for.
+# Songs served at once: an upload waits for at most these.
 _TOGETHER = 32
 
 Place = tuple[int, str]
@@ -58,8 +58,7 @@ def due(song: Song, space: str, warm_here: bool, now: float) -> Due | None:
 class Reconciler:
     """Goes through the ledgers of the partitions that this worker serves.
 
-    All that it does is known by what the ledger does not say yet, so that a worker that ends in the middle leaves the
-    rest to the next one.
+    The ledger tells what is still to be done, so a worker that dies halfway leaves the rest to the next one.
     """
 
     def __init__(self, store: SongStore) -> None:
@@ -94,13 +93,13 @@ class Reconciler:
         if song is None:
             return None
         space = self._store.live().space
-        # Asked for only where it matters: most songs are not taken down.
+        # Looked up only where it matters: most songs are not taken down.
         warm_here = song.ended == "taken-down" and space in self._store.live.warm_in(song_id)
         what = due(song, space, warm_here, self._store.clock.now())
         return (what, song) if what else None
 
     async def _serve(self, partition: int, song_ids: Sequence[str]) -> None:
-        # Looked at again: an upload may have come between.
+        # Checked again: an upload may have come in between.
         found = {song_id: each for song_id in song_ids if (each := await self._due(partition, song_id))}
         of = {what: {id: song for id, (due, song) in found.items() if due is what} for what in Due}
         serving = self._store.live()
@@ -126,7 +125,7 @@ class Reconciler:
             sends.append(await self._store.producer.put(CAMPAIGNS, song_id.encode(), None))
             gone = await self._store.reports_of(partition, song_id)
             await self._store.keep_reports([(partition, key, None) for key in gone])
-        # A warm song is remembered for as long as it is warm: the next model needs its content.
+        # A warm song is kept for as long as it is warm: the next model needs its content.
         entries += [
             (partition, song_id, msgspec.structs.replace(song, closed=True) if song.warm else None)
             for song_id, song in of[Due.FORGET].items()

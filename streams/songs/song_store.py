@@ -84,8 +84,8 @@ class CompactedCache:
                 ``opened`` refuses.
         """
         if number not in self._partitions:
-            # On a thread: heartbeats of the group must go on while a long topic is read. Who asks meanwhile waits for
-            # the same reading: entries set in one copy would be missing in another.
+            # On a thread: heartbeats of the group must go on while a long topic is read. Callers meanwhile wait
+            # for the same read: entries set in one copy would be missing in another.
             self._partitions[number] = asyncio.ensure_future(asyncio.to_thread(self._read, number))
         return await asyncio.shield(self._partitions[number])
 
@@ -138,8 +138,8 @@ class SongStore:
         skipped: records of cached topics that wait for their dead letters.
         bursts: judges how many records of uploads and reports are bad.
         broker_clock: tells whether this machine's clock may decide anything.
-        turn: who decides by the ledger and changes it holds this until the change is acknowledged. Without it an end
-            could be decided by reports of a revision that is being replaced.
+        turn: held while deciding by the ledger and until the change is acknowledged. Without it, reports of a revision
+            that is being replaced could end a campaign.
     """
 
     naming: Naming
@@ -218,7 +218,7 @@ def check_report(key: bytes, value: bytes) -> None:
         report = _reports.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Undecodable(f"no report: {error}") from None
-    # When it was appended it was judged already.
+    # Its times were checked when it was appended.
     report.check("", math.inf)
     if report_key(report.song_id, report.partition) != key:
         raise KeyMismatch(f"key: {key!r} is not that of {report.song_id!r} in partition {report.partition}")
