@@ -350,7 +350,13 @@ class Campaign(Event, frozen=True, kw_only=True):
     started_at: Time
     counts: CampaignCounts
     space: str
-    end_reason: EndReason | None = None
+    end_reason: Annotated[
+        EndReason | None,
+        Meta(
+            description="taken-down retracts every push of the song: do not send it. The others retract nothing: "
+            "budget, promoted, superseded and expired mean that no further push is decided"
+        ),
+    ] = None
     ended_at: Time | None = None
     prototypes: list[PartitionPrototype] = []
 

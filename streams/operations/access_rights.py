@@ -112,7 +112,7 @@ ACTORS: Final = (
     Actor(
         "push-system",
         "sends pushes and tells their outcomes",
-        _rights(reads=(PUSH_TARGETS, CAMPAIGNS), writes=(PUSH_OUTCOMES,)),
+        _rights(reads=(PUSH_TARGETS, CAMPAIGNS, PREFERENCES), writes=(PUSH_OUTCOMES,)),
         groups=("push-system",),
     ),
     Actor("operator", "creates topics, watches lag, reads dead letters", everything=True),

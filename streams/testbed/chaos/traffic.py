@@ -137,7 +137,7 @@ class Traffic:
 
     def revise(self, songs: Sequence[SongUpload]) -> Iterator[Record]:
         """Takes two of the songs down, a promoted one if there is any, and updates two. Of each the former revision
-        comes again, too late."""
+        comes again, too late, and is answered."""
         chosen = self._choice.sample(songs, min(len(songs), 4))
         promoted = [song for song in songs if song.song_id in self._promoted and song not in chosen]
         chosen[:1] = promoted[:1] or chosen[:1]
@@ -150,7 +150,7 @@ class Traffic:
             # A takedown is accepted whatever end the song had.
             yield marked(record, KEPT) if down or song.expires_at is None else record
             again = pack(song, ce_type=SongUpload.UPLOADED, id=f"{id}/late", source=SOURCE, time=time.time())
-            yield again if song.expires_at else marked(again, KEPT)
+            yield again if song.expires_at else marked(again, BURIED)
 
     def close(self) -> None:
         """Wait until all of it arrived.
