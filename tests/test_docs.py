@@ -21,13 +21,11 @@ from confluent_kafka import Producer
 import encoder
 import targeting
 from streams.cli import app
-from streams.contract.cloudevents import pack, unpack
-from streams.contract.events import Campaign, PushTarget, SongUpload
-from streams.contract.topics import SONG_UPLOADS, TOPICS, Naming
+from streams.contract.cloudevents import pack
+from streams.contract.events import Campaign, PushTarget
+from streams.contract.topics import TOPICS, Naming
 from streams.kafka.clients import admin
-from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics
-from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.settings_sources import load_settings
 from streams.testbed.broker import EmbeddedKafka
@@ -215,18 +213,13 @@ def test_the_tutorial_runs_from_data_to_pushes(shell: dict[str, str], tmp_path: 
     assert 0 < int(pushes) <= 35
 
 
-def test_the_upload_of_the_how_to_is_one_that_is_accepted(kafka: EmbeddedKafka, prefix: str) -> None:
-    naming, settings = Naming(prefix, 2, 2), KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
-    create_topics(admin(settings), naming, 1)
-    page = (DOCS / "how-to" / "upload-services.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    topic = naming.name(SONG_UPLOADS)
-    exec(code.replace("localhost:9092", kafka.bootstrap_servers).replace('"coldstart.song-uploads"', repr(topic)), {})
-    snapshot = Snapshot(settings, [topic], SystemClock())
-    (message,) = snapshot.read_to_end()
-    snapshot.close()
-    received = unpack(SongUpload, message.key(), message.value(), message.headers(), time.time())
-    assert received.event.song_id == "s-81"
+@pytest.mark.parametrize("page", [page for page in SOURCES if "\n--8<--" in SOURCES[page]])
+def test_a_file_that_a_page_shows_is_there_and_linked_beside(page: str) -> None:
+    """Where pages are read as they lie in the repository, only the link leads to what is shown."""
+    shown = re.findall(r'^--8<-- "(.+)"$', SOURCES[page], re.MULTILINE)
+    assert len(shown) == SOURCES[page].count("\n--8<--")
+    assert [name for name in shown if not (ROOT / name).is_file()] == []
+    assert set(shown) <= {hooks.resolved(page, target) for target in hooks.links(SOURCES[page])}
 
 
 def test_an_encoder_is_trained_and_inspected(shell: dict[str, str], tmp_path: Path) -> None:
