@@ -88,8 +88,8 @@ class KafkaSettings(_Section):
     """PEM file of the client's own certificate, where the cluster asks for one."""
     ssl_key: FilePath | None = None
     request_timeout_s: float = Field(10.0, gt=0, le=300)
-    """How long an administrative question may take before it is an error, and a consumer's request before its
-    connection is given up."""
+    """How long an administrative request may take before it is an error, and a consumer's request before its
+    connection is dropped."""
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -212,19 +212,19 @@ class SongsSettings(_Section):
     neighbours: int = Field(50, ge=1, le=1000)
     """How many warm songs are retrieved for a new one."""
     budget: int = Field(1000, ge=0)
-    """Pushes for a song whose upload does not say."""
+    """Pushes per song, unless the upload says otherwise."""
     campaign_days: float = Field(CAMPAIGN_DAYS, gt=0, le=LONGEST_CAMPAIGN_DAYS)
-    """How long a song may be pushed, where the upload does not say."""
+    """How long a song may be pushed, unless the upload says otherwise."""
     warm_listeners: int = Field(20, ge=1)
-    """So many distinct listeners make a song warm. Fewer are chance: a prototype needs ten members, too."""
+    """Distinct listeners that make a song warm. Fewer may be chance: a prototype needs ten members, too."""
     swap_both_s: float = Field(60.0, ge=0, le=3600)
-    """How long after a swap of models a request still carries the song's vector in the former space, too: longer than
-    audience workers need to follow."""
+    """How long after a model swap requests also carry the song's vector in the former space: longer than audience
+    workers take to follow."""
     batch_uploads: int = Field(64, ge=1, le=10_000)
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
-    """How long an upload waits for company before it is encoded."""
+    """How long an upload waits for others, to be encoded with them."""
     session_timeout_s: float = Field(10.0, ge=6, le=300)
-    """After this silence a worker is held dead; the broker takes no less than 6."""
+    """After this silence a worker counts as dead; the broker accepts no less than 6."""
     commit_interval_s: float = Field(0.5, gt=0, le=10)
     shutdown_s: float = Field(20.0, gt=0, le=300)
     """One deadline for the whole way out."""
@@ -249,55 +249,55 @@ class AudienceSettings(_Section):
     http_port: int = Field(9102, ge=0, le=65535)
     """Of /metrics, /livez and /readyz; 0 takes a free one."""
     batch_records: int = Field(10_000, ge=1, le=100_000)
-    """At most, of each input, and twice as many vectors from outside. So many take a tenth of a second, and requests
-    wait for it."""
+    """Records of each input in a batch, at most, and twice as many vectors from outside. That many take a tenth of a
+    second, for which requests wait."""
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
-    """How long the first record of a batch waits for company."""
+    """How long the first record of a batch waits for others."""
     session_timeout_s: float = Field(30.0, ge=6, le=300)
-    """Of a static member: a worker back before this keeps its partitions."""
+    """Of a static group member: a worker that is back within this time keeps its partitions."""
     transaction_timeout_s: float = Field(10.0, ge=1, le=60)
-    """After this the broker aborts what a dead worker left open; readers wait behind it for as long."""
+    """After this the broker aborts a dead worker's open transaction; until then readers wait behind it."""
     watchdog_s: float = Field(30.0, ge=2, le=600)
-    """A transaction that takes longer hangs, and the process ends itself."""
+    """A transaction that takes longer counts as hung, and the process exits."""
     start_wait_s: float = Field(60.0, ge=0, le=3600)
-    """Requests wait until the listens that were there at the start are in, but no longer than this."""
+    """At a start, requests wait until the listens that were there are in, but no longer than this."""
     cap_pushes: int = Field(3, ge=0)
-    """Pushes a user in any ``cap_hours``, of users whose preferences do not say; 0: none at all."""
+    """Pushes per user in any ``cap_hours``, unless the user's preferences say otherwise; 0: no pushes at all."""
     cap_hours: float = Field(24.0, gt=0, le=8760)
     artist_cap_pushes: int = Field(1, ge=0)
-    """Pushes a user of songs by one primary artist in any ``artist_cap_hours``."""
+    """Pushes per user of songs by one primary artist in any ``artist_cap_hours``."""
     artist_cap_hours: float = Field(24.0, gt=0, le=8760)
     holdout: float = Field(0.05, ge=0, lt=1)
-    """Share of (user, song) pairs that are left out by lot and only counted, so that the effect of pushes shows."""
+    """Share of (user, song) pairs that are held out at random and only counted, to measure the effect of pushes."""
     holdout_salt: str = Field("1", min_length=1, max_length=64)
-    """Of that lot: another one holds out others. It names the experiment in pushes."""
+    """Salt of that draw: another one holds out other users. It names the experiment in pushes."""
     exploration: float = Field(0.02, ge=0, le=1)
-    """Share of a song's pushes that go to candidates by lot, to learn."""
+    """Share of a song's pushes that go to random candidates, to learn."""
     fair: bool = True
     """A user whose cap is partly used is open to a song by random draw alone, so that late songs find users;
     false: first come, first served."""
     ranking: Literal["default", "evidence", "i2i2u", "cat", "random"] = "default"
-    """Who stands first at the request; the others are rivals to compare with."""
+    """How a request ranks users; all but the default are baselines."""
     objective: Literal["answers", "liking"] = "answers"
-    """Whom the default ranking looks for: who will listen, so that users' activity counts by as much as the live model
-    knows of it; or who will like the song, whether they listen much or not."""
+    """Whom the default ranking looks for: users who will listen, so that activity counts as much as the live model has
+    learned; or users who will like the song, however much they listen."""
     answer_hours: float = Field(24.0, ge=0, le=168)
-    """A push that is not listened to within so many hours, 6 more at most, was not answered; by answers the chances
-    that pushes tell are corrected. 0: they are not."""
+    """A push counts as unanswered after so many hours without a listen, up to 6 more. Answers correct the chances that
+    pushes carry; 0: they do not."""
     at_once: float = Field(AT_ONCE, ge=0, le=1)
-    """Share of a song's budget for the request itself; the rest is for who comes near it later. 1: nobody does."""
+    """Share of a song's budget for the request itself; the rest is for users who come near it later. 1: no rest."""
     spending: Literal["bandit", "pace"] = "bandit"
-    """What says how fast that rest is spent: the answers so far, too (Thompson sampling on each campaign's chance of a
-    listen; it needs push-outcomes), or the time that is left alone."""
+    """What sets how fast that rest is spent: also the answers so far (Thompson sampling on each campaign's chance of a
+    listen; needs push-outcomes), or only the time that is left."""
     guaranteed: float = Field(GUARANTEED, ge=0, le=1)
-    """Share of a song's budget that is pushed within a day of its request whatever the answers, as far as users come
-    near who may be pushed; for spending = "bandit"."""
+    """Share of a song's budget that is pushed within a day of its request whatever the answers, if enough users who may
+    be pushed come near; for spending = "bandit"."""
     erasure_key: SecretStr = SecretStr("coldstart")
     """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
     all workers. A start with a key that does not find them again is refused."""
     former_erasure_keys: tuple[SecretStr, ...] = ()
-    """Keys in use before this one, such as ["old"]. Whoever is remembered with one of them is remembered with the
-    present key as soon as their preferences are read. Leave one out when a start without it is not refused."""
+    """Keys used before this one, such as ["old"]. Users remembered with one of them are remembered with the current key
+    once their preferences are read. Drop a key when a start without it is not refused."""
     half_vectors: bool = False
     """User vectors in 16-bit floats: half the memory of them."""
     stop_at_bad_share: float = Field(0.5, ge=0, lt=1)

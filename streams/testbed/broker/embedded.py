@@ -195,10 +195,10 @@ class EmbeddedKafka(WithFolder):
         before = self._identity or Identity.load(self.folder) or Identity(0, 0.0, 0, 0)
         fixed = self._wanted_port or (self._identity.port if self._identity else 0)
         if fixed and not is_free(fixed):
-            raise BrokerFailed(f"port {fixed} of {HOST} is in use: stop who uses it or choose another")
+            raise BrokerFailed(f"port {fixed} of {HOST} is in use: stop the process that uses it, or choose another")
         port = fixed or (before.port if is_free(before.port) else 0)
         if self._controller_port and not is_free(self._controller_port):
-            raise BrokerFailed(f"port {self._controller_port} of {HOST} is in use: stop who uses it")
+            raise BrokerFailed(f"port {self._controller_port} of {HOST} is in use: stop the process that uses it")
         controller = self._controller_port or (before.controller_port if is_free(before.controller_port) else 0)
         return free_ports(port, controller)
 

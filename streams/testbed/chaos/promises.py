@@ -7,7 +7,7 @@ from typing import Final
 
 PROMISES: Final = {
     # What came in.
-    "stopped": "no role ends by itself, except while the broker or the disk that it needs is broken",
+    "stopped": "no role exits by itself, except while the broker or the disk that it needs is broken",
     "unburied": "a record that cannot be decoded has a dead letter",
     "refused-unburied": "a record that the contract refuses has a dead letter",
     "good-buried": "a record that the contract allows has none",
@@ -15,7 +15,7 @@ PROMISES: Final = {
     "dead-letter-wrong": "a dead letter names a record that is there, and holds its bytes, or their size and SHA-256",
     # Uploads and campaigns.
     "unanswered": "every accepted upload is answered by every partition",
-    "never-uploaded": "what was not uploaded, or in a transaction that was aborted, is asked, shown and pushed nowhere",
+    "never-uploaded": "a song never uploaded, or in an aborted transaction, is requested, shown and pushed nowhere",
     "old-revision": "no older revision is pushed after a newer one",
     "budget": "no song is pushed more often than its budget",
     "budget-at-once": "the request itself spends no more than its share of the budget",
@@ -33,10 +33,10 @@ PROMISES: Final = {
     "count-listeners": "reports count the users who listened",
     "count-deliveries": "reports count the pushes that were delivered",
     # Users.
-    "opted-out": "nobody is pushed who, by the preferences that the push says it obeyed, had opted out",
+    "opted-out": "no user is pushed who had opted out by the preferences that the push says it obeyed",
     "opt-out-late": "by the broker's clock, an opt-out or erasure stops pushes within the bounds in the README",
     "preferences-back": "preferences that were obeyed once are obeyed from then on",
-    "muted": "nothing by an artist whom the user had muted is pushed",
+    "muted": "no song by an artist whom the user muted is pushed",
     "explicit": "nothing explicit is pushed to a user who does not allow it",
     "territory": "no song is pushed outside its territories",
     "cap": "no span of the cap's length holds more pushes than the cap",
@@ -44,21 +44,21 @@ PROMISES: Final = {
     "quiet-hours": "no push is due in its user's quiet hours",
     "too-early": "no push is due before its decision or its song's release",
     "expired": "no push is due once its song expired",
-    "push-twice": "a push_id stands once",
+    "push-twice": "a push_id occurs once",
     "recording-twice": "a recording is pushed to a user once between two erasures, and under another push_id after one",
     "reason": "a push names only songs that its user heard",
     "push-deleted": "a push is never deleted",
-    "held-out": "nobody is pushed a song from which the lot holds them out",
+    "held-out": "no user is pushed a song for which they are held out",
     "experiment": "a push names its experiment exactly where users are held out",
-    "holdout-empty": "the lot holds somebody out",
+    "holdout-empty": "some users are held out",
     # Erasure.
     "erased-pushed": "nothing from before an erasure leads to a push after it",
     "erased-marker": "an erasure leaves its marker",
-    "erased-state": "of an erased user who did not come back nothing is left in the state",
-    "erased-written": "nothing of an erased user who did not come back is written again",
-    "returned": "who listens after an erasure has a history again",
+    "erased-state": "the state holds nothing of an erased user who did not come back",
+    "erased-written": "nothing about an erased user who did not come back is written again",
+    "returned": "a user who listens after an erasure has a history again",
     # State.
-    "state": "changelog, disk and each worker's own word agree on the state",
+    "state": "changelog, disk and each worker agree on the state",
 }
 """Name -> what is promised."""
 
