@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.dead_letters import headers
 from streams.contract.events import Campaign, CampaignCounts, EndReason, PushOutcome, PushTarget, UserPreferences
 from streams.contract.topics import CAMPAIGNS, PREFERENCES, PUSH_OUTCOMES, PUSH_TARGETS
+from streams.kafka.clients import hand_over, producer
 from targeting.rules.quiet_hours import open_at
 from targeting.types import QuietSpan
 
@@ -503,3 +505,46 @@ def test_a_provider_without_idempotency_keys_hears_of_each_push_once_and_what_is
     assert heard.keys() | doubtful == pushes
     assert 0 < len(doubtful) <= kills * threads
     assert world.outcomes() == {push_id: ["delivered"] for push_id in pushes - doubtful}
+
+
+def test_the_javascript_example_reads_pushes(world: World, tmp_path: Path) -> None:
+    """With kafkajs as it is installed; the sender is that of the audience role."""
+    missing = [each for each in ("node", "npm") if shutil.which(each) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not on this machine")
+    for path in FOLDER.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    fetch = ["npm", "ci", "--no-audit", "--prefer-offline"]
+    fetched = subprocess.run(fetch, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        assert not os.environ.get("CI"), fetched.stderr
+        pytest.skip(f"{' '.join(fetch)} does not work here: {fetched.stderr[-500:]}")
+    sender = producer(world.here.kafka, f"{world.here.naming.prefix}audience-0")
+    sender.init_transactions(PATIENCE_S)
+    for push_id, kept in (("aborted", False), ("p-1", True), ("p-2", True)):
+        sender.begin_transaction()
+        event = msgspec.structs.replace(msgspec.json.decode(PushTarget.EXAMPLE, type=PushTarget), push_id=push_id)
+        record = pack(event, id=push_id, source="test", time=world.now)
+        hand_over(sender, world.here.naming.name(PUSH_TARGETS), record)
+        (sender.commit_transaction if kept else sender.abort_transaction)(PATIENCE_S)
+    process = subprocess.Popen(
+        ["node", "read_pushes.js"], cwd=tmp_path, env=os.environ | {
+            "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": world.here.kafka.bootstrap_servers,
+            "COLDSTART_TOPICS__PREFIX": world.here.naming.prefix,
+        }, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    watch = threading.Timer(2 * PATIENCE_S, process.kill)
+    watch.start()
+    printed, pushes = [], []
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed.append(line)
+        if not line.startswith("{"):
+            pushes.append(line.split()[0])
+        if len(pushes) == 2 or "not implemented" in line:
+            break
+    watch.cancel()
+    process.kill()
+    process.communicate()
+    assert pushes == ["p-1", "p-2"], "".join(printed)
