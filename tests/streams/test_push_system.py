@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import random
 import shutil
@@ -455,7 +456,8 @@ def lives(world: World, provider: Provider, script: Path, enough: Callable[[int]
             assert time.monotonic() < deadline
             if len(provider.requests) >= dies_after:
                 process.kill()
-            time.sleep(0.001)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.002)
         if process.poll() is None:
             process.kill()
             process.wait()
