@@ -19,7 +19,7 @@ import msgspec
 from msgspec import inspect
 
 from streams.contract.cloudevents import Record
-from streams.contract.content_modes import STRUCTURED, opened
+from streams.contract.content_modes import STRUCTURED, StructuredEvent, opened
 from streams.contract.errors import BadRecord, InvalidField, Refused, TooLarge, Undecodable, UnknownEventType
 from streams.contract.event_base import JSON, Event
 from streams.contract.events import Listen, PushOutcome, SongUpload, UserPreferences
@@ -52,13 +52,19 @@ class FileEvent:
         line: where it begins, from 1.
         type: the ce_type that it says to be of; empty where ``value`` is an error.
         value: the value of its record, or why there can be none.
-        structured: whether the value holds the event's attributes, too.
+        envelope: what stands in the value where it holds the event's attributes, too.
     """
 
     line: int
     type: str
     value: bytes | BadRecord
-    structured: bool = False
+    envelope: StructuredEvent | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The event by itself; of one whose value is no error."""
+        assert isinstance(self.value, bytes)
+        return self.value if self.envelope is None else self.envelope.data
 
     def record(self, source: str, time: float) -> Record:
         """What is sent; for one whose value is no error.
@@ -67,9 +73,8 @@ class FileEvent:
             source, time: ce_source and ce_time (Unix seconds) of data that came without.
         """
         assert isinstance(self.value, bytes)
-        data = opened(self.value).data if self.structured else self.value
-        key = _key(TYPES[self.type], data)
-        if self.structured:
+        key = _key(TYPES[self.type], self.data)
+        if self.envelope is not None:
             return Record(key, self.value, [("content-type", STRUCTURED.encode())])
         headers = {
             # The same data are the same event, however often the file is sent.
@@ -127,7 +132,7 @@ class EventFile:
         if self._ce_type is not None:
             return FileEvent(line, self._ce_type, value)
         try:
-            return FileEvent(line, _type_of(value), value, structured=True)
+            return _structured(line, value)
         except BadRecord as error:
             return FileEvent(line, "", error.without_frames())
 
@@ -195,18 +200,19 @@ def _header(names: list[str]) -> list[str]:
     return names
 
 
-def _type_of(value: bytes) -> str:
-    """The ce_type of a structured event.
+def _structured(line: int, value: bytes) -> FileEvent:
+    """A structured event.
 
     Raises:
         BadRecord: it is none, or none that can stand in a file.
     """
     if b'"specversion"' not in value:
         raise InvalidField("specversion: missing; a line is a structured CloudEvent. Of data alone say which: --type")
-    name = (opened(value).attributes.get("ce_type") or b"").decode()
+    envelope = opened(value)
+    name = (envelope.attributes.get("ce_type") or b"").decode()
     if name not in TYPES:
         raise UnknownEventType(f"type: {name!r} is none of {', '.join(TYPES)}")
-    return name
+    return FileEvent(line, name, value, envelope)
 
 
 def field_names(data: bytes) -> list[str]:

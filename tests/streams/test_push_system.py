@@ -230,13 +230,15 @@ def test_an_erased_user_is_forgotten_here_and_pushed_again_only_by_a_later_decis
     world.now += 1
     read_all(world, system)
     assert world.sent == ["before"]
+    # Decided before the erasure, and read after it.
+    world.push("straggler")
     world.push("new", due=1, decided_at=at(world.now + 1))
     read_all(world, system)
     assert world.sent == ["before", "new"]
     system.close()
     world.systems.clear()
     left = sqlite_rows(world.store, "SELECT user_id, song_id, body FROM pushes WHERE push_id != 'new'")
-    assert left == [(None, None, None)] * 3
+    assert left == [(None, None, None)] * 4
 
 
 def sqlite_rows(path: Path, query: str) -> list[tuple[Any, ...]]:

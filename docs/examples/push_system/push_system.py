@@ -243,11 +243,16 @@ class PushSystem:
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("%s[%s] at %s is no push: %s", message.topic(), message.partition(), message.offset(), error)
             return
-        if expires + KEPT_S > self._clock():
-            self._store.execute(
-                "INSERT OR IGNORE INTO pushes VALUES (?, 'waiting', 0, ?, ?, ?, ?, ?, ?, ?)",
-                (push_id, due, expires, decided, user_id, song_id, body.get("revision", 0), json.dumps(body)),
-            )
+        if expires + KEPT_S <= self._clock():
+            return
+        facts: tuple[Any, ...] = (user_id, song_id, body.get("revision", 0), json.dumps(body))
+        state = "waiting"
+        if self._store.execute("SELECT 1 FROM users WHERE user_id = ? AND erased >= ?", (user_id, decided)).fetchone():
+            state, facts = "withdrawn", (None, None, None, None)
+        self._store.execute(
+            "INSERT OR IGNORE INTO pushes VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+            (push_id, state, due, expires, decided, *facts),
+        )
 
     def _wishes(self, message: Message) -> None:
         """A user's newest preferences. What cannot be read stops the pushes to its user, until something can be."""
@@ -302,7 +307,7 @@ class PushSystem:
 
     def _due(self, limit: int) -> list[tuple[Any, ...]]:
         return self._store.execute(
-            "SELECT push_id, tries, expires, decided, user_id, song_id, revision, body FROM pushes "
+            "SELECT push_id, tries, expires, user_id, song_id, revision, body FROM pushes "
             "WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT ?",
             (self._clock(), limit),
         ).fetchall()
@@ -329,7 +334,7 @@ class PushSystem:
         return chosen
 
     def _judged(
-        self, now: float, push: Body, expires: float, decided: float, user_id: str, song_id: str, revision: int
+        self, now: float, push: Body, expires: float, user_id: str, song_id: str, revision: int
     ) -> tuple[str, float]:
         """What becomes of a push now, and until when it waits."""
         if now >= expires:
@@ -337,11 +342,9 @@ class PushSystem:
         taken = self._store.execute("SELECT revision FROM taken_down WHERE song_id = ?", (song_id,)).fetchone()
         if taken is not None and revision <= taken[0]:
             return "withdrawn", now
-        user = self._store.execute("SELECT wishes, erased FROM users WHERE user_id = ?", (user_id,)).fetchone()
+        user = self._store.execute("SELECT wishes FROM users WHERE user_id = ?", (user_id,)).fetchone()
         if user is None:
             return "claimed", now
-        if user[1] is not None and decided <= user[1]:
-            return "withdrawn", now
         if user[0] is None:
             return "waiting", now + RETRY_S
         wishes = json.loads(user[0])
@@ -425,7 +428,7 @@ def produce_outcome(
     """
     when = datetime.fromtimestamp(at, UTC).isoformat()
     value = {"push_id": push_id, "user_id": user_id, "song_id": song_id, "outcome": outcome, "at": when}
-    headers = {
+    headers: dict[str, str | bytes | None] = {
         "ce_id": f"{push_id}/{outcome}", "ce_source": "push-system", "ce_specversion": "1.0", "ce_time": when,
         "ce_type": "coldstart.push-outcome.v1", "content-type": "application/json",
     }  # fmt: skip
