@@ -149,6 +149,9 @@ def test_nothing_is_sent_of_a_file_with_a_bad_event_unless_it_may_be_left_out(
     assert ids(here) == Counter()
     skipped = send(here, file, "--skip-bad")
     assert (skipped.exit_code, "4 events sent and acknowledged, 1 left out" in skipped.stdout) == (0, True)
+    # What was left out is done, too.
+    again = send(here, file, "--skip-bad")
+    assert (again.exit_code, "0 events sent and acknowledged, 5 were done before" in again.stdout) == (0, True)
     assert sum(ids(here).values()) == 4
 
 

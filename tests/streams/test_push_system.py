@@ -83,14 +83,18 @@ class World:
             raise self.raises
         self.sent.append(push["push_id"])
 
-    def push(self, push_id: str, *, user: str = "u", song: str = "s", due: float = 0.0, **more: Any) -> None:
+    def push(self, push_id: str, **more: Any) -> None:
+        """A push that can be read; see :meth:`record`."""
+        self.here.send(PUSH_TARGETS, self.record(push_id, **more))
+
+    def record(self, push_id: str, *, user: str = "u", song: str = "s", due: float = 0.0, **more: Any) -> Record:
         """A push that is due so many seconds after the start."""
         said = {"decided_at": at(self.start - 1), "not_before": at(self.start + due), "revision": 1} | more
         event = msgspec.structs.replace(
             msgspec.json.decode(PushTarget.EXAMPLE, type=PushTarget), push_id=push_id, user_id=user, song_id=song,
             expires_at=at(self.start + 9 * HOUR), **said,
         )  # fmt: skip
-        self.here.send(PUSH_TARGETS, pack(event, id=push_id, source="test", time=self.start))
+        return pack(event, id=push_id, source="test", time=self.start)
 
     def wishes(self, user: str = "u", **said: Any) -> None:
         event = UserPreferences(user_id=user, updated_at=at(self.now), **({"opted_in": True} | said))
@@ -299,12 +303,14 @@ def test_an_aborted_transaction_is_not_sent_and_holds_nothing_up(world: World) -
     sender = Producer(world.here.kafka.confluent() | {"transactional.id": f"{world.here.naming.prefix}aborts"})
     sender.init_transactions(PATIENCE_S)
     for topic, key, value in (
-        (PUSH_TARGETS, b"u", PushTarget.EXAMPLE.encode()),
+        (PUSH_TARGETS, b"u", world.record("aborted").value),
         (PREFERENCES, b"u", b'{"opted_in":false}'),
     ):
         sender.begin_transaction()
         for partition in (0, 1):
             sender.produce(world.here.naming.name(topic), value, key, partition=partition)
+        # Else what is still in the client is dropped, and nothing is aborted on the broker.
+        assert sender.flush(PATIENCE_S) == 0
         sender.abort_transaction(PATIENCE_S)
     system = world.system()
     read_all(world, system)
@@ -353,7 +359,7 @@ def test_ids_are_kept_for_as_long_as_a_push_could_be_sent_again(world: World) ->
     read_all(world, world.system())
     assert world.sent == ["p"]
     # Read from the beginning again, as after `coldstart rewind` or with the topic created anew.
-    for wait in (0.0, 9 * HOUR, KEPT_S + 1):
+    for wait in (0.0, 9 * HOUR, KEPT_S + 1, 0.0):
         world.close()
         sqlite_delete(world.store)
         world.now += wait
@@ -531,6 +537,7 @@ def test_the_javascript_example_reads_pushes(world: World, tmp_path: Path) -> No
         event = msgspec.structs.replace(msgspec.json.decode(PushTarget.EXAMPLE, type=PushTarget), push_id=push_id)
         record = pack(event, id=push_id, source="test", time=world.now)
         hand_over(sender, world.here.naming.name(PUSH_TARGETS), record)
+        assert sender.flush(PATIENCE_S) == 0
         (sender.commit_transaction if kept else sender.abort_transaction)(PATIENCE_S)
     process = subprocess.Popen(
         ["node", "read_pushes.js"], cwd=tmp_path, env=os.environ | {
