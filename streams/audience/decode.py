@@ -26,7 +26,7 @@ from streams.contract.cloudevents import (
 )
 from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
-from streams.contract.event_base import Event
+from streams.contract.event_base import MAX_ID_LENGTH, Event
 from streams.contract.events import Listen, PushOutcome, UserPreferences
 from streams.contract.internal_events import MatchRequest
 from streams.runtime.bad_record_burst import source_of
@@ -282,14 +282,16 @@ class Decoder:
         # A batch of good keys takes the short way; one that is not sends the batch the long one, which says which.
         with suppress(UnicodeDecodeError, TypeError):
             lengths = set(map(len, keys))
-            if min(lengths) >= 1 and max(lengths) <= 128:
+            # No more characters than bytes.
+            if min(lengths) >= 1 and max(lengths) <= MAX_ID_LENGTH:
                 return [key.decode() for key in keys]
         users: list[str | None] = []
         for at, key in enumerate(key or b"" for key in keys):
             try:
-                if not 1 <= len(key) <= 128:
-                    raise InvalidField(f"key: {len(key)} bytes, 1 to 128 allowed")
-                users.append(key.decode())
+                user = key.decode()
+                if not 1 <= len(user) <= MAX_ID_LENGTH:
+                    raise InvalidField(f"key: {len(user)} characters, 1 to {MAX_ID_LENGTH} allowed")
+                users.append(user)
             except UnicodeDecodeError:
                 self._bury(messages[at], "audience.vectors", InvalidField(f"key: {key!r} is not UTF-8"))
                 users.append(None)

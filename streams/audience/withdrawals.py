@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from streams.contract.event_base import MAX_ID_LENGTH
 from streams.contract.event_time import MAX_AHEAD_SECONDS
 from targeting.types import Preferences
 
@@ -27,12 +28,11 @@ WITHHELD: Final = Preferences(opted_in=False)
 
 def user_of(key: bytes | None) -> str | None:
     """The user that a record is of, by its key alone; None for a key that is nobody's id."""
-    if not key or len(key) > 128:
-        return None
     try:
-        return key.decode()
+        user = (key or b"").decode()
     except UnicodeDecodeError:
         return None
+    return user if 1 <= len(user) <= MAX_ID_LENGTH else None
 
 
 def erasure_asked(value: bytes, appended_at: float) -> float | None:

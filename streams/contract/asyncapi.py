@@ -1,162 +1,232 @@
-"""The contract with other teams: an AsyncAPI 3.1 document of the public topics.
+"""The contract with other teams: an AsyncAPI 3.0 document of the public topics.
 
-Generated from ``topics.py`` and ``events.py``; ``deploy/contract/asyncapi.yaml`` is its output, and a test
-holds the two equal. ``coldstart topics contract`` prints it.
+Made from ``topics.py``, ``events.py``, ``json_schema.py`` and ``examples.py``; ``deploy/contract/asyncapi.yaml`` is its
+output with the default settings, and a test holds the two equal. ``coldstart contract show`` prints it. 3.0, because
+generators of code read nothing of a 3.1 document yet, which has nothing that is needed here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from streams.contract import vector_codec
-from streams.contract.event_base import Event
-from streams.contract.event_time import MAX_AHEAD_SECONDS
-from streams.contract.events import PUBLIC_EVENTS
+from streams.contract.event_base import JSON, MAX_ID_LENGTH, Event
+from streams.contract.examples import ExampleRecord, example_records
+from streams.contract.json_schema import HEADER_SCHEMAS, MESSAGES, prose, schemas
 from streams.contract.record_size import MAX_VALUE_BYTES
-from streams.contract.topics import AUDIENCE_VECTORS, CAMPAIGNS, DEAD_LETTERS, PUSH_TARGETS, TOPICS, Topic
+from streams.contract.topics import (
+    AUDIENCE_VECTORS,
+    DEAD_LETTERS,
+    PARTITIONER,
+    PUSH_TARGETS,
+    READ_COMPRESSIONS,
+    SENT,
+    SONG_UPLOADS,
+    TOPICS,
+    WRITTEN_COMPRESSION,
+    Cleanup,
+    Naming,
+    Topic,
+)
+from streams.contract.vector_codec import LAYOUT
+from streams.contract.vector_json import JsonVector
 
-# What this system publishes; it consumes every other public topic.
-_SENT = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)
+VERSION: Final = "1.0.0"
+"""Of the contract: a field more is a minor version, whatever breaks a producer or consumer a major one."""
+
+_BINDING: Final = "0.5.0"
+_BINARY: Final = "application/octet-stream"
+# Of a value in an example.
+_SHOWN: Final = 400
 
 
-def asyncapi() -> dict[str, Any]:
-    """The document as plain data."""
+def asyncapi(naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int) -> dict[str, Any]:
+    """The document of one installation, as plain data."""
     public = [topic for topic in TOPICS if topic.public]
-    structs = PUBLIC_EVENTS
-    _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
-    messages = {cls.__name__: _message(cls) for cls in structs} | _OTHER_MESSAGES
-    carried = {cls.__name__: cls.TOPIC for cls in structs} | {
-        "AudienceVector": AUDIENCE_VECTORS,
-        "DeadLetter": DEAD_LETTERS,
-    }
+    examples = list(example_records(naming.prefix))
+    carried = {name: event.TOPIC for name, (event, _) in MESSAGES.items()}
+    carried |= {"AudienceVector": AUDIENCE_VECTORS, "DeadLetter": DEAD_LETTERS}
+    shown = {name: [_example(each) for each in examples if each.message == name] for name in carried}
+    messages = {name: _message(name, *each) for name, each in MESSAGES.items()} | _other_messages()
     return {
-        "asyncapi": "3.1.0",
+        "asyncapi": "3.0.0",
         "info": {
             "title": "coldstart",
-            "version": "1.0.0",
-            "description": "Songs nobody has heard come in, the listeners who will love them come out. Every topic "
-            "name is preceded by the installation's prefix. A record that breaks this contract is "
-            "answered on dead-letters, with its bytes untouched and the reason in its headers. A value has at most "
-            f"{MAX_VALUE_BYTES:,} bytes uncompressed, whatever its compression.",
+            "version": VERSION,
+            "license": {"name": "Apache-2.0"},
+            "description": "Songs nobody has heard come in, the listeners who will love them come out. A record that "
+            "breaks this contract is answered on dead-letters, with its bytes untouched and the reason in its headers. "
+            f"A value has at most {MAX_VALUE_BYTES:,} bytes uncompressed, whatever its compression. Fields that are "
+            "not named here are ignored, by this system and by consumers of what it writes.",
         },
-        "defaultContentType": "application/json",
-        "channels": {topic.name: _channel(topic, [n for n, t in carried.items() if t is topic]) for topic in public},
-        "operations": {f"{_verb(topic)}-{topic.name}": _operation(topic) for topic in public},
-        "components": {"schemas": schemas | _HEADER_SCHEMAS, "messages": messages},
-    }
+        "defaultContentType": JSON,
+        "servers": {f"kafka{number or ''}": _server(host, security_protocol) for number, host in
+                    enumerate(bootstrap_servers.split(","))},
+        "channels": {
+            topic.name: _channel(topic, naming, replicas, [n for n, t in carried.items() if t is topic])
+            for topic in public
+        },
+        "operations": {f"{_verb(topic)}-{topic.name}": _operation(topic, naming) for topic in public},
+        "components": {
+            "schemas": schemas() | HEADER_SCHEMAS,
+            "messages": {name: {**message, "examples": shown[name]} for name, message in messages.items()},
+            "parameters": {
+                "prefix": {
+                    "description": "Stands before every topic's name: two prefixes are two installations.",
+                    "default": naming.prefix,
+                }
+            },
+        },
+    }  # fmt: skip
 
 
-def asyncapi_yaml() -> str:
+def asyncapi_yaml(naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int) -> str:
     """The document as YAML."""
-    return msgspec.yaml.encode(asyncapi()).decode()
+    return msgspec.yaml.encode(asyncapi(naming, bootstrap_servers, security_protocol, replicas)).decode()
+
+
+def _server(host: str, security_protocol: str) -> dict[str, Any]:
+    return {
+        "host": host,
+        "protocol": "kafka-secure" if security_protocol.endswith("SSL") else "kafka",
+        "description": f"Kafka, {security_protocol}",
+    }
 
 
 def _verb(topic: Topic) -> str:
-    return "send" if topic in _SENT else "receive"
+    return "send" if topic in SENT else "receive"
 
 
-def _operation(topic: Topic) -> dict[str, Any]:
-    return {"action": _verb(topic), "channel": {"$ref": f"#/channels/{topic.name}"}}
-
-
-def _channel(topic: Topic, messages: list[str]) -> dict[str, Any]:
+def _operation(topic: Topic, naming: Naming) -> dict[str, Any]:
+    if topic in SENT:
+        group = {"type": "string", "description": "yours: every consumer that is to see all of it has a group of its own"}
+    else:
+        role = "songs" if topic is SONG_UPLOADS else "audience"
+        group = {"type": "string", "enum": [f"{naming.prefix}{role}"], "description": f"of the {role} role"}
     return {
-        "address": topic.name,
-        "description": f"{topic.meaning}. Written by: {topic.writers}. Key: {topic.key}.",
+        "action": _verb(topic),
+        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "summary": f"{topic.meaning[:1].upper()}{topic.meaning[1:]}.",
+        "bindings": {"kafka": {"groupId": group, "bindingVersion": _BINDING}},
+    }
+
+
+def _channel(topic: Topic, naming: Naming, replicas: int, messages: list[str]) -> dict[str, Any]:
+    sent = topic in SENT
+    config: dict[str, Any] = {"cleanup.policy": [topic.cleanup.value], "max.message.bytes": topic.largest}
+    if topic.cleanup is Cleanup.COMPACT:
+        config["delete.retention.ms"] = int(topic.config()["delete.retention.ms"])
+    if topic.retention_ms is not None:
+        config["retention.ms"] = topic.retention_ms
+    return {
+        "address": f"{{prefix}}{topic.name}",
+        "parameters": {"prefix": {"$ref": "#/components/parameters/prefix"}},
+        "description": f"{topic.meaning[:1].upper()}{topic.meaning[1:]}. Written by: {topic.writers}. "
+        f"Key: {topic.key}. " + ("Read it with the consumer's settings in x-consumer." if sent else
+                                "Write it with the producer's settings in x-producer."),
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {
             "kafka": {
-                "bindingVersion": "0.5.0",
-                "topicConfiguration": {
-                    "cleanup.policy": [topic.cleanup.value],
-                    **({} if topic.retention_ms is None else {"retention.ms": topic.retention_ms}),
-                },
+                "topic": naming.name(topic),
+                "partitions": naming.partitions(topic),
+                "replicas": replicas,
+                "topicConfiguration": config,
+                "bindingVersion": _BINDING,
             }
         },
+        **({"x-consumer": _consumer(topic)} if sent else {"x-producer": _producer()}),
+    }  # fmt: skip
+
+
+def _producer() -> dict[str, Any]:
+    return {
+        "partitioner": PARTITIONER,
+        "compression": list(READ_COMPRESSIONS),
+        "acks": "all",
+        "max-value-bytes": MAX_VALUE_BYTES,
+        "description": f"The partition is murmur2 of the key: Java's default, in librdkafka partitioner={PARTITIONER}. "
+        f"A value has at most {MAX_VALUE_BYTES:,} bytes uncompressed. Transactions are read committed.",
     }
 
 
-def _message(cls: type[Event]) -> dict[str, Any]:
+def _consumer(topic: Topic) -> dict[str, Any]:
+    exactly = "Each push_id is there once for whoever reads committed records. " if topic is PUSH_TARGETS else ""
     return {
-        "name": cls.__name__,
-        "title": (cls.__doc__ or "").strip().splitlines()[0],
-        "contentType": "application/json",
+        "isolation.level": "read_committed",
+        "compression": WRITTEN_COMPRESSION,
+        "description": f"{exactly}It is written in transactions, compressed with {WRITTEN_COMPRESSION}; the partition "
+        "is murmur2 of the key.",
+    }
+
+
+def _message(name: str, event: type[Event], types: tuple[str, ...]) -> dict[str, Any]:
+    summary, _, rest = prose(event.__doc__).partition("\n\n")
+    return {
+        "name": name,
+        "title": name,
+        "summary": summary,
+        **({"description": rest} if rest else {}),
+        "contentType": JSON,
         "headers": {
             "allOf": [
                 {"$ref": "#/components/schemas/CloudEventHeaders"},
-                {"type": "object", "properties": {"ce_type": {"enum": list(cls.TYPES)}}},
+                {"type": "object", "properties": {"ce_type": {"enum": list(types)}}},
             ]
         },
-        "payload": {"$ref": f"#/components/schemas/{cls.__name__}"},
-        "bindings": {"kafka": {"key": {"type": "string", "description": cls.KEY}, "bindingVersion": "0.5.0"}},
-        "examples": [{"payload": msgspec.json.decode(cls.EXAMPLE)}],
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "bindings": _key(event.KEY),
     }
 
 
-def _text(description: str, **more: Any) -> dict[str, Any]:
-    return {"type": "string", "description": description, **more}
+def _key(field: str) -> dict[str, Any]:
+    key = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH, "description": f"{field}, UTF-8"}
+    return {"kafka": {"key": key, "bindingVersion": _BINDING}}
 
 
-_HEADER_SCHEMAS: dict[str, Any] = {
-    "CloudEventHeaders": {
-        "type": "object",
-        "description": "CloudEvents 1.0, binary content mode",
-        "required": ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time"],
-        "properties": {
-            "ce_id": _text("idempotency key: the same id from the same source is the same event"),
-            "ce_source": _text("who sent it"),
-            "ce_type": _text("coldstart.<event>.v1"),
-            "ce_specversion": _text("version of CloudEvents", const="1.0"),
-            "ce_time": _text(
-                f"when it happened; more than {MAX_AHEAD_SECONDS / 60:g} minutes ahead is refused", format="date-time"
-            ),
-            "content-type": _text(
-                "media type of the value: application/json, also without it. In application/cloudevents+json "
-                "the value holds attributes and event, and no other header is read. Charset: utf-8"
-            ),
-            "traceparent": _text("W3C trace context, optional"),
+def _example(record: ExampleRecord) -> dict[str, Any]:
+    """As AsyncAPI has it, which knows no key: that one is in the summary."""
+    payload: Any = ""
+    if record.message in MESSAGES:
+        payload = msgspec.json.decode(record.value or b"")
+    elif record.message == "AudienceVector":
+        payload = (record.value or b"").hex()
+    elif record.value is not None:
+        payload = record.value.decode()
+        if len(payload) > _SHOWN:
+            payload = f"{payload[:_SHOWN]}… and so on, {len(record.value):,} bytes"
+    return {
+        "name": record.name,
+        "summary": f"{record.summary.rstrip('.')}; key {(record.key or b'').decode()}",
+        "headers": {name: (value or b"").decode() for name, value in record.headers},
+        "payload": payload,
+    }
+
+
+def _other_messages() -> dict[str, Any]:
+    return {
+        "AudienceVector": {
+            "name": "AudienceVector",
+            "title": "AudienceVector",
+            "summary": "A listener's representation from outside; an empty value means: no vector any more.",
+            "description": "The record's timestamp says when it was made. In the examples the bytes are hexadecimal. "
+            f"JSON is read as well: {JsonVector.EXAMPLE}",
+            "contentType": _BINARY,
+            "headers": {"$ref": "#/components/schemas/AudienceVectorHeaders"},
+            "payload": {
+                "type": "string",
+                "format": "binary",
+                "description": "The layout, byte by byte, is in x-layout; numbers are little-endian.",
+                "x-layout": [dict(zip(("offset", "size", "field", "meaning"), each, strict=True)) for each in LAYOUT],
+            },
+            "bindings": _key("user_id"),
         },
-    },
-    "DeadLetterHeaders": {
-        "type": "object",
-        "description": "the original headers, and why the record was refused; of a record too large for this topic, "
-        "its first bytes and what it was",
-        "required": ["dl_topic", "dl_partition", "dl_offset", "dl_timestamp", "dl_stage", "dl_error", "dl_message"],
-        "properties": {
-            "dl_topic": _text("where the record was found"),
-            "dl_partition": _text("its partition"),
-            "dl_offset": _text("its offset"),
-            "dl_timestamp": _text("its timestamp, Unix milliseconds"),
-            "dl_stage": _text("the step that refused it"),
-            "dl_error": _text("the class of the error"),
-            "dl_message": _text("the field, what is wrong with it, and what is allowed"),
-            "dl_key_size": _text("only where the record is cut: bytes of its key"),
-            "dl_key_sha256": _text("only where the record is cut: SHA-256 of its key, hexadecimal"),
-            "dl_value_size": _text("only where the record is cut: bytes of its value, uncompressed"),
-            "dl_value_sha256": _text("only where the record is cut: SHA-256 of its value, hexadecimal"),
-            "dl_headers": _text("only where the record is cut: how many headers it had"),
+        "DeadLetter": {
+            "name": "DeadLetter",
+            "title": "DeadLetter",
+            "summary": "A record that was refused: its key, headers and bytes, and the reason as further headers.",
+            "contentType": _BINARY,
+            "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+            "payload": {"type": "string", "format": "binary", "description": "the value as it was found"},
         },
-    },
-}
-
-_BINARY = {"type": "string", "format": "binary"}
-
-_OTHER_MESSAGES: dict[str, Any] = {
-    "AudienceVector": {
-        "name": "AudienceVector",
-        "title": "A listener's representation from outside; an empty value means: no vector any more.",
-        "description": (vector_codec.__doc__ or "").strip(),
-        "contentType": "application/octet-stream",
-        "payload": _BINARY,
-        "bindings": {"kafka": {"key": {"type": "string", "description": "user_id"}, "bindingVersion": "0.5.0"}},
-    },
-    "DeadLetter": {
-        "name": "DeadLetter",
-        "title": "A bad record: original key and bytes.",
-        "contentType": "application/octet-stream",
-        "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
-        "payload": _BINARY,
-    },
-}
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -10,13 +11,13 @@ from msgspec import Meta, Struct
 from streams.contract.event_time import check_times
 from streams.contract.topics import Topic
 
-MAX_ID_BYTES = 128
-Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque UTF-8, 1 to 128 bytes")]
+MAX_ID_LENGTH = 128
+"""Of an id, in characters, as JSON Schema and Python count them."""
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="opaque, 1 to 128 characters")]
 Time = Annotated[
     datetime,
-    Meta(tz=True, description="RFC 3339, with an offset; not in a leap second; in UTC within the years 1 to 9998"),
+    Meta(tz=True, description="RFC 3339, with an offset; no leap second; years 2 to 9998, year 1 in UTC only"),
 ]
-Positive = Annotated[float, Meta(gt=0)]
 Language = Annotated[
     str,
     Meta(
@@ -25,7 +26,7 @@ Language = Annotated[
         description="BCP 47, such as pt-BR",
     ),
 ]
-Territory = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+Territory = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", max_length=2, description="ISO 3166-1 alpha-2")]
 VectorBytes = Annotated[
     bytes,
     Meta(description="base64 of the binary vector layout: magic, version, dtype, dimension, space, vector"),
@@ -34,6 +35,7 @@ MAX_DIMENSION = 4096
 """Of a dense feature and of a model's vectors: many stand in one record, such as prototypes in a campaign."""
 LARGEST = 1e18
 """Of a number in a song's content: squares of it still fit 32-bit floats, in which the encoder computes."""
+Weight = Annotated[float, Meta(gt=0, extra_json_schema={"maximum": LARGEST})]
 JSON = "application/json"
 MESSAGEPACK = "application/msgpack"
 
@@ -47,6 +49,7 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
         KEY: what the record key is made of; ``record_key`` makes it.
         MEDIA: how its records are written: JSON, which everybody reads, or between our own roles MessagePack, in which
             vectors are bytes. JSON is read in either case.
+        FORMS: what is read of a value where it depends on the ce_type: every other field is ignored.
     """
 
     TYPES: ClassVar[tuple[str, ...]]
@@ -54,6 +57,11 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     KEY: ClassVar[str]
     MEDIA: ClassVar[str] = JSON
     EXAMPLE: ClassVar[str]
+    FORMS: ClassVar[Mapping[str, type[Event]]] = {}
+
+    def complete(self) -> Event:
+        """The event that this one, one of its ``FORMS``, stands for."""
+        return self
 
     def record_key(self) -> str:
         return str(getattr(self, self.KEY))

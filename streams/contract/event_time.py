@@ -6,7 +6,7 @@ nothing about a record, and reading it again, on another machine, decides the sa
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -24,10 +24,31 @@ CAMPAIGN_DAYS: Final = 28
 LONGEST_CAMPAIGN_DAYS: Final = 365
 """Pushes of a recording are remembered a little longer than that, and caps look back no further."""
 
-# Any zone's offset, and what is added to a campaign's end, stay within what a datetime can be.
-EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
-LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
-EARLIEST_S: Final = EARLIEST.timestamp()
+# What is written of a date, so that JSON Schema says the same as the service. Any zone's offset, and what is added to a
+# campaign's end, stay within what a datetime can be. Without lookahead, which not every engine has.
+_DAYS = (
+    "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
+)
+_YEARS = "000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8]"
+_LEAP_YEARS = "[0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00"
+_DATES = f"(({_YEARS})-({_DAYS})|({_LEAP_YEARS})-02-29)"
+_HOURS, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
+
+
+def _times(seconds: str, offset: str, zero: str) -> str:
+    clock = f"{_HOURS}:{_SIXTY}{seconds}"
+    return f"^({_DATES}[Tt ]{clock}{offset}|0001-({_DAYS})[Tt ]{clock}{zero})$"
+
+
+TIME_PATTERN: Final = _times(
+    rf":{_SIXTY}(\.[0-9]+)?", f"([Zz]|[+-]{_HOURS}:?{_SIXTY})", "([Zz]|[+-]00:?00)"
+)
+"""Of a time in an event."""
+
+CE_TIME_PATTERN: Final = _times(
+    rf"(:{_SIXTY}([.,][0-9]+)?)?", f"([Zz]|[+-]{_HOURS}(:?{_SIXTY})?)", "([Zz]|[+-]00(:?00)?)"
+)
+"""Of the attribute ``time``: what libraries write into a header where they do not quite write RFC 3339."""
 
 LOG_APPEND_TIME: Final = 2
 """confluent-kafka's kind of a timestamp that the broker set; aiokafka counts from 0, so that there it is 1."""
@@ -47,8 +68,8 @@ def check_times(event: Struct) -> None:
     """
     for name in times_of(type(event)):
         time: datetime | None = getattr(event, name)
-        if time is not None and not EARLIEST <= time < LATEST:
-            raise InvalidField(f"{name}: {time.isoformat()} is not within the years 1 to 9998 in UTC")
+        if time is not None and not (1 < time.year < 9999 or (time.year == 1 and not time.utcoffset())):
+            raise InvalidField(f"{name}: {time.isoformat()} is not within the years 2 to 9998, or in year 1 in UTC")
 
 
 def check_not_ahead(name: str, time: float, appended: float) -> None:

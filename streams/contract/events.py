@@ -20,10 +20,10 @@ from streams.contract.event_base import (
     Event,
     Id,
     Language,
-    Positive,
     Territory,
     Time,
     VectorBytes,
+    Weight,
 )
 from streams.contract.event_time import (
     CAMPAIGN_DAYS,
@@ -44,23 +44,53 @@ from streams.contract.topics import (
 from targeting.types import Count, OutcomeCounts
 
 
+Revision = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=2**53,
+        description="grows with every change. The same content under the same one is a no-op; other content, or a "
+        "lower one, is refused; a takedown needs the current one or a higher one",
+    ),
+]
+
+
 class DenseFeature(Struct, frozen=True):
     """A dense embedding of the song, from a model of the uploader."""
 
     space: Annotated[str, Meta(min_length=1, max_length=128, description="which model made it")]
-    vector: Annotated[list[float], Meta(min_length=1, max_length=MAX_DIMENSION)]
+    vector: Annotated[
+        list[Annotated[float, Meta(extra_json_schema={"minimum": -LARGEST, "maximum": LARGEST})]],
+        Meta(min_length=1, max_length=MAX_DIMENSION),
+    ]
+
+
+class SongTakedown(Event, frozen=True, kw_only=True):
+    """A song must be pushed and retrieved no more. Nothing but these fields is read, so that nothing else can fail."""
+
+    TYPES = ("coldstart.song.taken-down.v1",)
+    TOPIC = SONG_UPLOADS
+    KEY = "song_id"
+    EXAMPLE = """{"song_id":"s-81","revision":2}"""
+
+    song_id: Id
+    revision: Revision
+
+    def complete(self) -> SongUpload:
+        return SongUpload(song_id=self.song_id, revision=self.revision, title="")
 
 
 class SongUpload(Event, frozen=True, kw_only=True):
-    """A song was uploaded or updated (full state), or taken down.
+    """A song was uploaded or updated: its full state. At least one of features, tags, genres and artist_ids is needed.
 
-    At least one of features, tags, genres and artist_ids is needed, except to take a song down.
+    A takedown is read as a :class:`SongTakedown`.
     """
 
     UPLOADED: ClassVar = "coldstart.song.uploaded.v1"
     UPDATED: ClassVar = "coldstart.song.updated.v1"
-    TAKEN_DOWN: ClassVar = "coldstart.song.taken-down.v1"
+    (TAKEN_DOWN,) = SongTakedown.TYPES
     TYPES = (UPLOADED, UPDATED, TAKEN_DOWN)
+    FORMS: ClassVar = {TAKEN_DOWN: SongTakedown}
     TOPIC = SONG_UPLOADS
     KEY = "song_id"
     EXAMPLE = """{"song_id":"s-81","revision":1,"recording_id":"QM6P41900381","artist_ids":["a-7"],
@@ -69,15 +99,7 @@ class SongUpload(Event, frozen=True, kw_only=True):
         "features":{"audio":{"space":"acme-audio-2","vector":[0.12,-0.4,0.88]}},"budget":500}"""
 
     song_id: Id
-    revision: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=2**53,
-            description="grows with every change. The same content under the same one is a no-op; other content, or a "
-            "lower one, is refused; a takedown needs the current one or a higher one",
-        ),
-    ]
+    revision: Revision
     title: Annotated[str, Meta(max_length=1024)]
     recording_id: Annotated[
         Id | None,
@@ -102,13 +124,16 @@ class SongUpload(Event, frozen=True, kw_only=True):
         ),
     ] = None
     features: Annotated[dict[Id, DenseFeature], Meta(max_length=32, description="name -> embedding")] = {}
-    tags: Annotated[dict[Id, Positive], Meta(max_length=1024, description="tag -> weight")] = {}
+    tags: Annotated[dict[Id, Weight], Meta(max_length=1024, description="tag -> weight")] = {}
     budget: Annotated[int, Meta(gt=0, le=2**31 - 1, description="pushes, all partitions together")] | None = None
 
     def check(self, ce_type: str, _appended: float) -> None:
         if self.taken_down(ce_type):
             return
         check_times(self)
+        if self.language is not None and self.language.endswith("\n"):
+            # To Python's regular expressions, and to no others, a line that ends there ends before it, too.
+            raise InvalidField(f"language: {self.language!r} ends with a line break")
         if not (self.features or self.tags or self.genres or self.artist_ids):
             raise InvalidField("features, tags, genres, artist_ids: at least one of them is needed, all are empty")
         for name, feature in self.features.items():
@@ -164,8 +189,8 @@ class PushOutcome(Event, frozen=True, kw_only=True):
 class QuietHours(Struct, frozen=True):
     """A span of local time without pushes; it may cross midnight."""
 
-    start: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = msgspec.field(name="from")
-    end: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = msgspec.field(name="to")
+    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)] = msgspec.field(name="from")
+    end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)] = msgspec.field(name="to")
 
 
 class Cap(Struct, frozen=True):

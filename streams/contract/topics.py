@@ -160,6 +160,15 @@ TOPICS: tuple[Topic, ...] = (
     SONGS_LEDGER, SONGS_REPORTS,
 )  # fmt: skip
 
+SENT: tuple[Topic, ...] = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)
+"""The public topics that this system writes; it reads every other one."""
+
+WRITTEN_COMPRESSION = "none"
+"""The codec of what this system writes."""
+READ_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+PARTITIONER = "murmur2_random"
+"""librdkafka's name for what the Java client does by default: murmur2 of the key, modulo the number of partitions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:

@@ -34,6 +34,16 @@ _MAGIC = b"CSVE"
 _VERSION = 1
 # Of a vector's squared length: within them nothing overflows or vanishes where float32 is computed with, on any axes.
 _SQUARES = 1e-24, 1e24
+
+LAYOUT: tuple[tuple[str, str, str, str], ...] = (
+    ("0", "4", "magic", "the ASCII letters CSVE"),
+    ("4", "1", "version", "1"),
+    ("5", "1", "dtype", "1 = float32, 2 = float16"),
+    ("6", "2", "dimension", "d, unsigned"),
+    ("8", "32", "space", "whose vector it is: 1 to 32 characters of ASCII, padded with NUL on the right"),
+    ("40", "4 d or 2 d", "vector", "d numbers; neither all zero nor one of them infinite or NaN"),
+)
+"""Offset, size in bytes, name and meaning of each part; numbers are little-endian."""
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
 
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
-from streams.contract.topics import MAX_RECORD_BYTES
+from streams.contract.topics import MAX_RECORD_BYTES, PARTITIONER, WRITTEN_COMPRESSION
 from streams.runtime.settings import KafkaSettings
 
 # librdkafka writes to stderr by itself unless it is given a logger.
@@ -52,10 +52,10 @@ def producer(
     conf = kafka.confluent() | {
         "enable.idempotence": True,
         # The default partitioner agrees with the Java client and Faust on a tenth of the keys only.
-        "partitioner": "murmur2_random",
+        "partitioner": PARTITIONER,
         # What every client reads by itself: kafkajs knows gzip alone, which costs five times the client's time. A topic
         # may be compressed by its broker instead (`compression.type`).
-        "compression.type": "none",
+        "compression.type": WRITTEN_COMPRESSION,
         "linger.ms": 5,
         "message.max.bytes": MAX_RECORD_BYTES,
     }

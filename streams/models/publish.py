@@ -18,7 +18,7 @@ from encoder.artifact import load_encoder, load_warm, read_manifest
 from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.errors import Refused, Unavailable
-from streams.contract.event_base import MAX_DIMENSION, MAX_ID_BYTES
+from streams.contract.event_base import MAX_DIMENSION, MAX_ID_LENGTH
 from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
@@ -102,9 +102,9 @@ def _fitting(record: Record) -> Record:
     Raises:
         Refused: it cannot.
     """
-    song_id = record.key.partition(b" ")[2]
-    if not 1 <= len(song_id) <= MAX_ID_BYTES:
-        raise Refused(f"song {song_id!r}: an id of {len(song_id)} bytes, 1 to {MAX_ID_BYTES} allowed")
+    song_id = record.key.partition(b" ")[2].decode()
+    if not 1 <= len(song_id) <= MAX_ID_LENGTH:
+        raise Refused(f"song {song_id!r}: an id of {len(song_id)} characters, 1 to {MAX_ID_LENGTH} allowed")
     size = record_size(record.key, record.value, record.headers)
     if size > WARM_SONGS.largest:
         raise Refused(

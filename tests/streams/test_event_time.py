@@ -152,7 +152,7 @@ def test_what_a_producer_stamped_before_the_broker_did_is_judged_by_the_clock_al
 
 def test_a_time_beyond_the_calendar_is_said_so() -> None:
     with pytest.raises(
-        InvalidField, match=r"^updated_at: 0001-01-01T00:00:00\+14:00 is not within the years 1 to 9998"
+        InvalidField, match=r"^updated_at: 0001-01-01T00:00:00\+14:00 is not within the years 2 to 9998"
     ):
         preferences(updated_at="0001-01-01T00:00:00+14:00")
     assert preferences(updated_at="0001-01-01T00:00:00Z")

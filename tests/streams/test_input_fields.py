@@ -63,21 +63,21 @@ def test_what_preferences_allow_is_what_they_say() -> None:
         assert wish.allow_explicit is allowed
 
 
-def test_a_key_of_1_to_128_bytes_is_a_users_id_also_beside_a_bad_one() -> None:
+def test_a_key_of_1_to_128_characters_is_a_users_id_also_beside_a_bad_one() -> None:
     for others in ([], [outside(9, b"", packed_vector(1, 2))], [outside(9, None, packed_vector(1, 2))]):  # type: ignore[arg-type]
-        keys = [b"x", b"y" * 128]
+        keys = [b"x", b"y" * 128, ("ö" * 128).encode()]
         messages = [outside(at, key, packed_vector(at + 1, 2)) for at, key in enumerate(keys)]
         found = decode(Records(vectors=[*messages, *others]), space=LIVE)
         assert found.inputs.vectors is not None
-        assert list(found.inputs.vectors.user_ids) == ["x", "y" * 128]
+        assert list(found.inputs.vectors.user_ids) == ["x", "y" * 128, "ö" * 128]
         assert len(found.bad) == len(others)
 
 
 @pytest.mark.parametrize(
     ("bad", "text"),
     [
-        (outside(0, b"", packed_vector(1, 2)), "key: 0 bytes, 1 to 128 allowed"),
-        (outside(0, b"x" * 129, packed_vector(1, 2)), "key: 129 bytes, 1 to 128 allowed"),
+        (outside(0, b"", packed_vector(1, 2)), "key: 0 characters, 1 to 128 allowed"),
+        (outside(0, b"x" * 129, packed_vector(1, 2)), "key: 129 characters, 1 to 128 allowed"),
         (outside(0, b"\xff", packed_vector(1, 2)), "key: b'\\xff' is not UTF-8"),
         (outside(0, b"u", b"CSVE"), "vector: 4 bytes, shorter than its 40-byte header"),
         (outside(0, b"u", packed_vector(1, 2), NOW + 86_500), "timestamp: 86500 s ahead of the clock, 86400 allowed"),

@@ -269,7 +269,7 @@ def test_of_too_few_songs_no_chances_are_learnt(small: Dataset) -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (Record(b"space " + b"s" * 129, b"{}", []), "an id of 129 bytes, 1 to 128 allowed"),
+        (Record(b"space " + b"s" * 129, b"{}", []), "an id of 129 characters, 1 to 128 allowed"),
         (Record(b"space s", b"x" * WARM_SONGS.largest, []), "2,097,152 allowed"),
     ],
 )
