@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 import encoder
 import targeting
 from streams.cli import app
-from streams.contract.asyncapi import asyncapi
+from streams.contract.json_schema import HEADER_SCHEMAS
 from streams.contract.topics import TOPICS
+from streams.operations.published_contract import document as contract
 from streams.runtime import exit_codes
 from streams.runtime.settings import Settings, user_cache_dir
 from streams.runtime.settings_errors import PREFIX
@@ -147,12 +148,20 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
 
 
 def events() -> str:
-    document = asyncapi()
+    document = contract()
     schemas = document["components"]["schemas"]
+
+    def first(key: str) -> str:
+        return next(each[key]["description"] for each in document["channels"].values() if key in each)
+
     lines = [
         "# Events and topics",
         "",
         document["info"]["description"],
+        "",
+        f"Producers: {first('x-producer')}",
+        "",
+        f"Consumers: {first('x-consumer')}",
         "",
         "The same as an AsyncAPI document: [`asyncapi.yaml`](../../deploy/contract/asyncapi.yaml).",
         "",
@@ -169,20 +178,22 @@ def events() -> str:
     for topic, channel in document["channels"].items():
         for name in channel["messages"]:
             message = document["components"]["messages"][name]
-            lines += [f"## {name}", "", f"On `{topic}`. {message['title']}", ""]
+            lines += [f"## {name}", "", f"On `{topic}`. {message['summary']}", "", message.get("description", ""), ""]
             types = [
                 h
                 for part in message.get("headers", {}).get("allOf", [])
                 for h in part.get("properties", {}).get("ce_type", {}).get("enum", [])
             ]
             lines += ["`ce_type`: " + ", ".join(f"`{each}`" for each in types), ""] if types else []
-            if "description" in message:
-                lines += ["```text", message["description"], "```", ""]
+            if "x-layout" in message["payload"]:
+                rows = [tuple(each.values()) for each in message["payload"]["x-layout"]]
+                lines += _table("offset|bytes|part|meaning", rows)
             if "$ref" in message["payload"]:
                 lines += _fields(schemas, name, named)
-            for shown in message.get("examples", []):
-                value = msgspec.json.format(msgspec.json.encode(shown["payload"]), indent=2).decode()
-                lines += ["```json", value, "```", ""]
+            for shown in message["examples"]:
+                lines += [f"*{shown['name']}*: {shown['summary']}", "", "```json", _json(shown["headers"]), "```", ""]
+                if shown["payload"]:
+                    lines += ["```json", _json(shown["payload"]), "```", ""]
     lines += ["## Parts of events", ""]
     shown = {*document["components"]["messages"]}
     while named - shown:
@@ -190,9 +201,13 @@ def events() -> str:
         shown.add(name)
         lines += [f"### {name}", "", schemas[name].get("description", ""), *_fields(schemas, name, named)]
     lines += ["## Headers", ""]
-    for name in ("CloudEventHeaders", "DeadLetterHeaders"):
+    for name in HEADER_SCHEMAS:
         lines += [f"### {name}", "", schemas[name]["description"], *_fields(schemas, name, named)]
     return "\n".join(lines)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def _kept(topic: Any) -> str:

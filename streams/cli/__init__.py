@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from streams.cli import data, kafka, topics, worker
+from streams.cli import contract, data, kafka, topics, worker
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
 from streams.cli.chaos import chaos
@@ -48,6 +48,7 @@ app.command()(erased)
 app.add_typer(data.app, name="data")
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")
+app.add_typer(contract.app, name="contract")
 app.add_typer(kafka.app, name="kafka")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import tables
+from streams.cli.contract import show
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.contract.topics import TOPICS
 from streams.runtime.terminal import Table, say
@@ -141,9 +142,5 @@ def acls(
                 say(command)
 
 
-@app.command()
-def contract() -> None:
-    """Print the AsyncAPI document of the public topics (kept in deploy/contract/asyncapi.yaml)."""
-    from streams.contract.asyncapi import asyncapi_yaml
-
-    say(asyncapi_yaml().removesuffix("\n"))
+# Where the document was printed until the contract had verbs of its own.
+app.command("contract", hidden=True)(show)

@@ -81,11 +81,6 @@ def asyncapi(naming: Naming, bootstrap_servers: str, security_protocol: str, rep
     }  # fmt: skip
 
 
-def asyncapi_yaml(naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int) -> str:
-    """The document as YAML."""
-    return msgspec.yaml.encode(asyncapi(naming, bootstrap_servers, security_protocol, replicas)).decode()
-
-
 def _server(host: str, security_protocol: str) -> dict[str, Any]:
     return {
         "host": host,
@@ -99,8 +94,12 @@ def _verb(topic: Topic) -> str:
 
 
 def _operation(topic: Topic, naming: Naming) -> dict[str, Any]:
+    group: dict[str, Any]
     if topic in SENT:
-        group = {"type": "string", "description": "yours: every consumer that is to see all of it has a group of its own"}
+        group = {
+            "type": "string",
+            "description": "yours: every consumer that is to see all of it has a group of its own",
+        }
     else:
         role = "songs" if topic is SONG_UPLOADS else "audience"
         group = {"type": "string", "enum": [f"{naming.prefix}{role}"], "description": f"of the {role} role"}

@@ -38,9 +38,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 _TIME: Final = re.compile(CE_TIME_PATTERN).fullmatch
 # As nearly everybody writes it: told by its form alone that only the calendar may refuse it.
-_PLAIN_TIME: Final = re.compile(
-    rb"[1-9]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
-).fullmatch
+_PLAIN_TIME: Final = re.compile(rb"[1-9]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)").fullmatch
 
 Timestamp = tuple[int, int]
 """A record's, as confluent-kafka tells it: its kind, and milliseconds."""
@@ -140,12 +138,12 @@ def decoded(cls: type[E], value: bytes, attributes: Mapping[str, object]) -> E:
 
 def _json(cls: type[Event], value: bytes) -> Event:
     try:
-        return _decoder(cls).decode(value)
+        return cast(Event, _decoder(cls).decode(value))
     except msgspec.ValidationError as error:
         if "`float`" not in str(error):
             raise
     # To JSON 1.0 and 1e3 are the integers 1 and 1000.
-    return _decoder(cls).decode(msgspec.json.encode(_whole(msgspec.json.decode(value))))
+    return cast(Event, _decoder(cls).decode(msgspec.json.encode(_whole(msgspec.json.decode(value)))))
 
 
 def _whole(value: Any) -> Any:
@@ -240,10 +238,7 @@ def unpack_many(
                 when = parse(stamp.decode())
                 event = decode(value)
                 appended = milliseconds / 1000 if kind == LOG_APPEND_TIME else now
-                if (
-                    key_of(event).encode() == key
-                    and (time := when.timestamp()) <= appended + ahead
-                ):
+                if key_of(event).encode() == key and (time := when.timestamp()) <= appended + ahead:
                     # Where a year that no offset leaves the calendar from is all that a check asks for.
                     if year_of is None or not 1 < year_of(event) < 9998:
                         event.check((repeated[0] or b"").decode(), appended)

@@ -26,9 +26,7 @@ LONGEST_CAMPAIGN_DAYS: Final = 365
 
 # What is written of a date, so that JSON Schema says the same as the service. Any zone's offset, and what is added to a
 # campaign's end, stay within what a datetime can be. Without lookahead, which not every engine has.
-_DAYS = (
-    "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
-)
+_DAYS = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
 _YEARS = "000[2-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8]"
 _LEAP_YEARS = "[0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00"
 _DATES = f"(({_YEARS})-({_DAYS})|({_LEAP_YEARS})-02-29)"
@@ -40,9 +38,7 @@ def _times(seconds: str, offset: str, zero: str) -> str:
     return f"^({_DATES}[Tt ]{clock}{offset}|0001-({_DAYS})[Tt ]{clock}{zero})$"
 
 
-TIME_PATTERN: Final = _times(
-    rf":{_SIXTY}(\.[0-9]+)?", f"([Zz]|[+-]{_HOURS}:?{_SIXTY})", "([Zz]|[+-]00:?00)"
-)
+TIME_PATTERN: Final = _times(rf":{_SIXTY}(\.[0-9]+)?", f"([Zz]|[+-]{_HOURS}:?{_SIXTY})", "([Zz]|[+-]00:?00)")
 """Of a time in an event."""
 
 CE_TIME_PATTERN: Final = _times(

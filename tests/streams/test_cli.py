@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from encoder import training_config
 from streams.cli import app
-from streams.contract.asyncapi import asyncapi_yaml
+from streams.contract.json_schema import schema
 from streams.contract.topics import TOPICS
+from streams.operations.published_contract import document
 from streams.runtime.exit_codes import REFUSED, RESTART
 from streams.testbed.broker import EmbeddedKafka
 
@@ -140,7 +143,27 @@ def test_topics_list_names_every_topic_of_the_installation(monkeypatch: pytest.M
 
 
 def test_topics_contract_prints_the_document() -> None:
-    assert CliRunner().invoke(app, ["topics", "contract"]).stdout == asyncapi_yaml()
+    printed = CliRunner().invoke(app, ["contract", "show"]).stdout
+    assert yaml.safe_load(printed) == document()
+    assert CliRunner().invoke(app, ["topics", "contract"]).stdout == printed
+
+
+def test_the_contract_is_that_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", "mine.")
+    monkeypatch.setenv("COLDSTART_KAFKA__BOOTSTRAP_SERVERS", "one:9093,two:9093")
+    printed = yaml.safe_load(CliRunner().invoke(app, ["contract", "show"]).stdout)
+    assert [server["host"] for server in printed["servers"].values()] == ["one:9093", "two:9093"]
+    assert printed["channels"]["listens"]["bindings"]["kafka"]["topic"] == "mine.listens"
+
+
+def test_an_events_schema_is_printed_and_an_unknown_events_name_is_answered_by_those_there_are() -> None:
+    printed = CliRunner().invoke(app, ["contract", "schema", "SongUpload"]).stdout
+    assert json.loads(printed) == schema("SongUpload")
+    unknown = CliRunner().invoke(app, ["contract", "schema", "Song"])
+    assert unknown.exit_code == REFUSED
+    names = CliRunner().invoke(app, ["contract", "schema"]).stdout.split()
+    assert all(name in unknown.stderr for name in names)
+    assert {"SongUpload", "SongTakedown", "CloudEventHeaders"} <= {*names}
 
 
 def test_topics_are_created_once_and_then_as_declared(

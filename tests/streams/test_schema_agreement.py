@@ -1,0 +1,62 @@
+"""Whatever the schema takes the service takes, and nothing else: asked of two validators in as many languages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from node_tools import node_tools
+from schema_agreement import Judged, fits, records
+
+from streams.contract.json_schema import HEADER_SCHEMAS, MESSAGES, schema
+from streams.contract.topics import SENT
+
+INPUTS = [name for name, (event, _) in MESSAGES.items() if event.TOPIC not in SENT]
+# Rules that need a list of time zones, or compare two fields; the document tells them in words.
+BEYOND = ("timezone:", "quiet_hours:")
+
+
+def disagreements(judged: list[Judged], fitting: list[bool]) -> list[tuple[str, str | None]]:
+    found = [
+        (each.line, each.refused)
+        for each, fit in zip(judged, fitting, strict=True)
+        if fit == (each.refused is not None) and not (fit and (each.refused or "").startswith(BEYOND))
+    ]
+    return sorted(found, key=lambda each: len(each[0]))[:5]
+
+
+def agree(message: str, count: int) -> None:
+    judged = records(message, count)
+    taken = sum(each.refused is None for each in judged)
+    assert count / 100 < taken < count * 0.99, f"{taken} of {count} were taken: nothing is asked of the other side"
+    assert disagreements(judged, [*map(fits, judged)]) == []
+
+
+@pytest.mark.parametrize("message", INPUTS)
+def test_schema_and_service_agree(message: str) -> None:
+    agree(message, 1000)
+
+
+@pytest.mark.long
+def test_schema_and_service_agree_on_100_000_uploads() -> None:
+    agree("SongUpload", 100_000)
+
+
+def _another_validator_agrees(folder: Path, count: int) -> None:
+    node = node_tools()
+    schemas = {name: schema(name) for name in (*INPUTS, *HEADER_SCHEMAS)}
+    (folder / "schemas.json").write_text(json.dumps(schemas))
+    judged = [each for name in INPUTS for each in records(name, count if name == "SongUpload" else count // 5)]
+    (folder / "events").write_text("\n".join(each.line for each in judged))
+    said = node.run("validate.mjs", folder / "schemas.json", folder / "events").strip()
+    assert disagreements(judged, [each == "1" for each in said]) == []
+
+
+def test_another_validator_agrees(tmp_path: Path) -> None:
+    _another_validator_agrees(tmp_path, 1000)
+
+
+@pytest.mark.long
+def test_another_validator_agrees_on_100_000_uploads(tmp_path: Path) -> None:
+    _another_validator_agrees(tmp_path, 100_000)
