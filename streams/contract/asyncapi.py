@@ -154,8 +154,8 @@ def _consumer(topic: Topic) -> dict[str, Any]:
     return {
         "isolation.level": "read_committed",
         "compression": WRITTEN_COMPRESSION,
-        "description": f"{exactly}It is written in transactions, compressed with {WRITTEN_COMPRESSION}; the partition "
-        "is murmur2 of the key.",
+        "description": f"{exactly}It is written in transactions; compression: {WRITTEN_COMPRESSION}, so that every "
+        "client reads it. The partition is murmur2 of the key.",
     }
 
 

@@ -43,7 +43,6 @@ from streams.contract.topics import (
 )
 from targeting.types import Count, OutcomeCounts
 
-
 Revision = Annotated[
     int,
     Meta(
