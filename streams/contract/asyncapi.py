@@ -7,6 +7,7 @@ generators of code read nothing of a 3.1 document yet, which has nothing that is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -41,10 +42,12 @@ _BINARY: Final = "application/octet-stream"
 _SHOWN: Final = 400
 
 
-def asyncapi(naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int) -> dict[str, Any]:
-    """The document of one installation, as plain data."""
+def asyncapi(
+    naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int, more: Sequence[ExampleRecord]
+) -> dict[str, Any]:
+    """The document of one installation, as plain data. ``more``: examples beside those of this folder."""
     public = [topic for topic in TOPICS if topic.public]
-    examples = list(example_records(naming.prefix))
+    examples = [*example_records(naming.prefix), *more]
     carried = {name: event.TOPIC for name, (event, _) in MESSAGES.items()}
     carried |= {"AudienceVector": AUDIENCE_VECTORS, "DeadLetter": DEAD_LETTERS}
     shown = {name: [_example(each) for each in examples if each.message == name] for name in carried}

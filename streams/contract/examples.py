@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from streams.contract import vector_codec
-from streams.contract.cloudevents import unpack
-from streams.contract.dead_letters import DeadLetter, Origin, dead_letter
+from streams.contract.cloudevents import ReceivedEvent, unpack
+from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.event_base import JSON, Event
 from streams.contract.events import SongUpload
@@ -25,8 +25,8 @@ from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import AUDIENCE_VECTORS, DEAD_LETTERS, SONG_UPLOADS, Topic
 
 _TIME: Final = "2026-03-01T10:00:00Z"
-_APPENDED: Final = datetime(2026, 3, 1, 10, 0, 0, 250_000, tzinfo=UTC).timestamp()
-VALIDATE_STAGE: Final = "songs.validate"
+APPENDED: Final = datetime(2026, 3, 1, 10, 0, 0, 250_000, tzinfo=UTC).timestamp()
+_STAGE: Final = "songs.validate"
 
 Pairs = list[tuple[str, bytes | None]]
 
@@ -60,8 +60,12 @@ def example_records(prefix: str) -> Iterator[ExampleRecord]:
     yield ExampleRecord("AudienceVector", "float32", "three dimensions", AUDIENCE_VECTORS, b"u-5", [], vector)
     yield ExampleRecord("AudienceVector", "tombstone", "no vector any more", AUDIENCE_VECTORS, b"u-5", [], None)
     for name, (summary, key, headers, value) in refused().items():
-        letter = _letter(prefix, key, headers, value)
-        yield ExampleRecord("DeadLetter", name, summary, DEAD_LETTERS, letter.key, letter.headers, letter.value)
+        try:
+            unpack(SongUpload, key, value, headers, APPENDED)
+        except BadRecord as error:
+            yield refusal(prefix, summary, 2, (key, headers, value), error)
+        else:
+            raise ValueError(f"the example of {name} is accepted")
 
 
 def refused() -> dict[str, tuple[str, bytes, Pairs, bytes]]:
@@ -98,10 +102,18 @@ def _first_line(event: type[Event]) -> str:
     return (event.__doc__ or "").strip().splitlines()[0]
 
 
-def _letter(prefix: str, key: bytes, headers: Pairs, value: bytes) -> DeadLetter:
-    origin = Origin(f"{prefix}{SONG_UPLOADS.name}", 2, 41, int(_APPENDED * 1000), key, value, headers)
-    try:
-        unpack(SongUpload, key, value, headers, _APPENDED)
-    except BadRecord as error:
-        return dead_letter(origin, VALIDATE_STAGE, error)
-    raise ValueError(f"{key!r} with {headers} is accepted")
+def upload() -> tuple[bytes, Pairs, bytes, ReceivedEvent[SongUpload]]:
+    """A good upload: key, headers, value, and what is read of them."""
+    key, headers, value = _record(SongUpload, SongUpload.UPLOADED)
+    return key, headers, value, unpack(SongUpload, key, value, headers, APPENDED)
+
+
+def refusal(
+    prefix: str, summary: str, partition: int, record: tuple[bytes, Pairs, bytes], error: BadRecord
+) -> ExampleRecord:
+    """The dead letter of an upload: key, headers and value of it as ``record``."""
+    key, headers, value = record
+    origin = Origin(f"{prefix}{SONG_UPLOADS.name}", partition, 41, int(APPENDED * 1000), key, value, headers)
+    letter = dead_letter(origin, _STAGE, error)
+    name = type(error).__name__
+    return ExampleRecord("DeadLetter", name, summary, DEAD_LETTERS, letter.key, letter.headers, letter.value)
