@@ -43,6 +43,7 @@ WITH_SETTINGS = {
     ("publish",): ["nowhere"],
     ("send",): ["nowhere"],
     ("demo",): [],
+    ("contract", "show"): [],
     ("lag",): [],
     ("digest",): [],
     ("erased",): ["u"],
@@ -63,7 +64,7 @@ WITH_SETTINGS = {
     ("kafka", "down"): [],
     ("kafka", "status"): [],
 }
-WITHOUT_SETTINGS = {("train",), ("evaluate",), ("validate",), ("data", "check"), ("topics", "contract")}
+WITHOUT_SETTINGS = {("train",), ("evaluate",), ("validate",), ("data", "check"), ("contract", "schema")}
 
 
 @pytest.fixture(autouse=True)
