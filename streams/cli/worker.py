@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
+from streams.runtime.early_stop import stop_until_serving
 from streams.runtime.logging import set_up_logs
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ def songs(
     resume_with_bad: Resume = False, config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None
 ) -> None:
     """Uploads → match requests. Start at most as many as there are songs partitions."""
+    stop_until_serving()
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, songs=port)
@@ -65,6 +67,7 @@ def audience(
     http_port: Port = None,
 ) -> None:
     """Listens and match requests → push targets. Start any number, each with its own slot."""
+    stop_until_serving()
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, audience=port)
