@@ -13,6 +13,8 @@ from pathlib import Path
 
 def main(made: Path, out: Path) -> None:
     bom = json.loads(made.read_text(encoding="utf-8"))
+    for tool in bom["metadata"]["tools"]["components"]:
+        tool.pop("externalReferences", None)
     for part in bom["components"]:
         part.pop("description")
         part["externalReferences"] = [
