@@ -67,9 +67,6 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     inputs = [naming.name(topic) for topic in TOPIC_OF.values()]
     reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
     broker_clock = BrokerClock(clock, readiness.condition("clock", "not known yet"))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with ObserveServer(
         settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat}
     ) as server:
@@ -100,6 +97,10 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
             ),
             broker_clock=broker_clock,
         )  # fmt: skip
+        # Until now a signal ended the process at once: nothing was begun.
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
         burst: BadBurst | None = None
         try:
             while not stop.is_set():
