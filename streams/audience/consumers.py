@@ -88,6 +88,7 @@ class Assignment:
         self._preferences_read: dict[int, int] = {}
         self._vectors_until: dict[int, int] = {}
         self._at_end: set[int] = set()
+        self._ends_met: dict[tuple[str, int], int] = {}
         self._admin = admin(kafka)
         self._listens: Consumer = consumer(
             kafka,
@@ -110,7 +111,7 @@ class Assignment:
             name: consumer(
                 kafka,
                 f"{group}-{name}",
-                enable_partition_eof=name in REREAD,
+                enable_partition_eof=True,
                 auto_offset_reset="error",
                 **fetching(name),
             )
@@ -139,7 +140,10 @@ class Assignment:
         return readable(reader, messages, self._starts, partial(read_batch, self._kafka))
 
     def _read(self, reader: Consumer, messages: list[Message]) -> tuple[list[Message], list[Message]]:
-        return told_apart(self._readable(reader, messages))
+        records, ends = told_apart(self._readable(reader, messages))
+        for message in ends:
+            self._ends_met[message.topic() or "", message.partition() or 0] = message.offset() or 0
+        return records, ends
 
     def committed(self, partition: int) -> InputOffsets:
         """The group's committed offsets of one partition.
@@ -200,6 +204,11 @@ class Assignment:
         ends = self._others.get(input_name, self._listens).get_watermark_offsets(place, cached=True)
         return None if ends is None or ends[1] < 0 else ends[1]
 
+    def end_met(self, input_name: str, partition: int) -> int:
+        """The last end of an input that reading came to; what was aborted, and the ends of transactions, lie before
+        it, too."""
+        return self._ends_met.get((self._names[input_name], partition), 0)
+
     def begin_preferences(self, partition: int) -> None:
         """Read the preferences of a restored partition, all of them; the other inputs wait for :meth:`begin`."""
         self._others["preferences"].incremental_assign([self._start("preferences", partition, OFFSET_BEGINNING)])
@@ -223,6 +232,7 @@ class Assignment:
 
     def go_back(self, positions: Mapping[int, InputOffsets]) -> None:
         """After an abort: read again from the last commit."""
+        self._ends_met.clear()
         for partition, at in positions.items():
             self._listens.seek(self._start("listens", partition, at.listens))
             for name, reader in self._others.items():
@@ -363,5 +373,6 @@ class Assignment:
             reading = {tp.partition for tp in reader.assignment()}
             reader.incremental_unassign([TopicPartition(self._names[name], p) for p in partitions if p in reading])
         self._at_end.difference_update(partitions)
+        self._ends_met.clear()
         for partition in partitions:
             self._vectors_until.pop(partition, None)

@@ -36,7 +36,7 @@ class LagGauges:
                 if end is None:
                     continue
                 topic = self._assignment.topic_partition(name, partition, 0).topic
-                behind = max(0, end - offset)
+                behind = 0 if self._assignment.end_met(name, partition) >= end else max(0, end - offset)
                 stamp = task.newest.get(name, now)
                 self._metrics.lag_records.labels(topic, partition).set(behind)
                 self._metrics.lag_seconds.labels(topic, partition).set(max(0.0, now - stamp) if behind else 0.0)

@@ -30,8 +30,8 @@ def lag(
 ) -> None:
     """Show how far behind each group is on each topic, in records and seconds, and its worst partition.
 
-    Seconds are the age of the oldest record that the group has not processed, ? if it could not be read in time.
-    Workers may keep running.
+    Seconds are the age of the oldest record that waits, ? if it could not be read in time. A group that nothing waits
+    for is 0 behind, whatever aborted transactions stand before the end. Workers may keep running.
 
     Examples: coldstart lag; coldstart lag --by-partition; coldstart lag --json
     """

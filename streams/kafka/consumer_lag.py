@@ -8,7 +8,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.contract.errors import Unavailable
@@ -31,9 +37,9 @@ class Lag:
     Attributes:
         committed: the next offset that it will process; None when it never committed one.
         end: behind the last record that a reader of committed transactions can see.
-        records: offsets between the two. A transaction's end takes an offset too, so a reader of transactional
-            records that has seen everything can be shown one behind for each of them.
-        seconds: age of the first record not processed; 0 when there is none, None when it could not be read in time.
+        records: offsets from the first record that waits to the end; 0 when none does. What was aborted and the ends of
+            transactions take offsets too: those before the first record that waits do not count, those behind it do.
+        seconds: age of the first record that waits; 0 when none does, None when it could not be read in time.
     """
 
     group: str
@@ -76,13 +82,13 @@ def _measure(admin: AdminClient, kafka: KafkaSettings, naming: Naming, clock: Cl
     # A group that never committed, or whose place is already deleted, goes on at the oldest record.
     positions = {key: max(offset or 0, starts[key[1]]) for key, offset in committed.items()}
     behind = {(place, at) for (_, place), at in positions.items() if at < ends[place]}
-    times = _times(kafka, behind, clock)
+    firsts = _firsts(kafka, behind, clock)
 
     now = clock.now()
     lags = []
     for (group, place), at in sorted(positions.items()):
-        records = max(0, ends[place] - at)
-        stamp = times.get((place, at))
+        first, stamp = firsts.get((place, at), (at, None))
+        records = max(0, ends[place] - first)
         seconds = 0.0 if not records else None if stamp is None else max(0.0, now - stamp)
         lags.append(Lag(group, *place, committed[group, place], ends[place], records, seconds))
     return lags
@@ -116,14 +122,19 @@ def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, tim
     return clients.list_offsets(admin, wanted, which, IsolationLevel.READ_COMMITTED, timeout)
 
 
-def _times(kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock) -> dict[tuple[Place, int], float]:
-    """Unix seconds of the first record at or after each offset; missing where none came in time."""
-    times: dict[tuple[Place, int], float] = {}
+def _firsts(
+    kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock
+) -> dict[tuple[Place, int], tuple[int, float | None]]:
+    """Offset and Unix seconds of the first record at or after each offset; the end, and no time, where none waits;
+    missing where nothing came in time."""
+    firsts: dict[tuple[Place, int], tuple[int, float | None]] = {}
     if not wanted:
-        return times
+        return firsts
     reader = clients.consumer(
         kafka,
         clients.reader_group(min(topic for (topic, _), _ in wanted)),
+        # What was aborted, and the ends of transactions, are never delivered: this tells that they were passed.
+        enable_partition_eof=True,
         # One record per partition is enough, so fetch little.
         fetch_message_max_bytes=16_384,
         queued_min_messages=1,
@@ -134,13 +145,15 @@ def _times(kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock) -
             reader.assign([TopicPartition(*place, offset) for place, offset in turn.items()])
             while turn and (left := deadline - clock.monotonic()) > 0:
                 for message in reader.consume(len(turn), min(left, 0.05)):
-                    place = message.topic(), message.partition()
-                    if message.error() is None and place in turn:
-                        times[place, turn.pop(place)] = message.timestamp()[1] / 1000
-                        reader.incremental_unassign([TopicPartition(*place)])
+                    place, error = (message.topic() or "", message.partition() or 0), message.error()
+                    if place not in turn or (error is not None and error.code() != KafkaError._PARTITION_EOF):
+                        continue
+                    stamp = message.timestamp()[1] / 1000 if error is None else None
+                    firsts[place, turn.pop(place)] = message.offset() or 0, stamp
+                    reader.incremental_unassign([TopicPartition(*place)])
     finally:
         reader.close()
-    return times
+    return firsts
 
 
 def _turns(wanted: set[tuple[Place, int]]) -> Iterable[dict[Place, int]]:

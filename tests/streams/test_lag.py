@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from streams.cli import app
@@ -93,22 +96,55 @@ def test_two_groups_are_behind_by_their_own_records_and_seconds(kafka: EmbeddedK
     }
 
 
-def test_only_committed_records_count_and_aborted_ones_have_no_age(kafka: EmbeddedKafka, prefix: str) -> None:
+def test_only_committed_records_count_and_what_was_aborted_before_them_does_not(
+    kafka: EmbeddedKafka, prefix: str
+) -> None:
     installation = Installation(kafka, prefix, 1)
     targets = installation.naming.name(PUSH_TARGETS)
     group = f"{prefix}push"
     installation.commit(group, targets, {0: 0})
     installation.produce(targets, 0, [500], transaction="abort")
     installation.produce(targets, 0, [40], transaction="commit")
-    # The aborted record and its mark, the committed record and its mark.
-    assert installation.measure()[group, targets, 0] == (0, 4, 4, 40.0)
+    # The aborted record and its mark are no work; the committed record is, and its mark behind it takes an offset.
+    assert installation.measure()[group, targets, 0] == (0, 4, 2, 40.0)
     open_one = Producer(installation.kafka.confluent() | {"transactional.id": f"{prefix}open"})
     open_one.init_transactions(PATIENCE_S)
     open_one.begin_transaction()
     open_one.produce(targets, b"v", partition=0)
     open_one.flush(PATIENCE_S)
-    assert installation.measure()[group, targets, 0] == (0, 4, 4, 40.0)
+    assert installation.measure()[group, targets, 0] == (0, 4, 2, 40.0)
     open_one.abort_transaction(PATIENCE_S)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[list[tuple[str, int]], int]:
+    """Transactions and plain sends with so many records each, and how many of the visible records are done."""
+    parts = draw(st.lists(st.tuples(st.sampled_from(["commit", "abort", ""]), st.integers(1, 3)), max_size=4))
+    visible = sum(count for how, count in parts if how != "abort")
+    return parts, draw(st.integers(0, visible))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(log=logs())
+@example(log=([("commit", 1), ("abort", 2)], 1))
+@example(log=([("abort", 3)], 0))
+def test_a_group_is_behind_where_a_record_waits_and_nowhere_else(
+    kafka: EmbeddedKafka, log: tuple[list[tuple[str, int]], int]
+) -> None:
+    installation = Installation(kafka, f"test-{uuid.uuid4().hex[:12]}.", 1)
+    targets, group = installation.naming.name(PUSH_TARGETS), f"{installation.prefix}push"
+    parts, done = log
+    visible: list[int] = []
+    end = 0
+    for how, count in parts:
+        installation.produce(targets, 0, [60.0] * count, transaction=how or None)
+        visible += range(end, end + count) if how != "abort" else ()
+        end += count + bool(how)
+    installation.commit(group, targets, {0: visible[done - 1] + 1 if done else 0})
+    _, ends_at, records, seconds = installation.measure()[group, targets, 0]
+    waiting = visible[done:]
+    assert ends_at == end
+    assert (records, seconds) == ((end - waiting[0], 60.0) if waiting else (0, 0.0))
 
 
 def test_a_hundred_partitions_all_have_an_age(kafka: EmbeddedKafka, prefix: str) -> None:

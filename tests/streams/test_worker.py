@@ -600,3 +600,22 @@ def test_many_preferences_come_in_pieces_before_anything_that_could_push(
         assert next(at for at in together if at.commands == commands).preferences == preferences
     assert next(at for at in together if at.listens == 1).preferences == 1000
     assert max(b.preferences - a.preferences for a, b in pairwise(together)) == 100
+
+
+def test_the_gauges_show_nothing_behind_where_only_ends_of_transactions_are_left(here: Installation) -> None:
+    listen(here, 1)
+    sender = Producer(here.kafka.confluent() | {"transactional.id": f"{here.naming.prefix}player"})
+    sender.init_transactions(PATIENCE_S)
+    sender.begin_transaction()
+    sender.produce(here.naming.name(LISTENS), b"never", b"u")
+    sender.flush(PATIENCE_S)
+    sender.abort_transaction(PATIENCE_S)
+    life = Life(here)
+    labels = {"topic": here.naming.name(LISTENS), "partition": "0"}
+
+    def shown(name: str) -> float | None:
+        return life.registry.get_sample_value(f"coldstart_{name}", labels)
+
+    life.until(lambda: here.committed("audience", LISTENS, 0) == 1 and shown("lag_records") == 0)
+    assert shown("lag_seconds") == 0
+    life.end()
