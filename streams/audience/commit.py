@@ -61,6 +61,8 @@ class BatchCommit:
         clock, metrics = self._context.clock, self._context.metrics
         started, now = clock.monotonic(), clock.now()
         decoded = {p: self._decode(p, records, space, now) for p, records in batch.records.items()}
+        timer = self._context.timer
+        timer.spent("decode")
         with self._watchdog.guard():
             self._transactions.begin()
             begun = clock.monotonic()
@@ -79,9 +81,10 @@ class BatchCommit:
         metrics.transactions.labels("committed").inc()
         metrics.commit_seconds.observe(clock.monotonic() - begun)
         metrics.batch_records.observe(len(batch))
+        timer.spent("commit")
         for p, at in after.items():
             self._apply(p, at, decoded[p])
-            self._tasks[p].newest |= batch.records[p].newest()
+        timer.spent("apply")
         metrics.batch_seconds.observe(clock.monotonic() - started)
         if self._bursts is not None:
             for p, records in batch.records.items():
@@ -113,6 +116,7 @@ class BatchCommit:
         task, clock = self._tasks[partition], self._context.clock
         started = clock.monotonic()
         staged = task.staged = task.state.stage(decoded.inputs)
+        self._context.timer.spent("decide")
         matches = [command for command in decoded.inputs.commands if isinstance(command, Match)]
         if matches:
             self._context.metrics.request_seconds.observe((clock.monotonic() - started) / len(matches))
@@ -134,6 +138,7 @@ class BatchCommit:
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
         for letter, _, _ in decoded.bad:
             produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
+        self._context.timer.spent("produce")
         return after
 
     def _apply(self, partition: int, at: InputOffsets, decoded: Decoded) -> None:
@@ -184,6 +189,7 @@ class BatchCommit:
             metrics.dead_letters.labels(stage, error).inc()
         metrics.users.labels(str(partition)).set(task.state.users)
         metrics.campaigns.labels(str(partition)).set(task.state.campaigns)
+        metrics.state_disk_bytes.labels(str(partition)).set(task.store.bytes_on_disk if task.store else 0)
 
 
 def note(bursts: BadBursts, naming: Naming, records: Records, decoded: Decoded) -> None:

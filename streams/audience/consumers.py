@@ -28,7 +28,7 @@ from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, tol
 from streams.audience.positions import TOPIC_OF, InputOffsets
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming
-from streams.kafka.clients import admin, consumer, list_offsets, taken
+from streams.kafka.clients import Statistics, admin, consumer, list_offsets, taken
 from streams.kafka.second_reader import read_batch
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
@@ -64,6 +64,7 @@ class Assignment:
     Args:
         member: stable name of this worker's slot; a second process with it is fenced by the broker.
         client_id: of the member; its name, if not given.
+        statistics: told what the client of the group measures of itself.
         on_change: called with (new, gone) partition numbers; gone ones are already unassigned everywhere.
     """
 
@@ -76,6 +77,7 @@ class Assignment:
         member: str,
         on_change: Callable[[list[int], list[int]], None],
         client_id: str | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         group = f"{naming.prefix}audience"
         self._names = {name: naming.name(TOPIC_OF[name]) for name in INPUTS}
@@ -88,11 +90,11 @@ class Assignment:
         self._preferences_read: dict[int, int] = {}
         self._vectors_until: dict[int, int] = {}
         self._at_end: set[int] = set()
-        self._ends_met: dict[tuple[str, int], int] = {}
         self._admin = admin(kafka)
         self._listens: Consumer = consumer(
             kafka,
             group,
+            statistics,
             group_instance_id=member,
             client_id=client_id or member,
             partition_assignment_strategy="cooperative-sticky",
@@ -111,7 +113,7 @@ class Assignment:
             name: consumer(
                 kafka,
                 f"{group}-{name}",
-                enable_partition_eof=True,
+                enable_partition_eof=name in REREAD,
                 auto_offset_reset="error",
                 **fetching(name),
             )
@@ -140,10 +142,7 @@ class Assignment:
         return readable(reader, messages, self._starts, partial(read_batch, self._kafka))
 
     def _read(self, reader: Consumer, messages: list[Message]) -> tuple[list[Message], list[Message]]:
-        records, ends = told_apart(self._readable(reader, messages))
-        for message in ends:
-            self._ends_met[message.topic() or "", message.partition() or 0] = message.offset() or 0
-        return records, ends
+        return told_apart(self._readable(reader, messages))
 
     def committed(self, partition: int) -> InputOffsets:
         """The group's committed offsets of one partition.
@@ -198,17 +197,6 @@ class Assignment:
     ) -> dict[tuple[str, int], int]:
         return list_offsets(self._admin, places, which, isolation, self._timeout)
 
-    def known_end(self, input_name: str, partition: int) -> int | None:
-        """The end of an input as the broker told it with the last records, without asking; None before any."""
-        place = TopicPartition(self._names[input_name], partition)
-        ends = self._others.get(input_name, self._listens).get_watermark_offsets(place, cached=True)
-        return None if ends is None or ends[1] < 0 else ends[1]
-
-    def end_met(self, input_name: str, partition: int) -> int:
-        """The last end of an input that reading came to; what was aborted, and the ends of transactions, lie before
-        it, too."""
-        return self._ends_met.get((self._names[input_name], partition), 0)
-
     def begin_preferences(self, partition: int) -> None:
         """Read the preferences of a restored partition, all of them; the other inputs wait for :meth:`begin`."""
         self._others["preferences"].incremental_assign([self._start("preferences", partition, OFFSET_BEGINNING)])
@@ -232,7 +220,6 @@ class Assignment:
 
     def go_back(self, positions: Mapping[int, InputOffsets]) -> None:
         """After an abort: read again from the last commit."""
-        self._ends_met.clear()
         for partition, at in positions.items():
             self._listens.seek(self._start("listens", partition, at.listens))
             for name, reader in self._others.items():
@@ -373,6 +360,5 @@ class Assignment:
             reading = {tp.partition for tp in reader.assignment()}
             reader.incremental_unassign([TopicPartition(self._names[name], p) for p in partitions if p in reading])
         self._at_end.difference_update(partitions)
-        self._ends_met.clear()
         for partition in partitions:
             self._vectors_until.pop(partition, None)

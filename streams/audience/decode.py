@@ -80,10 +80,6 @@ class Records:
     def by_input(self) -> dict[str, list[Message]]:
         return {name: getattr(self, name) for name in INPUTS}
 
-    def newest(self) -> dict[str, float]:
-        """When the last record of each input was appended, Unix seconds."""
-        return {name: messages[-1].timestamp()[1] / 1000 for name, messages in self.by_input().items() if messages}
-
 
 STAGE: Final = "audience."
 """Before the name of an input: the stage at which its bad records are met."""

@@ -152,6 +152,11 @@ class LocalStore:
         if waiting:
             self.write(waiting, waiting[-1].offset + 1)
 
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of its table files; what was written last may not be in them yet."""
+        return int(self._db.property_int_value("rocksdb.total-sst-files-size") or 0)
+
     def close(self) -> None:
         try:
             self._db.close()

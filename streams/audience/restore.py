@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -84,6 +85,8 @@ class Restorer:
         seconds = clock.monotonic() - started
         metrics.restore_seconds.observe(seconds)
         metrics.restored_records.inc(extras.records)
+        metrics.restoring_records.set(0)
+        metrics.restoring_seconds.set(0)
         _log.info("restored", partition=partition, records=extras.records, seconds=round(seconds, 3))
         return task
 
@@ -143,8 +146,14 @@ class Restorer:
         state, extras = self._new_partition(partition), RestoredExtras()
         start = store.offset if store else 0
 
+        began, metrics = context.clock.monotonic(), context.metrics
+
         def keep_alive(done: int, total: int) -> None:
-            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records")
+            left = (context.clock.monotonic() - began) * (total - done) / done if done else math.inf
+            metrics.restoring_records.set(total - done)
+            metrics.restoring_seconds.set(left)
+            about = f", {left:,.0f} s to go" if done else ""
+            self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records{about}")
             self._stay(partition)
 
         def changelog(since: int) -> Iterator[Entry]:

@@ -33,7 +33,6 @@ class PartitionTask:
         staged: what the open transaction does to the state.
         changelog_end: behind the last changelog record of the last transaction.
         written_at: monotonic seconds of the last commit.
-        newest: input -> when its last committed record was appended, Unix seconds.
     """
 
     state: Partition
@@ -49,7 +48,6 @@ class PartitionTask:
     staged: Staged | None = None
     changelog_end: int = 0
     written_at: float = 0.0
-    newest: dict[str, float] = field(default_factory=dict)
 
     def ends_at(self, offset: int) -> None:
         self.changelog_end = offset + 1

@@ -13,14 +13,16 @@ from streams.audience.campaign_reporter import CampaignReporter
 from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.commit import BatchCommit
 from streams.audience.consumers import Assignment
-from streams.audience.decode import Records, SpaceInUse, counted
+from streams.audience.decode import INPUTS, Records, SpaceInUse, counted
 from streams.audience.gc_tuning import trim_malloc
-from streams.audience.lag_gauges import LagGauges
 from streams.audience.local_store import LocalStores
 from streams.audience.restore import Restorer
 from streams.audience.task import PartitionTask, Round, next_offset
 from streams.audience.worker_context import WorkerContext
 from streams.contract.topics import Naming
+from streams.kafka.client_statistics import statistics_of
+from streams.kafka.consumer_lag import Place
+from streams.kafka.lag_monitor import LagMonitor
 from streams.kafka.transaction import Transactions, Uncertain
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
@@ -77,10 +79,12 @@ class Worker:
         kafka, naming, settings, clock = context.kafka, context.naming, context.settings, context.clock
         name = member_of(naming, slot)
         # Transactions first: one left open by this slot's former worker ends now, so that its changelog can be read.
-        transactions = Transactions(kafka, settings, name)
+        transactions = Transactions(kafka, settings, name, statistics_of(context.metrics, "transactions"))
         self._reporter = CampaignReporter(kafka, naming, clock, context.metrics, context.heartbeat)
-        self._assignment = Assignment(kafka, naming, settings, clock, name, self._change, client_id)
-        self._lag = LagGauges(context.metrics, self._assignment, clock)
+        self._assignment = Assignment(
+            kafka, naming, settings, clock, name, self._change, client_id, statistics_of(context.metrics, "listens")
+        )
+        self._lag = LagMonitor(kafka, f"{naming.prefix}audience", context.metrics, clock).start()
         self._restorer = Restorer(context, self._assignment, new_partition, stores, ready)
         self._commit = BatchCommit(
             context, self._tasks, self._assignment, transactions, self._reporter, stores, experiment, bursts
@@ -103,15 +107,28 @@ class Worker:
             return
         self._follow_catalogue()
         self._serve()
-        self._lag.show(self._tasks)
+        self._lag.watch(self._positions())
         self._reporter.round(self._tasks)
+        self._context.timer.spent("report")
+
+    def _positions(self) -> dict[Place, int | None]:
+        """Where each held partition goes on in each input; None before it is restored."""
+        of = self._assignment.topic_partition
+        places: dict[Place, int | None] = {(of(name, p, 0).topic, p): None for p in self._to_restore for name in INPUTS}
+        for p, task in self._tasks.items():
+            at = task.offsets_to_commit(task.at)
+            places |= {(of(name, p, 0).topic, p): getattr(at, name) for name in INPUTS}
+        return places
 
     def _serve(self) -> None:
         """Take what is there, and commit it."""
         group = self._assignment.group_metadata
         limit = self._context.settings.batch_records
+        timer = self._context.timer
         listens = self._assignment.poll_listens(limit)
+        timer.spent("poll")
         self._restore_new()
+        timer.spent("restore")
         self._open_inputs()
         self._open_commands()
         batch = Round()
@@ -122,10 +139,13 @@ class Worker:
             batch.of(partition).vectors = messages
         for partition, messages in self._assignment.poll_outcomes(limit).records.items():
             batch.of(partition).outcomes = messages
+        timer.spent("poll")
         # Do not wait if there is work; otherwise the first command ends the wait.
+        idle = not batch.records
         commands = self._assignment.poll_commands(0.0 if batch.records else self._context.settings.batch_wait_ms / 1000)
         for partition, messages in commands.records.items():
             batch.of(partition).commands = messages
+        timer.spent("idle" if idle else "poll")
         # Users who opted out before this batch began are not pushed by it.
         pushing = [partition for partition, records in batch.records.items() if self._may_push(partition, records)]
         until = self._assignment.ends("preferences", pushing) if pushing else {}
@@ -141,6 +161,7 @@ class Worker:
         quiet_since = self._clock.monotonic() - _HEARTBEAT_S
         for partition in [p for p, task in self._tasks.items() if task.written_at <= quiet_since]:
             batch.of(partition)
+        timer.spent("poll")
         if batch.records:
             self._committed(batch, group)
 
@@ -182,6 +203,7 @@ class Worker:
             for partition, task in self._tasks.items():
                 at = task.offsets_to_commit(task.at).known()
                 _log.info("state", partition=partition, digest=task.state.digest(), at=at)
+        self._lag.close()
         self._assignment.close()
         for task in self._tasks.values():
             if task.store:
@@ -235,7 +257,8 @@ class Worker:
                 task.store.close()
             self._context.metrics.users.remove(str(partition))
             self._context.metrics.campaigns.remove(str(partition))
-            self._lag.forget(partition)
+            self._context.metrics.state_disk_bytes.remove(str(partition))
+        self._context.metrics.rebalances.inc()
         self._to_restore = [p for p in self._to_restore if p not in gone] + new
         self._context.metrics.partitions.set(len(self._tasks))
         _log.info("partitions", new=new, gone=gone, held=sorted(self._tasks))

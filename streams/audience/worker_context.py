@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streams.contract.topics import Naming
+from streams.runtime.activity_timer import ActivityTimer
 from streams.runtime.clock import Clock
 from streams.runtime.health import Heartbeat
 from streams.runtime.metrics import AudienceMetrics
@@ -17,6 +18,7 @@ class WorkerContext:
 
     Attributes:
         heartbeat: beaten by whatever may take long.
+        timer: told where the seconds of the poll loop went.
     """
 
     kafka: KafkaSettings
@@ -25,3 +27,7 @@ class WorkerContext:
     clock: Clock
     metrics: AudienceMetrics
     heartbeat: Heartbeat
+    timer: ActivityTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timer", ActivityTimer(self.metrics.busy_seconds, self.clock))

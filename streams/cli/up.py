@@ -19,7 +19,7 @@ from streams.runtime.supervisor import RoleProcess
 from streams.runtime.terminal import Terminal, bold
 
 _LOOK_EVERY_S = 0.5
-_COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)")
+_COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)|[\d,]+ s to go")
 
 
 def up(

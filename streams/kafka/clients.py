@@ -36,18 +36,34 @@ _LEADER_MOVED = (
 _TRIES, _PAUSE_S = 50, 0.1
 
 
+Statistics = Callable[[str], None]
+"""Takes librdkafka's statistics, JSON."""
+
+# Some 20 kB of JSON each time.
+_STATISTICS_MS = 5_000
+
+
+def _told(statistics: Statistics | None) -> dict[str, Any]:
+    return {} if statistics is None else {"statistics.interval.ms": _STATISTICS_MS, "stats_cb": statistics}
+
+
 def _nothing() -> None:
     """The default for ``while_full``: do nothing."""
 
 
 def producer(
-    kafka: KafkaSettings, transactional_id: str | None = None, transaction_timeout_s: float = 10.0, logger: Any = _log
+    kafka: KafkaSettings,
+    transactional_id: str | None = None,
+    transaction_timeout_s: float = 10.0,
+    logger: Any = _log,
+    statistics: Statistics | None = None,
 ) -> Producer:
     """An idempotent producer, transactional if it has an id.
 
     Args:
         transactional_id: stable for a worker's slot, so that a restarted worker fences its former self.
         logger: has ``log`` as a :class:`logging.Logger` has it.
+        statistics: told what the client measures of itself, while it is polled.
     """
     conf = kafka.confluent() | {
         "enable.idempotence": True,
@@ -68,13 +84,14 @@ def producer(
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 10,
         }
-    return Producer(conf, logger=logger)
+    return Producer(conf | _told(statistics), logger=logger)
 
 
-def consumer(kafka: KafkaSettings, group: str, **more: Any) -> Consumer:
+def consumer(kafka: KafkaSettings, group: str, statistics: Statistics | None = None, /, **more: Any) -> Consumer:
     """A consumer that commits nothing by itself and sees only committed transactions.
 
     Args:
+        statistics: told what the client measures of itself, while it is polled.
         more: further librdkafka settings, ``_`` for ``.`` (``session_timeout_ms=6000``).
     """
     conf = kafka.confluent() | {
@@ -91,7 +108,9 @@ def consumer(kafka: KafkaSettings, group: str, **more: Any) -> Consumer:
         # Bounds the memory of a consumer that is behind: the default allows 64 MiB and 100,000 records.
         "queued.max.messages.kbytes": 32_768,
     }
-    return Consumer(conf | {name.replace("_", "."): value for name, value in more.items()}, logger=_log)
+    return Consumer(
+        conf | _told(statistics) | {name.replace("_", "."): value for name, value in more.items()}, logger=_log
+    )
 
 
 def hand_over(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -82,16 +84,80 @@ def _measure(admin: AdminClient, kafka: KafkaSettings, naming: Naming, clock: Cl
     # A group that never committed, or whose place is already deleted, goes on at the oldest record.
     positions = {key: max(offset or 0, starts[key[1]]) for key, offset in committed.items()}
     behind = {(place, at) for (_, place), at in positions.items() if at < ends[place]}
-    firsts = _firsts(kafka, behind, clock)
+    with closing(_first_record_reader(kafka, clients.reader_group(min(topics, default="none")))) as reader:
+        firsts = first_records(reader, behind, clock)
 
     now = clock.now()
     lags = []
     for (group, place), at in sorted(positions.items()):
-        first, stamp = firsts.get((place, at), (at, None))
-        records = max(0, ends[place] - first)
-        seconds = 0.0 if not records else None if stamp is None else max(0.0, now - stamp)
+        records, seconds = _waiting(firsts.get((place, at), (at, None)), ends[place], now)
         lags.append(Lag(group, *place, committed[group, place], ends[place], records, seconds))
     return lags
+
+
+class LagReader:
+    """Asks again and again how far some partitions are behind, over connections that stay open.
+
+    Args:
+        group: whose committed offsets count where a position is not known; it is not joined.
+    """
+
+    def __init__(self, kafka: KafkaSettings, group: str, clock: Clock) -> None:
+        self._timeout = kafka.request_timeout_s
+        self._clock = clock
+        self._admin = clients.admin(kafka)
+        self._reader = _first_record_reader(kafka, group)
+
+    def read(self, positions: Mapping[Place, int | None]) -> dict[Place, tuple[int, float | None]]:
+        """Records and seconds behind, as :class:`Lag` has them.
+
+        Args:
+            positions: the next offset to process; None: what the group committed, or else the oldest record.
+
+        Raises:
+            Unavailable: no answer within the request timeout.
+        """
+        try:
+            at = self._begin_at(positions)
+            starts = _offsets(self._admin, at, OffsetSpec.earliest(), self._timeout)  # type: ignore[no-untyped-call]
+            ends = _offsets(self._admin, at, OffsetSpec.latest(), self._timeout)  # type: ignore[no-untyped-call]
+            at = {place: max(offset, starts[place]) for place, offset in at.items()}
+            behind = {(place, offset) for place, offset in at.items() if offset < ends[place]}
+            firsts = first_records(self._reader, behind, self._clock)
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"lag cannot be read: {error}") from error
+        now = self._clock.now()
+        return {
+            place: _waiting(firsts.get((place, offset), (offset, None)), ends[place], now)
+            for place, offset in at.items()
+        }
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _begin_at(self, positions: Mapping[Place, int | None]) -> dict[Place, int]:
+        unknown = [TopicPartition(*place) for place, offset in positions.items() if offset is None or offset < 0]
+        committed = self._reader.committed(unknown, timeout=self._timeout) if unknown else []
+        found = {place: offset for place, offset in positions.items() if offset is not None and offset >= 0}
+        return found | {(each.topic, each.partition): max(0, each.offset) for each in committed}
+
+
+def _waiting(first: tuple[int, float | None], end: int, now: float) -> tuple[int, float | None]:
+    offset, stamp = first
+    records = max(0, end - offset)
+    return records, 0.0 if not records else None if stamp is None else max(0.0, now - stamp)
+
+
+def _first_record_reader(kafka: KafkaSettings, group: str) -> Consumer:
+    return clients.consumer(
+        kafka,
+        group,
+        # What was aborted, and the ends of transactions, are never delivered: this tells that they were passed.
+        enable_partition_eof=True,
+        # One record a partition is enough: fetch little.
+        fetch_message_max_bytes=16_384,
+        queued_min_messages=1,
+    )
 
 
 def _committed(
@@ -122,37 +188,24 @@ def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, tim
     return clients.list_offsets(admin, wanted, which, IsolationLevel.READ_COMMITTED, timeout)
 
 
-def _firsts(
-    kafka: KafkaSettings, wanted: set[tuple[Place, int]], clock: Clock
+def first_records(
+    reader: Consumer, wanted: set[tuple[Place, int]], clock: Clock
 ) -> dict[tuple[Place, int], tuple[int, float | None]]:
     """Offset and Unix seconds of the first record at or after each offset; the end, and no time, where none waits;
     missing where nothing came in time."""
     firsts: dict[tuple[Place, int], tuple[int, float | None]] = {}
-    if not wanted:
-        return firsts
-    reader = clients.consumer(
-        kafka,
-        clients.reader_group(min(topic for (topic, _), _ in wanted)),
-        # What was aborted, and the ends of transactions, are never delivered: this tells that they were passed.
-        enable_partition_eof=True,
-        # One record per partition is enough, so fetch little.
-        fetch_message_max_bytes=16_384,
-        queued_min_messages=1,
-    )
     deadline = clock.monotonic() + _READ_S
-    try:
-        for turn in _turns(wanted):
-            reader.assign([TopicPartition(*place, offset) for place, offset in turn.items()])
-            while turn and (left := deadline - clock.monotonic()) > 0:
-                for message in reader.consume(len(turn), min(left, 0.05)):
-                    place, error = (message.topic() or "", message.partition() or 0), message.error()
-                    if place not in turn or (error is not None and error.code() != KafkaError._PARTITION_EOF):
-                        continue
-                    stamp = message.timestamp()[1] / 1000 if error is None else None
-                    firsts[place, turn.pop(place)] = message.offset() or 0, stamp
-                    reader.incremental_unassign([TopicPartition(*place)])
-    finally:
-        reader.close()
+    for turn in _turns(wanted):
+        reader.assign([TopicPartition(*place, offset) for place, offset in turn.items()])
+        while turn and (left := deadline - clock.monotonic()) > 0:
+            for message in reader.consume(len(turn), min(left, 0.05)):
+                place, error = (message.topic() or "", message.partition() or 0), message.error()
+                if place not in turn or (error is not None and error.code() != KafkaError._PARTITION_EOF):
+                    continue
+                stamp = message.timestamp()[1] / 1000 if error is None else None
+                firsts[place, turn.pop(place)] = message.offset() or 0, stamp
+                reader.incremental_unassign([TopicPartition(*place)])
+        reader.unassign()
     return firsts
 
 

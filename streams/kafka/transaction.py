@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.contract.errors import MustRestart
-from streams.kafka.clients import producer
+from streams.kafka.clients import Statistics, producer
 from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -45,22 +45,30 @@ class Transactions:
 
     Args:
         transactional_id: stable for a worker's slot.
+        statistics: told what the producer measures of itself.
 
     Raises:
         MustRestart: the broker does not let the producer begin.
     """
 
-    def __init__(self, kafka: KafkaSettings, settings: AudienceSettings, transactional_id: str) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        settings: AudienceSettings,
+        transactional_id: str,
+        statistics: Statistics | None = None,
+    ) -> None:
         self._kafka = kafka
         self._id = transactional_id
         # A commit that takes longer than the transaction lives cannot succeed any more.
         self._timeout = settings.transaction_timeout_s
+        self._statistics = statistics
         self._failed = 0
         self._connect()
 
     def _connect(self) -> None:
         self._connections = _Connections()
-        self._producer: Producer = producer(self._kafka, self._id, self._timeout, self._connections)
+        self._producer: Producer = producer(self._kafka, self._id, self._timeout, self._connections, self._statistics)
         try:
             # Connect first: a coordinator that is not reachable yet is retried only half a second later.
             self._producer.list_topics(timeout=self._kafka.request_timeout_s)

@@ -108,6 +108,19 @@ class RoleMetrics:
     batch_records = _many("records", "Records taken in one batch")
     batch_seconds = _seconds("From the first record of a batch to its commit")
     restore_seconds = _seconds("From assignment to restored state")
+    lag_records = _gauge(
+        "records",
+        "Records that wait on an input partition of this worker, from where it would go on",
+        "topic",
+        "partition",
+    )
+    lag_seconds = _gauge(
+        "seconds", "Age of the oldest of them, 0 when none waits; absent while no broker answers", "topic", "partition"
+    )
+    busy_seconds = _counter(
+        "seconds", "Seconds of the worker's loop by activity; what is left of a second went by unmeasured", "activity"
+    )
+    rebalances = _counter("changes", "Changes of the partitions that this worker holds")
     records_lost = _counter(
         "records", "Records that were gone before they were read, by topic: retention passed", "topic"
     )
@@ -136,6 +149,9 @@ class SongsMetrics(RoleMetrics):
     reports_merged = _counter("reports", "Campaign reports that changed a campaign")
     warm_songs = _gauge("songs", "Songs in the index")
     warm_index = _gauge("0 or 1", "1 for the index that searches warm songs: hnsw or exact", "kind")
+    canary_recall = _gauge(
+        "share", "Of the true nearest warm songs of a sample of warm songs, the share that the index found"
+    )
     unseen_content = _counter("parts", "Tags, categories and features in uploads that the model was not trained on")
 
 
@@ -152,15 +168,22 @@ class AudienceMetrics(RoleMetrics):
     vectors_applied = _counter("records", "Vectors from outside in the committed state: taken or withdrawn", "change")
     outcomes_applied = _counter("records", "Outcomes of pushes in the committed state")
     preferences_applied = _counter("records", "Preferences in the committed state")
-    lag_records = _gauge("records", "Records behind the end of an input", "topic", "partition")
-    lag_seconds = _gauge("seconds", "Age of the newest record committed, 0 when none waits", "topic", "partition")
     transactions = _counter(
         "transactions", "Transactions, by outcome; uncertain ones count as what they proved to be, too", "outcome"
     )
     commit_seconds = _seconds("From the first output of a transaction to its commit")
     changelog_records = _counter("records", "Records written to the changelog of the state")
     reports_sent = _counter("reports", "Campaign reports acknowledged by the broker")
+    restoring_records = _gauge("records", "Changelog records still to be read by the restore that is going on")
+    restoring_seconds = _gauge("seconds", "Time that they will take at the rate so far")
+    state_disk_bytes = _gauge("bytes", "Size of a partition's state on this machine's disk", "partition")
     restored_records = _counter("records", "Records read from the changelog or the disk to restore state")
+    client_rtt_seconds = _gauge("seconds", "Slowest broker's p99 round trip, by Kafka client", "client")
+    client_waiting = _gauge("requests", "Requests that wait to be sent or answered, by Kafka client", "client")
+    client_errors = _counter("requests", "Requests that failed or timed out, by Kafka client", "client")
+    client_bytes = _counter(
+        "bytes", "Bytes exchanged with brokers, by Kafka client and direction", "client", "direction"
+    )
     partitions = _gauge("partitions", "Partitions that this worker serves")
     users = _gauge("users", "Users with a history, an outside vector or pushes, by partition", "partition")
     campaigns = _gauge("campaigns", "Campaigns alive, by partition", "partition")

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from streams.contract.errors import BadBurst, ColdstartError, Refused
 from streams.contract.topics import CAMPAIGN_REPORTS, MAX_RECORD_BYTES, SONG_UPLOADS, Naming
+from streams.kafka.lag_monitor import LagMonitor
 from streams.runtime.bad_record_burst import source_of
 from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART, UNEXPECTED, leave
 from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
@@ -83,7 +84,7 @@ def faust_app(
     )
 
 
-def add_agents(app: Any, store: SongStore) -> None:
+def add_agents(app: Any, store: SongStore, lag: LagMonitor) -> None:
     """Give the application its two agents and its reconciliation.
 
     Faust assigns topics with the same number of partitions together: one worker serves a song's uploads and reports.
@@ -109,10 +110,11 @@ def add_agents(app: Any, store: SongStore) -> None:
             await _stop_at_burst(app, store)
 
     async def reconcile() -> None:
+        assigned = app.assignor.assigned_actives()
+        lag.watch({(each.topic, each.partition): None for each in assigned})
         if not store.broker_clock.agrees():
             return
         name = store.naming.name(SONG_UPLOADS)
-        assigned = app.assignor.assigned_actives()
         partitions = sorted(each.partition for each in assigned if each.topic == name)
         await _or_leave(reconciler.run(partitions))
         await _or_leave(bury_skipped(store, partitions))

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from streams.contract.errors import Refused
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
 from streams.kafka.clients import admin
+from streams.kafka.lag_monitor import LagMonitor
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
 from streams.kafka.topic_admin import check_times
@@ -25,7 +26,7 @@ from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import Settings
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
-from streams.songs.input_topics import InputTopics, is_id
+from streams.songs.input_topics import InputTopics, group_of, is_id
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
 from streams.songs.song_record import check
@@ -73,6 +74,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
 
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
+        lag = LagMonitor(settings.kafka, group_of(naming), metrics, clock).start()
         add_agents(app, SongStore(
             naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming),
             CompactedCache(
@@ -86,7 +88,7 @@ def run(settings: Settings, resume: bool = False) -> None:
                 resume, metrics.bad_bursts, readiness,
             ),
             BrokerClock(clock, readiness.condition("clock", "not known yet")),
-        ))  # fmt: skip
+        ), lag)  # fmt: skip
 
         async def beat() -> None:
             heartbeat.beat()

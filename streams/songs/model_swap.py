@@ -19,8 +19,11 @@ from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.metrics import SongsMetrics
 from streams.songs.matcher import Matcher
 from targeting.index import IndexKind
+from targeting.index.recall import recall
 
 _FOLLOW_S = 0.5
+# A hundredth of a second among 20,000 songs.
+_CANARY_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +65,7 @@ class LiveMatcher:
         # Until when the former encoder is used as well, monotonic seconds.
         self._both_until = 0.0
         self._broken: LiveModel | None = None
+        self._canary_at = 0.0
 
     def __call__(self) -> Serving:
         """The model in use at this moment.
@@ -90,6 +94,7 @@ class LiveMatcher:
             while True:
                 self._view.poll(_FOLLOW_S)
                 self._refresh()
+                self._measure_recall()
         except Exception:  # noqa: BLE001 - the process ends, whatever it was
             _log.exception("cannot follow the live model")
             leave(RESTART, "the live model cannot be followed")
@@ -106,6 +111,13 @@ class LiveMatcher:
             self._metrics.warm_songs.set(len(warm.ids))
         if serving.other is not None and self._clock.monotonic() >= self._both_until:
             self._serving = Serving(serving.matcher)
+
+    def _measure_recall(self) -> None:
+        warm, now = self._view.warm(), self._clock.monotonic()
+        if warm is None or self._serving is None or now < self._canary_at:
+            return
+        self._canary_at = now + _CANARY_S
+        self._metrics.canary_recall.set(recall(self._serving.matcher.index, warm.vectors))
 
     def _swap(self, model: LiveModel, warm: WarmSpace | None, serving: Serving | None) -> None:
         coming = serving.other if serving and serving.other and serving.other.space == model.space else None
@@ -132,6 +144,7 @@ class LiveMatcher:
             self._metrics.model_space.labels(serving.space).set(0)
         self._metrics.model_space.labels(model.space).set(1)
         self._metrics.warm_songs.set(len(warm.ids))
+        self._canary_at = 0.0
         _log.info("matcher built", space=model.space, warm_songs=len(warm.ids))
 
 

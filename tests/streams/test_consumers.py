@@ -106,7 +106,6 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     read = worker.assignment
     assigned(worker)
     assert worker.changes == [([0, 1], [])]
-    assert read.known_end("preferences", 0) is None
     # Assigned, but neither restored nor begun.
     assert [read.poll_listens(10).records for _ in range(5)] == [{}] * 5
     begin(read, 1, InputOffsets())
@@ -127,7 +126,6 @@ def test_nothing_is_read_before_it_is_begun_and_then_each_input_by_itself(here: 
     read.again("vectors", [0, 1])
     again = collect(lambda: read.poll_vectors(10), 4)
     assert again == {0: [b"v0a", b"v0b"], 1: [b"v1a", b"v1b"]}
-    assert read.known_end("preferences", 1) == 2
 
 
 def test_preferences_are_read_to_their_end_past_an_aborted_transaction(here: Installation, worker: Worker) -> None:

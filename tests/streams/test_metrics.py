@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,31 @@ def test_documented_table_is_the_catalogue() -> None:
     assert documented.read_text(encoding="utf-8") == table() + "\n", (
         "run `python -m streams.runtime.metrics > deploy/metrics.md`"
     )
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_prometheus_itself_finds_nothing_to_say_of_the_names(role: type[RoleMetrics]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
+    registry = CollectorRegistry()
+    metrics = role(registry)
+    for each in role.declared():
+        if each.labels:
+            getattr(metrics, each.attribute).labels(*["x"] * len(each.labels))
+    found = subprocess.run(
+        [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
+
+
+# What an installation has few of, and a stranger cannot make more of.
+BOUNDED = {
+    "stage", "error", "topic", "partition", "outcome", "space", "type", "reason", "kind", "why", "change", "activity",
+    "client", "direction",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_metric_grows_with_users_songs_or_what_strangers_send(role: type[RoleMetrics]) -> None:
+    assert {label for each in role.declared() for label in each.labels} <= BOUNDED
