@@ -29,7 +29,7 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock, SystemClock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
-from streams.runtime.metrics import AudienceMetrics
+from streams.runtime.metrics import AudienceMetrics, free_bytes
 from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Catalogue
@@ -60,8 +60,11 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     tune_gc()
     clock = SystemClock()
     naming = settings.topics.naming()
-    registry, readiness = CollectorRegistry(), Readiness()
+    registry = CollectorRegistry()
     metrics = AudienceMetrics(registry)
+    metrics.disk_free_bytes.set_function(lambda: free_bytes(settings.paths.cache))
+    metrics.partitions_declared.set(naming.audience_partitions)
+    readiness = Readiness(metrics.condition)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     restored = readiness.condition("restored", "no partitions assigned yet")
     inputs = [naming.name(topic) for topic in TOPIC_OF.values()]

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from streams.contract.errors import Refused
@@ -38,6 +38,9 @@ class Condition:
 class Readiness:
     """The named conditions of a role: ready is when all of them hold.
 
+    Args:
+        gauge: labelled by condition, shows 1 while it holds.
+
     >>> readiness = Readiness()
     >>> model = readiness.condition("model", "no model is live yet")
     >>> readiness.ready
@@ -47,7 +50,8 @@ class Readiness:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gauge: Gauge | None = None) -> None:
+        self._gauge = gauge
         self._conditions: dict[str, Condition] = {}
         self._notes: dict[str, str] = {}
 
@@ -64,9 +68,12 @@ class Readiness:
     def condition(self, name: str, reason: str) -> Condition:
         """Add a condition that fails for ``reason`` so far. Raises ValueError when the name is taken."""
         if name in self._conditions:
-            raise ValueError(f"condition {name!r} exists already")
-        self._conditions[name] = Condition(reason)
-        return self._conditions[name]
+            raise ValueError(f"there is a condition {name!r} already")
+        condition = self._conditions[name] = Condition(reason)
+        if self._gauge is not None:
+            # Asked for at each scrape.
+            self._gauge.labels(name).set_function(lambda: float(condition.reason is None))
+        return condition
 
     @property
     def ready(self) -> bool:

@@ -6,7 +6,9 @@ A misspelt member is a type error. ``deploy/metrics.md`` is this module's table 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, overload
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -108,6 +110,10 @@ class RoleMetrics:
     batch_records = _many("records", "Records taken in one batch")
     batch_seconds = _seconds("From the first record of a batch to its commit")
     restore_seconds = _seconds("From assignment to restored state")
+    condition = _gauge(
+        "0 or 1", "1 where a condition of /readyz holds, 0 where it keeps the role from being ready", "name"
+    )
+    disk_free_bytes = _gauge("bytes", "Free on the disk of paths.cache, for this user")
     lag_records = _gauge(
         "records",
         "Records that wait on an input partition of this worker, from where it would go on",
@@ -184,9 +190,19 @@ class AudienceMetrics(RoleMetrics):
     client_bytes = _counter(
         "bytes", "Bytes exchanged with brokers, by Kafka client and direction", "client", "direction"
     )
+    partitions_declared = _gauge("partitions", "Audience partitions of the installation: somebody must serve each")
     partitions = _gauge("partitions", "Partitions that this worker serves")
     users = _gauge("users", "Users with a history, an outside vector or pushes, by partition", "partition")
     campaigns = _gauge("campaigns", "Campaigns alive, by partition", "partition")
+
+
+def free_bytes(folder: Path) -> float:
+    """What a user may still write where a folder is, or will be; NaN where the system does not say."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    try:
+        return float(shutil.disk_usage(there).free) if there else float("nan")
+    except OSError:
+        return float("nan")
 
 
 def table() -> str:

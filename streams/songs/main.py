@@ -22,7 +22,7 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
-from streams.runtime.metrics import SongsMetrics
+from streams.runtime.metrics import SongsMetrics, free_bytes
 from streams.runtime.settings import Settings
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
@@ -50,8 +50,10 @@ def run(settings: Settings, resume: bool = False) -> None:
     """
     clock = SystemClock()
     naming = settings.topics.naming()
-    registry, readiness = CollectorRegistry(), Readiness()
+    registry = CollectorRegistry()
     metrics = SongsMetrics(registry)
+    metrics.disk_free_bytes.set_function(lambda: free_bytes(settings.paths.cache))
+    readiness = Readiness(metrics.condition)
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     model_live = readiness.condition("model", "no model is live: `coldstart publish` makes one live")
     inputs = [naming.name(topic) for topic in (SONG_UPLOADS, CAMPAIGN_REPORTS)]

@@ -94,3 +94,18 @@ def test_condition_names_are_unique() -> None:
     readiness.condition("model", "no")
     with pytest.raises(ValueError, match="model"):
         readiness.condition("model", "no")
+
+
+def test_metrics_show_each_condition_as_it_is_now() -> None:
+    registry = CollectorRegistry()
+    readiness = Readiness(SongsMetrics(registry).condition)
+    model = readiness.condition("model", "no model is live yet")
+
+    def shown() -> float | None:
+        return registry.get_sample_value("coldstart_condition", {"name": "model"})
+
+    assert shown() == 0
+    model.holds()
+    assert shown() == 1
+    model.fails("gone")
+    assert shown() == 0
