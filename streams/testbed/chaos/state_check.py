@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from streams.audience.local_store import StoreCorrupted
 from streams.audience.main import stores, targeting_config
+from streams.contract.errors import Unavailable
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.testbed.chaos.environment import Environment
@@ -30,7 +31,7 @@ def differences(stage: Environment) -> Iterator[Judged]:
                     stage.kafka, stage.naming, number, clock,
                     lambda n: Partition(n, stage.naming.audience_partitions, Catalogue(), decides), where,
                 )  # fmt: skip
-            except StoreCorrupted as error:
+            except (StoreCorrupted, Unavailable) as error:
                 yield "state", f"partition {number}: {source} cannot be read ({error})"
                 continue
             if told is not None:
