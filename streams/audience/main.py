@@ -19,6 +19,7 @@ from streams.audience.worker import Worker, member_of
 from streams.audience.worker_context import WorkerContext
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
+from streams.kafka.access import missing_topics, not_authorized
 from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
@@ -109,7 +110,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
             while not stop.is_set():
                 worker.round()
         except KafkaException as error:
-            raise explained(error) from error
+            raise not_authorized(settings.kafka, error) or explained(error) from error
         except BadBurst as error:
             burst = error
         restored.fails("stopping")
@@ -197,7 +198,7 @@ def check_partitions(kafka: KafkaSettings, naming: Naming) -> None:
     for topic in (each for each in TOPICS if each.plane is Plane.AUDIENCE):
         name = naming.name(topic)
         if name not in present:
-            raise Unavailable(f"topic {name}: does not exist; `coldstart topics create` creates it")
+            raise missing_topics(kafka, [name])
         found = len(present[name].partitions)
         if found != naming.audience_partitions:
             raise PartitionMismatch(

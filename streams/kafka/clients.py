@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
 from streams.contract.topics import MAX_RECORD_BYTES, PARTITIONER, WRITTEN_COMPRESSION
+from streams.kafka.access import refusal
 from streams.runtime.settings import KafkaSettings
 
 # librdkafka writes to stderr by itself unless it is given a logger.
@@ -160,6 +161,7 @@ def admin(kafka: KafkaSettings) -> AdminClient:
 
     Raises:
         Unavailable: no broker answers.
+        Refused: the brokers do not let this client in.
     """
     client = AdminClient(kafka.confluent(), logger=_log)
     topics(client, kafka)
@@ -228,15 +230,16 @@ def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tup
 
 
 def topics(client: AdminClient | Consumer, kafka: KafkaSettings) -> dict[str, TopicMetadata]:
-    """The cluster's topics, by name.
+    """The cluster's topics that this client may see, by name.
 
     Raises:
         Unavailable: no broker answers.
+        Refused: the brokers do not let this client in; the message says what is wrong.
     """
     try:
         found: dict[str, TopicMetadata] = client.list_topics(timeout=kafka.request_timeout_s).topics
     except KafkaException as error:
-        raise Unavailable(
+        raise refusal(kafka) or Unavailable(
             f"kafka.bootstrap_servers = {kafka.bootstrap_servers!r}: no broker answers "
             f"({error.args[0].str()}); start one with `coldstart kafka up`, or name another"
         ) from None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.contract.errors import Unavailable
+from streams.kafka.access import missing_topics
 from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.kafka.clients import topics as topics_of
 from streams.runtime.clock import Clock
@@ -28,6 +29,7 @@ class Snapshot:
 
     Raises:
         Unavailable: the broker does not answer, or a topic is missing.
+        Refused: this client may not see a topic.
     """
 
     def __init__(self, kafka: KafkaSettings, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
@@ -37,7 +39,7 @@ class Snapshot:
         known = topics_of(self._consumer, kafka)
         missing = [topic for topic in topics if topic not in known]
         if missing:
-            raise Unavailable(f"topic {', '.join(missing)}: does not exist; `coldstart topics create` creates it")
+            raise missing_topics(kafka, missing)
         self._partitions = [
             TopicPartition(t, p, OFFSET_BEGINNING)
             for t in topics

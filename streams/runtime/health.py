@@ -68,7 +68,7 @@ class Readiness:
     def condition(self, name: str, reason: str) -> Condition:
         """Add a condition that fails for ``reason`` so far. Raises ValueError when the name is taken."""
         if name in self._conditions:
-            raise ValueError(f"there is a condition {name!r} already")
+            raise ValueError(f"condition {name!r} exists already")
         condition = self._conditions[name] = Condition(reason)
         if self._gauge is not None:
             # Asked for at each scrape.

@@ -1,0 +1,94 @@
+"""Why a broker lets a client not in, or not do what it asks: password, protocol, certificate, rights.
+
+librdkafka reports these beside the request that fails: the request itself only says that no answer came. So where no
+answer comes, one client more is asked what it hears.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from streams.contract.errors import ColdstartError, Refused, Unavailable
+from streams.runtime.settings import KafkaSettings
+
+_HEARS_FOR_S: Final = 3.0
+
+_NOT_AUTHORIZED: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
+_silent = logging.getLogger("librdkafka.access")
+_silent.propagate = False
+_silent.addHandler(logging.NullHandler())
+
+
+def refusal(kafka: KafkaSettings) -> Refused | None:
+    """What stands between this client and the brokers that only a person can change; None where nothing is heard.
+
+    Takes up to three seconds.
+    """
+    heard: list[KafkaError] = []
+    client = AdminClient(kafka.confluent() | {"error_cb": heard.append}, logger=_silent)
+    deadline = time.monotonic() + _HEARS_FOR_S
+    while time.monotonic() < deadline:
+        client.poll(0.1)
+        for error in heard:
+            if (why := _explained(kafka, error)) is not None:
+                return Refused(f"kafka.bootstrap_servers = {kafka.bootstrap_servers!r}: {why}")
+        heard.clear()
+    return None
+
+
+def not_authorized(kafka: KafkaSettings, error: KafkaException) -> Refused | None:
+    """The refusal that an error stands for; None where it is no lack of rights."""
+    cause = error.args[0]
+    if not isinstance(cause, KafkaError) or cause.code() not in _NOT_AUTHORIZED:
+        return None
+    return Refused(
+        f"not authorized as {_user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights"
+    )
+
+
+def missing_topics(kafka: KafkaSettings, names: Iterable[str]) -> ColdstartError:
+    """What to raise for topics that a client does not see: they are not there, or it may not see them."""
+    names = sorted(names)
+    client = AdminClient(kafka.confluent(), logger=_silent)
+    futures = client.describe_topics(TopicCollection(names), request_timeout=kafka.request_timeout_s)
+    for name, future in futures.items():
+        try:
+            future.result(kafka.request_timeout_s)
+        except (KafkaException, TimeoutError) as error:
+            cause = error.args[0] if error.args else None
+            if isinstance(cause, KafkaError) and cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                return Refused(
+                    f"not authorized as {_user(kafka)}: topic {name} may not be described; "
+                    "`coldstart topics acls` prints each role's rights"
+                )
+    return Unavailable(f"topic {', '.join(names)}: does not exist; `coldstart topics create` creates it")
+
+
+def _user(kafka: KafkaSettings) -> str:
+    return f"user {kafka.sasl_username}" if kafka.sasl_username else "anonymous client"
+
+
+def _explained(kafka: KafkaSettings, error: KafkaError) -> str | None:
+    text = error.str()
+    if error.code() == KafkaError._AUTHENTICATION:
+        return (
+            f"authentication failed for {_user(kafka)} ({kafka.sasl_mechanism}); "
+            "check kafka.sasl_username, sasl_password and sasl_mechanism"
+        )
+    if error.code() == KafkaError._SSL:
+        return f"the TLS connection fails ({text}); check kafka.ssl_ca, the certificates' dates and the host's name"
+    if "security.protocol" in text:
+        return f"the broker hangs up on security_protocol {kafka.security_protocol}; set the one of this port ({text})"
+    return None
