@@ -1,4 +1,4 @@
-"""Why a broker lets a client not in, or not do what it asks: password, protocol, certificate, rights.
+"""Why a broker does not let a client in, or not do what it asks: password, certificate, rights.
 
 librdkafka reports these beside the request that fails: the request itself only says that no answer came. So where no
 answer comes, one client more is asked what it hears.
@@ -89,6 +89,4 @@ def _explained(kafka: KafkaSettings, error: KafkaError) -> str | None:
         )
     if error.code() == KafkaError._SSL:
         return f"the TLS connection fails ({text}); check kafka.ssl_ca, the certificates' dates and the host's name"
-    if "security.protocol" in text:
-        return f"the broker hangs up on security_protocol {kafka.security_protocol}; set the one of this port ({text})"
     return None

@@ -241,6 +241,7 @@ def topics(client: AdminClient | Consumer, kafka: KafkaSettings) -> dict[str, To
     except KafkaException as error:
         raise refusal(kafka) or Unavailable(
             f"kafka.bootstrap_servers = {kafka.bootstrap_servers!r}: no broker answers "
-            f"({error.args[0].str()}); start one with `coldstart kafka up`, or name another"
+            f"({error.args[0].str()}); start one with `coldstart kafka up`, or name another. "
+            f"Is {kafka.security_protocol} the security_protocol of this port?"
         ) from None
     return found

@@ -19,9 +19,11 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 
 from streams.contract.cloudevents import Record
-from streams.contract.errors import BrokerFailed
+from streams.contract.errors import BrokerFailed, Refused, Unavailable
 from streams.contract.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
+from streams.kafka.access import not_authorized
 from streams.kafka.clients import admin, consumer, hand_over, producer
+from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics, deviations, grant
 from streams.models.publish import publish
 from streams.operations.access_rights import ACTORS, Actor, Right, commands, grants
@@ -240,3 +242,34 @@ def test_the_printed_lines_make_the_administrator(tmp_path: Path) -> None:
             daemon.up(cache, port=0, heap_mb=256, start_timeout_s=60)
     finally:
         assert daemon.down(cache)
+
+
+@pytest.mark.kafka
+def test_what_a_broker_refuses_is_named_with_the_way_out(guarded: Guarded) -> None:
+    """A password, a certificate, a topic, a group: none reads as a broker that is away."""
+    role = guarded.as_("coldstart-audience")
+    wrong = {
+        "authentication failed for user coldstart-audience": {"sasl_password": SecretStr("another")},
+        "ssl_ca": {"ssl_ca": None},
+    }
+    for named, change in wrong.items():
+        with pytest.raises(Refused, match=named):
+            admin(role.model_copy(update={**change, "request_timeout_s": 3.0}))
+    # A broker that hangs up on a protocol says nothing by which it could be told from one that is away.
+    plain = KafkaSettings(bootstrap_servers=guarded.address, request_timeout_s=3)
+    with pytest.raises(Unavailable, match="Is PLAINTEXT the security_protocol of this port"):
+        admin(plain)
+    nobody = guarded.as_("nobody")
+    with pytest.raises(Refused, match=f"not authorized as user nobody: topic {NAMING.name(LISTENS)}"):
+        Snapshot(nobody, [NAMING.name(LISTENS)], SystemClock())
+    with pytest.raises(Unavailable, match="never: does not exist"):
+        Snapshot(guarded.boss, [f"{NAMING.prefix}never"], SystemClock())
+    reader = consumer(nobody, f"{NAMING.prefix}audience")
+    reader.subscribe([NAMING.name(LISTENS)])
+    heard = reader.poll(PATIENCE_S)
+    assert heard is not None
+    assert heard.error() is not None
+    refused = not_authorized(nobody, KafkaException(heard.error()))
+    assert refused is not None
+    assert "topics acls" in str(refused)
+    reader.close()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from targeting.index import ExactIndex, IndexKind, UnusableIndexError, WarmIndex, make_index
+from targeting.index.recall import recall
 from targeting.types import F32
 
 ROOT = Path(__file__).parents[2]
@@ -299,3 +300,13 @@ def test_a_damaged_index_is_refused(tmp_path: Path, damage: str) -> None:
         manifest.unlink()
     with pytest.raises(UnusableIndexError):
         HnswIndex.load(tmp_path, "s1", D)
+
+
+def test_recall_is_1_for_exact_search_and_less_for_an_index_that_misses() -> None:
+    vectors = np.random.default_rng(5).normal(size=(300, 8)).astype(np.float32)
+    whole, half = ExactIndex(8), ExactIndex(8)
+    whole.add(np.arange(300), vectors)
+    half.add(np.arange(0, 300, 2), vectors[::2])
+    assert recall(whole, vectors) == 1.0
+    assert 0.2 < recall(half, vectors) < 0.8
+    assert np.isnan(recall(ExactIndex(8), vectors[:0]))
