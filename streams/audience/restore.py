@@ -74,6 +74,9 @@ class Restorer:
             state, extras, store = self._state(partition, store)
         except _Gone:
             return None
+        finally:
+            metrics.restoring_records.set(0)
+            metrics.restoring_seconds.set(0)
         topic_ids, ranges = self._assignment.topic_ids(), self._assignment.ranges(partition)
         ends = {name: end for name, (_, end) in ranges.items()}
         at, gaps = within(reconcile(partition, committed, extras.inputs, topic_ids, ends), ranges, REREAD)
@@ -85,8 +88,6 @@ class Restorer:
         seconds = clock.monotonic() - started
         metrics.restore_seconds.observe(seconds)
         metrics.restored_records.inc(extras.records)
-        metrics.restoring_records.set(0)
-        metrics.restoring_seconds.set(0)
         _log.info("restored", partition=partition, records=extras.records, seconds=round(seconds, 3))
         return task
 

@@ -264,6 +264,8 @@ class Worker:
         _log.info("partitions", new=new, gone=gone, held=sorted(self._tasks))
         if new:
             self._ready.fails(f"restoring partitions {self._to_restore}")
+            # The next round comes when all are restored; what waits meanwhile is seen meanwhile.
+            self._lag.watch(self._positions())
 
     def _restore_new(self) -> None:
         if self._to_restore:

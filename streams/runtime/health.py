@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
@@ -170,6 +171,11 @@ class _Server(ThreadingHTTPServer):
         self.registry = registry
         self.readiness = readiness
         self.heartbeats = heartbeats
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that did not wait for its answer, as a scrape that timed out, is no news.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import Any
@@ -109,3 +112,16 @@ def test_metrics_show_each_condition_as_it_is_now() -> None:
     assert shown() == 1
     model.fails("gone")
     assert shown() == 0
+
+
+def test_a_client_that_did_not_wait_for_its_answer_is_no_news(role: Role, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(10):
+        with socket.create_connection(("127.0.0.1", role.server.port), timeout=10) as client:
+            # Closed with a reset, as by a scrape that timed out.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n")
+    assert role.get("/livez")[0] == 200
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(10)
+    assert capfd.readouterr().err == ""
