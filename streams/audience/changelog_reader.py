@@ -77,6 +77,28 @@ def state_records(entries: Iterable[Entry], beside: RestoredExtras) -> Iterator[
         yield key, value
 
 
+# Nearly always enough: the offsets are the last record of every commit.
+_LAST_RECORDS: Final = 256
+
+
+def read_recorded(kafka: KafkaSettings, naming: Naming, partition: int, clock: Clock) -> RecordedOffsets:
+    """Where a partition's state stands in its inputs, from the end of its changelog; nothing where there is none.
+
+    Raises:
+        Unavailable: as :func:`read_changelog`.
+    """
+    low, end = _uncommitted_range(kafka, naming.name(AUDIENCE_STATE), partition)
+    span = _LAST_RECORDS
+    while True:
+        start, found, told = max(low, end - span), RecordedOffsets(), False
+        for _, key, value in read_changelog(kafka, naming, partition, clock, lambda *_: None, start):
+            if key.startswith(OFFSETS_KEY):
+                told |= found.take(key, value) and key == OFFSETS_KEY
+        if told or start == low:
+            return found
+        span *= 16
+
+
 # Longer than any transaction may stay open: what a dead worker left is aborted by then.
 _PATIENCE_S = 75.0
 

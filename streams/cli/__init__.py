@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from streams.cli import contract, data, kafka, topics, worker
+from streams.cli import contract, data, dead_letters, kafka, offsets, topics, worker
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
 from streams.cli.chaos import chaos
@@ -15,6 +15,7 @@ from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.send import send
+from streams.cli.rewind import rewind
 from streams.cli.simulate import simulate
 from streams.cli.train import train
 from streams.cli.up import up
@@ -43,12 +44,15 @@ app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)
 app.command()(lag)
+app.command()(rewind)
 app.command()(digest)
 app.command()(erased)
 app.add_typer(data.app, name="data")
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(contract.app, name="contract")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(offsets.app, name="offsets")
 app.add_typer(kafka.app, name="kafka")
 
 

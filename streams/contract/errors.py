@@ -10,7 +10,8 @@
     │   ├── KeyMismatch           the record key is not the id in the event
     │   ├── WrongPartition        the record lies in another partition than its key belongs to
     │   ├── OutdatedRevision      the song's revision was served before, with other content, or a higher one was
-    │   └── FromTheFuture         a time in the event lies too far ahead of its record's append time
+    │   ├── FromTheFuture         a time in the event lies too far ahead of its record's append time
+    │   └── OperatorSkipped       nothing is said against the record: an operator had the group pass over it
     ├── Unavailable               retriable: Kafka or a file is out of reach for now
     ├── Refused                   the operator must change something; a restart will not help
     │   ├── SettingsError         a setting is wrong: key, value and what is allowed
@@ -90,6 +91,10 @@ class OutdatedRevision(BadRecord):
 
 class FromTheFuture(BadRecord):
     """A time in the event lies more than five minutes after the moment at which the broker appended its record."""
+
+
+class OperatorSkipped(BadRecord):
+    """An operator had a group pass over the record; a replay brings it back."""
 
 
 class Unavailable(ColdstartError):

@@ -154,10 +154,15 @@ SONGS_REPORTS = _state(
     "the newest report of every partition", public=False,
 )  # fmt: skip
 
+OPERATIONS = _state(
+    "operations", "what it is about", Plane.SINGLE, "operators",
+    "which dead letters were replayed or dropped, and how far a backfill has come", public=False,
+)  # fmt: skip
+
 TOPICS: tuple[Topic, ...] = (
     SONG_UPLOADS, LISTENS, PUSH_OUTCOMES, PREFERENCES, AUDIENCE_VECTORS, PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS,
     MATCH_REQUESTS, CAMPAIGN_REPORTS, WARM_SONGS, MODELS, AUDIENCE_STATE,
-    SONGS_LEDGER, SONGS_REPORTS,
+    SONGS_LEDGER, SONGS_REPORTS, OPERATIONS,
 )  # fmt: skip
 
 SENT: tuple[Topic, ...] = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)

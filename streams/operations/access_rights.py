@@ -149,7 +149,7 @@ def _wanted(
 ) -> Iterator[tuple[ResourceType, str, ResourcePatternType, list[AclOperation]]]:
     exactly, prefixed = ResourcePatternType.LITERAL, ResourcePatternType.PREFIXED
     if actor.everything:
-        for kind in (ResourceType.TOPIC, ResourceType.GROUP):
+        for kind in (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID):
             yield kind, naming.prefix, prefixed, [AclOperation.ALL]
         return
     for topic, rights in actor.topics.items():

@@ -49,6 +49,8 @@ class Scene:
 
     here: Installation
     folder: Path
+    session_s: float = 30.0
+    """How long a worker that ended stays in its group."""
 
     @property
     def settings(self) -> Settings:
@@ -69,7 +71,8 @@ class Scene:
         """A worker serves until something is so, and stops."""
         songs, naming = Catalogue(), self.here.naming
         view = LiveView(self.here.kafka, naming, CLOCK)
-        chosen, metrics = AudienceSettings(), AudienceMetrics(CollectorRegistry())
+        chosen = AudienceSettings(session_timeout_s=self.session_s)
+        metrics = AudienceMetrics(CollectorRegistry())
         worker = Worker(
             WorkerContext(self.here.kafka, naming, chosen, CLOCK, metrics, Heartbeat(CLOCK, 60)),
             0,
