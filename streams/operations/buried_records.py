@@ -26,7 +26,7 @@ _CUT: Final = ("dl_key_size", "dl_key_sha256", "dl_value_size", "dl_value_sha256
 _REASON: Final = ("dl_topic", "dl_partition", "dl_offset", "dl_timestamp", "dl_stage", "dl_error", "dl_message")
 
 _QUOTED: Final = re.compile(r"b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\"|\[\.\.\.\]")
-_NUMBER: Final = re.compile(r"(?<![A-Za-z_`])-?\d[\d.,:T+e-]*")
+_NUMBER: Final = re.compile(r"(?<![A-Za-z_`])-?\d+(?:(?:[.,:T+-]|e[+-]?)\d+)*")
 
 
 @dataclass(frozen=True, slots=True)

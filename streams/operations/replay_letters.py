@@ -173,7 +173,7 @@ def _noted(
                     # A vector's timestamp says when it was made; the broker stamps everything else anew.
                     stamp = each.timestamp_ms if each.topic == vectors else 0
                     partition = each.partition if each.topic in placed else -1
-                    headers = list(each.headers)
+                    headers: list[tuple[str, str | bytes | None]] = [*each.headers]
                     sender.produce(each.topic, each.value, each.key, partition, timestamp=stamp, headers=headers)
                 write_note(sender, naming, NOTE, each.place, {"done": done, "at": now})
                 sender.poll(0)
