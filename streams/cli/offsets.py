@@ -75,7 +75,7 @@ def show(
 def skip(
     group: Group,
     topic: Annotated[str, typer.Argument(help="Without the prefix.")],
-    partition: Annotated[int, typer.Argument(min=0)],
+    partition: Annotated[int, typer.Argument(min=0, help="Of the topic.")],
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 1,
     apply: Apply = False,
     bootstrap: Bootstrap = None,

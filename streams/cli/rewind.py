@@ -35,11 +35,11 @@ def rewind(
 
     Examples: coldstart rewind audience --to 2h; coldstart rewind songs --topic song-uploads --to-beginning --apply
     """
-    from streams.operations.move_group import GroupMover, Target
+    from streams.operations.move_group import GroupMover, RewindTarget
 
     if sum((to is not None, by is not None, to_beginning)) != 1:
         raise typer.BadParameter("say where to: one of --to, --by and --to-beginning")
-    target = Target(moment(to, "--to"), by)
+    target = RewindTarget(moment(to, "--to"), by)
     with errors_explained():
         settings = settings_from(config, bootstrap)
         mover = GroupMover(settings.kafka, naming_of(settings), SystemClock(), group)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from confluent_kafka import Message
 
 from streams.contract.cloudevents import Headers
@@ -161,7 +163,7 @@ def letter_of(message: Message, done: dict[str, str]) -> BuriedRecord | None:
     if not all(re.fullmatch(r"-?\d{1,19}", number) for number in numbers):
         return None
     partition, offset, timestamp = map(int, numbers)
-    id = next((value for name, value in own if name == "ce_id"), None) or b""
+    source, id = _sender(own, message.value() or b"")
     place = f"{said['dl_topic']}/{partition}/{offset}/{timestamp}"
     return BuriedRecord(
         message.offset() or 0,
@@ -173,14 +175,35 @@ def letter_of(message: Message, done: dict[str, str]) -> BuriedRecord | None:
         said["dl_stage"],
         said["dl_error"],
         said["dl_message"],
-        source_of(own),
-        id.decode("utf-8", "backslashreplace"),
+        source,
+        id,
         message.key(),
         message.value(),
         own,
         cut,
         done.get(place, ""),
     )
+
+
+class _Attributes(msgspec.Struct):
+    """Of a structured event, in its value."""
+
+    specversion: str
+    id: str = ""
+    source: str = ""
+
+
+_attributes = msgspec.json.Decoder(_Attributes)
+
+
+def _sender(own: Headers, value: bytes) -> tuple[str, str]:
+    """Source and id of the event in a record, as far as it tells them."""
+    id = next((said for name, said in own if name == "ce_id"), None)
+    if id is None and b'"specversion"' in value:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = _attributes.decode(value)
+            return found.source, found.id
+    return source_of(own), (id or b"").decode("utf-8", "backslashreplace")
 
 
 def by_reason(letters: Iterable[BuriedRecord]) -> list[ReasonCount]:

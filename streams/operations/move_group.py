@@ -44,7 +44,7 @@ _INPUT_OF: Final = {topic.name: name for name, topic in TOPIC_OF.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RewindTarget:
     """Where reading goes on: at the first record from a moment on, Unix seconds; so many offsets back; or, with
     neither, at the oldest record that is kept."""
 
@@ -82,7 +82,7 @@ class GroupMover:
         self._group = group.removeprefix(naming.prefix)
         self._client = admin(kafka)
 
-    def plan_rewind(self, target: Target, only: Iterable[str] = (), recount: bool = False) -> list[Move]:
+    def plan_rewind(self, target: RewindTarget, only: Iterable[str] = (), recount: bool = False) -> list[Move]:
         """Where a rewind would take the group; nothing is moved.
 
         Args:
@@ -251,7 +251,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _found(
-    reader: Consumer, kafka: KafkaSettings, topic: str, partition: int, now: int, low: int, target: Target
+    reader: Consumer, kafka: KafkaSettings, topic: str, partition: int, now: int, low: int, target: RewindTarget
 ) -> int:
     """The offset that a target means in one partition."""
     if target.back is not None:

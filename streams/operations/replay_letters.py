@@ -199,7 +199,9 @@ def _check_vector(letter: BuriedRecord, now: float) -> None:
     if not 1 <= len(letter.key or b"") <= 128:
         raise InvalidField(f"key: {len(letter.key or b'')} bytes, 1 to 128 allowed")
     if letter.value is not None:
-        vector_codec.unpack_direction(letter.value)
+        # In whatever space: none has this name.
+        for _, error in vector_codec.unpack_space([letter.value], "", 0).bad:
+            raise error
         if letter.timestamp_ms < _EARLIEST_MS:
             raise InvalidField(f"timestamp: {letter.timestamp_ms} ms is no time at which a vector was made")
         if letter.timestamp_ms / 1000 > now + MAX_AHEAD_SECONDS:

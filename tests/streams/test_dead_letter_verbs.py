@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,13 @@ from installation import Installation
 from test_erased import CLOCK, USER, Scene
 from test_offsets import PARTITION, verb
 
+from streams.contract import vector_codec
 from streams.contract.cloudevents import Record, pack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord, InvalidField, OperatorSkipped, Undecodable
 from streams.contract.events import Listen, SongUpload, UserPreferences
 from streams.contract.topics import (
+    AUDIENCE_VECTORS,
     DEAD_LETTERS,
     LISTENS,
     MAX_RECORD_BYTES,
@@ -183,6 +186,34 @@ def test_reasons_are_counted_by_producer_with_an_example(scene: Scene) -> None:
         ("other", 1, "tags: N, got …", 5),
     ]
     assert "6 letters of 2 reasons" in verb(scene, "dead-letters", "stats")[1]
+
+
+def test_what_came_in_structured_mode_is_found_by_its_source_and_replayed_as_it_came(scene: Scene) -> None:
+    here, value = scene.here, json.loads(upload("s").value)
+    event = {"specversion": "1.0", "id": "s/1", "source": "java", "type": SongUpload.UPLOADED, "data": value}
+    event["time"] = datetime.now(UTC).isoformat()
+    whole = json.dumps(event).encode()
+    bury(here, SONG_UPLOADS, Record(b"s", whole, [("content-type", b"application/cloudevents+json")]), 0)
+    (row,) = listed(scene, "--source", "java")
+    assert row["id"] == "s/1"
+    assert "1 sent again" in verb(scene, "dead-letters", "replay", "--source", "java", "--apply")[1]
+    (message,) = here.read(SONG_UPLOADS)
+    assert (message.key(), message.value()) == (b"s", whole)
+
+
+def test_a_vector_keeps_the_time_at_which_it_was_made(scene: Scene) -> None:
+    here, made = scene.here, int(CLOCK.now() * 1000) - 5000
+    for offset, value in enumerate(
+        (b'{"space":"a","vector":[0.1,0.2]}', vector_codec.pack("a", np.ones(2, np.float32)))
+    ):
+        record = Origin(
+            here.naming.name(AUDIENCE_VECTORS), PARTITION, offset, made, USER.encode() * (offset + 1), value, []
+        )
+        letter_ = dead_letter(record, "audience.vectors", Undecodable("vector: begins with"))
+        here.send(DEAD_LETTERS, Record(letter_.key or b"", letter_.value or b"", letter_.headers))  # type: ignore[arg-type]
+    said = verb(scene, "dead-letters", "replay", "--topic", "audience-vectors", "--apply")[1]
+    assert "2 sent again" in said
+    assert {message.timestamp()[1] for message in here.read(AUDIENCE_VECTORS)} == {made}
 
 
 def letter(reason: str, source: str, at: float) -> BuriedRecord:
