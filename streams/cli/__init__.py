@@ -37,6 +37,7 @@ app.command()(backtest)
 app.command()(publish)
 app.command()(validate)
 app.command()(send)
+app.command()(backfill)
 app.command()(up)
 app.command()(chaos)
 # Its name until 0.2.

@@ -47,6 +47,7 @@ WITH_SETTINGS = {
     ("lag",): [],
     ("digest",): [],
     ("erased",): ["u"],
+    ("backfill",): ["--data", "nowhere"],
     ("rewind",): ["songs", "--by", "1"],
     ("offsets", "show"): [],
     ("offsets", "skip"): ["audience", "listens", "0"],
