@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from streams.cli import contract, data, dead_letters, kafka, offsets, topics, worker
+from streams.cli.backfill import backfill
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
 from streams.cli.chaos import chaos
@@ -14,8 +15,8 @@ from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
 from streams.cli.lag import lag
 from streams.cli.publish import publish
-from streams.cli.send import send
 from streams.cli.rewind import rewind
+from streams.cli.send import send
 from streams.cli.simulate import simulate
 from streams.cli.train import train
 from streams.cli.up import up

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from encoder.data.dataset import Dataset
 from streams.contract.errors import Refused, Unavailable
-from streams.contract.event_base import MAX_ID_BYTES
+from streams.contract.event_base import MAX_ID_LENGTH
 from streams.contract.events import Listen
 from streams.contract.topics import LISTENS, Naming
 from streams.kafka.clients import producer
@@ -78,8 +78,8 @@ def history_of(dataset: Dataset) -> AggregatedHistory:
         Refused: an id is longer than an event takes.
     """
     for what, ids in (("user", dataset.user_ids), ("song", dataset.song_ids)):
-        if long := next((id for id in ids if not 1 <= len(id.encode()) <= MAX_ID_BYTES), None):
-            raise Refused(f"{what} {long[:60]!r}: {len(long.encode())} bytes, 1 to {MAX_ID_BYTES} allowed")
+        if long := next((id for id in ids if not 1 <= len(id) <= MAX_ID_LENGTH), None):
+            raise Refused(f"{what} {long[:60]!r}: {len(long)} characters, 1 to {MAX_ID_LENGTH} allowed")
     by_user, dates = dataset.plays.T.tocsr(), dataset.last_played()
     times = None
     if dates is not None:
