@@ -96,6 +96,11 @@ class FromTheFuture(BadRecord):
 class OperatorSkipped(BadRecord):
     """An operator had a group pass over the record; a replay brings it back."""
 
+    @classmethod
+    def at(cls, offset: int, group: str) -> Self:
+        """Of the record at an offset."""
+        return cls(f"offset {offset}: skipped by an operator for group {group}")
+
 
 class Unavailable(ColdstartError):
     """Kafka or a file is out of reach for now."""

@@ -1,7 +1,7 @@
 """An example record of every public event, and of every reason for which one is refused.
 
 Whole records: key, headers, value. The dead letters are made by the code that makes them in service, so that no example
-is told from memory; a test sends every example through a broker.
+is told from memory.
 """
 
 from __future__ import annotations
@@ -109,11 +109,16 @@ def upload() -> tuple[bytes, Pairs, bytes, ReceivedEvent[SongUpload]]:
 
 
 def refusal(
-    prefix: str, summary: str, partition: int, record: tuple[bytes, Pairs, bytes], error: BadRecord
+    prefix: str,
+    summary: str,
+    partition: int,
+    record: tuple[bytes, Pairs, bytes],
+    error: BadRecord,
+    stage: str = _STAGE,
 ) -> ExampleRecord:
     """The dead letter of an upload: key, headers and value of it as ``record``."""
     key, headers, value = record
     origin = Origin(f"{prefix}{SONG_UPLOADS.name}", partition, 41, int(APPENDED * 1000), key, value, headers)
-    letter = dead_letter(origin, _STAGE, error)
+    letter = dead_letter(origin, stage, error)
     name = type(error).__name__
     return ExampleRecord("DeadLetter", name, summary, DEAD_LETTERS, letter.key, letter.headers, letter.value)

@@ -92,7 +92,7 @@ def history_of(dataset: Dataset) -> AggregatedHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class BackfillResult:
     """What a load did.
 
     Attributes:
@@ -106,7 +106,7 @@ class Loaded:
 
 def load(
     kafka: KafkaSettings, naming: Naming, clock: Clock, history: AggregatedHistory, progress: Progress = lambda *_: None
-) -> Loaded:
+) -> BackfillResult:
     """Send what is not sent yet of a history.
 
     Args:
@@ -138,7 +138,7 @@ def load(
         raise Unavailable(
             f"{naming.name(LISTENS)}: {error.args[0].str()}; run again, it goes on at {done:,}"
         ) from error
-    return Loaded(before, done - before, clock.monotonic() - started)
+    return BackfillResult(before, done - before, clock.monotonic() - started)
 
 
 def wait_until_consumed(kafka: KafkaSettings, naming: Naming, clock: Clock, progress: Progress) -> float:

@@ -177,7 +177,7 @@ class GroupMover:
                 for name, at in positions.known().items():
                     targets[self._naming.name(TOPIC_OF[name]), partition] = at
             for message in (message for each in moves for message in each.skipped):
-                said = OperatorSkipped(f"offset {message.offset()}: skipped by an operator for group {self._group}")
+                said = OperatorSkipped.at(message.offset() or 0, self._group)
                 letter = dead_letter(origin(message), STAGE, said)
                 sender.produce(
                     self._naming.name(DEAD_LETTERS), letter.value, letter.key, 0, headers=list(letter.headers)

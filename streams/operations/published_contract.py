@@ -7,7 +7,7 @@ from typing import Any
 
 from streams.contract import asyncapi
 from streams.contract.cloudevents import ReceivedEvent
-from streams.contract.errors import BadRecord
+from streams.contract.errors import BadRecord, OperatorSkipped
 from streams.contract.events import SongUpload
 from streams.contract.examples import APPENDED, ExampleRecord, refusal, upload
 from streams.contract.topics import Naming
@@ -41,6 +41,9 @@ def _refused_later(naming: Naming) -> Iterator[ExampleRecord]:
         yield refusal(
             naming.prefix, "other content under a revision served before", right, (key, headers, value), error
         )
+    skipped = OperatorSkipped.at(41, "songs")
+    summary = "a good record that an operator had the group pass over"
+    yield refusal(naming.prefix, summary, right, (key, headers, value), skipped, "operator.skip")
 
 
 def _other(received: ReceivedEvent[SongUpload]) -> ReceivedEvent[SongUpload]:

@@ -166,5 +166,5 @@ def in_one_go(scene: Scene, dataset: Dataset) -> list[str]:
 
 
 def test_an_id_that_no_event_takes_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(Refused, match="129 bytes"):
+    with pytest.raises(Refused, match="129 characters"):
         history_of(replace(dataset, user_ids=("u" * 129, *dataset.user_ids[1:])))

@@ -17,10 +17,10 @@ from streams.cli import app
 from streams.contract.cloudevents import Record
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, LISTENS, PUSH_TARGETS, SONG_UPLOADS, Topic
 from streams.kafka.clients import consumer
-from streams.operations.erasure_audit import partition_of
+from streams.kafka.partitioner import partition_of
 from streams.runtime.clock import SystemClock
 
-PARTITION = partition_of(USER, 2)
+PARTITION = partition_of(USER.encode(), 2)
 
 
 @pytest.fixture
