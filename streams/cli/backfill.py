@@ -46,11 +46,11 @@ def backfill(
                     tasks[words] = bars.add_task(words, total=total)
                 bars.update(tasks[words], completed=done, total=total)
 
+            if model is not None:
+                publish(model, kafka, naming, clock, lambda done, total: tell("warm songs", done, total))
             history = history_of(
                 read_dataset(data, strict, lambda file, done, size: tell(f"reading {file}", done, size))
             )
-            if model is not None:
-                publish(model, kafka, naming, clock, lambda done, total: tell("warm songs", done, total))
             found = load(kafka, naming, clock, history, lambda done, total: tell("listens", done, total))
             consumed = None
             if wait:

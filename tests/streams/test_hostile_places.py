@@ -19,6 +19,14 @@ NEEDED = {
     ("publish",): {"artifact": "nowhere"},
     ("topics", "adopt"): {"topic": "listens"},
     ("erased",): {"user_id": "u-1"},
+    ("send",): {"file": "a file"},
+    ("backfill",): {"data": "--data=a file"},
+    ("rewind",): {"group": "audience", "to": "--to-beginning"},
+    ("dead-letters", "show"): {"offset": "0"},
+    ("dead-letters", "replay"): {"every": "--all"},
+    ("dead-letters", "drop"): {"every": "--all"},
+    ("offsets", "skip"): {"group": "audience", "topic": "listens", "partition": "0"},
+    ("offsets", "reset"): {"group": "audience", "to": "--to-state"},
     ("evaluate",): {"data": "--data=nowhere", "json_path": "--json=figures.json"},
 }
 BAD = ("a file/below", "a link to itself", "/proc/nothing/there", "n" * 300)
