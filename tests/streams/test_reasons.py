@@ -43,7 +43,7 @@ def told(cls: type[Event], **changes: Any) -> str:
         (SongUpload, {"title": "x" * 2000}, 'title: "' + "x" * 79 + "…, expected string of length <= 1024"),
         (Listen, {"source": "radio"}, 'source: "radio", expected one of organic, other, playlist, push, search'),
         (UserPreferences, {"quiet_hours": [{"from": "25:00", "to": "08:00"}]},
-         'quiet_hours[0].from: "25:00", expected string matching regex \'^([01]\\[0-9]|2[0-3]):[0-5]\\[0-9]$\''),
+         'quiet_hours[0].from: "25:00", expected string matching regex \'^([01][0-9]|2[0-3]):[0-5][0-9]$\''),
         (UserPreferences, {"cap": {"pushes": -1, "hours": 1}}, "cap.pushes: -1, expected integer >= 0"),
     ],
 )  # fmt: skip
