@@ -119,7 +119,7 @@ def judged(events: EventFile, check: FileCheck, size: int | None) -> Iterator[Ba
 @contextmanager
 def bars(words: str, size: int | None) -> Iterator[Callable[[int, int], None]]:
     """A progress bar over the bytes of a file, with the number of events."""
-    columns = TaskProgressColumn(), TextColumn("{task.fields[events]:,} events"), TimeRemainingColumn()
+    columns = TaskProgressColumn(), TextColumn("{task.fields[events]:,} events", markup=False), TimeRemainingColumn()
     with Bars(Terminal(stderr=True), *columns) as shown:
         task = shown.add_task(words, total=size, events=0)
         yield lambda done, events: shown.update(task, completed=done, events=events)
