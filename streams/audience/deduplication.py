@@ -1,6 +1,6 @@
 """Listens that were counted before, found by their ids.
 
-A player that is not sure whether a listen arrived soon sends it again. So a listen is a repeat if its ``listen_id`` is
+A player that is not sure whether a listen arrived sends it again, soon. So a listen is a repeat if its ``listen_id`` is
 in one of the :data:`WINDOW` records before it in its partition. That depends on the topic alone: after a restore the
 records before the committed offset are read again, and the same listens count as repeats.
 """

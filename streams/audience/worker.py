@@ -13,9 +13,10 @@ from streams.audience.campaign_reporter import CampaignReporter
 from streams.audience.catalogue_sync import CatalogueSync
 from streams.audience.commit import BatchCommit
 from streams.audience.consumers import Assignment
-from streams.audience.decode import INPUTS, Records, SpaceInUse, counted
+from streams.audience.decode import Records, SpaceInUse, counted
 from streams.audience.gc_tuning import trim_malloc
 from streams.audience.local_store import LocalStores
+from streams.audience.positions import TOPIC_OF
 from streams.audience.restore import Restorer
 from streams.audience.task import PartitionTask, Round, next_offset
 from streams.audience.worker_context import WorkerContext
@@ -84,6 +85,7 @@ class Worker:
         self._assignment = Assignment(
             kafka, naming, settings, clock, name, self._change, client_id, statistics_of(context.metrics, "listens")
         )
+        self._input_topics = {name: naming.name(topic) for name, topic in TOPIC_OF.items()}
         self._lag = LagMonitor(kafka, f"{naming.prefix}audience", context.metrics, clock).start()
         self._restorer = Restorer(context, self._assignment, new_partition, stores, ready)
         self._commit = BatchCommit(
@@ -113,11 +115,11 @@ class Worker:
 
     def _positions(self) -> dict[Place, int | None]:
         """Where each held partition goes on in each input; None before it is restored."""
-        of = self._assignment.topic_partition
-        places: dict[Place, int | None] = {(of(name, p, 0).topic, p): None for p in self._to_restore for name in INPUTS}
+        names = self._input_topics.items()
+        places: dict[Place, int | None] = {(topic, p): None for p in self._to_restore for _, topic in names}
         for p, task in self._tasks.items():
             at = task.offsets_to_commit(task.at)
-            places |= {(of(name, p, 0).topic, p): getattr(at, name) for name in INPUTS}
+            places |= {(topic, p): getattr(at, name) for name, topic in names}
         return places
 
     def _serve(self) -> None:

@@ -28,7 +28,7 @@ from streams.contract.event_time import (
     check_not_ahead,
     times_of,
 )
-from streams.contract.reasons import reason
+from streams.contract.reasons import DECODE_ERRORS, refusal_of
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 from streams.contract.unreadable import UNREADABLE
 
@@ -195,11 +195,9 @@ def unpack(
     value = _sized(value)
     try:
         event = decoded(cls, value, attributes)
-    except msgspec.ValidationError as error:
+    except DECODE_ERRORS as error:
         packed = attributes.get("content-type") == MESSAGEPACK.encode()
-        raise InvalidField(reason(error, cls, value, packed)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(f"value: {error}") from None
+        raise refusal_of(error, cls, value, packed) from None
     event.check(ce_type, appended)
     expected = event.record_key()
     if key != expected.encode():

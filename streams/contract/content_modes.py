@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from streams.contract.errors import InvalidField, Undecodable, UnknownMediaType
+from streams.contract.errors import InvalidField, UnknownMediaType
 from streams.contract.event_base import JSON
-from streams.contract.reasons import reason
+from streams.contract.reasons import DECODE_ERRORS, refusal_of
 
 STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch"
@@ -107,10 +107,8 @@ def opened(value: bytes) -> StructuredEvent:
     """
     try:
         found = _envelopes.decode(value)
-    except msgspec.ValidationError as error:
-        raise InvalidField(reason(error, _Envelope, value)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(f"value: {error}") from None
+    except DECODE_ERRORS as error:
+        raise refusal_of(error, _Envelope, value) from None
     data = bytes(found.data).removeprefix(b"null")
     if data and found.data_base64 is not None:
         raise InvalidField("data, data_base64: both are there, one is allowed")

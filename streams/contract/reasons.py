@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
+from streams.contract.errors import BadRecord, InvalidField, Undecodable
+
 _SHOWN: Final = 80
 _WORDS: Final = {
     "int": "integer", "float": "number", "str": "string", "bool": "boolean", "bytes": "base64 string",
@@ -19,6 +21,22 @@ _WORDS: Final = {
 _WORD: Final = re.compile(r"`([^`]+)`")
 _TIME: Final = "expected RFC 3339 time with an offset, such as 2026-03-01T10:00:00Z"
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
+
+
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises where a value is not what it should be."""
+
+
+def refusal_of(error: Exception, cls: type[Any], value: bytes, packed: bool = False, what: str = "value") -> BadRecord:
+    """What to raise for one of :data:`DECODE_ERRORS`.
+
+    Args:
+        packed: whether the value is MessagePack, not JSON.
+        what: names the value where nothing in it can be named.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        return InvalidField(reason(error, cls, value, packed))
+    return Undecodable(f"{what}: {error}")
 
 
 def reason(error: msgspec.ValidationError, cls: type[Any], value: bytes, packed: bool = False) -> str:
@@ -95,17 +113,19 @@ def _values(cls: type[Any], path: str) -> list[Any]:
     """What may stand at a place where one of some values must."""
     type_: Any = inspect.type_info(cls)
     for name, _, _ in _STEP.findall(path):
-        type_ = next(each for each in _plain(type_).fields if each.encode_name == name).type if name else _item(type_)
-    return list(_plain(type_).values)
+        type_ = (
+            next(each for each in bare_type(type_).fields if each.encode_name == name).type if name else _item(type_)
+        )
+    return list(bare_type(type_).values)
 
 
 def _item(type_: Any) -> Any:
-    plain = _plain(type_)
+    plain = bare_type(type_)
     return plain.value_type if isinstance(plain, inspect.DictType) else plain.item_type
 
 
-def _plain(type_: Any) -> Any:
-    """A type without what is said about it, and without null."""
+def bare_type(type_: Any) -> Any:
+    """A type, as :mod:`msgspec.inspect` tells it, without its bounds and without null."""
     while isinstance(type_, inspect.Metadata | inspect.UnionType):
         if isinstance(type_, inspect.Metadata):
             type_ = type_.type
@@ -117,7 +137,7 @@ def _plain(type_: Any) -> Any:
 def _decoded(value: bytes, packed: bool) -> Any:
     try:
         return msgspec.msgpack.decode(value) if packed else msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None  # What follows the error may be no JSON at all.
 
 

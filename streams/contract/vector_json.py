@@ -14,9 +14,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from streams.contract.content_modes import opened
-from streams.contract.errors import InvalidField, TooLarge, Undecodable, UnknownEventType
+from streams.contract.errors import InvalidField, TooLarge, UnknownEventType
 from streams.contract.event_base import MAX_DIMENSION
-from streams.contract.reasons import reason
+from streams.contract.reasons import DECODE_ERRORS, refusal_of
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 
 
@@ -65,10 +65,8 @@ def read(data: bytes) -> tuple[str, NDArray[np.float32]]:
     """
     try:
         found = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise InvalidField(reason(error, JsonVector, data)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(f"vector: {error}") from None
+    except DECODE_ERRORS as error:
+        raise refusal_of(error, JsonVector, data, what="vector") from None
     with np.errstate(over="ignore"):
         vector = np.array(found.vector, np.float32)
     if not np.isfinite(vector).all():

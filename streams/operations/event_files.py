@@ -23,6 +23,7 @@ from streams.contract.content_modes import STRUCTURED, StructuredEvent, opened
 from streams.contract.errors import BadRecord, InvalidField, Refused, TooLarge, Undecodable, UnknownEventType
 from streams.contract.event_base import JSON, Event
 from streams.contract.events import Listen, PushOutcome, SongUpload, UserPreferences
+from streams.contract.reasons import DECODE_ERRORS, bare_type
 from streams.contract.record_size import MAX_VALUE_BYTES
 
 SENT_BY_OTHERS: Final[tuple[type[Event], ...]] = (SongUpload, Listen, PushOutcome, UserPreferences)
@@ -190,7 +191,7 @@ class EventFile:
     @cached_property
     def _kinds(self) -> dict[str, Any]:
         cls = TYPES[self._ce_type or ""]
-        return {each.encode_name: _plain(inspect.type_info(each.type)) for each in msgspec.structs.fields(cls)}
+        return {each.encode_name: bare_type(inspect.type_info(each.type)) for each in msgspec.structs.fields(cls)}
 
 
 def _header(names: list[str]) -> list[str]:
@@ -219,7 +220,7 @@ def field_names(data: bytes) -> list[str]:
     """The fields of an event, as they are spelt; none where it is no object."""
     try:
         return list(_parts.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return []
 
 
@@ -229,16 +230,6 @@ def _key(cls: type[Event], data: bytes) -> bytes:
         return _text.decode(_parts.decode(data)[cls.KEY]).encode()
     except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
         return b""
-
-
-def _plain(kind: Any) -> Any:
-    """A type without bounds and without null."""
-    while isinstance(kind, inspect.Metadata | inspect.UnionType):
-        if isinstance(kind, inspect.Metadata):
-            kind = kind.type
-        else:
-            kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
-    return kind
 
 
 def _cell(kind: Any, text: str) -> Any:
