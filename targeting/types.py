@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from hashlib import blake2b
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -146,13 +147,15 @@ class Outcomes:
 
     Attributes:
         marks: uint16 (n,), one :class:`Mark` each.
-        times: float64 (n,), Unix seconds.
+        times: float64 (n,), Unix seconds: when it happened.
+        push_ids: of which pushes; None: user and song say so.
     """
 
     user_ids: Sequence[str]
     song_ids: Sequence[str]
     marks: NDArray[np.uint16]
     times: F64
+    push_ids: Sequence[str] | None = None
 
 
 class FrequencyCap(NamedTuple):
@@ -207,6 +210,22 @@ class Tier(StrEnum):
 
     INITIAL = "initial"
     LIVE = "live"
+
+
+def push_id(user_id: str, recording: str, erased_at: float | None = None) -> str:
+    """The identity of a push: 128 bits of BLAKE2b over the two ids, separated by a byte that UTF-8 never holds.
+
+    Of a user who was erased, what was pushed before is forgotten and may come again: then another such byte and the
+    erasure's time in microseconds, decimal, follow, so that it is another push.
+
+    Args:
+        erased_at: Unix seconds; None: never.
+    """
+    named = user_id.encode() + b"\xff" + recording.encode()
+    if erased_at is not None:
+        # Rounded, because float64 holds today's seconds to a quarter of a microsecond.
+        named += b"\xff%d" % round(erased_at * 1e6)
+    return blake2b(named, digest_size=16).hexdigest()
 
 
 class Push(msgspec.Struct, frozen=True, gc=False):
@@ -321,8 +340,10 @@ class PartitionOutputs:
         changelog: (key, value) records, one per changed key; None deletes.
         pushes: in the order of decision, best first within a song.
         accounts: the account of every campaign that a command touched.
+        refused: place and reason of each outcome that does not count.
     """
 
     changelog: Sequence[tuple[bytes, bytes | None]] = field(default_factory=list)
     pushes: Sequence[Push] = field(default_factory=list)
     accounts: Sequence[Account] = field(default_factory=list)
+    refused: Sequence[tuple[int, str]] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from confluent_kafka import Message
 
@@ -15,11 +16,15 @@ from streams.audience.local_store import Entry, LocalStores, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets
 from streams.audience.task import PartitionTask, Round, next_offset
 from streams.audience.worker_context import WorkerContext
+from streams.contract.dead_letters import dead_letter, origin
+from streams.contract.errors import RefusedOutcome
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
 from streams.kafka.transaction import Aborted, Transactions
 from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
 from streams.runtime.watchdog import Watchdog
 from targeting.types import Match, PartitionOutputs, Tier
+
+_OUTCOMES: Final = f"{STAGE}outcomes"
 
 
 class BatchCommit:
@@ -136,7 +141,12 @@ class BatchCommit:
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences), self._experiment)
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
-        for letter, _, _ in decoded.bad:
+        letters = [letter for letter, _, _ in decoded.bad]
+        letters += [
+            dead_letter(origin(decoded.outcomes[at]), _OUTCOMES, RefusedOutcome(why))
+            for at, why in staged.outputs.refused
+        ]
+        for letter in letters:
             produce(name(DEAD_LETTERS), 0, letter.key, letter.value, letter.headers)
         self._context.timer.spent("produce")
         return after
@@ -179,7 +189,8 @@ class BatchCommit:
             metrics.candidates.observe(account.counts.candidates)
         metrics.listens_applied.inc(len(inputs.listens.user_ids) if inputs.listens else 0)
         metrics.listens_repeated.inc(decoded.repeated)
-        metrics.outcomes_applied.inc(len(inputs.outcomes.user_ids) if inputs.outcomes else 0)
+        metrics.outcomes_applied.inc(len(decoded.outcomes) - len(outputs.refused))
+        metrics.dead_letters.labels(_OUTCOMES, RefusedOutcome.__name__).inc(len(outputs.refused))
         if inputs.vectors:
             metrics.vectors_applied.labels("taken").inc(len(inputs.vectors.user_ids))
             metrics.vectors_applied.labels("withdrawn").inc(len(inputs.vectors.withdrawn))

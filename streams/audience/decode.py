@@ -104,6 +104,7 @@ class Decoded:
         seen: the batch's listens, to be remembered once they are committed.
         repeated: how many listens are left out because they were counted before.
         sources: who sent good records, by input.
+        outcomes: the records of the inputs' outcomes, place by place.
     """
 
     inputs: PartitionInputs
@@ -111,6 +112,7 @@ class Decoded:
     seen: ListensSeen | None = None
     repeated: int = 0
     sources: dict[str, set[str]] = field(default_factory=dict)
+    outcomes: Sequence[Message] = ()
 
 
 class Decoder:
@@ -127,6 +129,7 @@ class Decoder:
         self._answered = answered
         self._bad: list[tuple[DeadLetter, str, str]] = []
         self._sources: dict[str, set[str]] = {}
+        self._outcome_messages: list[Message] = []
 
     def decode(self, records: Records, space: SpaceInUse | None, repeats: Deduplication) -> Decoded:
         """Read a batch.
@@ -147,7 +150,7 @@ class Decoder:
             outcomes=self._outcomes(records.outcomes),
         )
         repeated = seen.listens - len(seen.keep) if seen else 0
-        return Decoded(inputs, self._bad, seen, repeated, self._sources)
+        return Decoded(inputs, self._bad, seen, repeated, self._sources, self._outcome_messages)
 
     def _bury(self, message: Message, stage: str, error: BadRecord) -> None:
         if not self._answered(message):
@@ -226,13 +229,15 @@ class Decoder:
         if not messages:
             return None
         found = self._many("audience.outcomes", PushOutcome, messages)
+        self._outcome_messages = [messages[at] for at in found.at]
         if not found.events:
             return None
         return Outcomes(
             user_ids=[event.user_id for event in found.events],
             song_ids=[event.song_id for event in found.events],
             marks=np.array([_OUTCOMES[event.outcome] for event in found.events], np.uint16),
-            times=np.array(found.times, np.float64),
+            times=np.array([event.at.timestamp() for event in found.events], np.float64),
+            push_ids=[event.push_id for event in found.events],
         )
 
     def _vectors(self, messages: list[Message], space: SpaceInUse) -> OutsideVectors | None:

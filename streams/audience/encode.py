@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from hashlib import blake2b
 
 from msgspec import structs
 
@@ -12,29 +11,12 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Counts, Experiment, Learned, PartitionPrototype, PushTarget, Reason, Terms
 from streams.contract.internal_events import CampaignReport
 from targeting.rules.policy import POLICY_VERSION
-from targeting.types import Account, Push
+from targeting.types import Account, Push, push_id
 
 SOURCE = "coldstart/audience"
 
 # Fewer members could point at a person.
 MIN_MEMBERS = 10
-
-
-def push_id(user_id: str, recording: str, erased_at: float | None = None) -> str:
-    """The identity of a push: the same user and recording are the same push, whoever decides it again.
-
-    128 bits of BLAKE2b over the two ids, separated by a byte that UTF-8 never holds. Of a user who was erased, what was
-    pushed before is forgotten and may come again: then another such byte and the erasure's time in microseconds,
-    decimal, follow, so that it is another push.
-
-    Args:
-        erased_at: Unix seconds; None: never.
-    """
-    named = user_id.encode() + b"\xff" + recording.encode()
-    if erased_at is not None:
-        # Rounded, because float64 holds today's seconds to a quarter of a microsecond.
-        named += b"\xff%d" % round(erased_at * 1e6)
-    return blake2b(named, digest_size=16).hexdigest()
 
 
 def push_record(push: Push, now: float, preferences_offset: int, experiment: str | None = None) -> Record:

@@ -9,6 +9,7 @@
     │   ├── InvalidField          a known field or header is missing or malformed
     │   ├── KeyMismatch           the record key is not the id in the event
     │   ├── WrongPartition        the record lies in another partition than its key belongs to
+    │   ├── RefusedOutcome        an outcome is of no push, or does not follow from what was told of it
     │   ├── OutdatedRevision      the song's revision was served before, with other content, or a higher one was
     │   ├── FromTheFuture         a time in the event lies too far ahead of its record's append time
     │   └── OperatorSkipped       nothing is said against the record: an operator had the group pass over it
@@ -81,6 +82,12 @@ class KeyMismatch(BadRecord):
 
 class WrongPartition(BadRecord):
     """The record lies in another partition than the one that its key belongs to, where its song is known."""
+
+
+class RefusedOutcome(BadRecord):
+    """An outcome is of no push that was made, or does not follow from what was told of it before."""
+
+    malformed: ClassVar[bool] = False
 
 
 class OutdatedRevision(BadRecord):

@@ -181,8 +181,17 @@ class PushOutcome(Event, frozen=True, kw_only=True):
     push_id: Id
     user_id: Id
     song_id: Id
-    outcome: Literal["delivered", "failed", "opened", "dismissed", "expired"]
-    at: Time
+    outcome: Annotated[
+        Literal["delivered", "failed", "opened", "dismissed", "expired"],
+        Meta(description="the same again is a no-op; delivered may come late; of the others the first one stands"),
+    ]
+    at: Annotated[
+        Time, Meta(description="when it happened; not before not_before of the push, but that it failed or expired")
+    ]
+
+    def check(self, _ce_type: str, appended: float) -> None:
+        check_times(self)
+        check_not_ahead("at", self.at.timestamp(), appended)
 
 
 class QuietHours(Struct, frozen=True):

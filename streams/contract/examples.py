@@ -54,7 +54,7 @@ def example_records(prefix: str) -> Iterator[ExampleRecord]:
     """Every example. ``prefix``: of the topics' names, which dead letters tell."""
     for message, (event, types) in MESSAGES.items():
         for ce_type in types:
-            key, headers, value = _record(event, ce_type)
+            key, headers, value = whole_record(event, ce_type)
             yield ExampleRecord(message, ce_type.split(".")[-2], _first_line(event), event.TOPIC, key, headers, value)
     vector = vector_codec.pack("acme-users-2", np.array([0.5, -1.0, 0.25], np.float32))
     yield ExampleRecord("AudienceVector", "float32", "three dimensions", AUDIENCE_VECTORS, b"u-5", [], vector)
@@ -70,7 +70,7 @@ def example_records(prefix: str) -> Iterator[ExampleRecord]:
 
 def refused() -> dict[str, tuple[str, bytes, Pairs, bytes]]:
     """By reason, an upload that is refused for it: what is wrong, key, headers, value."""
-    key, headers, value = _record(SongUpload, SongUpload.UPLOADED)
+    key, headers, value = whole_record(SongUpload, SongUpload.UPLOADED)
     ahead = _changed(headers, "ce_time", "9998-01-01T00:00:00Z")
     large = value.replace(b"{", b'{"lyrics":"' + b"la " * (MAX_VALUE_BYTES // 3) + b'",', 1)
     return {
@@ -84,7 +84,8 @@ def refused() -> dict[str, tuple[str, bytes, Pairs, bytes]]:
     }
 
 
-def _record(event: type[Event], ce_type: str) -> tuple[bytes, Pairs, bytes]:
+def whole_record(event: type[Event], ce_type: str) -> tuple[bytes, Pairs, bytes]:
+    """An event's example as a record: key, headers, value."""
     value = msgspec.json.format(event.EXAMPLE, indent=-1).encode()
     key = msgspec.json.decode(value, type=event).record_key()
     headers = {
@@ -104,7 +105,7 @@ def _first_line(event: type[Event]) -> str:
 
 def upload() -> tuple[bytes, Pairs, bytes, ReceivedEvent[SongUpload]]:
     """A good upload: key, headers, value, and what is read of them."""
-    key, headers, value = _record(SongUpload, SongUpload.UPLOADED)
+    key, headers, value = whole_record(SongUpload, SongUpload.UPLOADED)
     return key, headers, value, unpack(SongUpload, key, value, headers, APPENDED)
 
 
@@ -115,10 +116,11 @@ def refusal(
     record: tuple[bytes, Pairs, bytes],
     error: BadRecord,
     stage: str = _STAGE,
+    topic: Topic = SONG_UPLOADS,
 ) -> ExampleRecord:
-    """The dead letter of an upload: key, headers and value of it as ``record``."""
+    """The dead letter of a record (key, headers and value), an upload unless ``topic`` and ``stage`` say otherwise."""
     key, headers, value = record
-    origin = Origin(f"{prefix}{SONG_UPLOADS.name}", partition, 41, int(APPENDED * 1000), key, value, headers)
+    origin = Origin(f"{prefix}{topic.name}", partition, 41, int(APPENDED * 1000), key, value, headers)
     letter = dead_letter(origin, stage, error)
     name = type(error).__name__
     return ExampleRecord("DeadLetter", name, summary, DEAD_LETTERS, letter.key, letter.headers, letter.value)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from streams.contract import asyncapi
-from streams.contract.cloudevents import ReceivedEvent
-from streams.contract.errors import BadRecord, OperatorSkipped
-from streams.contract.events import SongUpload
-from streams.contract.examples import APPENDED, ExampleRecord, refusal, upload
-from streams.contract.topics import Naming
+from streams.contract.cloudevents import ReceivedEvent, unpack
+from streams.contract.errors import BadRecord, OperatorSkipped, RefusedOutcome
+from streams.contract.events import PushOutcome, SongUpload
+from streams.contract.examples import APPENDED, ExampleRecord, refusal, upload, whole_record
+from streams.contract.topics import PUSH_OUTCOMES, Naming
 from streams.kafka.partitioner import check_partition, partition_of
 from streams.runtime.settings import KafkaSettings, TopicSettings
 from streams.songs.song_record import entry, novelty
+from targeting.catalogue.catalogue import Catalogue
+from targeting.partition.partition import Partition
+from targeting.types import Mark, Outcomes, PartitionInputs
 
 
 def document(topics: TopicSettings | None = None, kafka: KafkaSettings | None = None) -> dict[str, Any]:
@@ -21,7 +26,11 @@ def document(topics: TopicSettings | None = None, kafka: KafkaSettings | None = 
     topics, kafka = topics or TopicSettings(), kafka or KafkaSettings()
     naming = topics.naming()
     return asyncapi.asyncapi(
-        naming, kafka.bootstrap_servers, kafka.security_protocol, topics.replication_factor, [*_refused_later(naming)]
+        naming,
+        kafka.bootstrap_servers,
+        kafka.security_protocol,
+        topics.replication_factor,
+        [*_refused_later(naming), *_refused_outcome(naming)],
     )
 
 
@@ -44,6 +53,28 @@ def _refused_later(naming: Naming) -> Iterator[ExampleRecord]:
     skipped = OperatorSkipped.at(41, "songs")
     summary = "a good record that an operator had the group pass over"
     yield refusal(naming.prefix, summary, right, (key, headers, value), skipped, "operator.skip")
+
+
+def _refused_outcome(naming: Naming) -> Iterator[ExampleRecord]:
+    """What a partition refuses that never pushed anything."""
+    (ce_type,) = PushOutcome.TYPES
+    key, headers, value = whole_record(PushOutcome, ce_type)
+    event = unpack(PushOutcome, key, value, headers, APPENDED).event
+    told = Outcomes(
+        [event.user_id], [event.song_id], np.array([Mark.OPENED], np.uint16), np.array([event.at.timestamp()]),
+        [event.push_id],
+    )  # fmt: skip
+    staged = Partition(0, 1, Catalogue()).stage(PartitionInputs(APPENDED, outcomes=told))
+    for _, why in staged.outputs.refused:
+        yield refusal(
+            naming.prefix,
+            "an outcome of no push",
+            partition_of(key, naming.audience_partitions),
+            (key, headers, value),
+            RefusedOutcome(why),
+            "audience.outcomes",
+            PUSH_OUTCOMES,
+        )
 
 
 def _other(received: ReceivedEvent[SongUpload]) -> ReceivedEvent[SongUpload]:

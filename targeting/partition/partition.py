@@ -17,6 +17,7 @@ from targeting.partition.campaigns_in_batch import CampaignCommands, CampaignsIn
 from targeting.partition.changelog import ACCOUNT, ForeignStateError
 from targeting.partition.feedback import Feedback, judged
 from targeting.partition.live_pushes import LivePushes
+from targeting.partition.outcome_check import checked
 from targeting.partition.state import Staged, State, StateChanges
 from targeting.partition.users_in_batch import UsersInBatch
 from targeting.types import Account, PartitionInputs, PartitionOutputs
@@ -141,7 +142,8 @@ def _staged(state: State, inputs: PartitionInputs) -> Staged:
     if heard or outside:
         LivePushes(state, users, campaigns, now, heard, outside, withdrawn).push()
 
-    entries = state.push_log.plan(campaigns.added, feedback.marks(inputs.outcomes), now)
+    told, refused = checked(state, users, campaigns, inputs.outcomes) if inputs.outcomes else (None, [])
+    entries = state.push_log.plan(campaigns.added, feedback.marks(told), now)
     thresholds = feedback.count_marks(entries)
     learned = feedback.learned(known, entries)
     accounts = campaigns.all_accounts()
@@ -164,5 +166,5 @@ def _staged(state: State, inputs: PartitionInputs) -> Staged:
         recalibration=learned,
     )
     records = changelog.records_of(state, changes, users.known.id_of)
-    outputs = PartitionOutputs(records, campaigns.pushes, accounts)
+    outputs = PartitionOutputs(records, campaigns.pushes, accounts, refused)
     return Staged(outputs, state.step, state.songs.sweeps, changes)

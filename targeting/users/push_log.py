@@ -34,7 +34,6 @@ MOST = 40_000
 
 # The last second that a row holds: a later push counts as of then.
 _LAST = 2.0**32 - 1
-
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 
@@ -148,6 +147,17 @@ class PushLog:
         """``not_before`` and marks of all that these rows were pushed, and of what was held out."""
         _, (_, _, at, marks) = self._pushed.gather(users)
         return at, marks
+
+    def look(self, users: I64, recordings: U64) -> tuple[NDArray[np.bool_], U32, U16]:
+        """Of each pair (n,) whether it is in the log, ``not_before`` and marks; of negative rows nothing is."""
+        each = np.unique(users[users >= 0])
+        lengths, (named, _, at, marks) = self._pushed.gather(each)
+        if not len(named):
+            return np.zeros(len(users), np.bool_), np.zeros(len(users), np.uint32), np.zeros(len(users), np.uint16)
+        names, wanted = _pairs(np.repeat(each, lengths), named), _pairs(users, recordings)
+        order = np.argsort(names)
+        place = order[np.minimum(np.searchsorted(names[order], wanted), len(names) - 1)]
+        return (names[place] == wanted) & (users >= 0), at[place], marks[place]
 
     def full(self, users: I64) -> NDArray[np.bool_]:
         """Which rows hold as much as a user may have, bool (n,)."""

@@ -285,7 +285,8 @@ def test_outcomes_become_marks() -> None:
     assert list(found.user_ids) == ["u0", "u1", "u2", "u3", "u4"]
     assert list(found.song_ids) == ["s"] * 5
     assert [Mark(each) for each in found.marks.tolist()] == [Mark[each.upper()] for each in named]
-    assert found.times.tolist() == [NOW - n for n in range(5)]
+    assert found.times.tolist() == [THEN.timestamp()] * 5
+    assert found.push_ids == ["p"] * 5
 
 
 LIVE = SpaceInUse("bcl", 2)

@@ -6,14 +6,14 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from streams.audience.encode import push_id, push_record, report_record
+from streams.audience.encode import push_record, report_record
 from streams.contract import vector_codec
 from streams.contract.cloudevents import unpack
 from streams.contract.events import Learned, PushTarget, Reason, Terms
 from streams.contract.internal_events import CampaignReport
 from targeting.calibration import STRONGEST
 from targeting.ranking.activity import factors
-from targeting.types import Account, EndReason, Match, OutcomeCounts, Prototypes, Push, PushReason, Tier
+from targeting.types import Account, EndReason, Match, OutcomeCounts, Prototypes, Push, PushReason, Tier, push_id
 
 NOW = 1_800_000_000.0
 MATCH = Match(

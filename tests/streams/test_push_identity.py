@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from streams.audience.encode import push_id, push_record
+from streams.audience.encode import push_record
 from targeting.catalogue.catalogue import Catalogue
 from targeting.partition.partition import Partition
-from targeting.types import Listens, Match, PartitionInputs, Tier
+from targeting.types import Listens, Match, PartitionInputs, Tier, push_id
 
 NOW = 1_800_000_000.0
 ASKED = NOW - 50.123457

@@ -193,7 +193,7 @@ class Hostile:
         id = IDS[self._number % len(IDS)]
         one = PushOutcome(push_id=id, user_id=user, song_id=id, outcome="opened", at=datetime.now(UTC))
         good = _packed(one)
-        self._send(PUSH_OUTCOMES, "hostile ids", good, KEPT)
+        self._send(PUSH_OUTCOMES, "hostile ids", good, BURIED)
         self._send(PUSH_OUTCOMES, "impossible times", _replaced(good, "ce_time", b"2999-01-01T00:00:00Z"), BURIED)
 
     def _internal(self) -> None:
