@@ -13,6 +13,7 @@ from streams.cli.demo import demo
 from streams.cli.digest import digest
 from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
+from streams.cli.export import export
 from streams.cli.lag import lag
 from streams.cli.publish import publish
 from streams.cli.rewind import rewind
@@ -49,6 +50,7 @@ app.command()(lag)
 app.command()(rewind)
 app.command()(digest)
 app.command()(erased)
+app.command()(export)
 app.add_typer(data.app, name="data")
 app.add_typer(worker.app, name="worker")
 app.add_typer(topics.app, name="topics")

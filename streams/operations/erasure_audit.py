@@ -205,7 +205,7 @@ def _of_topic(
     topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]
 ) -> UserTrace:
     """The records of a user; of a compacted topic the one that stands, beside those that compaction has yet to take."""
-    about, last = _named(topic, user_id), False
+    about, last = about_user(topic, user_id), False
     times: list[float] = []
     for message in messages:
         if about(message):
@@ -300,7 +300,7 @@ def _in_files(folder: Path, wanted: Sequence[bytes]) -> int:
     return count
 
 
-def _named(topic: Topic, user_id: str) -> Callable[[Message], bool]:
+def about_user(topic: Topic, user_id: str) -> Callable[[Message], bool]:
     """Whether a record is about the user: by its key; without one, by what it says."""
     user = user_id.encode()
     if topic.plane is Plane.AUDIENCE and topic.key == "user_id":

@@ -275,11 +275,7 @@ class PushLog:
         Raises:
             ValueError: a record of another version or of broken length.
         """
-        for record in records:
-            if record and (record[:1] != _VERSION or (len(record) - 1) % PUSHED.itemsize):
-                raise ValueError(f"a push log record of {len(record)} bytes, version {record[:1]!r}")
-        lengths = np.fromiter((len(r) // PUSHED.itemsize for r in records), np.int64, len(records))
-        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)
+        lengths, entries = decode(records)
         self._pushed.replace(users, lengths, [np.ascontiguousarray(entries[name]) for name in PUSHED.names or ()])
 
     def loaded(self, users: I64) -> None:
@@ -398,3 +394,16 @@ def _encode(lengths: I64, recordings: U64, artists: U64, at: U32, marks: U16) ->
     ends = np.cumsum(lengths) * PUSHED.itemsize
     starts = ends - lengths * PUSHED.itemsize
     return [_VERSION + packed[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def decode(records: Sequence[bytes]) -> tuple[I64, NDArray[np.void]]:
+    """Lengths int64 (n,) and the :data:`PUSHED` rows of records, one after the other; an empty record has none.
+
+    Raises:
+        ValueError: a record of another version or of broken length.
+    """
+    for record in records:
+        if record and (record[:1] != _VERSION or (len(record) - 1) % PUSHED.itemsize):
+            raise ValueError(f"a push log record of {len(record)} bytes, version {record[:1]!r}")
+    lengths = np.fromiter((len(r) // PUSHED.itemsize for r in records), np.int64, len(records))
+    return lengths, np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)

@@ -90,12 +90,9 @@ class ScoreThresholds:
         Raises:
             ValueError: a record of another version or of broken length.
         """
-        for record in records:
-            if record and (record[:1] != _VERSION or len(record) != 1 + _RECORD.itemsize):
-                raise ValueError(f"an interest record of {len(record)} bytes, version {record[:1]!r}")
+        stored = decode(records)
         self.forget(users)
         there = np.fromiter((bool(record) for record in records), np.bool_, len(records))
-        stored = np.frombuffer(b"".join([record[1:] for record in records]), _RECORD)
         order = np.argsort(users[there], kind="stable")
         self.apply(ThresholdChanges(users[there][order], stored["level"][order], stored["at"][order]))
 
@@ -131,3 +128,15 @@ def _encode(levels: F32, at: NDArray[np.uint32]) -> list[bytes]:
     stored["level"], stored["at"] = levels, at
     packed, size = stored.tobytes(), _RECORD.itemsize
     return [_VERSION + packed[n * size : (n + 1) * size] for n in range(len(levels))]
+
+
+def decode(records: Sequence[bytes]) -> NDArray[np.void]:
+    """``level`` and ``at`` of the records that are not empty.
+
+    Raises:
+        ValueError: a record of another version or of broken length.
+    """
+    for record in records:
+        if record and (record[:1] != _VERSION or len(record) != 1 + _RECORD.itemsize):
+            raise ValueError(f"an interest record of {len(record)} bytes, version {record[:1]!r}")
+    return np.frombuffer(b"".join([record[1:] for record in records]), _RECORD)

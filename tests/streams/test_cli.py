@@ -47,6 +47,7 @@ WITH_SETTINGS = {
     ("lag",): [],
     ("digest",): [],
     ("erased",): ["u"],
+    ("export",): ["u"],
     ("backfill",): ["--data", "nowhere"],
     ("rewind",): ["songs", "--by", "1"],
     ("offsets", "show"): [],
