@@ -19,6 +19,7 @@ NEEDED = {
     ("publish",): {"artifact": "nowhere"},
     ("topics", "adopt"): {"topic": "listens"},
     ("erased",): {"user_id": "u-1"},
+    ("export",): {"user_id": "u-1"},
     ("send",): {"file": "a file"},
     ("backfill",): {"data": "--data=a file"},
     ("rewind",): {"group": "audience", "to": "--to-beginning"},
