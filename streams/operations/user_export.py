@@ -38,7 +38,7 @@ from streams.runtime.settings import KafkaSettings
 from targeting.arrays.id_table import hash64
 from targeting.partition.changelog import ERASED, INTEREST, PUSHED, USER
 from targeting.types import Mark
-from targeting.users import history_record, push_log, score_thresholds
+from targeting.users import history_record, push_record, score_thresholds
 from targeting.users.erasures import Erasures
 
 _MARKS: Final = tuple(Mark)
@@ -186,7 +186,7 @@ def _state(standing: dict[bytes, bytes], names: dict[int, str]) -> dict[str, Any
     """
     try:
         _, heard = history_record.decode([standing.get(USER, b"")])
-        _, pushed = push_log.decode([standing.get(PUSHED, b"")])
+        _, pushed = push_record.decode([standing.get(PUSHED, b"")])
         threshold = score_thresholds.decode([standing.get(INTEREST, b"")])
     except ValueError as error:
         raise Refused(f"the state of the user: {error}; a worker of this partition says the way out") from None

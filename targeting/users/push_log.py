@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, U64, grow, mixed
 from targeting.arrays.ragged_array import Jagged
 from targeting.types import F64, Mark
-
-# A record: one version byte, then one of these for each recording, oldest first. ``at`` is the push's
-# ``not_before``, ``marks`` are targeting.types.Mark bits.
-PUSHED = np.dtype([("recording", "<u8"), ("artist", "<u8"), ("at", "<u4"), ("marks", "<u2")])
-_VERSION = b"\x02"
+from targeting.users.push_record import PUSHED, decode, encode
 
 # A plain number: with an enum beside it, numpy looks up what it is at every operation.
 _HELD_OUT = np.uint16(Mark.HELD_OUT)
@@ -34,6 +30,7 @@ MOST = 40_000
 
 # The last second that a row holds: a later push counts as of then.
 _LAST = 2.0**32 - 1
+
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 
@@ -287,12 +284,12 @@ class PushLog:
 
     def encode(self, entries: Entries) -> list[bytes]:
         """The record of each of ``entries.users``."""
-        return _encode(entries.lengths, entries.recordings, entries.artists, entries.at, entries.marks)
+        return encode(entries.lengths, entries.recordings, entries.artists, entries.at, entries.marks)
 
     def records(self, users: I64) -> list[bytes]:
         """The records of users as they stand; empty for a user never pushed."""
         lengths, (recordings, artists, at, marks) = self._pushed.gather(users)
-        records = _encode(lengths, recordings, artists, at, marks)
+        records = encode(lengths, recordings, artists, at, marks)
         return [record if len(record) > 1 else b"" for record in records]
 
     def _drop(self, entries: Entries) -> None:
@@ -385,25 +382,3 @@ def _found(of: I64, recordings: U64, users: I64, marked: Marked) -> tuple[I64, U
 def _pairs(users: I64, recordings: U64) -> U64:
     """One 64-bit number for each pair: equal for equal pairs, and for others with a chance of 2**-64."""
     return mixed(recordings ^ mixed(users.astype(np.uint64), 0), 1)
-
-
-def _encode(lengths: I64, recordings: U64, artists: U64, at: U32, marks: U16) -> list[bytes]:
-    entries = np.empty(len(recordings), PUSHED)
-    entries["recording"], entries["artist"], entries["at"], entries["marks"] = recordings, artists, at, marks
-    packed = entries.tobytes()
-    ends = np.cumsum(lengths) * PUSHED.itemsize
-    starts = ends - lengths * PUSHED.itemsize
-    return [_VERSION + packed[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-
-
-def decode(records: Sequence[bytes]) -> tuple[I64, NDArray[np.void]]:
-    """Lengths int64 (n,) and the :data:`PUSHED` rows of records, one after the other; an empty record has none.
-
-    Raises:
-        ValueError: a record of another version or of broken length.
-    """
-    for record in records:
-        if record and (record[:1] != _VERSION or (len(record) - 1) % PUSHED.itemsize):
-            raise ValueError(f"a push log record of {len(record)} bytes, version {record[:1]!r}")
-    lengths = np.fromiter((len(r) // PUSHED.itemsize for r in records), np.int64, len(records))
-    return lengths, np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)

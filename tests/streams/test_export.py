@@ -21,7 +21,7 @@ from streams.kafka.partitioner import partition_of
 from targeting.arrays.id_table import hash64
 from targeting.partition.changelog import INTEREST, PUSHED
 from targeting.types import Mark
-from targeting.users import push_log, score_thresholds
+from targeting.users import push_record, score_thresholds
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_pushes_and_thresholds_are_told_in_words(scene: Scene) -> None:
     recordings, artists = hash64(["s-9", "gone"]), hash64(["a-1", "a-1"])
     marks = np.array([Mark.DELIVERED | Mark.OPENED, Mark.HELD_OUT], np.uint16)
     rows = np.array([2]), recordings, artists, np.array([1_700_000_000] * 2, np.uint32), marks
-    (pushed,) = push_log._encode(*rows)
+    (pushed,) = push_record.encode(*rows)
     (threshold,) = score_thresholds._encode(np.array([1.0], np.float32), np.array([1_700_000_000], np.uint32))
     here.send(AUDIENCE_STATE, Record(PUSHED + USER.encode(), pushed, []), partition)
     here.send(AUDIENCE_STATE, Record(INTEREST + USER.encode(), threshold, []), partition)
