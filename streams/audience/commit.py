@@ -89,6 +89,7 @@ class BatchCommit:
         timer.spent("commit")
         for p, at in after.items():
             self._apply(p, at, decoded[p])
+        self._context.letters.tell()
         timer.spent("apply")
         metrics.batch_seconds.observe(clock.monotonic() - started)
         if self._bursts is not None:
@@ -196,8 +197,8 @@ class BatchCommit:
             metrics.vectors_applied.labels("withdrawn").inc(len(inputs.vectors.withdrawn))
         metrics.preferences_applied.inc(len(inputs.preferences))
         metrics.changelog_records.inc(len(outputs.changelog) + 1)
-        for _, stage, error in decoded.bad:
-            metrics.dead_letters.labels(stage, error).inc()
+        for letter, stage, error in decoded.bad:
+            self._context.letters.note(stage, error, bad_of(letter, stage, error).text)
         metrics.users.labels(str(partition)).set(task.state.users)
         metrics.campaigns.labels(str(partition)).set(task.state.campaigns)
         metrics.state_disk_bytes.labels(str(partition)).set(task.store.bytes_on_disk if task.store else 0)

@@ -24,7 +24,7 @@ from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
 from streams.kafka.topic_admin import check_times
-from streams.models.registry import LiveView
+from streams.models.registry import LiveView, model_status
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock, SystemClock
@@ -32,6 +32,7 @@ from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import AudienceMetrics, free_bytes
 from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
+from streams.runtime.status import RoleStatus
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
@@ -71,9 +72,14 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     inputs = [naming.name(topic) for topic in TOPIC_OF.values()]
     reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
     broker_clock = BrokerClock(clock, readiness.condition("clock", "not known yet"))
+    context = WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat)
+    status = RoleStatus(
+        "audience", naming.prefix, clock, metrics, readiness, heartbeat, context.letters, context.held, slot
+    )
     with ObserveServer(
-        settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat}
-    ) as server:
+        settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat},
+        status.document,
+    ) as server:  # fmt: skip
         _log.info("observe", url=server.url)
         reachable.start()
         check_partitions(settings.kafka, naming)
@@ -86,8 +92,9 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         restored.fails("no partitions assigned yet")
         view = LiveView(settings.kafka, naming, clock, Skipped(metrics.skipped_records, readiness))
         songs, config = Catalogue(), targeting_config(settings.audience, obey)
+        status.model = lambda: model_status(view.model, songs.space)
         worker = Worker(
-            WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat),
+            context,
             slot,
             CatalogueSync(view, songs, settings.audience.objective),
             lambda number: Partition(number, naming.audience_partitions, songs, config),

@@ -153,6 +153,10 @@ class Restorer:
             left = (context.clock.monotonic() - began) * (total - done) / done if done else math.inf
             metrics.restoring_records.set(total - done)
             metrics.restoring_seconds.set(left)
+            context.held.set(
+                partition, "restoring", records=done, records_total=total,
+                seconds_left=round(left, 1) if done else None,
+            )  # fmt: skip
             about = f", {left:,.0f} s to go" if done else ""
             self._ready.fails(f"restoring partition {partition}: {done:,} of {total:,} records{about}")
             self._stay(partition)

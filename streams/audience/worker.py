@@ -111,6 +111,7 @@ class Worker:
         self._serve()
         self._lag.watch(self._positions())
         self._reporter.round(self._tasks)
+        self._context.letters.tell()
         self._context.timer.spent("report")
 
     def _positions(self) -> dict[Place, int | None]:
@@ -257,6 +258,7 @@ class Worker:
             task = self._tasks.pop(partition, None)
             if task and task.store:
                 task.store.close()
+            self._context.held.release(partition)
             self._context.metrics.users.remove(str(partition))
             self._context.metrics.campaigns.remove(str(partition))
             self._context.metrics.state_disk_bytes.remove(str(partition))
@@ -264,6 +266,8 @@ class Worker:
         self._to_restore = [p for p in self._to_restore if p not in gone] + new
         self._context.metrics.partitions.set(len(self._tasks))
         _log.info("partitions", new=new, gone=gone, held=sorted(self._tasks))
+        for partition in new:
+            self._context.held.set(partition, "waiting")
         if new:
             self._ready.fails(f"restoring partitions {self._to_restore}")
             # The next round comes when all are restored; what waits meanwhile is seen meanwhile.
@@ -285,6 +289,7 @@ class Worker:
         self._tasks[partition] = task
         self._to_restore.remove(partition)
         self._assignment.begin_preferences(partition)
+        self._context.held.set(partition, "restored")
         metrics = self._context.metrics
         metrics.partitions.set(len(self._tasks))
         metrics.users.labels(str(partition)).set(task.state.users)
@@ -299,9 +304,13 @@ class Worker:
                 continue
             read = self._assignment.preferences_read(partition)
             if read < task.preferences_until:
+                self._context.held.set(
+                    partition, "reading preferences", records=read, records_total=task.preferences_until
+                )
                 waiting.append(f"preferences of partition {partition}: {read:,} of {task.preferences_until:,}")
                 continue
             task.preferences_until = None
+            self._context.held.set(partition, "serving")
             task.commands_by = self._clock.monotonic() + self._context.settings.start_wait_s
             self._assignment.begin(partition, task.resumption)
         if waiting:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from streams.contract.topics import Naming
 from streams.runtime.activity_timer import ActivityTimer
 from streams.runtime.clock import Clock
+from streams.runtime.dead_letter_log import DeadLetterLog
 from streams.runtime.health import Heartbeat
+from streams.runtime.held_partitions import HeldPartitions
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import AudienceSettings, KafkaSettings
 
@@ -19,6 +21,8 @@ class WorkerContext:
     Attributes:
         heartbeat: beaten by whatever may take long.
         timer: told where the seconds of the poll loop went.
+        letters: told of every dead letter.
+        held: told how far each partition is.
     """
 
     kafka: KafkaSettings
@@ -28,6 +32,9 @@ class WorkerContext:
     metrics: AudienceMetrics
     heartbeat: Heartbeat
     timer: ActivityTimer = field(init=False)
+    letters: DeadLetterLog = field(init=False)
+    held: HeldPartitions = field(init=False, default_factory=HeldPartitions)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timer", ActivityTimer(self.metrics.busy_seconds, self.clock))
+        object.__setattr__(self, "letters", DeadLetterLog(self.metrics.dead_letters, self.clock))

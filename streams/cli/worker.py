@@ -13,12 +13,14 @@ from streams.runtime.logging import set_up_logs
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez and /readyz are "
-    "served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 too many bad records "
+    help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez, /readyz and "
+    "/status are served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 too many bad records "
     "(--resume-with-bad), 75 restart me.",
 )
 
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of /metrics, /livez, /readyz; 0 takes a free one.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Of /metrics, /livez, /readyz, /status; 0 takes a free one.")
+]
 
 
 Resume = Annotated[

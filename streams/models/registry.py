@@ -269,6 +269,20 @@ def read_model(key: bytes | None, value: bytes | None, headers: Headers) -> Live
     return model
 
 
+def model_status(model: LiveModel | None, in_use: str | None) -> dict[str, object] | None:
+    """What is told of the live model, and of the space in which songs are served; None: no model is live."""
+    if model is None:
+        return None
+    return {
+        "name": model.name,
+        "space": model.space,
+        "space_in_use": in_use,
+        "uri": model.uri,
+        "published_at": model.published_at.isoformat(),
+        "warm_songs": model.warm_songs,
+    }
+
+
 def read_song(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[WarmSong, F32]:
     """The warm song in a record of ``warm-songs``, and its vector, float32 (d,).
 

@@ -1,4 +1,4 @@
-"""One small HTTP server per role: /metrics, /livez, /readyz."""
+"""One small HTTP server per role: /metrics, /livez, /readyz, /status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,18 +101,26 @@ class Heartbeat:
     def beat(self) -> None:
         self._last = self.clock.monotonic()
 
+    def age(self) -> float | None:
+        """Seconds since the last beat; None before the first."""
+        return None if self._last is None else self.clock.monotonic() - self._last
+
     def silence(self) -> str | None:
         """What is wrong; None while the loop beats, and before its first beat."""
-        if self._last is None:
+        silent = self.age()
+        if silent is None or silent <= self.limit_s:
             return None
-        silent = self.clock.monotonic() - self._last
-        return f"no round for {silent:.0f} s, at most {self.limit_s:g}" if silent > self.limit_s else None
+        return f"no round for {silent:.0f} s, at most {self.limit_s:g}"
 
 
 class ObserveServer:
     """Serves one role's metrics and health until closed, from its own thread.
 
     ``/metrics`` is Prometheus text. ``/livez`` and ``/readyz`` answer 200 or 503 and JSON that names every reason.
+    ``/status`` is JSON, and 200 whatever it says.
+
+    Args:
+        status: what ``/status`` answers.
 
     Raises:
         Refused: the port is taken, or the host is not this machine's.
@@ -124,9 +133,10 @@ class ObserveServer:
         registry: CollectorRegistry,
         readiness: Readiness,
         heartbeats: dict[str, Heartbeat] | None = None,
+        status: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         try:
-            self._server = _Server((host, port), registry, readiness, heartbeats or {})
+            self._server = _Server((host, port), registry, readiness, heartbeats or {}, status)
         except (OSError, OverflowError) as error:
             raise Refused(
                 f"cannot serve /metrics on {host}:{port} ({error}): choose another http_port, or 0 for a free one"
@@ -166,11 +176,13 @@ class _Server(ThreadingHTTPServer):
         registry: CollectorRegistry,
         readiness: Readiness,
         heartbeats: dict[str, Heartbeat],
+        status: Callable[[], Mapping[str, object]],
     ) -> None:
         super().__init__(address, _Handler)
         self.registry = registry
         self.readiness = readiness
         self.heartbeats = heartbeats
+        self.status = status
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that did not wait for its answer, as a scrape that timed out, is no news.
@@ -195,8 +207,10 @@ class _Handler(BaseHTTPRequestHandler):
                 readiness = self.server.readiness
                 failing = readiness.reasons()
                 self._health({name: failing.get(name) for name in readiness.names()}, readiness.notes())
+            case "/status":
+                self._answer(HTTPStatus.OK, "application/json", json.dumps(self.server.status()).encode() + b"\n")
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /livez or /readyz\n")
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /livez, /readyz or /status\n")
 
     def _health(self, reasons: dict[str, str | None], notes: dict[str, str] | None = None) -> None:
         ok = not any(reasons.values())

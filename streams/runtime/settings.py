@@ -206,7 +206,7 @@ class SongsSettings(_Section):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(9101, ge=0, le=65535)
-    """Of /metrics, /livez and /readyz; 0 takes a free one."""
+    """Of /metrics, /livez, /readyz and /status; 0 takes a free one."""
     index: Literal["auto", "hnsw", "exact"] = "auto"
     """How warm songs are searched: "auto" is hnswlib where it is installed, otherwise the exact index."""
     neighbours: int = Field(50, ge=1, le=1000)
@@ -247,7 +247,7 @@ class AudienceSettings(_Section):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(9102, ge=0, le=65535)
-    """Of /metrics, /livez and /readyz; 0 takes a free one."""
+    """Of /metrics, /livez, /readyz and /status; 0 takes a free one."""
     batch_records: int = Field(10_000, ge=1, le=100_000)
     """Records of each input in a batch, at most, and twice as many vectors from outside. That many take a tenth of a
     second, for which requests wait."""

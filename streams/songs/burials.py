@@ -28,7 +28,6 @@ async def bury_skipped(store: SongStore, partitions: Collection[int]) -> None:
         if found.offset < int(notes.get(key, b"0")):
             continue
         await (await store.producer.bury_found(found, STAGE, error))
-        store.metrics.dead_letters.labels(STAGE, type(error).__name__).inc()
         await store.keep(SONGS_REPORTS, store.reports, [(found.partition, key, b"%d" % (found.offset + 1))])
 
 

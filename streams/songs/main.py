@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Collection
 
 import faust
 import structlog
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from streams.contract.errors import Refused
@@ -16,14 +18,17 @@ from streams.kafka.lag_monitor import LagMonitor
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
 from streams.kafka.topic_admin import check_times
-from streams.models.registry import LiveView
+from streams.models.registry import LiveView, model_status
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import SystemClock
+from streams.runtime.dead_letter_log import DeadLetterLog
 from streams.runtime.exit_codes import RESTART, leave
 from streams.runtime.health import Heartbeat, ObserveServer, Readiness
+from streams.runtime.held_partitions import HeldPartitions
 from streams.runtime.metrics import SongsMetrics, free_bytes
 from streams.runtime.settings import Settings
+from streams.runtime.status import RoleStatus
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
 from streams.songs.input_topics import InputTopics, group_of, is_id
@@ -59,8 +64,10 @@ def run(settings: Settings, resume: bool = False) -> None:
     inputs = [naming.name(topic) for topic in (SONG_UPLOADS, CAMPAIGN_REPORTS)]
     reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
     assigned = readiness.condition("assigned", "no partitions assigned yet")
+    letters, held = DeadLetterLog(metrics.dead_letters, clock), HeldPartitions()
+    status = RoleStatus("songs", naming.prefix, clock, metrics, readiness, heartbeat, letters, held)
     with ObserveServer(
-        settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}
+        settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}, status.document
     ) as server:
         _log.info("observe", url=server.url)
         reachable.start()
@@ -71,14 +78,16 @@ def run(settings: Settings, resume: bool = False) -> None:
         metrics.warm_index.labels(kind.value).set(1)
         view = LiveView(settings.kafka, naming, clock, skipped)
         live = LiveMatcher(view, metrics, clock, settings.songs.swap_both_s, kind)
+        status.model = lambda: model_status(view.model, None)
         live.wait()
+        status.model = lambda: model_status(view.model, live().space)
         model_live.holds()
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
 
         app = faust_app(settings.kafka, settings.topics, settings.songs, naming, settings.paths.cache / "faust")
         lag = LagMonitor(settings.kafka, group_of(naming), metrics, clock).start()
         add_agents(app, SongStore(
-            naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming),
+            naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming, letters),
             CompactedCache(
                 settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
                 opened=InputTopics(settings.kafka, naming, metrics),
@@ -95,8 +104,9 @@ def run(settings: Settings, resume: bool = False) -> None:
         async def beat() -> None:
             heartbeat.beat()
 
-        async def on_assigned(_: object, assigned_partitions: object, **__: object) -> None:
+        async def on_assigned(_: object, assigned_partitions: Collection[TP], **__: object) -> None:
             _log.info("assigned", partitions=str(assigned_partitions))
+            held.serve(sorted({each.partition for each in assigned_partitions}))
             assigned.holds()
 
         app.timer(interval=1.0)(beat)

@@ -9,25 +9,27 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import structlog
-
 from streams.contract.cloudevents import Record
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, Naming, Topic
 from streams.runtime.bad_record_burst import Bad, source_of
+from streams.runtime.dead_letter_log import DeadLetterLog
 
 Sent = Awaitable[Any]
 
-_log = structlog.get_logger(__name__)
-
 
 class AwaitedProducer:
-    """Our topics as Faust topics of raw bytes: we decode, so that we can bury bad records."""
+    """Our topics as Faust topics of raw bytes: we decode, so that we can bury bad records.
 
-    def __init__(self, app: Any, naming: Naming) -> None:
+    Args:
+        letters: told of every dead letter.
+    """
+
+    def __init__(self, app: Any, naming: Naming, letters: DeadLetterLog) -> None:
         self._app = app
         self._naming = naming
+        self.letters = letters
         self._topics: dict[str, Any] = {}
         self._buried: dict[tuple[str, int, int], Bad] = {}
 
@@ -81,7 +83,7 @@ class AwaitedProducer:
     async def bury_found(self, found: Origin, stage: str, error: BadRecord) -> Sent:
         """Hand over the dead letter of a bad record."""
         letter = dead_letter(found, stage, error)
-        _log.warning("dead letter", stage=stage, error=type(error).__name__, reason=str(error))
+        self.letters.note(stage, type(error).__name__, str(error))
         return await self._hand_over(DEAD_LETTERS, letter.key, letter.value, letter.headers, None)
 
     async def _hand_over(

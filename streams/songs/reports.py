@@ -62,7 +62,6 @@ async def _read(store: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tu
                 raise InvalidField(f"partitions: {report.partitions}, there are {store.naming.audience_partitions}")
         except BadRecord as error:
             buried.append(await store.producer.bury(message, _STAGE, error))
-            store.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
             continue
         key = report_key(report.song_id, report.partition)
         known = fresh[key][1] if key in fresh else await store.report(message.partition, key)

@@ -89,16 +89,11 @@ async def _read(store: SongStore, serving: Serving, events: Sequence[Any]) -> tu
             content = None if gone else content_of(upload.event)
             fitting = None if content is None else serving.matcher.fitting(content, store.metrics)
         except BadRecord as error:
-            buried.append(await _buried(store, message, error))
+            buried.append(await store.producer.bury(message, _STAGE, error))
             continue
         store.metrics.uploads_received.labels(upload.type).inc()
         good.append(_Upload(upload, content, fitting, at, message))
     return good, buried
-
-
-async def _buried(store: SongStore, message: Any, error: BadRecord) -> Sent:
-    store.metrics.dead_letters.labels(_STAGE, type(error).__name__).inc()
-    return await store.producer.bury(message, _STAGE, error)
 
 
 async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload]) -> None:
@@ -115,7 +110,7 @@ async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload])
             fresh.append((replace(each, expires_at=_end(store, each, known)), known))
         except BadRecord as error:
             # Buried before it is remembered: the same revision can come again, corrected.
-            sends.append(await _buried(store, each.message, error))
+            sends.append(await store.producer.bury(each.message, _STAGE, error))
     if not fresh:
         await asyncio.gather(*sends)
         return

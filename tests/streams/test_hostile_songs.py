@@ -57,6 +57,7 @@ from streams.operations.campaigns import read_campaign
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import ManualClock
+from streams.runtime.dead_letter_log import DeadLetterLog
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import SongsSettings
@@ -208,7 +209,8 @@ class Role:
         self.live = LiveMatcher(self.view, metrics, clock, config.swap_both_s)
         self.live.wait()
         self.store = SongStore(
-            NAMING, config, metrics, clock, self.live, AwaitedProducer(FaustApp(log), NAMING),
+            NAMING, config, metrics, clock, self.live,
+            AwaitedProducer(FaustApp(log), NAMING, DeadLetterLog(metrics.dead_letters, clock)),
             CompactedCache(log, NAMING.name(SONGS_LEDGER), clock, _check_song),  # type: ignore[arg-type]
             CompactedCache(log, NAMING.name(SONGS_REPORTS), clock, _check_report, self.skipped),  # type: ignore[arg-type]
             self.skipped,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -341,3 +342,38 @@ def test_what_was_published_while_the_workers_clocks_were_400_s_behind_is_served
     assert found.isdisjoint({lost, erased})
     assert len(follower.dead) == dead
     running.send(PREFERENCES, [preferences(lost, opted_in=True)])
+
+
+def status(worker: RoleProcess) -> Any:
+    with urlopen(f"{worker.url}/status", timeout=5) as answer:
+        return json.load(answer)
+
+
+def test_status_names_the_reason_of_dead_letters_and_the_log_has_one_line_for_hundreds(
+    running: Environment,
+) -> None:
+    worker = running.audience[0]
+    before = running.log("audience").read_text().count("records buried in dead-letters")
+    wrong = upload_record(running.songs[0], time.time()).headers
+    bad = [Record(f"u-{n}".encode(), b"wrong-type-%d" % n, list(wrong)) for n in range(400)]
+    running.send(LISTENS, bad)
+
+    def letters() -> int:
+        found = [each for each in status(worker)["dead_letters"] if each["error"] == "UnknownEventType"]
+        return sum(each["records"] for each in found)
+
+    running.wait_until(lambda: letters() >= 400, lambda: f"{letters()} of 400")
+    told = status(worker)
+    (reason,) = [each for each in told["dead_letters"] if each["error"] == "UnknownEventType"]
+    assert reason["stage"] == "audience.listens"
+    assert reason["latest"].startswith("ce_type:")
+    lines = running.log("audience").read_text().count("records buried in dead-letters") - before
+    assert lines <= 2
+    assert (told["role"], told["slot"], told["ready"]) == ("audience", 0, True)
+    assert {each["partition"]: each["state"] for each in told["partitions"]} == dict.fromkeys(
+        running.partitions, "serving"
+    )
+    songs = status(running.workers[0])
+    assert songs["role"] == "songs"
+    assert songs["partitions"]
+    assert songs["model"]["space_in_use"] == told["model"]["space_in_use"] == told["model"]["space"]
