@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConsumerGroupListing, OffsetSpec
 
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming
@@ -31,6 +33,8 @@ _READ_S: Final = 5.0
 Place = tuple[str, int]
 """Topic and partition."""
 
+_NOBODY: Final[frozenset[int]] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Lag:
@@ -42,6 +46,8 @@ class Lag:
         records: offsets from the first record that waits to the end; 0 when none does. What was aborted and the ends of
             transactions take offsets too: those before the first record that waits do not count, those behind it do.
         seconds: age of the first record that waits; 0 when none does, None when it could not be read in time.
+        served: whether a member of the group has a partition of this number: what a member subscribes is assigned, and
+            it reads the same partition of its other inputs.
     """
 
     group: str
@@ -51,48 +57,127 @@ class Lag:
     end: int
     records: int
     seconds: float | None
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Every group on every partition, at one time.
+
+    Attributes:
+        lags: by group, topic and partition.
+        gaps: what cannot be measured, each with the reason: a topic that is missing, a partition without a leader.
+    """
+
+    lags: list[Lag]
+    gaps: list[str]
 
 
 def measure(kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
-    """Every group that reads this installation's topics, by group, topic and partition.
+    """Every group that has committed an offset of this installation's topics, by group, topic and partition.
 
     Asks only; workers are not disturbed.
 
     Raises:
         Unavailable: the cluster does not answer within ``kafka.request_timeout_s``.
     """
-    admin = clients.admin(kafka)
-    try:
-        return _measure(admin, kafka, naming, clock)
-    except (KafkaException, TimeoutError) as error:
-        raise Unavailable(f"the cluster does not answer queries about its groups: {error}") from error
+    with closing(LagSurveyor(kafka, naming, clock)) as surveyor:
+        return surveyor.survey().lags
 
 
-def _measure(admin: AdminClient, kafka: KafkaSettings, naming: Naming, clock: Clock) -> list[Lag]:
-    timeout = kafka.request_timeout_s
-    known = naming.by_name()
-    topics = {
-        name: sorted(topic.partitions)
-        for name, topic in admin.list_topics(timeout=timeout).topics.items()
-        if name in known
-    }
-    committed = _committed(admin, topics, timeout)
-    places = {place for _, place in committed}
-    starts = _offsets(admin, places, OffsetSpec.earliest(), timeout)  # type: ignore[no-untyped-call]
-    ends = _offsets(admin, places, OffsetSpec.latest(), timeout)  # type: ignore[no-untyped-call]
+class LagSurveyor:
+    """Asks again and again how far all groups are behind, over connections that stay open.
 
-    # A group that never committed, or whose place is already deleted, goes on at the oldest record.
-    positions = {key: max(offset or 0, starts[key[1]]) for key, offset in committed.items()}
-    behind = {(place, at) for (_, place), at in positions.items() if at < ends[place]}
-    with closing(_first_record_reader(kafka, clients.reader_group(min(topics, default="none")))) as reader:
-        firsts = first_records(reader, behind, clock)
+    Args:
+        inputs: group -> its topics, full names, that are looked at also while it has committed nothing: then it is
+            behind from where reading would begin, the oldest record that is kept.
 
-    now = clock.now()
-    lags = []
-    for (group, place), at in sorted(positions.items()):
-        records, seconds = _waiting(firsts.get((place, at), (at, None)), ends[place], now)
-        lags.append(Lag(group, *place, committed[group, place], ends[place], records, seconds))
-    return lags
+    Raises:
+        Unavailable: no broker answers.
+        Refused: the brokers do not let this client in.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        naming: Naming,
+        clock: Clock,
+        inputs: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
+        self._timeout = kafka.request_timeout_s
+        self._naming = naming
+        self._clock = clock
+        self._inputs = inputs
+        self._admin = clients.admin(kafka)
+        self._reader = _first_record_reader(kafka, clients.reader_group(min(naming.by_name())))
+
+    def survey(self) -> Survey:
+        """Ask once.
+
+        Raises:
+            Unavailable: no answer within the request timeout.
+        """
+        try:
+            return self._survey()
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"the cluster does not answer queries about its groups: {error}") from error
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _survey(self) -> Survey:
+        topics, gaps = self._topics()
+        groups = self._admin.list_consumer_groups(request_timeout=self._timeout).result(self._timeout).valid
+        committed = {
+            (group, (topic, partition)): None
+            for group, names in self._inputs.items()
+            for topic in names
+            for partition in topics.get(topic, ())
+        } | _committed(self._admin, groups, topics, self._timeout)
+        places = {place for _, place in committed}
+        starts = _offsets(self._admin, places, OffsetSpec.earliest(), self._timeout)  # type: ignore[no-untyped-call]
+        ends = _offsets(self._admin, places, OffsetSpec.latest(), self._timeout)  # type: ignore[no-untyped-call]
+
+        # A group that never committed, or whose place is already deleted, goes on at the oldest record.
+        positions = {key: max(offset or 0, starts[key[1]]) for key, offset in committed.items()}
+        behind = {(place, at) for (_, place), at in positions.items() if at < ends[place]}
+        firsts = first_records(self._reader, behind, self._clock)
+        served = _served(self._admin, groups, {group for group, _ in committed}, self._timeout)
+
+        now = self._clock.now()
+        lags = []
+        for (group, place), at in sorted(positions.items()):
+            records, seconds = _waiting(firsts.get((place, at), (at, None)), ends[place], now)
+            held = served.get(group, _NOBODY)
+            lags.append(
+                Lag(
+                    group,
+                    *place,
+                    committed[group, place],
+                    ends[place],
+                    records,
+                    seconds,
+                    held is None or place[1] in held,
+                )
+            )
+        return Survey(lags, gaps)
+
+    def _topics(self) -> tuple[dict[str, list[int]], list[str]]:
+        """Topic -> partitions that have a leader, and what is not there."""
+        present = self._admin.list_topics(timeout=self._timeout).topics
+        known = self._naming.by_name()
+        topics, gaps = {}, []
+        for name in known:
+            parts = present[name].partitions if name in present else {}
+            topics[name] = sorted(number for number, part in parts.items() if part.leader >= 0)
+            gaps += [
+                f"topic {name}[{number}]: no leader; start broker {' or '.join(map(str, part.replicas))}, which has it"
+                for number, part in sorted(parts.items())
+                if part.leader < 0
+            ]
+            if name not in present and any(name in names for names in self._inputs.values()):
+                gaps.append(f"topic {name}: does not exist; `coldstart topics create` creates it")
+        return topics, gaps
 
 
 class LagReader:
@@ -161,10 +246,9 @@ def _first_record_reader(kafka: KafkaSettings, group: str) -> Consumer:
 
 
 def _committed(
-    admin: AdminClient, topics: Mapping[str, list[int]], timeout: float
+    admin: AdminClient, groups: Iterable[ConsumerGroupListing], topics: Mapping[str, list[int]], timeout: float
 ) -> dict[tuple[str, Place], int | None]:
     """All partitions of every topic on which a group has committed any."""
-    groups = admin.list_consumer_groups(request_timeout=timeout).result(timeout).valid
     answers: list[Future[Any]] = [
         future
         for group in groups
@@ -180,6 +264,29 @@ def _committed(
             for partition in topics[topic]:
                 offset = offsets.get((topic, partition), -1)
                 found[result.group_id, (topic, partition)] = offset if offset >= 0 else None
+    return found
+
+
+def _served(
+    admin: AdminClient, groups: Iterable[ConsumerGroupListing], wanted: Collection[str], timeout: float
+) -> dict[str, frozenset[int] | None]:
+    """Group -> partition numbers that its members have; None: it has members, and what they have is not known."""
+    staffed = [
+        group.group_id
+        for group in groups
+        if group.group_id in wanted and group.state not in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+    ]
+    found: dict[str, frozenset[int] | None] = dict.fromkeys(staffed)
+    answers = admin.describe_consumer_groups(staffed, request_timeout=timeout) if staffed else {}
+    for group, answer in answers.items():
+        try:
+            described = answer.result(timeout)
+        except KafkaException:
+            # The group ended meanwhile, or this client may not describe it.
+            continue
+        if described.state == ConsumerGroupState.STABLE:
+            parts = (place.partition for member in described.members for place in member.assignment.topic_partitions)
+            found[group] = frozenset(parts)
     return found
 
 

@@ -48,7 +48,7 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(shown(text, lines=True), err=err)
 
 
-def say_json(value: Any, indent: int = 1) -> None:
+def say_json(value: Any, indent: int | None = 1) -> None:
     """Print a value for a program to read: ASCII alone, so that a terminal is safe from it, too."""
     typer.echo(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"))
 

@@ -30,6 +30,8 @@ from streams.contract.errors import Refused
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
 from streams.kafka.consumer_lag import Lag
+from streams.operations.lag_judge import PartitionState
+from streams.operations.lag_window import JudgedLag
 from streams.runtime.logging import set_up_logs
 from streams.runtime.terminal import Bars, Table, Terminal, bold, say, say_json, shown
 from streams.testbed.pages.page import environment
@@ -78,7 +80,8 @@ def everything(song_id: str) -> Iterator[Table]:
     )
     yield _all([campaign], NOW)
     yield _one(campaign, NOW)
-    behind = Lag(group=song_id, topic=song_id, partition=0, committed=1, end=2, records=1, seconds=1.0)
+    lag = Lag(group=song_id, topic=song_id, partition=0, committed=1, end=2, records=1, seconds=1.0, served=True)
+    behind = JudgedLag(lag, PartitionState.STALLED)
     yield _topics([behind])
     yield _partitions([behind])
     table = Table(song_id, title=song_id, caption=None)
