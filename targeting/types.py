@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntFlag, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from hashlib import blake2b
 from typing import Annotated, NamedTuple
 
@@ -228,6 +228,27 @@ def push_id(user_id: str, recording: str, erased_at: float | None = None) -> str
     return blake2b(named, digest_size=16).hexdigest()
 
 
+class Suppression(IntEnum):
+    """Why a candidate is not pushed a song: of several reasons the first in this order."""
+
+    OPTED_OUT = 1
+    NOT_WANTED = 2  # explicit, a muted artist, or outside of the song's territories
+    HEARD = 3
+    ALREADY_PUSHED = 4  # the same recording
+    ERASED = 5  # in this very batch
+    BELOW_THRESHOLD = 6  # no fit at all, or too small a chance for this user's threshold
+    EXPIRED = 7  # the song's life ends before it may be pushed
+    CAP_RESERVED = 8  # by lot: what is left of the cap is for songs to come
+    QUIET_HOURS = 9  # until the song's end
+    FREQUENCY_CAP = 10  # the user's own, or that of the artist
+    HELD_OUT = 11
+    BUDGET = 12  # others come before
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
 class Push(msgspec.Struct, frozen=True, gc=False):
     """One decision: this song to this user.
 
@@ -341,9 +362,11 @@ class PartitionOutputs:
         pushes: in the order of decision, best first within a song.
         accounts: the account of every campaign that a command touched.
         refused: place and reason of each outcome that does not count.
+        suppressed: how many candidates were not pushed, by when they were looked at and why.
     """
 
     changelog: Sequence[tuple[bytes, bytes | None]] = field(default_factory=list)
     pushes: Sequence[Push] = field(default_factory=list)
     accounts: Sequence[Account] = field(default_factory=list)
     refused: Sequence[tuple[int, str]] = ()
+    suppressed: Mapping[tuple[Tier, Suppression], int] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -178,11 +179,16 @@ class BatchCommit:
 
     def _count(self, partition: int, task: PartitionTask, decoded: Decoded, outputs: PartitionOutputs) -> None:
         metrics, now, answered = self._context.metrics, self._context.clock.now(), set()
+        deferred = 0
         for push in outputs.pushes:
             metrics.pushes.labels(push.why.value).inc()
+            deferred += push.not_before > max(decoded.inputs.now, math.ceil(push.match.available_from))
             if push.tier is Tier.INITIAL and push.match.song_id not in answered:
                 answered.add(push.match.song_id)
                 metrics.upload_to_push_seconds.observe(max(0.0, now - push.match.requested_at))
+        metrics.pushes_deferred.inc(deferred)
+        for (tier, reason), users in outputs.suppressed.items():
+            metrics.suppressions.labels(reason.label, tier.value).inc(users)
         inputs = decoded.inputs
         for command in inputs.commands:
             metrics.requests_served.labels(type(command).__name__.lower()).inc()

@@ -168,6 +168,15 @@ class AudienceMetrics(RoleMetrics):
     request_seconds = _seconds("Deciding who gets one song")
     candidates = _many("users", "Listeners considered for one song, in one partition")
     pushes = _counter("pushes", "Push targets committed, by reason", "why")
+    pushes_deferred = _counter("pushes", "Of these, put off to the end of the user's quiet hours")
+    suppressions = _counter(
+        "candidates",
+        "Candidates who were not pushed a song, by the first reason that holds (opted-out, not-wanted, heard, "
+        "already-pushed, erased, below-threshold, expired, cap-reserved, quiet-hours, frequency-cap, held-out, budget) "
+        "and by whether the song was new (initial) or the user came near it later (live)",
+        "reason",
+        "tier",
+    )
     upload_to_push_seconds = _seconds("From an upload's timestamp to the commit of the pushes that answer it")
     listens_applied = _counter("listens", "Listens in the committed state")
     listens_repeated = _counter("listens", "Listens dropped: their listen_id stood among the latest of the partition")

@@ -6,6 +6,7 @@ sees the changed one. Commands see the state as it was before the batch's listen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from targeting.ranking.recalibration import Examples, Recalibration
 from targeting.ranking.scored import Scored
 from targeting.ranking.scoring import score
 from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
-from targeting.rules.policy import without
+from targeting.rules.policy import hold_back
 from targeting.types import (
     Account,
     Command,
@@ -33,6 +34,7 @@ from targeting.types import (
     OutcomeCounts,
     Push,
     Reanchor,
+    Suppression,
     Takedown,
     Tier,
 )
@@ -52,6 +54,7 @@ class CampaignsInBatch:
         changed: new or changed campaigns, by song id; None: forgotten.
         requests: songs whose request is written anew.
         added: the pushes decided, by row; ``pushes``: the same, as they are told.
+        suppressed: how many candidates were not pushed, by when and why.
         accounts: what is told of campaigns so far; of the songs in ``touched``, one more when the batch is done.
     """
 
@@ -64,6 +67,7 @@ class CampaignsInBatch:
         self.requests: set[str] = set()
         self.added = Added()
         self.pushes: list[Push] = []
+        self.suppressed: Counter[tuple[Tier, Suppression]] = Counter()
         self.accounts: list[Account] = []
         self.touched: dict[str, None] = {}
         config = state.config
@@ -113,8 +117,15 @@ class CampaignsInBatch:
         not_to: Sequence[I64] = (),
     ) -> Selection:
         """The ``most`` best of the scored users who may be pushed the song; ``not_to``: rows who may not besides."""
-        allowed = self._allowed(match, scored.users, not_to)
-        return choose(match, scored, allowed, most, self._context, tier, prototypes)
+        held = self._held_back(match, scored.users, not_to)
+        chosen = choose(match, scored, held, most, self._context, tier, prototypes)
+        for why in np.flatnonzero(chosen.suppressed).tolist():
+            self.suppress(tier, Suppression(why), int(chosen.suppressed[why]))
+        return chosen
+
+    def suppress(self, tier: Tier, why: Suppression, users: int) -> None:
+        """So many candidates are not pushed."""
+        self.suppressed[tier, why] += users
 
     def take(self, campaign: CampaignRecord, chosen: Selection) -> None:
         """A selection becomes part of the batch, and ends the campaign if it spent the last of the budget."""
@@ -146,21 +157,24 @@ class CampaignsInBatch:
             if (campaign := self.get(song_id)) is not None
         ]
 
-    def _allowed(self, match: Match, users: I64, not_to: Sequence[I64]) -> NDArray[np.bool_]:
-        """Which users (rows, ascending) may be pushed the song at all."""
-        state = self._state
+    def _held_back(self, match: Match, users: I64, not_to: Sequence[I64]) -> NDArray[np.uint8]:
+        """Why users (rows, ascending) may not be pushed the song at all: uint8 (n,), 0 where they may."""
+        state, staged = self._state, self._users.preferences
         recording = int(hash64([match.recording])[0])
-        allowed = state.preferences.allowed(match, users, self._users.preferences)
-        return allowed & without(
-            users,
-            [
-                state.histories.listeners_of(int(state.songs.find([match.song_id])[0])),
-                state.push_log.users(recording),
-                self.added.of_recording(recording),
-                self._users.erased,
-                *not_to,
-            ],
-        )
+        held = np.zeros(len(users), np.uint8)
+        refused = np.flatnonzero(~state.preferences.allowed(match, users, staged))
+        if len(refused):
+            out = state.preferences.opted_out(users[refused], staged)
+            held[refused] = np.where(out, Suppression.OPTED_OUT, Suppression.NOT_WANTED)
+        listeners = state.histories.listeners_of(int(state.songs.find([match.song_id])[0]))
+        for why, rows in (
+            *((Suppression.HEARD, rows) for rows in (listeners, *not_to)),
+            (Suppression.ALREADY_PUSHED, state.push_log.users(recording)),
+            (Suppression.ALREADY_PUSHED, self.added.of_recording(recording)),
+            (Suppression.ERASED, self._users.erased),
+        ):
+            hold_back(held, users, rows, why)
+        return held
 
 
 class CampaignCommands:

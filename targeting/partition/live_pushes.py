@@ -13,7 +13,7 @@ from targeting.partition.state import State
 from targeting.partition.users_in_batch import UsersInBatch
 from targeting.ranking.activity import factors
 from targeting.ranking.scored import Scored
-from targeting.types import F32, Tier
+from targeting.types import F32, Suppression, Tier
 from targeting.users.histories import HistoryChanges
 from targeting.users.taste_vectors import OutsideChanges
 
@@ -55,6 +55,7 @@ class LivePushes:
             thresholds[:] = 1
         # Whoever has no room is not even scored: with caps full, every campaign would look at the same users.
         used, pushes = self._campaigns.frequency_caps.used(users, np.full(len(users), self._now))
+        self._campaigns.suppress(Tier.LIVE, Suppression.FREQUENCY_CAP, int(np.count_nonzero(used >= pushes)))
         activity, plan = self._activity(users), self._plan()
         for hits in self._campaigns.live.match(*changed, activity, thresholds, used < pushes, plan):
             campaign = self._campaigns.get(hits.song_id)

@@ -166,5 +166,5 @@ def _staged(state: State, inputs: PartitionInputs) -> Staged:
         recalibration=learned,
     )
     records = changelog.records_of(state, changes, users.known.id_of)
-    outputs = PartitionOutputs(records, campaigns.pushes, accounts, refused)
+    outputs = PartitionOutputs(records, campaigns.pushes, accounts, refused, campaigns.suppressed)
     return Staged(outputs, state.step, state.songs.sweeps, changes)

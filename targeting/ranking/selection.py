@@ -15,7 +15,7 @@ from targeting.calibration import Calibration
 from targeting.ranking.recalibration import Correction, Examples, Scale
 from targeting.ranking.scored import Scored
 from targeting.rules.policy import Policy, fairness, held_out
-from targeting.types import F32, F64, Mark, Match, Preferences, Push, PushReason, Tier
+from targeting.types import F32, F64, Mark, Match, Preferences, Push, PushReason, Suppression, Tier
 from targeting.users.frequency_caps import FrequencyCaps
 from targeting.users.preferences import PreferenceTable
 from targeting.users.score_thresholds import ScoreThresholds
@@ -45,12 +45,14 @@ class Selection:
         at: float64 (n,), the ``not_before`` of each.
         marks: uint16 (n,), HELD_OUT or EXPLORED or nothing.
         pushes: those pushed, as they are told.
+        suppressed: int64, how many candidates were not pushed, by :class:`targeting.types.Suppression`.
     """
 
     users: I64
     at: F64
     marks: NDArray[np.uint16]
     pushes: list[Push]
+    suppressed: I64
 
 
 class Ids(Protocol):
@@ -82,13 +84,13 @@ class SelectionContext:
 def choose(
     match: Match,
     scored: Scored,
-    allowed: NDArray[np.bool_],
+    held: NDArray[np.uint8],
     most: int,
     by: SelectionContext,
     tier: Tier = Tier.INITIAL,
     prototypes: NDArray[np.int64] | None = None,
 ) -> Selection:
-    """The best ``most`` of the allowed candidates, and those among the better ones who are held out.
+    """The best ``most`` of the candidates whom nothing holds back, and those among the better ones who are held out.
 
     Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.users.score_thresholds`). A score of
     zero is no reason to push. A share of the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the
@@ -106,6 +108,8 @@ def choose(
     a restart, whatever row the user has then.
 
     Args:
+        held: why each candidate may not be pushed at all, uint8 (n,), a :class:`targeting.types.Suppression`; 0: it
+            may. Every reason that is found here is added to it.
         prototypes: which prototype each candidate is near, int64 (n,), for those who came later.
     """
     calibration = by.calibration if scored.both else None
@@ -113,15 +117,19 @@ def choose(
     correction = by.examples.model if calibration else by.examples.live if live else None
     n = len(scored.users)
     boundaries = by.score_thresholds.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
-    eligible = np.flatnonzero(allowed & (scored.scores > 0))
+    held[(held == 0) & (scored.scores <= 0)] = Suppression.BELOW_THRESHOLD
+    eligible = np.flatnonzero(held == 0)
     if correction and by.least_chance > 0:
         chances = correction.chance(_priors(scored.scores[eligible], calibration))
-        eligible = eligible[chances / boundaries[eligible] >= by.least_chance]
+        enough = chances / boundaries[eligible] >= by.least_chance
+        held[eligible[~enough]] = Suppression.BELOW_THRESHOLD
+        eligible = eligible[enough]
     # Whole seconds, as the push log keeps them, so that a cap is exact around what is told later.
     start = max(by.now, float(math.ceil(match.available_from)))
-    nobody = Selection(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [])
+    # Whom nothing else holds back others come before.
+    held[eligible] = Suppression.EXPIRED if start >= match.expires_at else Suppression.BUDGET
     if most <= 0 or not len(eligible) or start >= match.expires_at:
-        return nobody
+        return _nobody(held)
     song_hash, artist = song_and_artist(match)
     hashes = by.users.hashes(scored.users[eligible])
     worth = scored.scores[eligible] / boundaries[eligible]
@@ -129,16 +137,21 @@ def choose(
         open_ = _open(by.frequency_caps, scored.users[eligible], hashes, start, song_hash)
         if not open_.all():
             most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
+            held[eligible[~open_]] = Suppression.CAP_RESERVED
             eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
             if not len(eligible):
-                return nobody
+                return _nobody(held)
     lots = mixed(hashes, song_hash)
     by_lot = _by_lot(most, by.policy, int(lots.min()))
-    best, when, out = _first(match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by)
+    passed = np.zeros(len(eligible), np.uint8)
+    best, when, out = _first(
+        match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by, passed
+    )
     marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
     if by_lot:
         rest = np.delete(np.arange(len(eligible)), best)
         others = mixed(hashes[rest], song_hash ^ _EXPLORING)
+        passed_by_lot = np.zeros(len(rest), np.uint8)
         more, later, more_out = _first(
             match,
             scored.users[eligible[rest]],
@@ -149,11 +162,15 @@ def choose(
             start,
             artist,
             by,
+            passed_by_lot,
         )
+        passed[rest] = np.maximum(passed[rest], passed_by_lot)
         best, when = np.concatenate([best, rest[more]]), np.concatenate([when, later])
         marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
     chosen = eligible[best]
     pushed = (marks & Mark.HELD_OUT) == 0
+    held[eligible[passed > 0]] = passed[passed > 0]
+    held[chosen] = np.where(pushed, 0, Suppression.HELD_OUT)
     priors = _priors(scored.scores[chosen[pushed]], calibration)
     why = np.where(marks & Mark.EXPLORED, PushReason.EXPLORATION, _why(scored, chosen, prototypes))
     if calibration or live:
@@ -171,7 +188,17 @@ def choose(
         tier,
         prototypes,
     )
-    return Selection(scored.users[chosen], when, marks, pushes)
+    return Selection(scored.users[chosen], when, marks, pushes, _counts(held))
+
+
+def _nobody(held: NDArray[np.uint8]) -> Selection:
+    return Selection(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), [], _counts(held))
+
+
+def _counts(held: NDArray[np.uint8]) -> I64:
+    counts = np.bincount(held, minlength=max(Suppression) + 1)
+    counts[0] = 0
+    return counts
 
 
 def _priors(scores: F32, calibration: Calibration | None) -> F32:
@@ -195,8 +222,12 @@ def _first(
     start: float,
     artist: int,
     by: SelectionContext,
+    passed: NDArray[np.uint8],
 ) -> tuple[I64, F64, NDArray[np.bool_]]:
     """The first ``most`` by (rank, lot) who can be disturbed, and those held out who stand before the last of them.
+
+    Args:
+        passed: is told, by index into ``rows``, why those are passed over who stand before the last of them.
 
     Returns:
         indices into ``rows`` in order, when each may be disturbed, and who is held out.
@@ -212,14 +243,18 @@ def _first(
         block = block[np.lexsort((lots[block], rank[block]))]
         when = by.preferences.not_before(rows[block], start, by.staged_preferences)
         fits = when < match.expires_at
+        why = np.where(fits, Suppression.FREQUENCY_CAP, Suppression.QUIET_HOURS)
         fits &= by.frequency_caps.fits(rows[block], np.where(fits, when, start), artist)
-        block, when = block[fits], when[fits]
+        looked, block, when = block, block[fits], when[fits]
         out = held_out(hashes[block], match.song_id, by.policy) if by.policy.enabled else np.zeros(len(block), np.bool_)
         enough = int(np.searchsorted(np.cumsum(~out), most))
         if enough < len(block):
             last = enough + 1
+            end = int(np.flatnonzero(fits)[enough])
+            passed[looked[:end][~fits[:end]]] = why[:end][~fits[:end]]
             return block[:last], when[:last], out[:last]
         if look >= len(rows):
+            passed[looked[~fits]] = why[~fits]
             return block, when, out
         look *= 4
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, hash64, mixed
-from targeting.types import F64, FrequencyCap, Match, Preferences
+from targeting.types import F64, FrequencyCap, Match, Preferences, Suppression
 
 POLICY_VERSION = 2
 """Stands in every push: which rules decided. Grows when a rule changes."""
@@ -77,11 +76,13 @@ def allows(preferences: Preferences, match: Match) -> bool:
     )
 
 
-def without(users: I64, excluded: Sequence[I64]) -> NDArray[np.bool_]:
-    """Which of ``users`` (int64 (n,), ascending) are in none of the excluded arrays of rows."""
-    keep = np.ones(len(users), np.bool_)
-    for each in excluded:
-        if len(each) and len(users):
-            at = np.minimum(np.searchsorted(users, each), len(users) - 1)
-            keep[at[users[at] == each]] = False
-    return keep
+def hold_back(held: NDArray[np.uint8], users: I64, excluded: I64, why: Suppression) -> None:
+    """Note in ``held`` (uint8 (n,), 0: nothing holds back) which users are excluded, unless something held them before.
+
+    Args:
+        users: int64 (n,), ascending rows; ``excluded``: rows in any order.
+    """
+    if len(excluded) and len(users):
+        at = np.minimum(np.searchsorted(users, excluded), len(users) - 1)
+        at = at[users[at] == excluded]
+        held[at[held[at] == 0]] = why

@@ -126,6 +126,16 @@ class PreferenceTable:
             allowed[found] = allows(wish or self._policy.default, match)
         return allowed
 
+    def opted_out(self, users: I64, staged: Mapping[int, Preferences | None]) -> NDArray[np.bool_]:
+        """Which users (distinct rows) take no pushes at all; arguments as in :meth:`allowed`."""
+        out = np.full(len(users), not self._policy.default.opted_in)
+        numbers = self._numbers(users)
+        at = np.flatnonzero(numbers)
+        out[at] = ~self._opted_in[numbers[at]]
+        for found, wish in _at(users, staged):
+            out[found] = not (wish or self._policy.default).opted_in
+        return out
+
     def caps(self, users: I64, staged: Mapping[int, Preferences | None]) -> tuple[F64, F64]:
         """How many pushes in how many seconds each user takes, float64 (n,) each; infinitely many where uncapped."""
         pushes, seconds = np.full(len(users), np.inf), np.full(len(users), 1.0)

@@ -30,7 +30,7 @@ from targeting.arrays.id_table import Slots
 from targeting.ranking.scored import Scored
 from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy, fairness
-from targeting.types import F32, F64, FrequencyCap, Match
+from targeting.types import F32, F64, FrequencyCap, Match, Suppression
 from targeting.users.frequency_caps import FrequencyCaps
 from targeting.users.preferences import PreferenceTable
 from targeting.users.push_log import Added, PushLog
@@ -94,7 +94,8 @@ def run(rule: str, times: float, users: int, days: int, seed: int) -> dict[str, 
         match = Match(name, 1, name, "", (name,), "s", np.ones(1, np.float32), (), np.ones(0, np.float32), BUDGET, now,
                       now + DAY)  # fmt: skip
         by = SelectionContext(now, policy, slots, consent, {}, ScoreThresholds(), room, None, 0.0)
-        chosen = choose(match, scored, allowed, BUDGET, by).users
+        held = np.where(allowed, 0, Suppression.CAP_RESERVED).astype(np.uint8)
+        chosen = choose(match, scored, held, BUDGET, by).users
         added = Added()
         added.add(chosen, number, number, np.full(len(chosen), now), np.zeros(len(chosen), np.uint16))
         entries = ledger.plan(added, None, now)

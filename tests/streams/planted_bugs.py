@@ -136,11 +136,10 @@ PLANTED = (
         [
             (
                 _CAMPAIGNS,
-                "        allowed = self._allowed(match, scored.users, not_to)\n",
-                "        allowed = self._allowed(match, scored.users, not_to)\n"
+                "        held = self._held_back(match, scored.users, not_to)\n",
+                "        held = self._held_back(match, scored.users, not_to)\n"
                 "        if tier is Tier.LIVE:\n"
-                "            told = self._state.push_log.users(int(hash64([match.recording])[0]))\n"
-                "            allowed = without(scored.users, [told, *not_to])\n",
+                "            held[held <= Suppression.NOT_WANTED] = 0\n",
             )
         ],
         ("none", "none"),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from targeting.arrays.id_table import hash64, mixed
-from targeting.rules.policy import Policy, allows, fairness, held_out, without
-from targeting.types import Match, Preferences, QuietSpan
+from targeting.rules.policy import Policy, allows, fairness, held_out, hold_back
+from targeting.types import Match, Preferences, QuietSpan, Suppression
 from targeting.users.preferences import PreferenceTable
 
 SONG = Match(
@@ -66,6 +66,8 @@ def test_thousands_at_once_are_what_one_by_one_is(
     users = np.asarray([0, 2, 3, 5, 6, 7, 9, 40])
     expected = [allows(last.get(user) or default, match) for user in users.tolist()]
     assert consent.allowed(match, users, staged).tolist() == expected
+    out = [not (last.get(user) or default).opted_in for user in users.tolist()]
+    assert consent.opted_out(users, staged).tolist() == out
 
 
 def test_switched_off_everybody_is_allowed() -> None:
@@ -75,12 +77,13 @@ def test_switched_off_everybody_is_allowed() -> None:
     assert consent.allowed(SONG, np.asarray([0, 1]), {1: nobody}).tolist() == [True, True]
 
 
-def test_without() -> None:
-    users = np.asarray([2, 5, 7, 9])
-    assert without(users, [np.asarray([5, 1]), np.zeros(0, np.int64), np.asarray([9, 99])]).tolist() == [
-        True, False, True, False,
-    ]  # fmt: skip
-    assert without(users[:0], [np.asarray([5])]).tolist() == []
+def test_the_first_reason_that_holds_a_user_back_stays() -> None:
+    users, held = np.asarray([2, 5, 7, 9]), np.zeros(4, np.uint8)
+    hold_back(held, users, np.asarray([5, 1]), Suppression.HEARD)
+    hold_back(held, users, np.zeros(0, np.int64), Suppression.ERASED)
+    hold_back(held, users, np.asarray([99, 9, 5]), Suppression.ALREADY_PUSHED)
+    assert held.tolist() == [0, Suppression.HEARD, 0, Suppression.ALREADY_PUSHED]
+    hold_back(held[:0], users[:0], np.asarray([5]), Suppression.HEARD)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])

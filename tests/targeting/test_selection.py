@@ -17,7 +17,7 @@ from targeting.ranking.scored import Scored
 from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
 from targeting.ranking.selection import _top as top
 from targeting.rules.policy import Policy, fairness, held_out
-from targeting.types import FrequencyCap, Mark, Match, Preferences, Push, PushReason, QuietSpan, Tier
+from targeting.types import FrequencyCap, Mark, Match, Preferences, Push, PushReason, QuietSpan, Suppression, Tier
 from targeting.users.frequency_caps import FrequencyCaps
 from targeting.users.preferences import PreferenceTable
 from targeting.users.push_log import Added, PushLog
@@ -77,6 +77,7 @@ class Driver:
         **more: object,
     ) -> Selection:
         may = np.ones(len(scored.users), np.bool_) if allowed is None else np.isin(scored.users, allowed)
+        held = np.where(may, 0, Suppression.OPTED_OUT).astype(np.uint8)
         room = FrequencyCaps(self.policy, self.preferences, self.push_log, staged or {}, Added(), np.zeros(0, np.int64))
         by = SelectionContext(
             NOW,
@@ -89,7 +90,7 @@ class Driver:
             self.calibration,
             self.least,
         )
-        return choose(match, scored, may, most, by, **more)  # type: ignore[arg-type]
+        return choose(match, scored, held, most, by, **more)  # type: ignore[arg-type]
 
 
 def told(chosen: Selection) -> list[str]:
@@ -433,3 +434,56 @@ def test_of_songs_that_speak_equally_those_named_are_the_first_heard() -> None:
     )
     (push,) = Driver(users=1).choose(scored, 1, match).pushes
     assert push.songs == ("s1", "s3", "s5", "s7", "s9")
+
+
+def suppressed(chosen: Selection) -> dict[Suppression, int]:
+    return {Suppression(why): count for why, count in enumerate(chosen.suppressed.tolist()) if count}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=150),
+    st.integers(0, 60),
+    st.sampled_from([0.0, 0.3]),
+    st.booleans(),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_every_candidate_is_pushed_or_suppressed_for_one_reason(
+    tenths: list[int], most: int, share: float, fair: bool, cap: int, data: st.DataObject
+) -> None:
+    n = len(tenths)
+    subsets = st.sets(st.integers(0, n - 1))
+    allowed, busy, asleep = data.draw(subsets), data.draw(subsets), data.draw(subsets)
+    driver = Driver(Policy(fair=fair, cap=FrequencyCap(cap, 24.0), holdout=share, exploration=share))
+    if busy:
+        driver.tell(sorted(busy))
+    day = Preferences(quiet=(QuietSpan(0, 1439),))
+    chosen = driver.choose(
+        scores_of([each / 10 for each in tenths]), most, structs.replace(SONG, expires_at=NOW + HOUR),
+        allowed=sorted(allowed), staged=dict.fromkeys(asleep, day),
+    )  # fmt: skip
+    why = suppressed(chosen)
+    assert len(chosen.pushes) + sum(why.values()) == n
+    assert why.get(Suppression.OPTED_OUT, 0) == n - len(allowed)
+    assert why.get(Suppression.BELOW_THRESHOLD, 0) == sum(not tenths[user] for user in allowed)
+    assert why.get(Suppression.HELD_OUT, 0) == int(np.count_nonzero(chosen.marks & Mark.HELD_OUT))
+
+
+def test_each_reason_is_told() -> None:
+    driver = Driver(Policy(fair=False, cap=FrequencyCap(1, 24.0)), calibration=SAME, least=0.2, users=8)
+    driver.tell([2])
+    day = {3: Preferences(quiet=(QuietSpan(0, 1439),))}
+    scored = scores_of([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.1, 0.0])
+    short = structs.replace(SONG, expires_at=NOW + HOUR)
+    chosen = driver.choose(scored, 2, short, allowed=[1, 2, 3, 4, 5, 6, 7], staged=day)
+    assert told(chosen) == ["u1", "u4"]
+    assert suppressed(chosen) == {
+        Suppression.OPTED_OUT: 1,
+        Suppression.BELOW_THRESHOLD: 2,
+        Suppression.QUIET_HOURS: 1,
+        Suppression.FREQUENCY_CAP: 1,
+        Suppression.BUDGET: 1,
+    }
+    over = driver.choose(scored, 2, structs.replace(SONG, expires_at=NOW))
+    assert suppressed(over) == {Suppression.BELOW_THRESHOLD: 2, Suppression.EXPIRED: 6}
