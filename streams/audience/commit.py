@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from confluent_kafka import Message
@@ -16,6 +17,7 @@ from streams.audience.encode import push_record
 from streams.audience.local_store import Entry, LocalStores, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets
 from streams.audience.task import PartitionTask, Round, next_offset
+from streams.audience.withdrawals import WITHHELD
 from streams.audience.worker_context import WorkerContext
 from streams.contract.dead_letters import dead_letter, origin
 from streams.contract.errors import RefusedOutcome
@@ -116,7 +118,12 @@ class BatchCommit:
         def answered(message: Message) -> bool:
             return (message.offset() or 0) < consumed.get(message.topic() or "", 0)
 
-        return Decoder(now, answered).decode(records, space, task.repeats)
+        decoded = Decoder(now, answered, self._context.naming.audience_partitions).decode(records, space, task.repeats)
+        if task.strangers:
+            # Their wishes go to the partition in which they belong, so nothing that they forbid is known here.
+            withheld = [(user, WITHHELD) for user in task.strangers]
+            decoded.inputs = replace(decoded.inputs, preferences=[*withheld, *decoded.inputs.preferences])
+        return decoded
 
     def _produce(self, partition: int, decoded: Decoded, records: Records, now: float) -> InputOffsets:
         """Stage a partition's part of the batch and produce it; returns the positions after it."""
@@ -164,6 +171,7 @@ class BatchCommit:
             if each is None:
                 task.versions.pop(ACCOUNT_PREFIX + song_id.encode(), None)
         task.staged, task.at, task.written_at = None, at, self._context.clock.monotonic()
+        task.strangers = []
         if decoded.seen:
             task.repeats.remember(decoded.seen)
         if task.store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -13,18 +13,16 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams.audience.deduplication import Deduplication, ListensSeen
+from streams.audience.placement import misplaced, read_users_events
 from streams.audience.withdrawals import WITHHELD, erasure_asked, user_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import (
     EventColumns,
-    Headers,
     ReceivedEvent,
-    Timestamp,
     append_time,
     unpack,
-    unpack_many,
 )
-from streams.contract.dead_letters import DeadLetter, dead_letter, headers, headers_of, origin
+from streams.contract.dead_letters import DeadLetter, dead_letter, headers, origin
 from streams.contract.errors import BadRecord, FromTheFuture, InvalidField
 from streams.contract.event_base import MAX_ID_LENGTH, Event
 from streams.contract.events import Listen, PushOutcome, UserPreferences
@@ -122,10 +120,12 @@ class Decoder:
         now: Unix seconds; what is decided is decided at that moment.
         answered: whether a record was consumed in an earlier life: preferences and outside vectors are read again
             at every start, but a bad one gets one dead letter only.
+        partitions: of the audience.
     """
 
-    def __init__(self, now: float, answered: Callable[[Message], bool]) -> None:
+    def __init__(self, now: float, answered: Callable[[Message], bool], partitions: int) -> None:
         self._now = now
+        self._partitions = partitions
         self._answered = answered
         self._bad: list[tuple[DeadLetter, str, str]] = []
         self._sources: dict[str, set[str]] = {}
@@ -157,7 +157,7 @@ class Decoder:
             self._bad.append((dead_letter(origin(message), stage, error), stage, type(error).__name__))
 
     def _many(self, stage: str, cls: type[E], messages: Sequence[Message]) -> EventColumns[E]:
-        found = unpack_many(cls, _parts(messages), self._now)
+        found = read_users_events(cls, messages, self._now, self._partitions)
         for at, error in found.bad:
             self._bury(messages[at], stage, error)
         self._sources[stage.removeprefix(STAGE)] = {
@@ -174,7 +174,7 @@ class Decoder:
             return [], erasures
         full = [message for message in messages if message.value() is not None]
         found = self._many("audience.preferences", UserPreferences, full)
-        said: dict[int | None, tuple[str, Preferences]] = {}
+        said: dict[int | None, tuple[str, Preferences | None]] = {}
         for at, event in zip(found.at, found.events, strict=True):
             said[full[at].offset()] = event.user_id, _preferences(event)
             if event.erase_requested_at:
@@ -186,13 +186,12 @@ class Decoder:
                 asked = erasure_asked(refused.value() or b"", append_time(refused.timestamp(), self._now))
                 if asked is not None:
                     erasures.append((user, asked))
-        out: list[tuple[str, Preferences | None]] = []
-        for message in messages:
-            if (wish := said.get(message.offset())) is not None:
-                out.append(wish)
-            elif message.value() is None and (user := user_of(message.key())) is not None:
-                out.append((user, None))
-        return out, erasures
+        gone = [message for message in messages if message.value() is None and user_of(message.key()) is not None]
+        said |= {message.offset(): (user_of(message.key()) or "", None) for message in gone}
+        for at, error in misplaced(gone, self._partitions):
+            self._bury(gone[at], "audience.preferences", error)
+            del said[gone[at].offset()]
+        return [said[message.offset()] for message in messages if message.offset() in said], erasures
 
     def _commands(self, messages: list[Message], space: SpaceInUse | None) -> list[Command]:
         out: list[Command] = []
@@ -278,7 +277,16 @@ class Decoder:
         return OutsideVectors(space.name, who, matrix, stamps[at_of[taken]], withdrawn)
 
     def _users(self, messages: list[Message]) -> list[str | None]:
-        """Whose record each is; None for a bad key, which is buried."""
+        """Whose record each is; None for one with a bad key, or in the wrong partition, which is buried."""
+        users = self._named(messages)
+        places = [at for at, user in enumerate(users) if user is not None]
+        for place, error in misplaced([messages[at] for at in places], self._partitions):
+            self._bury(messages[places[place]], "audience.vectors", error)
+            users[places[place]] = None
+        return users
+
+    def _named(self, messages: list[Message]) -> list[str | None]:
+        """Who each record's key names; None for a bad key, which is buried."""
         keys: list[Any] = list(map(Message.key, messages))
         # A batch of good keys takes the short way; one that is not sends the batch the long one, which says which.
         with suppress(UnicodeDecodeError, TypeError):
@@ -302,12 +310,12 @@ class Decoder:
         return users
 
 
-def counted(messages: Sequence[Message], now: float, repeats: Deduplication) -> ListensSeen:
+def counted(messages: Sequence[Message], now: float, repeats: Deduplication, partitions: int) -> ListensSeen:
     """The listens of an earlier life, which were committed then: to be remembered, not to be counted again.
 
     Whatever was bad then has its dead letter, and is bad again.
     """
-    found = unpack_many(Listen, _parts(messages), now)
+    found = read_users_events(Listen, messages, now, partitions)
     return repeats.look(*_ids(found, messages))
 
 
@@ -318,11 +326,6 @@ def _bad_time(stamp: float, now: float) -> BadRecord:
             "was made"
         )
     return InvalidField(f"timestamp: {stamp * 1000:.0f} ms is no time at which a vector was made; is it in seconds?")
-
-
-def _parts(messages: Sequence[Message]) -> Iterator[tuple[bytes | None, bytes | None, Headers | None, Timestamp]]:
-    stamps = map(Message.timestamp, messages)
-    return zip(map(Message.key, messages), map(Message.value, messages), headers_of(messages), stamps, strict=True)
 
 
 def _ids(found: EventColumns[Listen], messages: Sequence[Message]) -> tuple[list[str], list[int]]:

@@ -16,6 +16,7 @@ from streams.audience.consumers import REREAD, Assignment
 from streams.audience.deduplication import Deduplication
 from streams.audience.disk_recovery import refusal, restore
 from streams.audience.local_store import Entry, LocalStore, LocalStores, StoreCorrupted
+from streams.audience.placement import strangers
 from streams.audience.positions import TOPIC_OF, InputOffsets, reconcile, within
 from streams.audience.task import PartitionTask
 from streams.audience.worker_context import WorkerContext
@@ -102,6 +103,9 @@ class Restorer:
         topic_ids: dict[str, str],
     ) -> PartitionTask:
         repeats = Deduplication(at.listens, first_listen)
+        lost = strangers(state.user_ids(), partition, self._context.naming.audience_partitions)
+        if lost:
+            _log.error("users in the wrong partition get no pushes from it", partition=partition, users=len(lost))
         return PartitionTask(
             state=state,
             at=replace(at, **dict.fromkeys(REREAD, OFFSET_BEGINNING)),
@@ -113,6 +117,7 @@ class Restorer:
             store=store,
             preferences_until=self._assignment.ends("preferences", [partition])[partition],
             commands_by=None,
+            strangers=lost,
             written_at=self._context.clock.monotonic(),
         )
 

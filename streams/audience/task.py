@@ -28,6 +28,8 @@ class PartitionTask:
         versions: account key -> changelog offset of its newest record.
         preferences_until: the end of its preferences when it was restored: its other inputs are read once all before it
             are in; None then.
+        strangers: who is known here from before records in the wrong partition were refused; until the next commit
+            their pushes are to be stopped.
         commands_by: None once commands are read; until then, when reading them begins at the latest.
         store: the disk's copy of the changelog; None where the disk does not serve.
         staged: what the open transaction does to the state.
@@ -44,6 +46,7 @@ class PartitionTask:
     versions: dict[bytes, int]
     preferences_until: int | None
     commands_by: float | None
+    strangers: list[str] = field(default_factory=list)
     store: LocalStore | None = None
     staged: Staged | None = None
     changelog_end: int = 0

@@ -232,7 +232,8 @@ class Worker:
             return listens
         new = [message for message in listens if (message.offset() or 0) >= task.at.listens]
         old = listens[: len(listens) - len(new)]
-        task.repeats.remember(counted(old, self._clock.now(), task.repeats))
+        of = self._context.naming.audience_partitions
+        task.repeats.remember(counted(old, self._clock.now(), task.repeats, of))
         task.dedup_replay_offset = None if new else next_offset(old, task.dedup_replay_offset)
         return new
 

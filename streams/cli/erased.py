@@ -96,6 +96,8 @@ def _told(request: Request) -> str:
         what += f", in dead-letters for {request.refused!r},"
     if request.key is not None:
         return f"{what} has the key {request.key!r}, and is not obeyed: send it again with the user's id as the key"
+    if request.misplaced and not request.obeyed:
+        return f"{what} lies in the wrong partition, and is not obeyed: send it again, partitioned by murmur2"
     return f"{what} {'was obeyed' if request.obeyed else 'still waits: no worker has consumed it'}"
 
 

@@ -148,6 +148,7 @@ def _producer() -> dict[str, Any]:
         "acks": "all",
         "max-value-bytes": MAX_VALUE_BYTES,
         "description": f"The partition is murmur2 of the key: Java's default, in librdkafka partitioner={PARTITIONER}. "
+        "A record in another partition is refused as WrongPartition. "
         f"A value has at most {MAX_VALUE_BYTES:,} bytes uncompressed. Transactions are read committed.",
     }
 

@@ -81,7 +81,7 @@ class KeyMismatch(BadRecord):
 
 
 class WrongPartition(BadRecord):
-    """The record lies in another partition than the one that its key belongs to, where its song is known."""
+    """The record lies in another partition than the one that its key belongs to, where its song or user is known."""
 
 
 class RefusedOutcome(BadRecord):

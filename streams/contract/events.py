@@ -212,7 +212,8 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     """What a user allows: the full state, never a patch.
 
     A record that is refused stops the pushes to its key's user, until a record that can be read, or a deletion, comes;
-    an erasure that it asks for is done all the same.
+    an erasure that it asks for is done all the same. Refused as WrongPartition neither reaches the user: it must come
+    again.
     """
 
     TYPES = ("coldstart.preferences.v1",)

@@ -76,6 +76,7 @@ class Request:
         asked_at: what it asks to forget everything from before, Unix seconds.
         refused: why the record is in dead-letters; None: it is not.
         key: the record's key where that is another than the user's id: nobody obeys it.
+        misplaced: it lies in another partition than the user's: nobody who has the user's state reads it.
         obeyed: whether the state remembers an erasure as late as this.
     """
 
@@ -83,6 +84,7 @@ class Request:
     asked_at: float
     refused: str | None = None
     key: str | None = None
+    misplaced: bool = False
     obeyed: bool = False
 
 
@@ -134,12 +136,11 @@ def trace(
     """
     traces = UserTraces(user_id, partition_of(user_id.encode(), naming.audience_partitions))
     settings = _settings(kafka, [naming.name(topic) for topic in TOPICS])
-    requests = _Requests(user_id, naming.name(PREFERENCES))
+    requests = _Requests(user_id, naming.name(PREFERENCES), traces.partition)
     for topic in TOPICS:
         name = naming.name(topic)
         progress(name)
-        partition = traces.partition if topic.plane is Plane.AUDIENCE else None
-        snapshot = Snapshot(kafka, [name], clock, partition)
+        snapshot = Snapshot(kafka, [name], clock, searched(topic, traces.partition))
         try:
             messages = snapshot.read_to_end()
             if topic is AUDIENCE_STATE:
@@ -161,9 +162,10 @@ def trace(
 class _Requests:
     """The records that ask to forget a user, picked out of the topics that may hold them as these are read."""
 
-    def __init__(self, user_id: str, preferences: str) -> None:
+    def __init__(self, user_id: str, preferences: str, partition: int) -> None:
         self._user_id = user_id
         self._preferences = preferences
+        self._partition = partition
         self._by_place: dict[str, Request] = {}
 
     def found(self) -> list[Request]:
@@ -195,6 +197,7 @@ class _Requests:
             if asked_at is None:
                 return
             known = self._by_place[place] = Request(place, asked_at)
+            known.misplaced = user == self._user_id and partition != self._partition
             if user != self._user_id:
                 known.key = (message.key() or b"").decode("utf-8", "backslashreplace")
         if buried:
@@ -205,19 +208,19 @@ def _of_topic(
     topic: Topic, name: str, messages: Iterable[Message], user_id: str, settings: dict[str, int]
 ) -> UserTrace:
     """The records of a user; of a compacted topic the one that stands, beside those that compaction has yet to take."""
-    about, last = about_user(topic, user_id), False
+    about, last = about_user(topic, user_id), dict[int | None, bool]()
     times: list[float] = []
     for message in messages:
         if about(message):
-            last = message.value() is not None
-            if last or topic.cleanup is Cleanup.DELETE:
+            last[message.partition()] = message.value() is not None
+            if last[message.partition()] or topic.cleanup is Cleanup.DELETE:
                 times.append(message.timestamp()[1] / 1000)
     if not times:
         return UserTrace(name, 0, words="none")
     if topic.cleanup is Cleanup.DELETE:
         since = max(times) + settings["retention.ms"] / 1000
         return UserTrace(name, len(times), since, since + settings["segment.ms"] / 1000, words="wait for retention")
-    if last:
+    if any(last.values()):
         return UserTrace(name, len(times), words=_OWNERS.get(topic.name, "stands until its owner deletes it"))
     since = max(times) + settings["segment.ms"] / 1000
     return UserTrace(name, len(times), since, words="deleted; the log's compaction takes them after this")
@@ -298,6 +301,15 @@ def _in_files(folder: Path, wanted: Sequence[bytes]) -> int:
             continue
         count += sum(data.count(each) for each in wanted)
     return count
+
+
+def searched(topic: Topic, partition: int) -> int | None:
+    """Where records of a user of this partition are looked for; None: everywhere.
+
+    What is refused in another partition than the user's waits for retention there; where there is none, it stands until
+    its owner deletes it.
+    """
+    return partition if topic.plane is Plane.AUDIENCE and topic not in (PREFERENCES, AUDIENCE_VECTORS) else None
 
 
 def about_user(topic: Topic, user_id: str) -> Callable[[Message], bool]:

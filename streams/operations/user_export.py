@@ -27,12 +27,11 @@ from streams.contract.topics import (
     TOPICS,
     WARM_SONGS,
     Naming,
-    Plane,
     Topic,
 )
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.partitioner import partition_of
-from streams.operations.erasure_audit import about_user
+from streams.operations.erasure_audit import about_user, searched
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 from targeting.arrays.id_table import hash64
@@ -81,7 +80,7 @@ def export_user(
     for topic in TOPICS:
         name = naming.name(topic)
         progress(name)
-        snapshot = Snapshot(kafka, [name], clock, partition if topic.plane is Plane.AUDIENCE else None)
+        snapshot = Snapshot(kafka, [name], clock, searched(topic, partition))
         try:
             messages = _naming(topic, snapshot.read_to_end(), names)
             if topic is AUDIENCE_STATE:

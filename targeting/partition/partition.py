@@ -8,7 +8,7 @@ from outside; users whose vectors changed, against the live campaigns; what is k
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
@@ -44,6 +44,10 @@ class Partition:
     def users(self) -> int:
         """The number of users that are known."""
         return self._state.users.used
+
+    def user_ids(self) -> Iterator[str]:
+        """Everyone who is known."""
+        return (user for user, _ in self._state.users.items())
 
     @property
     def campaigns(self) -> int:

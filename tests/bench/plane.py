@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ from streams.contract.events import Listen
 from streams.contract.internal_events import LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, MATCH_REQUESTS, MODELS, WARM_SONGS, Naming, Topic
 from streams.kafka.clients import admin, producer
+from streams.kafka.partitioner import partitions_of
 from streams.kafka.topic_admin import create_topics
 from streams.models.registry import ENCODER, LiveView
 from streams.runtime.clock import SystemClock
@@ -163,9 +165,11 @@ def listens(count: int, users: int, songs: int) -> Iterator[tuple[bytes, bytes, 
 
 
 def histories(
-    users: int, songs: int, heard: int, seed: int, ids: list[str] | None = None
+    users: int, songs: int, heard: int, seed: int, ids: list[str] | None = None, of: int = 1
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Changelog records of users with so many songs each; popular songs by a power law."""
+    """Changelog records of users with so many songs each, who belong in partition ``seed`` of ``of``; popular songs by
+    a power law."""
+    keys = residents(seed, of)
     rng = np.random.default_rng(seed)
     hashes = hash64(ids or [f"song-{number}" for number in range(songs)])
     for start in range(0, users, 10_000):
@@ -176,8 +180,16 @@ def histories(
         entries["song"] = hashes[(first + np.arange(heard) ** 2 * 7) % songs]
         entries["weight"], entries["time"] = 1, CLOCK.now() - 86_400
         packed, size = entries.tobytes(), heard * HEARD.itemsize
-        for at in range(n):
-            yield b"uuser-%03d-%07d" % (seed, start + at), b"\x01" + packed[at * size : (at + 1) * size]
+        for at, key in enumerate(islice(keys, n)):
+            yield b"u" + key, b"\x01" + packed[at * size : (at + 1) * size]
+
+
+def residents(partition: int, of: int) -> Iterator[bytes]:
+    """Ids of users who belong in a partition, ascending."""
+    for start in count(0, 10_000):
+        some = [b"user-%03d-%07d" % (partition, start + number) for number in range(10_000)]
+        for at in np.flatnonzero(partitions_of(some, of) == partition % of).tolist():
+            yield some[at]
 
 
 def preload(here: Installation, users: int, songs: int, heard: int = 50, ids: list[str] | None = None) -> None:
@@ -190,7 +202,7 @@ def preload(here: Installation, users: int, songs: int, heard: int = 50, ids: li
         def records(number: int = number, head: list[tuple[bytes, bytes | None]] = head):  # type: ignore[no-untyped-def]
             for key, value in head:
                 yield key, value, []
-            for key, value in histories(users // of, songs, heard, number, ids):
+            for key, value in histories(users // of, songs, heard, number, ids, of):
                 yield key, value, []
             yield b"o", b"{}", []
 

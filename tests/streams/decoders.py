@@ -164,7 +164,7 @@ def _audience(name: str) -> Check:
         sent = unpacked(data)
         # Between good ones: after one of the same source a record takes the short way.
         records = Records(**{name: [_message(topic, each, at) for at, each in enumerate((before, sent, behind))]})
-        decoded = Decoder(NOW, lambda _: False).decode(records, SPACE, Deduplication(0))
+        decoded = Decoder(NOW, lambda _: False, 1).decode(records, SPACE, Deduplication(0))
         accounted(records, decoded)
         said = [(dict(letter.headers)["dl_offset"], error) for letter, _, error in decoded.bad]
         if event is None or (name == "preferences" and sent[1] is None):
@@ -279,7 +279,7 @@ def new_partition(_: int = 0) -> Partition:
 def written(state: Partition, listeners: int) -> list[Entry]:
     """What a partition writes that takes a listen of so many users and answers a request."""
     told = _message(MATCH_REQUESTS, example(MatchRequest), 0)
-    answered = Decoder(NOW, lambda _: False).decode(Records(commands=[told]), SPACE, Deduplication(0)).inputs
+    answered = Decoder(NOW, lambda _: False, 1).decode(Records(commands=[told]), SPACE, Deduplication(0)).inputs
     users = [f"u{number}" for number in range(listeners)]
     listens = Listens(users, ["s-2"] * listeners, np.ones(listeners, np.float32), np.full(listeners, NOW - 9), None)
     out: list[Entry] = []

@@ -37,7 +37,7 @@ THEN = datetime.fromtimestamp(NOW - 100, UTC)
 
 def message(topic: str, offset: int, record: Record) -> Message:
     return Message(
-        topic=topic, partition=1, offset=offset, key=record.key, value=record.value, headers=list(record.headers),
+        topic=topic, partition=0, offset=offset, key=record.key, value=record.value, headers=list(record.headers),
         timestamp=(2, int(NOW * 1000) + offset),
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def decode(
     space: SpaceInUse | None = None,
     repeats: Deduplication | None = None,
 ) -> Decoded:
-    return Decoder(now, answered).decode(records, space, repeats or Deduplication(0))
+    return Decoder(now, answered, 1).decode(records, space, repeats or Deduplication(0))
 
 
 def test_listens_become_columns_in_order_with_the_time_of_the_event() -> None:
@@ -101,7 +101,7 @@ def test_a_batch_of_nothing_is_nothing() -> None:
 
 
 def test_preferences_and_their_deletion_stay_in_order() -> None:
-    gone = Message(topic="p", partition=1, offset=1, key=b"u1", value=None)
+    gone = Message(topic="p", partition=0, offset=1, key=b"u1", value=None)
     records = [message("p", 0, preferences("u1")), gone, message("p", 2, preferences("u1", opted_in=False))]
     found = decode(Records(preferences=records))
     kept = Preferences(True, "PT", frozenset({"a-9"}), True)
@@ -163,7 +163,7 @@ def test_a_bad_record_is_buried_with_its_bytes_and_place_and_its_neighbours_are_
     ((letter, stage, error),) = found.bad
     assert (letter.key, letter.value) == (b"\xff", b"\x00 no json")
     said = dict(letter.headers)
-    assert (said["dl_topic"], said["dl_partition"], said["dl_offset"]) == (b"l", b"1", b"6")
+    assert (said["dl_topic"], said["dl_partition"], said["dl_offset"]) == (b"l", b"0", b"6")
     assert said["dl_timestamp"] == b"1800000000006"
     assert (stage, error) == ("audience.listens", "Undecodable")
 
@@ -260,7 +260,7 @@ def test_which_listens_are_repeats_follows_from_the_topic_also_after_a_restart(
         offset += step
         record = listen("u", str(offset), id=id)
         messages.append(Message(
-            topic="l", partition=1, offset=offset, key=record.key, value=record.value if good else b"{}",
+            topic="l", partition=0, offset=offset, key=record.key, value=record.value if good else b"{}",
             headers=list(record.headers), timestamp=(kind, int(NOW * 1000)),
         ))  # fmt: skip
         if good:
@@ -268,7 +268,7 @@ def test_which_listens_are_repeats_follows_from_the_topic_also_after_a_restart(
                 expected.append(str(offset))
             before[id] = offset
     repeats = Deduplication(0)
-    repeats.remember(counted(messages[:restart], NOW, repeats))
+    repeats.remember(counted(messages[:restart], NOW, repeats, 1))
     found = decode(Records(listens=messages[restart:]), repeats=repeats)
     assert list(found.inputs.listens.song_ids if found.inputs.listens else []) == expected
     assert found.repeated == sum(good for *_, good in topic[restart:]) - len(expected)
@@ -293,7 +293,7 @@ LIVE = SpaceInUse("bcl", 2)
 
 
 def outside(offset: int, user: bytes, value: bytes | None, time: float = NOW) -> Message:
-    return Message(topic="v", partition=1, offset=offset, key=user, value=value, timestamp=(1, int(1000 * time)))
+    return Message(topic="v", partition=0, offset=offset, key=user, value=value, timestamp=(1, int(1000 * time)))
 
 
 def packed_vector(*values: float, space: str = "bcl") -> bytes:
@@ -340,7 +340,7 @@ def test_a_deletion_and_a_vector_of_another_space_withdraw() -> None:
         (outside(0, b"u", packed_vector(1, 2), NOW + 86_401), "FromTheFuture"),
         # In seconds, which as milliseconds are of 1970; and not set at all.
         (outside(0, b"u", packed_vector(1, 2), NOW / 1000), "InvalidField"),
-        (Message(topic="v", partition=1, offset=0, key=b"u", value=packed_vector(1, 2)), "InvalidField"),
+        (Message(topic="v", partition=0, offset=0, key=b"u", value=packed_vector(1, 2)), "InvalidField"),
     ],
 )
 def test_a_bad_vector_is_buried_and_the_next_is_taken(message: Message, error: str) -> None:

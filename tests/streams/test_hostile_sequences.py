@@ -62,7 +62,7 @@ class Partitioned(RuleBasedStateMachine):
         )  # fmt: skip
 
     def decoded(self, records: Records, again: bool = False) -> Decoded:
-        decoded = Decoder(self.now, lambda _: again).decode(records, SPACE, self.repeats)
+        decoded = Decoder(self.now, lambda _: again, 1).decode(records, SPACE, self.repeats)
         if not again:
             accounted(records, decoded)
         return decoded

@@ -138,7 +138,7 @@ def test_any_match_requests_are_served_or_buried_once(found: list[Parts]) -> Non
         Message(topic="match-requests", partition=0, offset=at, key=key, value=value, headers=headers, timestamp=(1, 0))
         for at, (key, value, headers) in enumerate(found)
     ]
-    decoded = Decoder(NOW, lambda _: False).decode(Records(commands=messages), SPACE, Deduplication(0))
+    decoded = Decoder(NOW, lambda _: False, 1).decode(Records(commands=messages), SPACE, Deduplication(0))
     assert len(decoded.inputs.commands) + len(decoded.bad) == len(messages)
     state = partition(with_songs())
     listens = Listens(["u"], ["s-2"], np.ones(1, np.float32), np.full(1, NOW - 9), None)

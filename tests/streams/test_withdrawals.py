@@ -52,7 +52,7 @@ def record(
 
 
 def decoded(*records: Message, answered: bool = False) -> Decoded:
-    return Decoder(NOW, lambda _: answered).decode(Records(preferences=list(records)), None, Deduplication(0))
+    return Decoder(NOW, lambda _: answered, 1).decode(Records(preferences=list(records)), None, Deduplication(0))
 
 
 class Driver:
