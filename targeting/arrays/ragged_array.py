@@ -22,6 +22,10 @@ _AT_ONCE = 2
 # Pages that may be half empty without being worth a move.
 _SLACK_PAGES = 4
 
+# Pages moved in a row without one becoming free, after which the rest counts as packed. Full pages of short rows free
+# one in ten; of rows longer than half a page no two fit together, however often they move.
+_FUTILE = 16
+
 
 def spans(starts: I64, lengths: I64) -> I64:
     """The positions start, start + 1, ... of every span, one span after the other; int64 (sum(lengths),)."""
@@ -46,7 +50,8 @@ class Jagged:
     The columns are divided into pages. A row lies in one piece with a little room behind it, inside one page
     or, if it is longer than a page, over whole pages of its own. A row that outgrows its room moves to the
     page being filled and leaves a hole. When holes take too much, the emptiest page is moved together and
-    used again: a bounded piece of work beside each write, instead of a long one now and then.
+    used again: a bounded piece of work beside each write, instead of a long one now and then. Where that frees
+    no page, because rows are too long to share one, it rests until a tenth more pages are in use.
 
     What is no entry is zero, in holes and behind rows too: an entry that was removed is nowhere in memory.
     """
@@ -59,6 +64,7 @@ class Jagged:
         self._room = np.zeros(0, np.int32)  # a multiple of the page for rows that have pages of their own
         self._pages = 0
         self._held = np.zeros(0, np.int64)  # by page: the entries that rows and their room take up
+        self._packed = 0  # pages in use when moving them together last came to nothing
         self._filling = -1  # the page being filled, and how far
         self._filled = page
 
@@ -246,17 +252,24 @@ class Jagged:
         return first
 
     def _clean(self) -> None:
-        """Moves the rows of the emptiest pages together until holes take a tenth at most."""
+        """Moves the rows of the emptiest pages together until holes take a tenth at most, or no page becomes free."""
+        fewest, futile = self._pages + 1, 0
         while True:
             held = self._held[: self._pages]
-            used = held > 0
-            if np.count_nonzero(used) * self._page <= 1.1 * held.sum() + _SLACK_PAGES * self._page:
+            in_use = int(np.count_nonzero(held))
+            if in_use * self._page <= 1.1 * held.sum() + _SLACK_PAGES * self._page:
+                self._packed = 0
                 return
+            if in_use <= 1.1 * self._packed:
+                return
+            futile = 0 if in_use < fewest else futile + 1
+            fewest = min(fewest, in_use)
             # A page never holds more than it has, and those of long rows hold all: they are never the emptiest.
-            occupied = np.where(used, held, self._page)
+            occupied = np.where(held > 0, held, self._page)
             occupied[self._filling] = self._page
             emptiest = int(occupied.argmin())
-            if occupied[emptiest] == self._page:
+            if futile > _FUTILE or occupied[emptiest] == self._page:
+                self._packed = in_use
                 return
             rows = np.flatnonzero((self._start // self._page == emptiest) & (self._room > 0))
             self._move(rows, self._room[rows].astype(np.int64))

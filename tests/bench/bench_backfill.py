@@ -55,10 +55,23 @@ def run(kafka: EmbeddedKafka, folder: Path, listens: int, workers: int, kill: bo
     name = "killed" if kill else "whole"
     (folder / name).mkdir()
     here = set_up(reach, f"{name}.", folder / name, world=folder)
-    for slot in range(workers):
-        here.start(f"audience-{slot}", "audience", "--slot", str(slot))
-    here.wait_until_ready()
-    wait_until_consumed(here.kafka, here.naming, CLOCK, lambda *_: None)
+    try:
+        for slot in range(workers):
+            here.start(f"audience-{slot}", "audience", "--slot", str(slot))
+        here.wait_until_ready()
+        wait_until_consumed(here.kafka, here.naming, CLOCK, lambda *_: None)
+        fill(here, listens, kill)
+    finally:
+        here.stop()
+
+    def new(number: int) -> Partition:
+        return Partition(number, here.naming.audience_partitions, Catalogue(), TargetingConfig())
+
+    found = [digest(here.kafka, here.naming, p, CLOCK, new) for p in sorted(here.partitions)]
+    return [each.digest for each in found if each]
+
+
+def fill(here: Environment, listens: int, kill: bool) -> None:
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     sender = context.Process(target=send, args=(here_without_workers(here), listens))
@@ -68,20 +81,13 @@ def run(kafka: EmbeddedKafka, folder: Path, listens: int, workers: int, kill: bo
             time.sleep(0.2)
         os.kill(sender.pid or 0, signal.SIGKILL)
         sender.join()
-        print(f"killed after {sent(here):,} of {listens:,}")
+        print(f"killed after {sent(here):,} of {listens:,}", flush=True)
         sender = context.Process(target=send, args=(here_without_workers(here), listens))
         sender.start()
     sender.join()
     wait_until_consumed(here.kafka, here.naming, CLOCK, lambda *_: None)
     seconds = time.monotonic() - started
-    print(f"{name}: {listens:,} listens from end to end in {seconds:.1f} s: {listens / seconds:,.0f}/s")
-    here.stop()
-
-    def new(number: int) -> Partition:
-        return Partition(number, here.naming.audience_partitions, Catalogue(), TargetingConfig())
-
-    found = [digest(here.kafka, here.naming, p, CLOCK, new) for p in sorted(here.partitions)]
-    return [each.digest for each in found if each]
+    print(f"{listens:,} listens from end to end in {seconds:.1f} s: {listens / seconds:,.0f}/s", flush=True)
 
 
 def here_without_workers(here: Environment) -> Environment:

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targeting.arrays.id_table import I64
 from targeting.arrays.ragged_array import Jagged, spans
 
 ROWS = 6
@@ -119,3 +120,35 @@ def test_a_row_longer_than_any_other() -> None:
         table.append(np.arange(1, 100), [np.arange(99, dtype=np.int32)])
     _, (values,) = table.gather(np.asarray([0]))
     np.testing.assert_array_equal(values, np.arange(300_000))
+
+
+class Moves(Jagged):
+    """A table that counts the entries it moves, and may not move more than so many."""
+
+    moved = 0
+    allowed = 0
+
+    def _move(self, rows: I64, rooms: I64) -> None:
+        self.moved += int(self._length[rows].sum())
+        assert self.moved <= self.allowed
+        super()._move(rows, rooms)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 100), st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_a_write_moves_little_whatever_the_lengths(rows: int, most: int, at_once: int, seed: int) -> None:
+    """Rows that grow past a half, a third, ... of a page together: no page can hold two, three, ... of them."""
+    table, rng = Moves(np.int32, page=16), np.random.default_rng(seed)
+    lengths = np.zeros(rows, np.int64)
+    aims = rng.integers(1, most + 1, rows) if seed % 2 else np.full(rows, most)
+    while (growing := np.flatnonzero(lengths < aims)).size:
+        some = rng.permutation(growing)[:at_once]
+        table.moved = 0
+        # Those that outgrow their places, and pages moved together for as long as one in 17 frees a page.
+        table.allowed = int(lengths[some].sum()) + 16 * 17 * (len(table._held) // 8 + at_once + 2)
+        table.append(some, [some.astype(np.int32)])
+        lengths[some] += 1
+    for row in range(rows):
+        assert table.row(row)[0].tolist() == [row] * lengths[row]
+    used = np.count_nonzero(table._held) * 16
+    assert used <= 2.5 * 1.1 * (lengths + lengths // 8 + 2).sum() + 6 * 16
