@@ -66,26 +66,29 @@ class BatchCommit:
             Uncertain: only the broker knows whether it happened; see :meth:`renew`.
             BadBurst: so many records were bad that this worker stops; all of them are committed.
         """
+        with self._watchdog.guard():
+            return self._commit(batch, space, group)
+
+    def _commit(self, batch: Round, space: SpaceInUse | None, group: object) -> bool:
         clock, metrics = self._context.clock, self._context.metrics
         started, now = clock.monotonic(), clock.now()
         decoded = {p: self._decode(p, records, space, now) for p, records in batch.records.items()}
         timer = self._context.timer
         timer.spent("decode")
-        with self._watchdog.guard():
-            self._transactions.begin()
-            begun = clock.monotonic()
-            after = {p: self._produce(p, decoded[p], records, now) for p, records in batch.records.items()}
-            offsets = [
-                self._assignment.topic_partition(name, p, offset)
-                for p, at in after.items()
-                for name, offset in self._tasks[p].offsets_to_commit(at).known().items()
-            ]
-            try:
-                self._transactions.commit(offsets, group)
-            except Aborted:
-                metrics.transactions.labels("aborted").inc()
-                self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})
-                return False
+        self._transactions.begin()
+        begun = clock.monotonic()
+        after = {p: self._produce(p, decoded[p], records, now) for p, records in batch.records.items()}
+        offsets = [
+            self._assignment.topic_partition(name, p, offset)
+            for p, at in after.items()
+            for name, offset in self._tasks[p].offsets_to_commit(at).known().items()
+        ]
+        try:
+            self._transactions.commit(offsets, group)
+        except Aborted:
+            metrics.transactions.labels("aborted").inc()
+            self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})
+            return False
         metrics.transactions.labels("committed").inc()
         metrics.commit_seconds.observe(clock.monotonic() - begun)
         metrics.batch_records.observe(len(batch))

@@ -1,7 +1,8 @@
-"""Ends the process when a commit hangs.
+"""Ends the process when a batch hangs.
 
-After a broker restart ``send_offsets_to_transaction`` can block forever despite its timeout (measured).
-No code on the blocked thread can help, so another thread watches the clock.
+After a broker restart ``send_offsets_to_transaction`` can block forever despite its timeout (measured), and a loop of
+our own that does not end would hold a worker as well. No code on the blocked thread can help, so another thread
+watches the clock.
 """
 
 from __future__ import annotations
@@ -45,4 +46,4 @@ class Watchdog:
             if since is not None and self._clock.monotonic() - since > self._limit_s:
                 # The log shows where it hangs.
                 faulthandler.dump_traceback()
-                leave(RESTART, f"a transaction hangs for more than {self._limit_s:g} s")
+                leave(RESTART, f"a batch hangs for more than {self._limit_s:g} s")

@@ -22,7 +22,7 @@ BITES = {
     "unusable": ("no state on disk",),
     "full": ("state on disk deleted",),
     # The client's own timeout ends the process before the watchdog does, unless it hangs, too.
-    "frozen": ("a transaction hangs", "Timed out", "end offsets"),
+    "frozen": ("a batch hangs", "Timed out", "end offsets"),
     "members": ("partitions",),
     "swap": ("space in use",),
 }
@@ -115,7 +115,7 @@ def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
             armed.touch()
 
     follower, ids = all_answered(running, 80, hang)
-    assert "a transaction hangs for more than 3 s" in running.log("audience-0").read_text()
+    assert "a batch hangs for more than 3 s" in running.log("audience-0").read_text()
     assert worker.pid != before
     assert any(follower.answers[song].pushes for song in ids[:20])
     assert any(follower.answers[song].pushes for song in ids[40:])

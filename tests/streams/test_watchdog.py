@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
+import pytest
+from installation import Installation
+from town import USERS, Service, Town
+
+from streams.contract.topics import Naming
+from streams.kafka.clients import admin
+from streams.kafka.topic_admin import create_topics
 from streams.runtime.exit_codes import RESTART
+from streams.runtime.settings import KafkaSettings
+from streams.testbed.broker import EmbeddedKafka
+from targeting.partition.partition import Partition
 
 PROCESS = """
 import contextlib, threading
@@ -35,3 +46,24 @@ def test_a_hung_section_ends_the_process_with_the_code_for_a_restart() -> None:
 def test_time_outside_of_sections_does_not_count_however_they_ended() -> None:
     done = run("raise ValueError", "threading.Event().wait(0.6)")
     assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_a_state_that_never_ends_with_a_batch_ends_its_worker(
+    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only a broker can hold a worker: a loop of our own that did not end once held both of an installation."""
+    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    create_topics(admin(here.kafka), here.naming, 1)
+    town, service, ended = Town(here), Service(here, here.kafka, watchdog_s=2), threading.Event()
+
+    def leave(code: int, why: str) -> None:
+        assert (code, why) == (RESTART, "a batch hangs for more than 2 s")
+        ended.set()
+
+    monkeypatch.setattr("streams.runtime.watchdog.leave", leave)
+    service.until(lambda: service.restored == [0])
+    monkeypatch.setattr(Partition, "apply", lambda *_: ended.wait(30))
+    town.listen(USERS)
+    service.until(ended.is_set)
+    service.stop()
+    town.close()
