@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -13,19 +13,23 @@ import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch, Resume
-from streams.contract.errors import BadBurst
-from streams.runtime.exit_codes import BAD_INPUT
+from streams.runtime.clock import SystemClock
+from streams.runtime.kept_worker import KeptWorker
 from streams.runtime.supervisor import RoleProcess
 from streams.runtime.terminal import Terminal, bold
 
 _LOOK_EVERY_S = 0.5
-_COUNTS = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)|[\d,]+ s to go")
+# Beyond a role's own deadline after SIGTERM.
+_BESIDE_S = 5.0
 
 
 def up(
     songs_workers: Annotated[int, typer.Option(min=1, help="Songs workers.")] = 1,
     audience_workers: Annotated[int, typer.Option(min=1, help="Number of audience workers, with slots from 0.")] = 1,
     policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are ignored.")] = PolicySwitch.ON,
+    silence: Annotated[
+        float, typer.Option(min=1, help="Seconds without an answer after which a worker is killed and started again.")
+    ] = 30.0,
     logs: Annotated[Path, typer.Option(help="Folder for the workers' logs.")] = Path("runs/logs"),
     resume_with_bad: Resume = False,
     config: Config = None,
@@ -33,11 +37,15 @@ def up(
 ) -> None:
     """Run all roles on this machine and keep them running, until Ctrl-C or SIGTERM.
 
-    A worker that exits is restarted, at once and then after 1, 2, 4 and 8 seconds. After six exits within a minute, or
-    if a worker says that a restart does not help, everything stops with its reason and exit code 2. A worker that stops
-    at bad records (code 65) stays down while the others go on; `coldstart up` then ends with 65, too.
+    It needs topics, and a model that every songs worker can read where it was published.
 
-    Example: coldstart kafka up; coldstart topics create; coldstart publish runs/model; coldstart up
+    A worker that ends is started again, at once and then after 1, 2, 4 seconds and so on, up to a minute; one that
+    does not answer for --silence seconds is killed first. The others go on. A worker that is refused (code 2) says why
+    once, and is tried again for some eight minutes; one that stops at bad records (code 65) stays down. When none is
+    left, and at the end if some stayed down, the exit code is theirs.
+
+    Example: coldstart kafka up; coldstart topics create; coldstart train --data DATA --out runs/model --all-songs;
+    coldstart publish runs/model; coldstart up
     """
     console, stop = Terminal(stderr=True), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,40 +61,45 @@ def up(
         }
         common = [] if config is None else ["--config", str(config.resolve())]
         common += ["--resume-with-bad"] if resume_with_bad else []
-        roles = [(f"songs-{n}", ["songs"], settings.songs.http_port + 10 * n) for n in range(songs_workers)]
+        roles = [
+            (f"songs-{n}", ["songs"], _port(settings.songs.http_port, n), settings.songs.shutdown_s)
+            for n in range(songs_workers)
+        ]
         roles += [
             (
                 f"audience-{n}",
                 ["audience", "--slot", str(n), "--policy", policy.value],
-                settings.audience.http_port + 10 * n,
+                _port(settings.audience.http_port, n),
+                settings.audience.shutdown_s,
             )
             for n in range(audience_workers)
         ]
-        workers = []
-        for name, args, port in roles:
-            workers.append(RoleProcess(name, [*args, *common], environment, logs / f"{name}.log", port))
-            stack.callback(workers[-1].stop)
-        said: dict[str, str] = {}
-        stopped = False
-        while not stop.wait(_LOOK_EVERY_S):
-            for worker in list(workers):
-                try:
-                    ended = worker.watch()
-                except BadBurst as burst:
-                    workers.remove(worker)
-                    if not workers:
-                        raise
-                    stopped = True
-                    console.print(bold(worker.name), f" {burst}\nIt stays down, the others go on")
-                    continue
-                if ended is not None:
-                    console.print(bold(worker.name), f" {ended}; started again")
-                reasons = worker.readiness()
-                state = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "ready"
-                # A growing count is not worth another line.
-                if said.get(worker.name) != (news := _COUNTS.sub("", state)):
-                    said[worker.name] = news
-                    console.print(bold(worker.name), f" pid {worker.pid}  {worker.url}  {state}")
-        console.print("stopping")
-        if stopped:
-            raise typer.Exit(BAD_INPUT)
+        clock = SystemClock()
+        workers: list[KeptWorker] = []
+        stack.callback(_stop, workers)
+        for name, args, port, shutdown_s in roles:
+            process = RoleProcess(
+                name, [*args, *common], environment, logs / f"{name}.log", port, clock, shutdown_s + _BESIDE_S
+            )
+            workers.append(KeptWorker(process, clock, silence))
+        while not stop.wait(_LOOK_EVERY_S) and any(worker.down is None for worker in workers):
+            for worker in workers:
+                if news := worker.look():
+                    console.print(bold(worker.process.name), f" {news}")
+        console.print("stopping" if stop.is_set() else "no worker is left")
+        if codes := [worker.down for worker in workers if worker.down is not None]:
+            # The code that asks for a decision about data, before the one that asks for a change.
+            raise typer.Exit(max(codes))
+
+
+def _port(first: int, number: int) -> int:
+    """Of a role's n-th worker; 0: each takes a free one."""
+    return first and first + 10 * number
+
+
+def _stop(workers: Sequence[KeptWorker]) -> None:
+    """All at once, so that they drain side by side."""
+    for worker in workers:
+        worker.process.ask_to_stop()
+    for worker in workers:
+        worker.process.stop()
