@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,40 @@ def test_a_slot_is_the_ordinal(tmp_path: Path) -> None:
     assert container["args"] == ["worker", "audience", "--slot", "$(SLOT)"]
     (slot,) = [each for each in container["env"] if each["name"] == "SLOT"]
     assert slot["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
+
+
+def relabelled(service: dict[str, Any], relabelings: list[dict[str, Any]]) -> dict[str, str]:
+    """The labels that Prometheus gives the targets of a Service, by the rules with the default regex alone."""
+    meta = {
+        "__meta_kubernetes_service_label_" + re.sub(r"\W", "_", name): value
+        for name, value in service["metadata"]["labels"].items()
+    }
+    labels = {"job": service["metadata"]["name"]}
+    for rule in relabelings:
+        assert set(rule) <= {"sourceLabels", "targetLabel", "replacement"}
+        value = ";".join(meta.get(name, "") for name in rule.get("sourceLabels", []))
+        labels[rule["targetLabel"]] = rule["replacement"].replace("$1", value)
+    return labels
+
+
+def test_the_alert_rules_know_the_roles_of_any_release(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, VALUES["everything"])
+    (monitor,) = [each for each in objects if each["kind"] == "ServiceMonitor"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    services = [each for each in objects if each["kind"] == "Service"]
+    found = [relabelled(each, endpoint["relabelings"]) for each in services]
+    assert {each["job"] for each in found} == {"coldstart-songs", "coldstart-audience"}
+    assert {each["installation"] for each in found} == {"release"}
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    assert all(wanted <= each["metadata"]["labels"].items() for each in services)
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yaml").read_text(encoding="utf-8")
+    jobs = set(re.findall(r'job="([^"]+)"', rules))
+    assert {each["job"] for each in found} == jobs
+
+
+def test_a_new_songs_worker_is_ready_before_the_old_one_goes(tmp_path: Path) -> None:
+    (songs,) = [each for each in rendered(tmp_path, NEEDED) if each["kind"] == "Deployment"]
+    assert songs["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 def test_keda_asks_for_a_metric_that_is_there(tmp_path: Path) -> None:

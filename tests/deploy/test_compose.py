@@ -77,5 +77,18 @@ def test_prometheus_scrapes_each_role_on_its_port(services: dict[str, Any]) -> N
     assert set(ports) <= set(services)
 
 
+def test_prometheus_judges_the_rules_and_nothing_else_by_the_labels_that_they_ask_for(services: dict[str, Any]) -> None:
+    config = yaml.safe_load((FILE.parent / "prometheus.yaml").read_text(encoding="utf-8"))
+    (mounted,) = [each for each in services["prometheus"]["volumes"] if each["target"] == "/etc/coldstart/prometheus"]
+    folder = FILE.parent / mounted["source"]
+    files = [folder / Path(each).name for each in config["rule_files"]]
+    assert {str(Path(each).parent) for each in config["rule_files"]} == {mounted["target"]}
+    assert files == [folder / "rules.yaml"]
+    rules = files[0].read_text(encoding="utf-8")
+    for job in config["scrape_configs"]:
+        assert f'up{{job="{job["job_name"]}"}}' in rules
+        assert all(each["labels"] == {"installation": "coldstart"} for each in job["static_configs"])
+
+
 def test_prometheus_takes_its_configuration() -> None:
     run(tool("promtool"), "check", "config", "--syntax-only", FILE.parent / "prometheus.yaml")
