@@ -1,7 +1,9 @@
-"""``coldstart data``: checks a data set before training."""
+"""``coldstart data``: makes a data set, or checks one before training."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +15,39 @@ from streams.cli.options import Strict, errors_explained
 from streams.runtime.exit_codes import REFUSED
 from streams.runtime.terminal import Bars, Table, Terminal, say, say_json
 
-app = typer.Typer(no_args_is_help=True, help="Check a data set before training.")
+app = typer.Typer(no_args_is_help=True, help="Generate a data set, or check one before training.")
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `check` a subcommand: Typer merges a group of one command into that command."""
+@app.command()
+def generate(
+    path: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    users: Annotated[int, typer.Option(min=1, help="Users with a taste each.")] = 1000,
+    songs: Annotated[int, typer.Option(min=8, help="Songs, eight by an artist.")] = 2000,
+    history: Annotated[float, typer.Option(min=1, help="Songs that a user listened to, on average.")] = 50.0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal options and seed give the same files.")] = 0,
+) -> None:
+    """Generate a data set: users, songs with content, and dated listens, in the layout that `train`, `backfill`, and
+    `--data` of `demo`, `evaluate` and `backtest` read.
+
+    Users have tastes that drift; content tells of taste in a roundabout way, and some of it is missing. The truth
+    behind it is kept in world.json.
+
+    Example: coldstart data generate data --users 600 --songs 500 --history 20 --seed 1; coldstart data check data
+    """
+    from encoder.data.generate import World
+    from encoder.data.generate import generate as make
+
+    with errors_explained(ValueError), Bars(Terminal(stderr=True), TaskProgressColumn(), TimeElapsedColumn()) as bars:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        task = bars.add_task("users", total=users)
+        make(
+            World(users=users, songs=songs, history=history, seed=seed),
+            path,
+            lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    say(f"{path}: {users:,} users, {songs:,} songs")
 
 
 @app.command()

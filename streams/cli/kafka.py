@@ -27,7 +27,7 @@ def up(
     ] = False,
     config: Config = None,
 ) -> None:
-    """Start the broker and leave it running. Prints its address.
+    """Start the broker and leave it running. Prints its address when every partition of its topics is served.
 
     Point everything else at it with COLDSTART_KAFKA__BOOTSTRAP_SERVERS. Does nothing if it already runs.
 

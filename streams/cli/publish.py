@@ -19,7 +19,8 @@ def publish(
 ) -> None:
     """Make an artifact live: its warm songs first, then the model.
 
-    Running workers switch by themselves. To roll back, publish the old artifact again.
+    Workers read it from this path: on other machines, it must be there under the same one. Those that run switch by
+    themselves. To roll back, publish the old artifact again.
 
     Example: coldstart publish runs/model
     """

@@ -137,6 +137,14 @@ def test_verbs_start_show_and_stop_one_broker_that_outlives_them(
         three = run(app, ["up", "--brokers", "3"])
         assert three.exit_code == 2
         assert "1 broker(s) run at" in three.output
+
+        assert run(app, ["down"]).output == "stopped\n"
+        assert run(app, ["up"]).exit_code == 0
+        back = daemon.status(cache)
+        assert back is not None
+        partitions = back.admin().list_topics(timeout=PATIENCE_S).topics["shown"].partitions
+        assert partitions
+        assert all(each.leader >= 0 for each in partitions.values())
     finally:
         down = run(app, ["down"])
     assert down.output == "stopped\n"

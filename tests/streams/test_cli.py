@@ -75,7 +75,14 @@ WITH_SETTINGS = {
     ("kafka", "down"): [],
     ("kafka", "status"): [],
 }
-WITHOUT_SETTINGS = {("train",), ("evaluate",), ("validate",), ("data", "check"), ("contract", "schema")}
+WITHOUT_SETTINGS = {
+    ("train",),
+    ("evaluate",),
+    ("validate",),
+    ("data", "check"),
+    ("data", "generate"),
+    ("contract", "schema"),
+}
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""`coldstart data check`: what is told of a folder, and the code that says whether it can be trained on."""
+"""`coldstart data`: a generated folder, what is told of one, and the code that says whether it can be trained on."""
 
 from __future__ import annotations
 
@@ -33,6 +33,39 @@ def lay(path: Path, songs: str = SONGS, listens: str = LISTENS) -> Path:
 
 def run(path: Path, *options: str) -> Any:
     return CliRunner().invoke(app, ["data", "check", str(path), *options])
+
+
+def generate(path: Path, *options: str) -> Any:
+    return CliRunner().invoke(app, ["data", "generate", str(path), *options])
+
+
+def test_a_generated_folder_can_be_trained_on_and_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    few = ("--users", "200", "--songs", "400", "--history", "10")
+    folders = {name: tmp_path / name for name in ("one", "same", "other")}
+    for name, folder in folders.items():
+        done = generate(folder, *few, "--seed", "4" if name == "other" else "3")
+        assert done.exit_code == 0, done.output
+        assert "200 users, 400 songs" in done.stdout
+    told = json.loads(run(folders["one"], "--json").stdout)
+    assert told["ok"]
+    assert told["findings"] == []
+    assert (told["songs"], told["interactions"] == told["dated_interactions"]) == (400, True)
+    assert 150 < told["users"] <= 200
+    one, same, other = ((folder / "interactions.csv.gz").read_bytes() for folder in folders.values())
+    assert one == same
+    assert one != other
+
+
+def test_what_lies_in_a_folder_is_not_overwritten_and_an_impossible_world_is_refused(tmp_path: Path) -> None:
+    lay(tmp_path)
+    before = (tmp_path / "songs.csv.gz").read_bytes()
+    found = generate(tmp_path)
+    assert found.exit_code == REFUSED
+    assert "the folder is not empty" in found.output
+    assert (tmp_path / "songs.csv.gz").read_bytes() == before
+    impossible = generate(tmp_path / "new", "--users", "50", "--songs", "8", "--history", "500")
+    assert impossible.exit_code == REFUSED
+    assert "lower history or raise songs" in impossible.output
 
 
 def test_a_clean_folder_is_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,15 @@ class Status:
     logs: tuple[Path, ...]
     security: Security | None
     topics: tuple[str, ...] | None
+
+    def admin(self) -> AdminClient:
+        """An administrator's client of these brokers."""
+        return _admin(self.bootstrap_servers, self.security)
+
+
+def _admin(addresses: str, security: Security | None) -> AdminClient:
+    conf: dict[str, Any] = {"bootstrap.servers": addresses, "log_level": 0}
+    return AdminClient(conf | (security.client() if security else {}))
 
 
 def folder(cache: Path, brokers: int = 1, secure: bool = False) -> Path:
@@ -124,7 +134,30 @@ def up(
             f"the broker runs at {running.bootstrap_servers} already: "
             f"stop it first (`coldstart kafka down`) to have it on port {port}"
         )
+    _wait_for_leaders(running, start_timeout_s)
     return running
+
+
+def _wait_for_leaders(running: Status, timeout_s: float) -> None:
+    """Return when somebody serves every partition: a broker that is back answers before it does.
+
+    Raises:
+        BrokerFailed: not in time; the message names a partition.
+    """
+    admin, deadline = running.admin(), time.monotonic() + timeout_s
+    without = ["no answer"]
+    while without:
+        if time.monotonic() > deadline:
+            raise BrokerFailed(
+                f"{running.bootstrap_servers}: no leader after {timeout_s:g} s: {', '.join(without[:5])}"
+            )
+        try:
+            found = admin.list_topics(timeout=_ANSWER_S).topics.values()
+        except KafkaException:
+            continue
+        without = [f"{each.topic}[{p.id}]" for each in found for p in each.partitions.values() if p.leader < 0]
+        if without:
+            time.sleep(0.1)
 
 
 def down(cache: Path) -> bool:
@@ -144,10 +177,8 @@ def status(cache: Path) -> Status | None:
         return None
     addresses = ",".join(f"{HOST}:{identity.port}" for _, identity in known if identity)
     security = _security(folders[0])
-    conf: dict[str, Any] = {"bootstrap.servers": addresses, "log_level": 0}
-    admin = AdminClient(conf | (security.client() if security else {}))
     try:
-        names = admin.list_topics(timeout=_ANSWER_S).topics
+        names = _admin(addresses, security).list_topics(timeout=_ANSWER_S).topics
     except KafkaException:
         names = None
     alive = dict(running)
