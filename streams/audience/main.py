@@ -18,8 +18,18 @@ from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
 from streams.audience.worker_context import WorkerContext
 from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
-from streams.contract.topics import AUDIENCE_STATE, TOPICS, Naming, Plane
-from streams.kafka.access import missing_topics, not_authorized
+from streams.contract.topics import (
+    AUDIENCE_STATE,
+    CAMPAIGN_REPORTS,
+    DEAD_LETTERS,
+    MODELS,
+    PUSH_TARGETS,
+    TOPICS,
+    WARM_SONGS,
+    Naming,
+    Plane,
+)
+from streams.kafka.access import check_present, missing_topics, not_authorized
 from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
@@ -43,6 +53,17 @@ from targeting.types import FrequencyCap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
 _LOOP_SILENCE_S = 60.0
+
+NEEDED = (
+    *TOPIC_OF.values(),
+    AUDIENCE_STATE,
+    PUSH_TARGETS,
+    CAMPAIGN_REPORTS,
+    WARM_SONGS,
+    MODELS,
+    DEAD_LETTERS,
+)
+"""The topics without which the role cannot serve."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +91,8 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     restored = readiness.condition("restored", "no partitions assigned yet")
     inputs = [naming.name(topic) for topic in TOPIC_OF.values()]
-    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
+    needed = [naming.name(topic) for topic in NEEDED]
+    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs, needed)
     broker_clock = BrokerClock(clock, readiness.condition("clock", "not known yet"))
     context = WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat)
     status = RoleStatus(
@@ -83,6 +105,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         _log.info("observe", url=server.url)
         reachable.start()
         check_partitions(settings.kafka, naming)
+        check_present(admin(settings.kafka), settings.kafka, needed)
         check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
         member = member_of(naming, slot)
         mine = SlotClaim(settings.paths.cache / "slots" / _cluster(settings.kafka), member)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -56,6 +56,21 @@ def not_authorized(kafka: KafkaSettings, error: KafkaException) -> Refused | Non
     return Refused(
         f"not authorized as {_user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights"
     )
+
+
+def check_present(client: AdminClient, kafka: KafkaSettings, names: Collection[str]) -> None:
+    """Whether this client sees all of these topics, given by their full names.
+
+    Raises:
+        Unavailable: one does not exist, or no broker answers; the message names it.
+        Refused: this client may not see one.
+    """
+    try:
+        present = client.list_topics(timeout=kafka.request_timeout_s).topics
+    except KafkaException as error:
+        raise Unavailable(f"the topics cannot be listed: {error.args[0].str()}") from error
+    if missing := set(names) - set(present):
+        raise missing_topics(kafka, missing)
 
 
 def missing_topics(kafka: KafkaSettings, names: Iterable[str]) -> ColdstartError:

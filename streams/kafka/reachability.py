@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from streams.contract.errors import Unavailable
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
-from streams.runtime.exit_codes import REFUSED, leave
+from streams.runtime.exit_codes import REFUSED, RESTART, leave
 from streams.runtime.health import Condition
 from streams.runtime.settings import KafkaSettings
 
@@ -23,6 +23,8 @@ _EVERY_S: Final = 1.0
 _ANSWER_S: Final = 2.0
 # Two failures in a row: a single one may be a busy machine.
 _PATIENCE_S: Final = 4.0
+# A topic that is gone for this long is not one that is created anew in the next moment.
+_GONE_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -37,9 +39,18 @@ class Reachability:
         condition: of the role's readiness.
         topics: full names of the inputs. When one of them becomes another topic of the same name, the process ends
             with exit code 2: positions that it would go on to write say nothing of the new one.
+        needed: full names of all topics that the role cannot do without. When one that was there is gone, the condition
+            fails, and after some seconds the process ends with exit code 75 and the topic's name.
     """
 
-    def __init__(self, kafka: KafkaSettings, condition: Condition, clock: Clock, topics: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        condition: Condition,
+        clock: Clock,
+        topics: Collection[str] = (),
+        needed: Collection[str] = (),
+    ) -> None:
         # The role's own clients log that connections fail; this one would say so again every second.
         silent = logging.getLogger("librdkafka.reachability")
         silent.propagate = False
@@ -49,6 +60,9 @@ class Reachability:
         self._clock = clock
         self._topics = topics
         self._ids: dict[str, str] = {}
+        self._needed = {*topics, *needed}
+        self._seen: set[str] = set()
+        self._gone_since: float | None = None
         self._answered = clock.monotonic()
         self._since: float | None = None
         self._closed = threading.Event()
@@ -62,16 +76,35 @@ class Reachability:
     def ask(self) -> None:
         """Ask once, and set the condition by the answer."""
         try:
-            self._client.list_topics(timeout=_ANSWER_S)
+            present = set(self._client.list_topics(timeout=_ANSWER_S).topics)
         except KafkaException as error:
             self._silent(error.args[0].str())
             return
         self._answered = self._clock.monotonic()
-        self._condition.holds()
+        self._look_for(present)
         if self._since is not None:
             _log.warning("kafka answers again", after_s=round(self._clock.monotonic() - self._since))
             self._since = None
         self._compare()
+
+    def _look_for(self, present: set[str]) -> None:
+        """Hold the condition while every topic is there that was there before."""
+        self._seen |= self._needed & present
+        gone = ", ".join(sorted(self._seen - present))
+        if not gone:
+            self._gone_since = None
+            self._condition.holds()
+            return
+        why = f"topic {gone}: deleted while it was in use, or hidden from this user"
+        self._condition.fails(why)
+        if self._gone_since is None:
+            self._gone_since = self._answered
+            _log.error("topic gone", topic=gone)
+        if self._answered - self._gone_since >= _GONE_S:
+            leave(
+                RESTART,
+                f"{why}; `coldstart topics create` creates what is missing, `coldstart topics adopt` accepts it",
+            )
 
     def close(self) -> None:
         self._closed.set()

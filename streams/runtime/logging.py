@@ -9,6 +9,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
+from streams.runtime.repeated_lines import RepeatedLines
+
 # One line per outage, not thousands: these repeat for as long as the broker is away.
 _CHATTY = ("aiokafka.conn", "aiokafka.consumer.fetcher")
 
@@ -45,6 +47,7 @@ def set_up_logs(role: str, level: str = "INFO", stream: TextIO | None = None) ->
     structlog.contextvars.bind_contextvars(role=role)
 
     handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(RepeatedLines())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *common],

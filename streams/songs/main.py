@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
-import faust
 import structlog
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from streams.contract.errors import Refused
-from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, SONGS_REPORTS
+from streams.contract.topics import (
+    CAMPAIGN_REPORTS,
+    CAMPAIGNS,
+    DEAD_LETTERS,
+    MATCH_REQUESTS,
+    MODELS,
+    SONG_UPLOADS,
+    SONGS_LEDGER,
+    SONGS_REPORTS,
+    WARM_SONGS,
+)
+from streams.kafka.access import check_present
 from streams.kafka.clients import admin
 from streams.kafka.lag_monitor import LagMonitor
 from streams.kafka.reachability import Reachability
@@ -34,12 +45,30 @@ from streams.songs.burials import is_note
 from streams.songs.input_topics import InputTopics, group_of, is_id
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer
+from streams.songs.prompt_faust import PromptWorker
 from streams.songs.song_record import check
 from streams.songs.song_store import CompactedCache, SongStore, check_report
 from targeting.index.choice import IndexKind, MissingIndexError, resolved
 
 # The loop beats every second; a stall of this length means it is stuck, not busy.
 _LOOP_SILENCE_S = 30.0
+
+# Partitions that are read before they are assigned, and clients that read at once.
+_BEGUN = 16
+_AT_ONCE = 8
+
+NEEDED = (
+    SONG_UPLOADS,
+    CAMPAIGN_REPORTS,
+    SONGS_LEDGER,
+    SONGS_REPORTS,
+    MATCH_REQUESTS,
+    CAMPAIGNS,
+    WARM_SONGS,
+    MODELS,
+    DEAD_LETTERS,
+)
+"""The topics without which the role cannot serve."""
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +91,8 @@ def run(settings: Settings, resume: bool = False) -> None:
     heartbeat = Heartbeat(clock, _LOOP_SILENCE_S)
     model_live = readiness.condition("model", "no model is live: `coldstart publish` makes one live")
     inputs = [naming.name(topic) for topic in (SONG_UPLOADS, CAMPAIGN_REPORTS)]
-    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs)
+    needed = [naming.name(topic) for topic in NEEDED]
+    reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs, needed)
     assigned = readiness.condition("assigned", "no partitions assigned yet")
     letters, held = DeadLetterLog(metrics.dead_letters, clock), HeldPartitions()
     status = RoleStatus("songs", naming.prefix, clock, metrics, readiness, heartbeat, letters, held)
@@ -71,7 +101,9 @@ def run(settings: Settings, resume: bool = False) -> None:
     ) as server:
         _log.info("observe", url=server.url)
         reachable.start()
-        check_times(admin(settings.kafka), naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
+        client = admin(settings.kafka)
+        check_present(client, settings.kafka, needed)
+        check_times(client, naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
         skipped = Skipped(metrics.skipped_records, readiness, bury=True)
         kind = _index(settings.songs.index)
         _log.info("index of warm songs", kind=kind.value)
@@ -79,7 +111,18 @@ def run(settings: Settings, resume: bool = False) -> None:
         view = LiveView(settings.kafka, naming, clock, skipped)
         live = LiveMatcher(view, metrics, clock, settings.songs.swap_both_s, kind)
         status.model = lambda: model_status(view.model, None)
-        live.wait()
+        ledger = CompactedCache(
+            settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
+            opened=InputTopics(settings.kafka, naming, metrics),
+        )  # fmt: skip
+        reports = CompactedCache(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped)
+        # Beside the model, and before others leave their partitions to this worker.
+        with ThreadPoolExecutor(_AT_ONCE, "begin") as pool:
+            numbers = range(min(naming.songs_partitions, _BEGUN))
+            begun = [pool.submit(cache.begin, number) for number in numbers for cache in (ledger, reports)]
+            live.wait()
+        for each in begun:
+            each.result()
         status.model = lambda: model_status(view.model, live().space)
         model_live.holds()
         threading.Thread(target=live.follow, name="follow-live-model", daemon=True).start()
@@ -88,12 +131,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         lag = LagMonitor(settings.kafka, group_of(naming), metrics, clock).start()
         add_agents(app, SongStore(
             naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming, letters),
-            CompactedCache(
-                settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
-                opened=InputTopics(settings.kafka, naming, metrics),
-            ),
-            CompactedCache(settings.kafka, naming.name(SONGS_REPORTS), clock, _check_report, skipped),
-            skipped,
+            ledger, reports, skipped,
             BadBursts(
                 settings.songs.stop_at_bad_share, settings.songs.stop_at_bad_of, "songs.stop_at_bad_share", clock,
                 resume, metrics.bad_bursts, readiness,
@@ -112,7 +150,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         app.timer(interval=1.0)(beat)
         app.on_partitions_assigned.connect(on_assigned, weak=False)
         loop = asyncio.new_event_loop()
-        worker = faust.Worker(
+        worker = PromptWorker(
             app, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True,
             loglevel=settings.log.level,
         )  # fmt: skip
