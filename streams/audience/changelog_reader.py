@@ -17,6 +17,24 @@ from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 from targeting.partition.partition import ACCOUNT
 
+
+class ChangelogClients:
+    """The clients that read changelogs, to be used for one partition after another.
+
+    A new client takes longer to connect than a small partition to be read.
+    """
+
+    def __init__(self, kafka: KafkaSettings, naming: Naming) -> None:
+        group = reader_group(naming.name(AUDIENCE_STATE))
+        self.reader: Consumer = consumer(kafka, group, enable_partition_eof=True)
+        self.probe: Consumer = consumer(kafka, group, isolation_level="read_uncommitted")
+        """Knows the ends, uncommitted records included."""
+
+    def close(self) -> None:
+        self.reader.close()
+        self.probe.close()
+
+
 ACCOUNT_PREFIX: Final = ACCOUNT
 """Of the records whose changelog offset is a report's version."""
 
@@ -44,6 +62,7 @@ def read_changelog(
     keep_alive: Callable[[int, int], None],
     start: int = 0,
     without: Collection[int] = (),
+    clients: ChangelogClients | None = None,
 ) -> Iterator[Entry]:
     """Every record of a partition's changelog from ``start``, in order, to its end.
 
@@ -53,15 +72,22 @@ def read_changelog(
     Args:
         keep_alive: called about once a second with (offsets read, offsets in all).
         without: offsets of records to leave out, because an operator said so.
+        clients: to read with; they stay open. None: its own.
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for a minute.
         StoreCorrupted: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
-    for message in _to_end(kafka, naming.name(AUDIENCE_STATE), partition, clock, keep_alive, start):
-        if without and message.offset() in without:
-            continue
-        yield Entry(message.offset() or 0, message.key() or b"", message.value())
+    using = clients or ChangelogClients(kafka, naming)
+    place = TopicPartition(naming.name(AUDIENCE_STATE), partition)
+    try:
+        for message in _to_end(using, place, kafka.request_timeout_s, clock, keep_alive, start):
+            if without and message.offset() in without:
+                continue
+            yield Entry(message.offset() or 0, message.key() or b"", message.value())
+    finally:
+        if clients is None:
+            using.close()
 
 
 def state_records(entries: Iterable[Entry], beside: RestoredExtras) -> Iterator[tuple[bytes, bytes | None]]:
@@ -87,16 +113,20 @@ def read_recorded(kafka: KafkaSettings, naming: Naming, partition: int, clock: C
     Raises:
         Unavailable: as :func:`read_changelog`.
     """
-    low, end = _uncommitted_range(kafka, naming.name(AUDIENCE_STATE), partition)
-    span = _LAST_RECORDS
-    while True:
-        start, found, told = max(low, end - span), RecordedOffsets(), False
-        for _, key, value in read_changelog(kafka, naming, partition, clock, lambda *_: None, start):
-            if key.startswith(OFFSETS_KEY):
-                told |= found.take(key, value) and key == OFFSETS_KEY
-        if told or start == low:
-            return found
-        span *= 16
+    clients, place = ChangelogClients(kafka, naming), TopicPartition(naming.name(AUDIENCE_STATE), partition)
+    try:
+        low, end = watermarks(clients.probe, place, kafka.request_timeout_s)
+        span = _LAST_RECORDS
+        while True:
+            start, found, told = max(low, end - span), RecordedOffsets(), False
+            for _, key, value in read_changelog(kafka, naming, partition, clock, lambda *_: None, start, (), clients):
+                if key.startswith(OFFSETS_KEY):
+                    told |= found.take(key, value) and key == OFFSETS_KEY
+            if told or start == low:
+                return found
+            span *= 16
+    finally:
+        clients.close()
 
 
 # Longer than any transaction may stay open: what a dead worker left is aborted by then.
@@ -104,41 +134,37 @@ _PATIENCE_S = 75.0
 
 
 def _to_end(
-    kafka: KafkaSettings, topic: str, partition: int, clock: Clock, keep_alive: Callable[[int, int], None], start: int
+    clients: ChangelogClients,
+    place: TopicPartition,
+    timeout_s: float,
+    clock: Clock,
+    keep_alive: Callable[[int, int], None],
+    start: int,
 ) -> Iterator[Message]:
-    reader: Consumer = consumer(kafka, reader_group(topic), enable_partition_eof=True)
-    try:
-        low, end = _uncommitted_range(kafka, topic, partition)
-        if start > end:
-            raise StoreCorrupted(f"{topic}[{partition}] ends at {end}, the state on disk stands at {start}")
-        low = max(low, start)
-        reader.assign([TopicPartition(topic, partition, low)])
-        at, spoken = low, clock.monotonic()
-        patience = clock.monotonic() + _PATIENCE_S
-        while at < end:
-            messages = taken(reader, 10_000, 0.05)
-            now = clock.monotonic()
-            if messages:
-                patience = now + _PATIENCE_S
-            for message in messages:
-                error = message.error()
-                at = (message.offset() or 0) + (1 if error is None else 0)
-                if error is None:
-                    yield message
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-            if now - spoken > 1.0:
-                spoken = now
-                keep_alive(at - low, end - low)
-            if now > patience:
-                raise Unavailable(f"{topic}[{partition}]: stands at {at} of {end} for {_PATIENCE_S:g} s")
-    finally:
-        reader.close()
-
-
-def _uncommitted_range(kafka: KafkaSettings, topic: str, partition: int) -> tuple[int, int]:
-    probe: Consumer = consumer(kafka, reader_group(topic), isolation_level="read_uncommitted")
-    try:
-        return watermarks(probe, TopicPartition(topic, partition), kafka.request_timeout_s)
-    finally:
-        probe.close()
+    low, end = watermarks(clients.probe, place, timeout_s)
+    if start > end:
+        raise StoreCorrupted(f"{place.topic}[{place.partition}] ends at {end}, the state on disk stands at {start}")
+    low = max(low, start)
+    if low == end:
+        return
+    clients.reader.assign([TopicPartition(place.topic, place.partition, low)])
+    at, spoken = low, clock.monotonic()
+    patience = clock.monotonic() + _PATIENCE_S
+    while at < end:
+        # What an earlier assignment left in the queue is not of this partition.
+        messages = [each for each in taken(clients.reader, 10_000, 0.05) if each.partition() == place.partition]
+        now = clock.monotonic()
+        if messages:
+            patience = now + _PATIENCE_S
+        for message in messages:
+            error = message.error()
+            at = (message.offset() or 0) + (1 if error is None else 0)
+            if error is None:
+                yield message
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+        if now - spoken > 1.0:
+            spoken = now
+            keep_alive(at - low, end - low)
+        if now > patience:
+            raise Unavailable(f"{place.topic}[{place.partition}]: stands at {at} of {end} for {_PATIENCE_S:g} s")

@@ -144,19 +144,23 @@ class Assignment:
     def _read(self, reader: Consumer, messages: list[Message]) -> tuple[list[Message], list[Message]]:
         return told_apart(self._readable(reader, messages))
 
-    def committed(self, partition: int) -> InputOffsets:
-        """The group's committed offsets of one partition.
+    def committed(self, partitions: Iterable[int]) -> dict[int, InputOffsets]:
+        """The group's committed offsets, by partition.
 
         Raises:
             Unavailable: the broker does not answer.
         """
-        wanted = [TopicPartition(topic, partition) for topic in self._names.values()]
+        numbers = list(partitions)
+        wanted = [TopicPartition(topic, p) for p in numbers for topic in self._names.values()]
         try:
             found = self._listens.committed(wanted, timeout=self._timeout)
         except KafkaException as error:
-            raise Unavailable(f"committed offsets of partition {partition}: {error.args[0].str()}") from error
-        offsets = {each.topic: each.offset for each in found if each.offset >= 0}
-        return InputOffsets(**{name: offsets.get(topic, OFFSET_BEGINNING) for name, topic in self._names.items()})
+            raise Unavailable(f"committed offsets of partitions {numbers}: {error.args[0].str()}") from error
+        offsets = {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+        return {
+            p: InputOffsets(**{name: offsets.get((topic, p), OFFSET_BEGINNING) for name, topic in self._names.items()})
+            for p in numbers
+        }
 
     def topic_ids(self) -> dict[str, str]:
         """Input -> the broker's id of its topic.
@@ -167,19 +171,19 @@ class Assignment:
         found = topic_ids(self._admin, self._names.values(), self._timeout)
         return {name: found[topic] for name, topic in self._names.items()}
 
-    def ranges(self, partition: int) -> dict[str, tuple[int, int]]:
-        """Input -> the first offset that is kept and the end, uncommitted records included.
+    def ranges(self, partitions: Iterable[int]) -> dict[int, dict[str, tuple[int, int]]]:
+        """By partition, input -> the first offset that is kept and the end, uncommitted records included.
 
         Raises:
             Unavailable: the broker does not answer.
         """
+        numbers = list(partitions)
+        places = [TopicPartition(topic, p) for p in numbers for topic in self._names.values()]
         first, last = (
-            self._offsets(
-                [TopicPartition(t, partition) for t in self._names.values()], spec, IsolationLevel.READ_UNCOMMITTED
-            )
+            self._offsets(places, spec, IsolationLevel.READ_UNCOMMITTED)
             for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
         )
-        return {name: (first[topic, partition], last[topic, partition]) for name, topic in self._names.items()}
+        return {p: {name: (first[t, p], last[t, p]) for name, t in self._names.items()} for p in numbers}
 
     def ends(self, input_name: str, partitions: Iterable[int]) -> dict[int, int]:
         """The committed end of an input now, by partition.

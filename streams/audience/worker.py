@@ -241,9 +241,8 @@ class Worker:
         """After a commit of which the broker alone knows whether it happened: as at a start, from what it has."""
         self._commit.renew()
         held = list(self._tasks)
-        committed = any(
-            self._assignment.committed(p) != task.offsets_to_commit(task.at) for p, task in self._tasks.items()
-        )
+        known = self._assignment.committed(held)
+        committed = any(known[p] != task.offsets_to_commit(task.at) for p, task in self._tasks.items())
         _log.warning("commit uncertain: producer replaced, partitions restored", why=why, committed=committed)
         for outcome in ("uncertain", "committed" if committed else "aborted"):
             self._context.metrics.transactions.labels(outcome).inc()
@@ -280,11 +279,12 @@ class Worker:
             self._assignment.hold()
             while self._to_restore:
                 self._restore(self._to_restore[0])
+            self._restorer.rest()
             self._assignment.go_on(p for p, task in self._tasks.items() if task.preferences_until is None)
             trim_malloc()
 
     def _restore(self, partition: int) -> None:
-        task = self._restorer.restore(partition)
+        task = self._restorer.restore(partition, self._to_restore)
         if task is None:
             return
         self._tasks[partition] = task

@@ -49,7 +49,7 @@ class Snapshot:
         self._positions: dict[tuple[str, int], int] = {}
 
     def read_to_end(self, progress: Progress | None = None) -> Iterator[Message]:
-        """Every record up to the end of each partition as it is when the reading begins.
+        """Every record that was not read yet, up to the end of each partition as it is when the reading begins.
 
         Args:
             progress: called with (offsets read, offsets in all).
@@ -58,7 +58,11 @@ class Snapshot:
             Unavailable: the broker does not answer, or nothing came for the request timeout although the end is not
                 reached.
         """
-        ends = {each: marks for each, marks in self._watermarks(self._partitions).items() if marks[1] > marks[0]}
+        ends = {
+            each: marks
+            for each, marks in self._watermarks(self._partitions).items()
+            if marks[1] > max(marks[0], self._positions.get(each, 0))
+        }
         total = sum(high - low for low, high in ends.values())
         read = dict.fromkeys(ends, 0)
         patience = self._clock.monotonic() + self._timeout

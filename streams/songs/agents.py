@@ -24,6 +24,7 @@ from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
+from streams.songs.prompt_faust import NoTables
 from streams.songs.reconcile import Reconciler
 from streams.songs.song_store import SongStore, timestamp
 
@@ -31,6 +32,8 @@ from streams.songs.song_store import SongStore, timestamp
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _RECONCILE_S = 1.0
+# For so long partitions may still come whose ledgers were read before: a rolling restart takes less for a worker.
+_BEGUN_S = 60.0
 _CLOCK_S = 0.5
 # An unacknowledged send ends the process, and the upload is served again. At Faust's default of 20 minutes a dead
 # connection would block a partition for as long. Longer than a broker takes to restart.
@@ -66,6 +69,7 @@ def faust_app(
         # Every topic is created from one table; a missing one must be noticed.
         topic_allow_declare=False,
         topic_disable_leader=True,
+        TableManager=NoTables,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=1.0,
         # Faust requires it to be no shorter than a session.
@@ -125,6 +129,11 @@ def add_agents(app: Any, store: SongStore, lag: LagMonitor) -> None:
         store.reports.forget()
         reconciler.forget()
 
+    async def drop_begun() -> None:
+        for cache in (store.ledger, store.reports):
+            await asyncio.to_thread(cache.drop_begun)
+
+    app.timer(interval=_BEGUN_S)(drop_begun)
     app.agent(store.producer.topic(SONG_UPLOADS), name="serve-uploads")(serve_uploads)
     app.agent(store.producer.topic(CAMPAIGN_REPORTS), name="merge-reports")(merge_reports)
     app.timer(interval=_RECONCILE_S)(reconcile)

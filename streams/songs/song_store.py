@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -74,6 +75,23 @@ class CompactedCache:
         self._without = without
         self._opened = opened
         self._partitions: dict[int, asyncio.Future[Entries]] = {}
+        self._begun: dict[int, _Reading] = {}
+
+    def begin(self, number: int) -> None:
+        """Read a partition before it is ours, so that only its tail is left to read when it is. Blocks.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        reading = _Reading(Snapshot(self._kafka, [self.topic], self._clock, number))
+        reading.go_on(self._without.get(number, ()))
+        self._begun[number] = reading
+
+    def drop_begun(self) -> None:
+        """Give back what was read of partitions that became nobody's here."""
+        while self._begun:
+            with suppress(KeyError):
+                self._begun.popitem()[1].snapshot.close()
 
     async def partition(self, number: int) -> Entries:
         """The entries of one partition.
@@ -94,19 +112,12 @@ class CompactedCache:
         self._partitions.clear()
 
     def _read(self, number: int) -> Entries:
-        without = self._without.get(number, ())
-        snapshot = Snapshot(self._kafka, [self.topic], self._clock, number)
-        standing: dict[bytes, Message] = {}
+        reading = self._begun.pop(number, None) or _Reading(Snapshot(self._kafka, [self.topic], self._clock, number))
         try:
-            for message in snapshot.read_to_end():
-                if message.offset() in without:
-                    continue
-                if message.value() is None:
-                    standing.pop(message.key() or b"", None)
-                else:
-                    standing[message.key() or b""] = message
+            reading.go_on(self._without.get(number, ()))
         finally:
-            snapshot.close()
+            reading.snapshot.close()
+        standing = reading.standing
         entries: Entries = {}
         bad: list[tuple[Message, BadRecord]] = []
         for key, message in standing.items():
@@ -126,6 +137,24 @@ class CompactedCache:
         if self._opened:
             self._opened(number, entries)
         return entries
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A partition as far as it was read: the newest record of each key."""
+
+    snapshot: Snapshot
+    standing: dict[bytes, Message] = field(default_factory=dict)
+
+    def go_on(self, without: Collection[int]) -> None:
+        """To the end as it is now, leaving these offsets out."""
+        for message in self.snapshot.read_to_end():
+            if message.offset() in without:
+                continue
+            if message.value() is None:
+                self.standing.pop(message.key() or b"", None)
+            else:
+                self.standing[message.key() or b""] = message
 
 
 @dataclass(frozen=True, slots=True)

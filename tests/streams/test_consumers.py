@@ -172,15 +172,15 @@ def test_after_an_abort_everything_since_the_last_commit_comes_again(here: Insta
 def test_committed_offsets_are_those_of_all_inputs(here: Installation, worker: Worker) -> None:
     assigned(worker)
     read = worker.assignment
-    assert read.committed(0) == InputOffsets()
+    assert read.committed([0, 1])[0] == InputOffsets()
     transactions = Transactions(here.kafka, AudienceSettings(), f"{here.naming.prefix}t")
     transactions.begin()
     at = [
         read.topic_partition(name, 0, offset) for name, offset in (("listens", 4), ("preferences", 6), ("outcomes", 9))
     ]
     transactions.commit(at, read.group_metadata)
-    assert read.committed(0) == InputOffsets(listens=4, preferences=6, outcomes=9)
-    assert read.committed(1) == InputOffsets()
+    assert read.committed([0, 1])[0] == InputOffsets(listens=4, preferences=6, outcomes=9)
+    assert read.committed([0, 1])[1] == InputOffsets()
 
 
 def test_a_partition_that_goes_to_another_worker_is_no_longer_read_in_any_input(
