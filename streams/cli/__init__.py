@@ -8,6 +8,7 @@ from streams.cli import contract, data, dead_letters, kafka, offsets, topics, wo
 from streams.cli.backfill import backfill
 from streams.cli.backtest import backtest
 from streams.cli.campaigns import campaigns
+from streams.cli.capacity import capacity
 from streams.cli.chaos import chaos
 from streams.cli.demo import demo
 from streams.cli.digest import digest
@@ -47,6 +48,7 @@ app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)
 app.command()(lag)
+app.command()(capacity)
 app.command()(rewind)
 app.command()(digest)
 app.command()(erased)

@@ -82,6 +82,7 @@ WITHOUT_SETTINGS = {
     ("data", "check"),
     ("data", "generate"),
     ("contract", "schema"),
+    ("capacity",),
 }
 
 
