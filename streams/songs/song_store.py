@@ -75,7 +75,7 @@ class CompactedCache:
         self._without = without
         self._opened = opened
         self._partitions: dict[int, asyncio.Future[Entries]] = {}
-        self._begun: dict[int, _Reading] = {}
+        self._begun: dict[int, _PartitionRead] = {}
 
     def begin(self, number: int) -> None:
         """Read a partition before it is ours, so that only its tail is left to read when it is. Blocks.
@@ -83,7 +83,7 @@ class CompactedCache:
         Raises:
             Unavailable: the broker does not answer.
         """
-        reading = _Reading(Snapshot(self._kafka, [self.topic], self._clock, number))
+        reading = self._new(number)
         reading.go_on(self._without.get(number, ()))
         self._begun[number] = reading
 
@@ -111,8 +111,11 @@ class CompactedCache:
         """After a rebalance: what another worker wrote meanwhile must be read anew."""
         self._partitions.clear()
 
+    def _new(self, number: int) -> _PartitionRead:
+        return _PartitionRead(Snapshot(self._kafka, [self.topic], self._clock, number))
+
     def _read(self, number: int) -> Entries:
-        reading = self._begun.pop(number, None) or _Reading(Snapshot(self._kafka, [self.topic], self._clock, number))
+        reading = self._begun.pop(number, None) or self._new(number)
         try:
             reading.go_on(self._without.get(number, ()))
         finally:
@@ -140,7 +143,7 @@ class CompactedCache:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _PartitionRead:
     """A partition as far as it was read: the newest record of each key."""
 
     snapshot: Snapshot
