@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.partition import changelog
@@ -20,7 +22,7 @@ from targeting.partition.live_pushes import LivePushes
 from targeting.partition.outcome_check import checked
 from targeting.partition.state import Staged, State, StateChanges
 from targeting.partition.users_in_batch import UsersInBatch
-from targeting.types import Account, PartitionInputs, PartitionOutputs
+from targeting.types import Account, Listens, PartitionInputs, PartitionOutputs
 from targeting.users.erasures import ForeignKeyError
 
 __all__ = ["ACCOUNT", "ForeignKeyError", "ForeignStateError", "Partition", "Staged", "TargetingConfig"]
@@ -135,10 +137,12 @@ def _staged(state: State, inputs: PartitionInputs) -> Staged:
 
     feedback = Feedback(state, users, campaigns, now)
     heard = outside = None
-    if users.listens:
-        songs = state.songs.slots(users.listens.song_ids)
-        weights, times = users.listens.weights, users.listens.times
-        heard = state.histories.plan(users.listen_rows, songs, weights, times, users.erased.tolist())
+    if users.listens or users.erased_until:
+        listens = users.listens or Listens([], [], np.zeros(0, np.float32), np.zeros(0))
+        songs = state.songs.slots(listens.song_ids)
+        heard = state.histories.plan(
+            users.listen_rows, songs, listens.weights, listens.times, forgotten=users.erased_until
+        )
         feedback.count_listeners(heard)
     if users.vectors:
         outside = state.histories.taste.plan_outside(users.vector_rows, users.vectors.vectors)

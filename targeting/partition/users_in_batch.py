@@ -55,7 +55,7 @@ class UsersInBatch:
         known: all users, the fresh ones among them.
         preferences: by row, what this batch says, and what had waited for a fresh user; None: forgotten.
         waiting: the same for users without a row, by :meth:`targeting.users.preferences.PreferenceTable.key`.
-        erased: int64, rows that are forgotten, ascending.
+        erased: int64, rows that are forgotten, ascending; ``erased_until``: up to when, by row, Unix seconds.
         markers: erasure markers to set, with their times; ``unmarked``: those to drop.
         listens: those that count; None: none. ``listen_rows``: int64, the user of each.
         vectors: those from outside that count; None: none. ``vector_rows``: int64, the user of each.
@@ -89,8 +89,9 @@ class UsersInBatch:
             if time > 0 or user in self._erasing
         }
         # Whoever is erased and is not even known has nothing to forget; the marker is set all the same.
-        erased = state.users.find(list(self._erasing))
-        self.erased = np.sort(erased[erased >= 0])
+        rows = state.users.find(list(self._erasing)).tolist()
+        self.erased_until = {row: time for row, time in zip(rows, self._erasing.values(), strict=True) if row >= 0}
+        self.erased = np.array(sorted(self.erased_until), np.int64)
 
     def since(self, user_ids: Sequence[str]) -> F64:
         """When each user was last erased, this batch included, float64 (n,), Unix seconds; 0 or less: never."""

@@ -7,7 +7,7 @@ each song, and each user's vector (:mod:`targeting.users.taste_vectors`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class HistoryChanges:
         songs, weights, times: the new histories, one after the other: slots int32, plays float32, seconds uint32.
         new_users, new_songs: int64, the (user, song) pairs heard for the first time.
         lost_users, lost_songs: int64, the pairs that the cap pushed out.
+        kept_users, kept_songs: int64, the pairs of forgotten users that were heard since.
         vectors: what becomes of the users' vectors.
     """
 
@@ -47,6 +48,8 @@ class HistoryChanges:
     new_songs: I64
     lost_users: I64
     lost_songs: I64
+    kept_users: I64
+    kept_songs: I64
     vectors: VectorChanges
 
 
@@ -92,14 +95,19 @@ class UserHistories:
         """Which rows have a history or a vector from outside, bool (n,)."""
         return (self._heard.lengths(users) > 0) | self.taste.are_outside(users)
 
-    def plan(self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Sequence[int] = ()) -> HistoryChanges:
+    def plan(
+        self, users: I64, songs: I64, weights: F32, times: F64, forgotten: Mapping[int, float] | None = None
+    ) -> HistoryChanges:
         """What a batch of listens changes, computed without changing it.
+
+        Of who is forgotten, songs stay that were heard in a later second, as heard once: what came before is not told
+        apart from what came after. So it does not matter whether an erasure or a listen after it is read first.
 
         Args:
             users, songs: int64 (n,), rows and slots, in arrival order.
             weights: float32 (n,), plays.
             times: float64 (n,), Unix seconds.
-            forgotten: rows that :meth:`forget` erases before this is applied.
+            forgotten: rows that :meth:`forget` erases before this is applied, and up to when, Unix seconds.
         """
         pair = users << 32 | songs
         pairs, first, which = np.unique(pair, return_index=True, return_inverse=True)
@@ -107,17 +115,22 @@ class UserHistories:
         last = np.zeros(len(pairs), np.uint32)
         np.maximum.at(last, which, np.clip(times, 0, 2**32 - 1).astype(np.uint32))
 
-        each = np.unique(pairs >> 32)
+        each, since = self._touched(pairs >> 32, forgotten or {})
         lengths, (old_songs, old_weights, old_times) = self._heard.gather(each)
         of_old = np.repeat(np.arange(len(each)), lengths)
-        blank = np.isin(each, forgotten)
+        blank = since > -np.inf
+        kept = np.zeros(0, np.int64)
         if blank.any():
-            stays = ~blank[of_old]
+            stays = old_times > since[of_old]
             of_old, old_songs = of_old[stays], old_songs[stays]
             old_weights, old_times = old_weights[stays], old_times[stays]
+            kept = np.flatnonzero(blank[of_old])
+            old_weights[kept] = np.minimum(old_weights[kept], 1)
+        kept_weighed = self.taste.weights(old_times[kept])
         old_pairs = each[of_old] << 32 | old_songs
-        at = np.minimum(np.searchsorted(pairs, old_pairs), len(pairs) - 1)
-        again = pairs[at] == old_pairs
+        at = np.searchsorted(pairs, old_pairs)
+        again = at < len(pairs)
+        again[again] = pairs[at[again]] == old_pairs[again]
         at = at[again]
         old_weights[again] += plays[at]
         weighed = self.taste.weights(old_times[again])
@@ -151,13 +164,35 @@ class UserHistories:
             all_weights, all_times = all_weights[keep], all_times[keep]
             lengths = np.bincount(of, minlength=len(each))
 
-        owners = np.concatenate([of_new, of_old[again], np.searchsorted(each, lost_users)])
-        changed = np.concatenate([new_songs, old_songs[again], lost_songs])
-        change = np.concatenate([self.taste.weights(last[order]), gain, -loss])
+        kept_songs = old_songs[kept].astype(np.int64)
+        owners = np.concatenate([of_new, of_old[again], of_old[kept], np.searchsorted(each, lost_users)])
+        changed = np.concatenate([new_songs, old_songs[again], kept_songs, lost_songs])
+        change = np.concatenate([self.taste.weights(last[order]), gain, kept_weighed, -loss])
         vectors = self.taste.plan(each, owners, changed, change, blank, (lengths, all_songs, all_times))
         return HistoryChanges(
-            each, lengths, all_songs, all_weights, all_times, each[of_new], new_songs, lost_users, lost_songs, vectors
-        )
+            each, lengths, all_songs, all_weights, all_times, each[of_new], new_songs, lost_users, lost_songs,
+            each[of_old[kept]], kept_songs, vectors,
+        )  # fmt: skip
+
+    def _touched(self, users: I64, forgotten: Mapping[int, float]) -> tuple[I64, F64]:
+        """Whose history changes, rows, ascending; and up to when each is forgotten, Unix seconds, or minus infinity.
+
+        Of those who are forgotten and hear nothing now only who keeps something: the others are erased already.
+        """
+        rows = np.fromiter(forgotten, np.int64, len(forgotten))
+        since = np.fromiter(forgotten.values(), np.float64, len(forgotten))
+        if not len(rows):
+            each = np.unique(users)
+            return each, np.full(len(each), -np.inf)
+        lengths, (_, _, times) = self._heard.gather(rows)
+        later = times > np.repeat(since, lengths)
+        each = np.union1d(users, np.repeat(rows, lengths)[later])
+        at = np.searchsorted(each, rows)
+        here = at < len(each)
+        here[here] = each[at[here]] == rows[here]
+        found = np.full(len(each), -np.inf)
+        found[at[here]] = since[here]
+        return each, found
 
     def apply(self, planned: HistoryChanges | OutsideChanges) -> None:
         """Takes over what :meth:`plan`, or ``taste.plan_outside``, computed.
@@ -175,6 +210,7 @@ class UserHistories:
             return
         self._heard.replace(users, planned.lengths, [planned.songs, planned.weights, planned.times])
         self._listeners.append(planned.new_songs, [planned.new_users.astype(np.int32)])
+        self._listeners.append(planned.kept_songs, [planned.kept_users.astype(np.int32)])
         if len(planned.lost_users):
             # A pair can be new and lost in one batch, so the appending comes first.
             self._listeners.discard(planned.lost_songs, planned.lost_users)

@@ -378,6 +378,12 @@ def test_who_came_back_and_is_not_known_is_found() -> None:
     assert violation == "u listened after the erasure: the state of partition 0 has no history"
 
 
+@pytest.mark.parametrize("state", [{}, {b"uu": b"1"}])
+def test_who_came_back_within_the_second_of_the_erasure_may_be_known_or_not(state: dict[bytes, bytes]) -> None:
+    back = [(LISTEN, NOW + 0.9)]
+    assert Story(wishes=[ERASE], listens=back, state={MARKER: b"1", **state}).judged() == []
+
+
 def test_a_budget_that_is_exceeded_is_found() -> None:
     pushes = [changed(PUSH, push_id=f"p{n}", user_id=f"u{n}") for n in range(8)]
     assert Story(pushes=pushes).judged() == ["s: 8 pushes, 7 allowed at once"]
@@ -478,6 +484,19 @@ def test_an_older_revision_and_a_deletion_among_the_pushes_are_found() -> None:
     evidence.pushes.append(Said(0, 2, "u", "", NOW, None))
     found = [each.partition(": ")[0] for each in judge(evidence, NAMING, Rules()).violations]
     assert found == ["old-revision", "push-deleted"]
+
+
+@pytest.mark.parametrize(("shown", "found"), [(1, ["s: revision 1 has the campaign, 2 was uploaded"]), (2, [])])
+def test_an_older_revision_that_has_the_campaign_in_the_end_is_found(shown: int, found: list[str]) -> None:
+    uploads = [SONG, changed(SONG, revision=2)]
+    reports = [changed(REPORT, partition=n, revision=2) for n in range(2)]
+    views = [changed(VIEW, revision=2), changed(VIEW, revision=shown)]
+    assert Story(uploads, reports=reports, views=views).judged() == found
+    # A song that was promoted before needs no campaign for its later revisions.
+    warm = changed(VIEW, status="ended", end_reason="promoted", counts=CampaignCounts(distinct_listeners=3))
+    over = [changed(REPORT, partition=n, ended="promoted", ended_at=THEN) for n in range(2)]
+    known = WarmSong(song_id="s", space="x", vector=vector_codec.pack("x", np.ones(2, np.float32)))
+    assert Story(uploads, reports=over, views=[warm], warm=[known], rules=Rules(warm_listeners=3)).judged() == []
 
 
 def test_vectors_of_other_spaces_are_found() -> None:

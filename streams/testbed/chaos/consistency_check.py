@@ -25,7 +25,8 @@ def judge(evidence: Evidence, rules: Rules, naming: Naming) -> Iterator[Judged]:
     - every accepted upload is answered by every partition; what was never uploaded is nowhere;
     - of no song more is pushed than its budget, at the request no more than that share of it;
     - a partition's newest report counts the pushes that stand, and the listeners and deliveries that were sent;
-    - after the end of a campaign nothing is decided for it, and it does not come back; nor does an old revision;
+    - after the end of a campaign nothing is decided for it, and it does not come back; nor does an old revision, which
+      is neither pushed after a newer one nor what a campaign shows in the end;
     - a song heard by enough is promoted, no other is; what is promoted can be retrieved, what is taken down cannot;
     - every vector is of a space that was published, and stands with others of its space alone.
     """
@@ -37,7 +38,7 @@ def judge(evidence: Evidence, rules: Rules, naming: Naming) -> Iterator[Judged]:
     yield from _budgets(evidence, songs, rules)
     yield from _counts(evidence, songs)
     yield from _ends(evidence, songs)
-    yield from _promotions(evidence, songs, rules)
+    yield from _views(evidence, songs, rules)
     yield from _spaces(evidence)
 
 
@@ -63,12 +64,21 @@ class _Songs:
         for said in evidence.uploads:
             if said.event:
                 self.revisions.setdefault(said.event.song_id, {}).setdefault(said.event.revision, said)
+        self._promoted: dict[str, int] = {}
+        for view in evidence.campaigns:
+            if view.event and view.event.end_reason == "promoted":
+                self._promoted.setdefault(view.event.song_id, view.event.revision)
 
     def last(self, song_id: str) -> Said[SongUpload]:
         return max(self.revisions[song_id].items())[1]
 
     def taken_down(self, song_id: str) -> bool:
         return SongUpload.taken_down(self.last(song_id).type)
+
+    def stayed_warm(self, song_id: str) -> bool:
+        """Whether a later revision came when the song had been promoted: that begins no campaign."""
+        last = max(self.revisions[song_id])
+        return self._promoted.get(song_id, last) < last and len(self.recordings(song_id)) == 1
 
     def recordings(self, song_id: str) -> set[str]:
         """Every recording that the song ever was."""
@@ -91,16 +101,10 @@ def _answers(evidence: Evidence, songs: _Songs, naming: Naming) -> Iterator[Judg
     for said in evidence.reports:
         if said.event:
             answered[said.event.song_id, said.event.revision].add(said.event.partition)
-    promoted: dict[str, int] = {}
-    for view in evidence.campaigns:
-        if view.event and view.event.end_reason == "promoted":
-            promoted.setdefault(view.event.song_id, view.event.revision)
     for song_id in songs.revisions:
         revision = max(songs.revisions[song_id])
         # Of a song taken down nothing is asked, and of a warm one neither, unless it is another recording now.
-        if songs.taken_down(song_id):
-            continue
-        if promoted.get(song_id, revision) < revision and len(songs.recordings(song_id)) == 1:
+        if songs.taken_down(song_id) or songs.stayed_warm(song_id):
             continue
         missing = sorted(set(range(naming.audience_partitions)) - answered[song_id, revision])
         yield "unanswered", f"upload of {song_id}: not answered by partitions {missing}" if missing else None
@@ -225,7 +229,7 @@ def _ends(evidence: Evidence, songs: _Songs) -> Iterator[Judged]:
     yield from (("revived", None) for _ in over_at)
 
 
-def _promotions(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[Judged]:
+def _views(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[Judged]:
     warm: defaultdict[str, set[str]] = defaultdict(set)
     for said in evidence.warm:
         space, _, song_id = said.key.partition(" ")
@@ -238,6 +242,10 @@ def _promotions(evidence: Evidence, songs: _Songs, rules: Rules) -> Iterator[Jud
             continue
         listeners = campaign.counts.distinct_listeners
         down = songs.taken_down(song_id)
+        if len(songs.revisions[song_id]) > 1 and not down and not songs.stayed_warm(song_id):
+            latest = max(songs.revisions[song_id])
+            old = f"{song_id}: revision {campaign.revision} has the campaign, {latest} was uploaded"
+            yield "old-revision", old if campaign.revision < latest else None
         if down:
             other = f"{song_id}: taken down, its campaign is {campaign.end_reason or campaign.status}"
             yield "taken-down", other if campaign.end_reason != "taken-down" else None

@@ -22,6 +22,9 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
     """Of everybody who asked to be forgotten: the marker is there, of those who did not come back nothing else is, and
     those who did are known again.
 
+    A history counts in whole seconds, and a listen may be read before the erasure that it follows. So of who came back
+    within the erasure's own second, and not later, both are right: to be known and not to be.
+
     To be asked when every preference was consumed.
     """
     back: defaultdict[str, float] = defaultdict(float)
@@ -35,7 +38,8 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
         if back[user] > asked:
             known = evidence.state.get((partition, b"u" + user.encode())) is not None
             lost = f"{user} listened after the erasure: the state of partition {partition} has no history"
-            yield "returned", None if known else lost
+            if int(back[user]) > asked:
+                yield "returned", None if known else lost
             continue
         for kind, what in _OF_A_USER.items():
             left = evidence.state.get((partition, kind + user.encode())) is not None

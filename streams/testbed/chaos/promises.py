@@ -16,7 +16,7 @@ PROMISES: Final = {
     # Uploads and campaigns.
     "unanswered": "every accepted upload is answered by every partition",
     "never-uploaded": "a song never uploaded, or in an aborted transaction, is requested, shown and pushed nowhere",
-    "old-revision": "no older revision is pushed after a newer one",
+    "old-revision": "no older revision is pushed after a newer one, or has the campaign in the end",
     "budget": "no song is pushed more often than its budget",
     "budget-at-once": "the request itself spends no more than its share of the budget",
     "taken-down": "a song that was taken down ends so, and is not warm",

@@ -121,9 +121,10 @@ class Traffic:
             # From before the request: late, or read again. It must bring nobody back.
             self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
             if user not in self._stage.gone:
-                # After the request by less than any clock is wrong: the user is back at once.
+                # After the request by less than clocks are wrong: the user is back at once. A worker may read any of
+                # them before the request.
                 for number, song in enumerate(self._choice.choices(self._stage.warm, k=3)):
-                    self._send(LISTENS, listen(user, f"again-{now}-{number}", now + 0.01, song))
+                    self._send(LISTENS, listen(user, f"again-{now}-{number}", now + 0.01 + number, song))
         for user in users[24:]:
             if user not in self._stage.gone:
                 self._send(LISTENS, listen(user, f"organic-{now}", now, self._choice.choice(self._stage.warm)))
