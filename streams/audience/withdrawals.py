@@ -58,7 +58,8 @@ def _data(whole: Any) -> Any:
     if not isinstance(whole, dict) or "specversion" not in whole:
         return whole
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
-        return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole["data_base64"]))
+        # TypeError: neither is there.
+        return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole.get("data_base64")))
     return whole
 
 

@@ -42,6 +42,10 @@ def said(without: str = "", **changes: object) -> bytes:
     return json.dumps({name: value for name, value in (SAID | changes).items() if name != without}).encode()
 
 
+def structured(**attributes: object) -> bytes:
+    return json.dumps({"specversion": "1.0"} | attributes).encode()
+
+
 def record(
     value: bytes | None, headers: Headers = HEADERS, offset: int = 0, key: bytes = b"anna", at: float = NOW
 ) -> Message:
@@ -100,6 +104,7 @@ REFUSED = {
     "half of it": said()[: said().index(b'"erase')],
     "in a structured event": b'{"specversion":"1.0","data":' + said() + b"}",
     "in one that is encoded": b'{"specversion":"1.0","data_base64":"' + b64encode(said()) + b'"}',
+    "in a structured event without data": b'{"specversion":"1.0"}',
     "no JSON": b"\x00\xff",
     "another JSON": b"[1]",
     "nothing": b"",
@@ -169,6 +174,17 @@ def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_
         (json.dumps({"note": said().decode()}).encode()[:-1], None),
         (b'[{"erase_requested_at": "2027-01-15T07:59:10Z"}]', None),
         (b"[" * 100_000, None),
+        (structured(data=json.loads(said())), ASKED),
+        (structured(data_base64=b64encode(said()).decode()), ASKED),
+        (structured(data=None, erase_requested_at="soon"), None),
+        # No data that can be read: what stands beside it is all there is.
+        (structured(erase_requested_at="soon"), NOW),
+        (structured(data_base64=7, erase_requested_at="soon"), NOW),
+        (structured(data_base64="abc", erase_requested_at="soon"), NOW),
+        (structured(data_base64=b64encode(b"{").decode(), erase_requested_at="soon"), NOW),
+        (structured(data_base64=b64encode(b'"\xff"').decode(), erase_requested_at="soon"), NOW),
+        (structured(data_base64=b64encode(b"[" * 9_999).decode(), erase_requested_at="soon"), NOW),
+        (structured(), None),
     ],
 )
 def test_an_erasure_is_read_as_far_as_it_can_be(value: bytes, expected: float | None) -> None:
@@ -206,6 +222,18 @@ garbage: st.SearchStrategy[Any] = st.sampled_from(
 ) | st.recursive(
     st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2), max_leaves=3
 )
+enveloped = st.dictionaries(
+    st.sampled_from(["specversion", "data", "data_base64", "erase_requested_at", "user_id"]),
+    garbage | st.binary(max_size=9).map(lambda raw: b64encode(raw).decode()) | st.dictionaries(st.text(), garbage),
+)
+
+
+@given(enveloped, st.integers(0, 400) | st.none())
+def test_whatever_a_refused_record_is_it_is_read_for_an_erasure(event: dict[str, Any], cut: int | None) -> None:
+    found = erasure_asked(msgspec.json.encode(event)[:cut], NOW)
+    assert found is None or 0 <= found <= NOW + 300
+
+
 others = st.dictionaries(st.sampled_from(sorted(set(SAID) - {"opted_in", "erase_requested_at"})), garbage, max_size=4)
 headers = st.lists(st.sampled_from([*HEADERS, ("ce_type", b"x"), ("ce_time", None), ("ce_time", b"\xff")]), max_size=8)
 
