@@ -97,8 +97,8 @@ PLANTED = (
         [
             (
                 "targeting/users/push_log.py",
-                '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
-                "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
+                "        lengths, entries = decode(records)\n",
+                "        lengths, entries = np.zeros(len(users), np.int64), np.zeros(0, PUSHED)\n",
             )
         ],
         ("all",),
@@ -426,7 +426,7 @@ PLANTED = (
         [
             (
                 "streams/songs/uploads.py",
-                "            buried.append(await _buried(store, message, error))\n",
+                "            buried.append(await store.producer.bury(message, _STAGE, error))\n",
                 "",
             )
         ],
@@ -514,7 +514,13 @@ PLANTED = (
     Planted(
         "an erased user's history is still matched",
         "erased-pushed",
-        [(_USERS, "self.erased = np.sort(erased[erased >= 0])", "self.erased = np.zeros(0, np.int64)")],
+        [
+            (
+                _USERS,
+                "zip(rows, self._erasing.values(), strict=True) if row >= 0",
+                "zip(rows, self._erasing.values(), strict=True) if row < -1",
+            )
+        ],
         ("none", "none"),
     ),
     Planted(
@@ -523,10 +529,10 @@ PLANTED = (
         [
             (
                 _COMMIT,
-                "        for letter, _, _ in decoded.bad:\n            produce(",
+                "        for letter in letters:\n            produce(",
                 "        for user, _ in decoded.inputs.erasures:\n"
                 "            produce(name(PUSH_TARGETS), partition, user.encode(), None)\n"
-                "        for letter, _, _ in decoded.bad:\n            produce(",
+                "        for letter in letters:\n            produce(",
             )
         ],
     ),
@@ -536,8 +542,8 @@ PLANTED = (
         [
             (
                 "targeting/users/push_log.py",
-                '        entries = np.frombuffer(b"".join([record[1:] for record in records]), PUSHED)\n',
-                "        lengths[:] = 0\n        entries = np.zeros(0, PUSHED)\n",
+                "        lengths, entries = decode(records)\n",
+                "        lengths, entries = np.zeros(len(users), np.int64), np.zeros(0, PUSHED)\n",
             ),
             (
                 _OUTPUTS,
