@@ -47,7 +47,6 @@ def run(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Pat
     stage = set_up(
         KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, place, models=2, settings=told, world=world
     )
-    stage.patience_s = PATIENCE_S
     # Safe path: this process's folder would come first otherwise, and the bug would never run.
     stage.environment |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
     follower = Follower(stage.kafka, stage.naming)
@@ -55,6 +54,9 @@ def run(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Pat
         stage.start("songs", "songs")
         stage.start("audience-0", "audience", "--slot", "0")
         stage.start("audience-1", "audience", "--slot", "1")
+        # Three processes that start on a busy machine may take longer.
+        stage.wait_until_ready()
+        stage.patience_s = PATIENCE_S
         scene = Scene(stage, kafka, random.Random(1))
         known = {**FAULTS, "none": NOTHING}
         faults = {f"{number} {name}": known[name] for number, name in enumerate(bug.faults)}
