@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -330,9 +332,14 @@ def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
 
 
 @settings(max_examples=100)
-@given(st.lists(listens, max_size=3), listens, st.sets(st.integers(0, USERS - 1)), st.booleans())
-def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
-    before: list[list[Listen]], batch: list[Listen], forgotten: set[int], half: bool
+@given(
+    st.lists(listens, max_size=3),
+    listens,
+    st.dictionaries(st.integers(0, USERS - 1), st.sampled_from([START, START + YEAR // 2, math.inf])),
+    st.booleans(),
+)
+def test_what_is_left_of_users_who_are_forgotten_is_what_they_heard_later_and_the_batch_that_was_planned(
+    before: list[list[Listen]], batch: list[Listen], forgotten: dict[int, float], half: bool
 ) -> None:
     songs = catalogue()
     planned_first, forgotten_first = UserHistories(songs, 3, half=half), UserHistories(songs, 3, half=half)
@@ -342,13 +349,16 @@ def test_listens_planned_before_their_users_are_forgotten_are_all_that_is_left(
             hear(audience, each)
         set_outside(audience, np.asarray([0]), np.ones((1, D), np.float32))
     user, song, plays, time = np.asarray(batch or np.zeros((0, 4)), np.int64).T
-    heard = planned_first.plan(user, song, plays.astype(np.float32), time.astype(np.float64), gone.tolist())
+    heard = planned_first.plan(user, song, plays.astype(np.float32), time.astype(np.float64), forgotten)
     _, old, new = planned_first.taste.preview(heard.vectors)
     planned_first.forget(gone)
     np.testing.assert_allclose(old, planned_first.taste.of(heard.users), atol=1e-6)
     planned_first.apply(heard)
+    lengths, slots, _, times = forgotten_first.history(gone)
+    known = zip(np.repeat(gone, lengths).tolist(), slots.tolist(), times.tolist(), strict=True)
+    later = [(user, song, 1, time) for user, song, time in known if time > forgotten[user]]
     forgotten_first.forget(gone)
-    hear(forgotten_first, batch)
+    hear(forgotten_first, [*later, *batch])
     everybody = np.arange(USERS)
     assert histories(planned_first) == histories(forgotten_first)
     np.testing.assert_allclose(planned_first.taste.of(everybody), forgotten_first.taste.of(everybody), atol=1e-6)
