@@ -57,7 +57,7 @@ def _data(whole: Any) -> Any:
     """The event in a value: it may stand in a structured CloudEvent, itself refused."""
     if not isinstance(whole, dict) or "specversion" not in whole:
         return whole
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
+    with suppress(RecursionError, ValueError, TypeError):
         # TypeError: neither is there.
         return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole.get("data_base64")))
     return whole

@@ -183,8 +183,10 @@ def test_of_several_records_in_a_batch_the_last_stands_and_an_erasure_in_any_of_
         (structured(data_base64="abc", erase_requested_at="soon"), NOW),
         (structured(data_base64=b64encode(b"{").decode(), erase_requested_at="soon"), NOW),
         (structured(data_base64=b64encode(b'"\xff"').decode(), erase_requested_at="soon"), NOW),
-        (structured(data_base64=b64encode(b"[" * 9_999).decode(), erase_requested_at="soon"), NOW),
+        (structured(data_base64=b64encode(b"[" * 100_000).decode(), erase_requested_at="soon"), NOW),
+        (structured(data_base64=b64encode(b"[" * 100_000).decode(), more={"erase_requested_at": "soon"}), None),
         (structured(), None),
+        (json.dumps({"data": {"erase_requested_at": "soon"}}).encode(), None),
     ],
 )
 def test_an_erasure_is_read_as_far_as_it_can_be(value: bytes, expected: float | None) -> None:
