@@ -58,8 +58,7 @@ def _data(whole: Any) -> Any:
     if not isinstance(whole, dict) or "specversion" not in whole:
         return whole
     with suppress(RecursionError, ValueError, TypeError):
-        # TypeError: neither is there.
-        return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole.get("data_base64")))
+        return whole["data"] if "data" in whole else msgspec.json.decode(b64decode(whole.get("data_base64", "")))
     return whole
 
 

@@ -132,9 +132,12 @@ def drive(
         crowd: how many users speak in a round.
 
     Raises:
-        Unavailable: the broker does not answer, or what was sent did not arrive.
+        Unavailable: the broker does not answer, workers do not become ready, or what was sent did not arrive.
     """
     run, stage, choice = ChaosRun(seed), scene.stage, scene.choice
+    say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")
+    # What cannot begin breaks no promise: it is an error, and no verdict.
+    stage.wait_until_ready()
     traffic = Traffic(stage, choice)
     hostile = Hostile(stage, choice, traffic.send)
     excuses: list[float] = []
@@ -142,9 +145,6 @@ def drive(
     ids: list[str] = []
     started = time.monotonic()
     try:
-        say(f"{len(stage.users)} users, {len(stage.workers)} workers, {len(stage.partitions)} partitions")
-        stage.wait_until_ready()
-        started = time.monotonic()
         hat: list[str] = []
         former: list[SongUpload] = []
 
