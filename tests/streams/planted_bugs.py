@@ -124,9 +124,9 @@ PLANTED = (
             ABORTS,
             (
                 _COMMIT,
-                "                self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})\n"
-                "                return False\n",
-                "                return False\n",
+                "            self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})\n"
+                "            return False\n",
+                "            return False\n",
             ),
         ],
     ),
