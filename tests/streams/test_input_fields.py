@@ -139,7 +139,7 @@ def test_good_records_tell_who_sent_them_and_listens_their_offsets() -> None:
 def test_a_record_that_its_producer_stamped_is_judged_by_the_clock() -> None:
     def stamped(record: Record) -> Message:
         return Message(
-            topic="t", partition=1, offset=0, key=record.key, value=record.value, headers=list(record.headers),
+            topic="t", partition=0, offset=0, key=record.key, value=record.value, headers=list(record.headers),
             timestamp=(1, 5),
         )  # fmt: skip
 
