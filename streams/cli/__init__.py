@@ -12,6 +12,7 @@ from streams.cli.capacity import capacity
 from streams.cli.chaos import chaos
 from streams.cli.demo import demo
 from streams.cli.digest import digest
+from streams.cli.doctor import doctor
 from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
 from streams.cli.export import export
@@ -49,6 +50,7 @@ app.command()(simulate)
 app.command()(campaigns)
 app.command()(lag)
 app.command()(capacity)
+app.command()(doctor)
 app.command()(rewind)
 app.command()(digest)
 app.command()(erased)

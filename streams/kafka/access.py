@@ -53,9 +53,7 @@ def not_authorized(kafka: KafkaSettings, error: KafkaException) -> Refused | Non
     cause = error.args[0]
     if not isinstance(cause, KafkaError) or cause.code() not in _NOT_AUTHORIZED:
         return None
-    return Refused(
-        f"not authorized as {_user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights"
-    )
+    return Refused(f"not authorized as {user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights")
 
 
 def check_present(client: AdminClient, kafka: KafkaSettings, names: Collection[str]) -> None:
@@ -85,13 +83,14 @@ def missing_topics(kafka: KafkaSettings, names: Iterable[str]) -> ColdstartError
             cause = error.args[0] if error.args else None
             if isinstance(cause, KafkaError) and cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 return Refused(
-                    f"not authorized as {_user(kafka)}: topic {name} may not be described; "
+                    f"not authorized as {user(kafka)}: topic {name} may not be described; "
                     "`coldstart topics acls` prints each role's rights"
                 )
     return Unavailable(f"topic {', '.join(names)}: does not exist; `coldstart topics create` creates it")
 
 
-def _user(kafka: KafkaSettings) -> str:
+def user(kafka: KafkaSettings) -> str:
+    """As whom a client comes, in words."""
     return f"user {kafka.sasl_username}" if kafka.sasl_username else "anonymous client"
 
 
@@ -99,7 +98,7 @@ def _explained(kafka: KafkaSettings, error: KafkaError) -> str | None:
     text = error.str()
     if error.code() == KafkaError._AUTHENTICATION:
         return (
-            f"authentication failed for {_user(kafka)} ({kafka.sasl_mechanism}); "
+            f"authentication failed for {user(kafka)} ({kafka.sasl_mechanism}); "
             "check kafka.sasl_username, sasl_password and sasl_mechanism"
         )
     if error.code() == KafkaError._SSL:

@@ -110,7 +110,8 @@ class KafkaSettings(_Section):
         return self.security_protocol.startswith("SASL")
 
     @property
-    def _tls(self) -> bool:
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
         return self.security_protocol.endswith("SSL")
 
     def confluent(self) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class KafkaSettings(_Section):
                 "sasl.username": self.sasl_username,
                 "sasl.password": self.sasl_password.get_secret_value(),
             }
-        if self._tls:
+        if self.tls:
             files = {
                 "ssl.ca.location": self.ssl_ca,
                 "ssl.certificate.location": self.ssl_certificate,
@@ -149,7 +150,7 @@ class KafkaSettings(_Section):
         # Only the songs role has Faust loaded; the other processes need not pay for it.
         from faust.auth import SASLCredentials, SSLCredentials
 
-        context = self._ssl_context() if self._tls else None
+        context = self.ssl_context() if self.tls else None
         if not self._sasl or self.sasl_password is None:
             return SSLCredentials(context)
         return SASLCredentials(
@@ -159,7 +160,12 @@ class KafkaSettings(_Section):
             ssl_context=context,
         )
 
-    def _ssl_context(self) -> ssl.SSLContext:
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the standard library's clients trust and show.
+
+        Raises:
+            SettingsError: a certificate or key cannot be read.
+        """
         try:
             folder = self.ssl_ca is not None and self.ssl_ca.is_dir()
             context = ssl.create_default_context(

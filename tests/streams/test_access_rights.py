@@ -27,8 +27,10 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics, deviations, grant
 from streams.models.publish import publish
 from streams.operations.access_rights import ACTORS, Actor, Right, commands, grants
+from streams.operations.doctor.finding import Patient
+from streams.operations.doctor.rights_checks import rights
 from streams.runtime.clock import SystemClock
-from streams.runtime.settings import KafkaSettings, PathSettings
+from streams.runtime.settings import KafkaSettings, PathSettings, Settings, TopicSettings
 from streams.testbed.broker import EmbeddedKafka, daemon
 from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.broker_security import ADMIN, Security
@@ -273,3 +275,20 @@ def test_what_a_broker_refuses_is_named_with_the_way_out(guarded: Guarded) -> No
     assert refused is not None
     assert "topics acls" in str(refused)
     reader.close()
+
+
+@pytest.mark.kafka
+def test_the_doctor_tells_who_lacks_a_right_and_for_what(guarded: Guarded) -> None:
+    def found(user: str, actor: str | None = None) -> list[str]:
+        topics = TopicSettings(prefix=NAMING.prefix, audience_partitions=2, songs_partitions=2)
+        settings = Settings(kafka=guarded.as_(user), topics=topics)
+        return [each.what for each in rights(Patient(settings, SystemClock(), actor=actor))]
+
+    for user in ("coldstart-songs", "coldstart-audience", "operator"):
+        assert found(user) == []
+    (said,) = found("coldstart-songs", "coldstart-audience")
+    assert said.startswith("rights: user coldstart-songs may not: ")
+    assert f"READ {NAMING.name(LISTENS)}" in said
+    assert found("player", "player") == []
+    (said,) = found("nobody", "player")
+    assert f"WRITE {NAMING.name(LISTENS)}" in said

@@ -45,6 +45,7 @@ WITH_SETTINGS = {
     ("demo",): [],
     ("contract", "show"): [],
     ("lag",): [],
+    ("doctor",): [],
     ("digest",): [],
     ("erased",): ["u"],
     ("export",): ["u"],
