@@ -194,6 +194,8 @@ def test_missing_topic(kafka: EmbeddedKafka, prefix: str) -> None:
     create_topics(client, Naming(prefix, 16, 4), 1)
     name = f"{prefix}{MATCH_REQUESTS.name}"
     client.delete_topics([name])[name].result(PATIENCE_S)
+    while name in client.list_topics(timeout=PATIENCE_S).topics:
+        time.sleep(0.1)
     named = Named("missing topic", ["doctor"], reach(kafka) | {"COLDSTART_TOPICS__PREFIX": prefix})
     named.as_(f"{name}: existence is missing")
 
