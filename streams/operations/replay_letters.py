@@ -11,50 +11,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Message
 
-from streams.contract import vector_codec
-from streams.contract.cloudevents import unpack
-from streams.contract.errors import BadRecord, FromTheFuture, InvalidField, Unavailable
-from streams.contract.event_base import Event
-from streams.contract.event_time import MAX_AHEAD_SECONDS
-from streams.contract.events import Listen, PushOutcome, SongUpload, UserPreferences
-from streams.contract.internal_events import CampaignReport, MatchRequest
-from streams.contract.topics import (
-    AUDIENCE_VECTORS,
-    CAMPAIGN_REPORTS,
-    DEAD_LETTERS,
-    LISTENS,
-    MATCH_REQUESTS,
-    PREFERENCES,
-    PUSH_OUTCOMES,
-    SONG_UPLOADS,
-    Cleanup,
-    Naming,
-    Topic,
-)
+from streams.contract.errors import Unavailable
+from streams.contract.topics import AUDIENCE_VECTORS, DEAD_LETTERS, Cleanup, Naming
 from streams.kafka.clients import producer
 from streams.kafka.compacted_topic import Snapshot
 from streams.operations.buried_records import NOTE, BuriedRecord
+from streams.operations.letter_verdict import INPUTS, PLACED, live_space, refusal
 from streams.operations.operator_notes import read_notes, write_note
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
-
-_EVENTS: Final[dict[Topic, type[Event]]] = {
-    SONG_UPLOADS: SongUpload,
-    LISTENS: Listen,
-    PUSH_OUTCOMES: PushOutcome,
-    PREFERENCES: UserPreferences,
-    MATCH_REQUESTS: MatchRequest,
-    CAMPAIGN_REPORTS: CampaignReport,
-}
-_INPUTS: Final = (*_EVENTS, AUDIENCE_VECTORS)
-
-# Between our roles the sender chooses the partition, not the key.
-_PLACED: Final = (MATCH_REQUESTS, CAMPAIGN_REPORTS)
-
-# The earliest time at which a vector can have been made; a lower one is in seconds.
-_EARLIEST_MS: Final = 978_307_200_000
 
 _AT_ONCE: Final = 1000
 
@@ -94,8 +61,9 @@ def judge_letters(
         Unavailable: the broker does not answer.
     """
     letters = list(letters)
-    topics = {naming.name(topic): topic for topic in _INPUTS}
-    newest: dict[str, dict[bytes, int]] = {}
+    topics = {naming.name(topic): topic for topic in INPUTS}
+    space = live_space(kafka, naming, clock) if letters else None
+    newest: dict[str, Newest] = {}
     found, met = [], set()
     for letter in letters:
         topic, why = topics.get(letter.topic), ""
@@ -105,13 +73,12 @@ def judge_letters(
             fate = Fate.DONE
         elif letter.cut:
             fate = Fate.CUT
-        elif why := _refusal(topic, letter, clock.now()):
+        elif why := refusal(topic, letter, naming, space, clock.now()):
             fate = Fate.REFUSED
         elif topic.cleanup is Cleanup.COMPACT:
             if letter.topic not in newest:
                 newest[letter.topic] = _newest(kafka, letter.topic, clock)
-            last = newest[letter.topic].get(letter.key or b"", letter.record_offset)
-            fate = Fate.OUTDATED if last > letter.record_offset else Fate.SEND
+            fate = Fate.OUTDATED if newest[letter.topic].after(letter) else Fate.SEND
         else:
             fate = Fate.SEND
         met.add(letter.place)
@@ -134,7 +101,7 @@ def replay(
     Raises:
         Unavailable: the broker does not answer; a second replay sends what this one did not.
     """
-    placed = {naming.name(topic) for topic in _PLACED}
+    placed = {naming.name(topic) for topic in PLACED}
     vectors = naming.name(AUDIENCE_VECTORS)
     _noted(kafka, naming, clock, letters, "replayed", progress, placed, vectors)
 
@@ -183,35 +150,29 @@ def _noted(
         raise Unavailable(f"{done}: {error.args[0].str()}; try again, what is done is left out") from error
 
 
-def _refusal(topic: Topic, letter: BuriedRecord, now: float) -> str:
-    """Why a letter would be refused if it came now; empty: the contract has nothing against it."""
+class Newest:
+    """The last record of each key in each partition of a topic."""
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, dict[int, tuple[int, int]]] = {}
+
+    def note(self, message: Message) -> None:
+        places = self._last.setdefault(message.key() or b"", {})
+        places[message.partition() or 0] = message.offset() or 0, message.timestamp()[1]
+
+    def after(self, letter: BuriedRecord) -> bool:
+        """Whether a letter's key has a later record: by offset; in another partition, by timestamp."""
+        return any(
+            offset > letter.record_offset if partition == letter.partition else stamp > letter.timestamp_ms
+            for partition, (offset, stamp) in self._last.get(letter.key or b"", {}).items()
+        )
+
+
+def _newest(kafka: KafkaSettings, topic: str, clock: Clock) -> Newest:
+    snapshot, newest = Snapshot(kafka, [topic], clock), Newest()
     try:
-        if topic is AUDIENCE_VECTORS:
-            _check_vector(letter, now)
-        else:
-            unpack(_EVENTS[topic], letter.key, letter.value, letter.headers, now)
-    except BadRecord as error:
-        return str(error)
-    return ""
-
-
-def _check_vector(letter: BuriedRecord, now: float) -> None:
-    if not 1 <= len(letter.key or b"") <= 128:
-        raise InvalidField(f"key: {len(letter.key or b'')} bytes, 1 to 128 allowed")
-    if letter.value is not None:
-        # In whatever space: none has this name.
-        for _, error in vector_codec.unpack_space([letter.value], "", 0).bad:
-            raise error
-        if letter.timestamp_ms < _EARLIEST_MS:
-            raise InvalidField(f"timestamp: {letter.timestamp_ms} ms is no time at which a vector was made")
-        if letter.timestamp_ms / 1000 > now + MAX_AHEAD_SECONDS:
-            raise FromTheFuture(f"timestamp: {letter.timestamp_ms} ms has not come yet")
-
-
-def _newest(kafka: KafkaSettings, topic: str, clock: Clock) -> dict[bytes, int]:
-    """Offset of the last record of each key."""
-    snapshot = Snapshot(kafka, [topic], clock)
-    try:
-        return {message.key() or b"": message.offset() or 0 for message in snapshot.read_to_end()}
+        for message in snapshot.read_to_end():
+            newest.note(message)
     finally:
         snapshot.close()
+    return newest

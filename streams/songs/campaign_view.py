@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from streams.contract.cloudevents import Headers, unpack
+from streams.contract.errors import InvalidField
 from streams.contract.events import Campaign, CampaignCounts, Counts, EndReason
 from streams.contract.internal_events import CampaignReport
 from streams.songs.song_record import Song
@@ -18,6 +20,24 @@ MAX_PROTOTYPES = 8
 MAX_PROTOTYPES_KEPT = 2
 
 _COUNTS = Counts.__struct_fields__
+
+
+def read_report(
+    key: bytes | None, value: bytes | None, headers: Headers | None, appended: float, partitions: int
+) -> CampaignReport:
+    """The report in a record.
+
+    Args:
+        appended: when the broker appended the record, Unix seconds.
+        partitions: of the audience.
+
+    Raises:
+        BadRecord: it holds none, or one of another number of partitions.
+    """
+    report = unpack(CampaignReport, key, value, headers, appended).event
+    if report.partitions != partitions:
+        raise InvalidField(f"partitions: {report.partitions}, there are {partitions}")
+    return report
 
 
 def newer(report: CampaignReport, known: CampaignReport | None) -> bool:

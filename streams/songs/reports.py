@@ -10,12 +10,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from streams.contract.cloudevents import unpack
-from streams.contract.errors import BadRecord, InvalidField
+from streams.contract.errors import BadRecord
 from streams.contract.internal_events import CampaignReport
 from streams.contract.topics import WARM_SONGS
 from streams.songs import messages
-from streams.songs.campaign_view import kept, listeners, newer, reported_end
+from streams.songs.campaign_view import kept, listeners, newer, read_report, reported_end
 from streams.songs.matcher import encoded
 from streams.songs.producer import Sent
 from streams.songs.song_record import KEPT_S, Song, content_of
@@ -57,9 +56,8 @@ async def _read(store: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tu
     for event in events:
         message = event.message
         try:
-            report = unpack(CampaignReport, message.key, message.value, message.headers, appended(message, now)).event
-            if report.partitions != store.naming.audience_partitions:
-                raise InvalidField(f"partitions: {report.partitions}, there are {store.naming.audience_partitions}")
+            at, partitions = appended(message, now), store.naming.audience_partitions
+            report = read_report(message.key, message.value, message.headers, at, partitions)
         except BadRecord as error:
             buried.append(await store.producer.bury(message, _STAGE, error))
             continue

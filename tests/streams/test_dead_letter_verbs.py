@@ -57,10 +57,13 @@ def bury(
     offset: int,
     error: BadRecord | None = None,
     stage: str = "songs.x",
+    made: float | None = None,
+    partition: int = PARTITION,
 ) -> None:
-    origin = Origin(here.naming.name(topic), PARTITION, offset, 1000 + offset, record.key, record.value, record.headers)
+    stamp = 1000 + offset if made is None else int(made * 1000)
+    origin = Origin(here.naming.name(topic), partition, offset, stamp, record.key, record.value, record.headers)
     letter = dead_letter(origin, stage, error or InvalidField("title: expected `str`"))
-    here.send(DEAD_LETTERS, Record(letter.key or b"", letter.value or b"", letter.headers))  # type: ignore[arg-type]
+    here.send(DEAD_LETTERS, Record(letter.key or b"", letter.value, letter.headers))  # type: ignore[arg-type]
 
 
 def listed(scene: Scene, *args: str) -> list[dict[str, object]]:
