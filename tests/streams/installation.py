@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import msgspec
@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams.contract.cloudevents import Record
 from streams.contract.events import SongUpload
-from streams.contract.topics import Naming, Topic
+from streams.contract.topics import READ_COMPRESSIONS, Naming, Topic
 from streams.kafka.clients import admin, consumer
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics
@@ -23,6 +23,13 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
 
 PATIENCE_S = 60.0
+
+PRODUCERS: Final[dict[str, dict[str, str | int | bool]]] = {
+    **{codec: {"compression.type": codec} for codec in READ_COMPRESSIONS},
+    "idempotent": {"enable.idempotence": True},
+    "transactional": {"compression.type": "gzip"},
+}
+"""The kinds of producers that are read, with librdkafka's settings."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,21 @@ class Installation:
                 partition=partition,
             )
         assert sender.flush(PATIENCE_S) == 0
+
+    def send_as(self, kind: str, topic: Topic, records: list[Record]) -> None:
+        """By one of :data:`PRODUCERS`; in a transaction, where it knows them."""
+        transactional = {"transactional.id": f"{self.naming.prefix}{kind}"} if kind == "transactional" else {}
+        # A batch is sent as it is where a codec makes it no smaller: these records wait for each other.
+        more = {"partitioner": "murmur2_random", "linger.ms": 100} | PRODUCERS[kind] | transactional
+        sender = Producer(self.kafka.confluent() | more)
+        if transactional:
+            sender.init_transactions(PATIENCE_S)
+            sender.begin_transaction()
+        for each in records:
+            sender.produce(self.naming.name(topic), each.value, each.key, headers=list(each.headers))
+        assert sender.flush(PATIENCE_S) == 0
+        if transactional:
+            sender.commit_transaction(PATIENCE_S)
 
     def send_with_bad_header_name(self, topic: Topic, record: Record, partition: int, compression: str) -> None:
         """One record with one header more, whose name is the byte 0xFF: no client lets its user do it by itself."""
