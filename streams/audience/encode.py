@@ -36,6 +36,7 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
         revision=match.revision,
         title=match.title,
         artist_ids=list(match.artist_ids),
+        explicit=match.explicit,
         decided_at=_time(now),
         not_before=_time(push.not_before),
         expires_at=_time(match.expires_at),

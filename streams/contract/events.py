@@ -327,6 +327,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
     revision: int
     title: str
     artist_ids: list[str]
+    explicit: Annotated[bool, Meta(description="not for users whose preferences allow no explicit songs")] = False
     decided_at: Time
     not_before: Time
     expires_at: Time

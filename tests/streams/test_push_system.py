@@ -32,6 +32,7 @@ from streams.contract.dead_letters import headers
 from streams.contract.events import Campaign, CampaignCounts, EndReason, PushOutcome, PushTarget, UserPreferences
 from streams.contract.topics import CAMPAIGNS, PREFERENCES, PUSH_OUTCOMES, PUSH_TARGETS
 from streams.kafka.clients import hand_over, producer
+from streams.kafka.partitioner import partition_of
 from targeting.rules.quiet_hours import open_at
 from targeting.types import QuietSpan
 
@@ -96,9 +97,9 @@ class World:
         )  # fmt: skip
         return pack(event, id=push_id, source="test", time=self.start)
 
-    def wishes(self, user: str = "u", **said: Any) -> None:
+    def wishes(self, user: str = "u", partition: int = -1, **said: Any) -> None:
         event = UserPreferences(user_id=user, updated_at=at(self.now), **({"opted_in": True} | said))
-        self.here.send(PREFERENCES, pack(event, id=f"{user}/{self.now}", source="test", time=self.now))
+        self.here.send(PREFERENCES, pack(event, id=f"{user}/{self.now}", source="test", time=self.now), partition)
 
     def campaign(self, song: str, reason: EndReason | None, revision: int = 1) -> None:
         over = {} if reason is None else {"end_reason": reason, "ended_at": at(self.now)}
@@ -198,6 +199,7 @@ def test_a_takedown_stands_for_what_was_pushed_before_it_and_not_for_a_song_that
 DURING_A_DEFERRAL: dict[str, Callable[[World], None]] = {
     "opt-out": lambda world: world.wishes(opted_in=False),
     "mute": lambda world: world.wishes(muted_artists=["a-7"]),
+    "no explicit songs": lambda world: world.wishes(allow_explicit=False),
     "erasure": lambda world: world.wishes(erase_requested_at=at(world.now)),
     "unreadable erasure": lambda world: world.here.send(
         PREFERENCES, Record(b"u", b'{"erase_requested_at":"now","opted_in":true}', [])
@@ -207,8 +209,8 @@ DURING_A_DEFERRAL: dict[str, Callable[[World], None]] = {
 
 @pytest.mark.parametrize("said", DURING_A_DEFERRAL)
 def test_what_a_user_says_during_a_deferral_is_obeyed(world: World, said: str) -> None:
-    world.push("p", due=HOUR)
-    world.push("another's", user="v", due=HOUR)
+    world.push("p", due=HOUR, explicit=True)
+    world.push("another's", user="v", due=HOUR, explicit=True)
     system = world.system()
     read_all(world, system)
     # Written at the last moment: it is read before anything is sent.
@@ -217,6 +219,24 @@ def test_what_a_user_says_during_a_deferral_is_obeyed(world: World, said: str) -
     system.step()
     assert world.sent == ["another's"]
     assert world.outcomes() == {"another's": ["delivered"]}
+
+
+def test_preferences_in_another_partition_than_the_users_say_nothing(world: World) -> None:
+    for user, opted_in in (("u", False), ("v", True)):
+        right = partition_of(user.encode(), world.here.naming.audience_partitions)
+        world.wishes(user, opted_in=opted_in)
+        world.wishes(user, partition=1 - right, opted_in=not opted_in)
+        world.push(f"to {user}", user=user)
+    system = world.system()
+    read_all(world, system)
+    assert world.sent == ["to v"]
+
+
+def test_who_may_hear_no_explicit_songs_hears_others(world: World) -> None:
+    world.wishes(allow_explicit=False)
+    world.push("plain")
+    read_all(world, world.system())
+    assert world.sent == ["plain"]
 
 
 def test_an_erased_user_is_forgotten_here_and_pushed_again_only_by_a_later_decision(world: World) -> None:

@@ -12,9 +12,9 @@ How a push is sent once:
 - Ids are kept until a day after ``expires_at``. Whatever is read again later has expired, and is not sent for that.
 
 What is asked right before sending, from all that ``preferences`` and ``campaigns`` hold at that moment: ``not_before``,
-``expires_at``, opt-out, erasure, muted artists, quiet hours that the user has set since, and whether the song was taken
-down. A campaign that ended for another reason (``budget``, ``promoted``, ``expired``, ``superseded``) says that nobody
-new is chosen: what was chosen before is wanted, and sent.
+``expires_at``, opt-out, erasure, muted artists, explicit songs, quiet hours that the user has set since, and whether
+the song was taken down. A campaign that ended for another reason (``budget``, ``promoted``, ``expired``,
+``superseded``) says that nobody new is chosen: what was chosen before is wanted, and sent.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS pushes (
     push_id TEXT PRIMARY KEY, state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
     due REAL NOT NULL, expires REAL NOT NULL, decided REAL NOT NULL,
-    user_id TEXT, song_id TEXT, revision INTEGER, body TEXT
+    partition INTEGER NOT NULL, user_id TEXT, song_id TEXT, revision INTEGER, body TEXT
 );
 CREATE INDEX IF NOT EXISTS pushes_due ON pushes (state, due);
 CREATE INDEX IF NOT EXISTS pushes_user ON pushes (user_id);
@@ -67,7 +67,9 @@ CREATE INDEX IF NOT EXISTS pushes_song ON pushes (song_id);
 CREATE TABLE IF NOT EXISTS outcomes (
     push_id TEXT, outcome TEXT, user_id TEXT, song_id TEXT, at REAL, PRIMARY KEY (push_id, outcome)
 );
-CREATE TABLE IF NOT EXISTS users (user_id TEXT PRIMARY KEY, wishes TEXT, erased REAL);
+CREATE TABLE IF NOT EXISTS users (
+    user_id TEXT, partition INTEGER, wishes TEXT, erased REAL, PRIMARY KEY (user_id, partition)
+);
 CREATE TABLE IF NOT EXISTS taken_down (song_id TEXT PRIMARY KEY, revision INTEGER);
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, partition INTEGER, next INTEGER, PRIMARY KEY (topic, partition));
 """
@@ -246,17 +248,21 @@ class PushSystem:
         if expires + KEPT_S <= self._clock():
             return
         facts: tuple[Any, ...] = (user_id, song_id, body.get("revision", 0), json.dumps(body))
-        state = "waiting"
-        if self._store.execute("SELECT 1 FROM users WHERE user_id = ? AND erased >= ?", (user_id, decided)).fetchone():
+        state, partition = "waiting", message.partition()
+        erased = "SELECT 1 FROM users WHERE user_id = ? AND partition = ? AND erased >= ?"
+        if self._store.execute(erased, (user_id, partition, decided)).fetchone():
             state, facts = "withdrawn", (None, None, None, None)
         self._store.execute(
-            "INSERT OR IGNORE INTO pushes VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
-            (push_id, state, due, expires, decided, *facts),
+            "INSERT OR IGNORE INTO pushes VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (push_id, state, due, expires, decided, partition, *facts),
         )
 
     def _wishes(self, message: Message) -> None:
-        """A user's newest preferences. What cannot be read stops the pushes to its user, until something can be."""
-        user_id = (message.key() or b"").decode("utf-8", "replace")
+        """A user's newest preferences. What cannot be read stops the pushes to its user, until something can be.
+
+        Of the partition alone in which the user's pushes lie: in any other the service refuses them.
+        """
+        user_id, partition = (message.key() or b"").decode("utf-8", "replace"), message.partition()
         wishes = _object(message) if message.value() is not None else {}
         erased = None
         if wishes.get("erase_requested_at"):
@@ -270,21 +276,22 @@ class PushSystem:
         readable = message.value() is None or _quiet_until(self._clock(), wishes) is not None
         if message.value() is not None and not isinstance(wishes.get("opted_in"), bool):
             readable = False
-        names = ("opted_in", "timezone", "quiet_hours", "muted_artists")
+        names = ("opted_in", "timezone", "quiet_hours", "muted_artists", "allow_explicit")
         kept = json.dumps({name: wishes[name] for name in names if name in wishes}) if readable else None
         self._store.execute(
-            "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET wishes = excluded.wishes, "
+            "INSERT INTO users VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET wishes = excluded.wishes, "
             "erased = coalesce(max(erased, excluded.erased), erased, excluded.erased)",
-            (user_id, kept, erased),
+            (user_id, partition, kept, erased),
         )
         if readable and wishes.get("opted_in") is False:
-            self._withdraw("user_id = ?", user_id)
+            self._withdraw("user_id = ? AND partition = ?", user_id, partition)
         if erased is not None:
-            self._withdraw("user_id = ? AND decided <= ?", user_id, erased)
+            self._withdraw("user_id = ? AND partition = ? AND decided <= ?", user_id, partition, erased)
             self._store.execute("DELETE FROM outcomes WHERE user_id = ?", (user_id,))
             self._store.execute(
-                "UPDATE pushes SET user_id = NULL, song_id = NULL, body = NULL WHERE user_id = ? AND decided <= ?",
-                (user_id, erased),
+                "UPDATE pushes SET user_id = NULL, song_id = NULL, body = NULL "
+                "WHERE user_id = ? AND partition = ? AND decided <= ?",
+                (user_id, partition, erased),
             )
 
     def _campaign(self, message: Message) -> None:
@@ -307,7 +314,7 @@ class PushSystem:
 
     def _due(self, limit: int) -> list[tuple[Any, ...]]:
         return self._store.execute(
-            "SELECT push_id, tries, expires, user_id, song_id, revision, body FROM pushes "
+            "SELECT push_id, tries, expires, partition, user_id, song_id, revision, body FROM pushes "
             "WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT ?",
             (self._clock(), limit),
         ).fetchall()
@@ -334,7 +341,7 @@ class PushSystem:
         return chosen
 
     def _judged(
-        self, now: float, push: Body, expires: float, user_id: str, song_id: str, revision: int
+        self, now: float, push: Body, expires: float, partition: int, user_id: str, song_id: str, revision: int
     ) -> tuple[str, float]:
         """What becomes of a push now, and until when it waits."""
         if now >= expires:
@@ -342,13 +349,16 @@ class PushSystem:
         taken = self._store.execute("SELECT revision FROM taken_down WHERE song_id = ?", (song_id,)).fetchone()
         if taken is not None and revision <= taken[0]:
             return "withdrawn", now
-        user = self._store.execute("SELECT wishes FROM users WHERE user_id = ?", (user_id,)).fetchone()
+        known = (user_id, partition)
+        user = self._store.execute("SELECT wishes FROM users WHERE user_id = ? AND partition = ?", known).fetchone()
         if user is None:
             return "claimed", now
         if user[0] is None:
             return "waiting", now + RETRY_S
         wishes = json.loads(user[0])
         if wishes.get("opted_in") is False or set(push.get("artist_ids", ())) & set(wishes.get("muted_artists", ())):
+            return "withdrawn", now
+        if push.get("explicit") and wishes.get("allow_explicit") is False:
             return "withdrawn", now
         until = _quiet_until(now, wishes)
         if until is None or until > now:
