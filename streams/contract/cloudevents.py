@@ -181,17 +181,7 @@ def unpack(
     if structured:
         envelope = opened(_sized(value))
         attributes, value = envelope.attributes, envelope.json()
-    named = _ATTRIBUTES if structured else _HEADERS
-    ce_type = _attribute(attributes, "ce_type", named)
-    if ce_type not in cls.TYPES:
-        raise UnknownEventType(f"{named['ce_type']}: {ce_type!r} is none of {', '.join(cls.TYPES)}")
-    version = _attribute(attributes, "ce_specversion", named)
-    if version != "1.0":
-        raise InvalidField(f"{named['ce_specversion']}: {version!r}, this reader knows '1.0'")
-    source = _attribute(attributes, "ce_source", named)
-    id = _attribute(attributes, "ce_id", named)
-    time = _timestamp(named["ce_time"], _attribute(attributes, "ce_time", named))
-    check_not_ahead(named["ce_time"], time, appended)
+    ce_type, source, id, time = read_attributes(cls, attributes, appended, structured)
     value = _sized(value)
     try:
         event = decoded(cls, value, attributes)
@@ -203,6 +193,33 @@ def unpack(
     if key != expected.encode():
         raise KeyMismatch(f"key: {key!r} is not {event.KEY} {expected!r}")
     return ReceivedEvent(event, source, id, ce_type, time)
+
+
+def read_attributes(
+    cls: type[Event], attributes: Mapping[str, bytes | None], appended: float, structured: bool
+) -> tuple[str, str, str, float]:
+    """Type, source, id and time (Unix seconds) of an event.
+
+    Args:
+        attributes: by the names of their headers.
+        structured: they came in structured mode, and an error calls them as their sender does.
+
+    Raises:
+        InvalidField: one is missing or malformed; the message names it.
+        UnknownEventType, FromTheFuture: as their names say.
+    """
+    named = _ATTRIBUTES if structured else _HEADERS
+    ce_type = _attribute(attributes, "ce_type", named)
+    if ce_type not in cls.TYPES:
+        raise UnknownEventType(f"{named['ce_type']}: {ce_type!r} is none of {', '.join(cls.TYPES)}")
+    version = _attribute(attributes, "ce_specversion", named)
+    if version != "1.0":
+        raise InvalidField(f"{named['ce_specversion']}: {version!r}, this reader knows '1.0'")
+    source = _attribute(attributes, "ce_source", named)
+    id = _attribute(attributes, "ce_id", named)
+    time = _timestamp(named["ce_time"], _attribute(attributes, "ce_time", named))
+    check_not_ahead(named["ce_time"], time, appended)
+    return ce_type, source, id, time
 
 
 def unpack_many(

@@ -24,6 +24,7 @@ _BATCH: Final = "application/cloudevents-batch"
 _WAY_OUT: Final = f"read are {JSON} with ce_ headers, and {STRUCTURED}"
 # What is found good is remembered.
 _LONGEST: Final = 256
+_HEADERS: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
 # JSON has no other encoding, and ASCII is a part of it.
 _CHARSETS: Final = ("utf-8", "utf8", "us-ascii")
 
@@ -119,9 +120,14 @@ def opened(value: bytes) -> StructuredEvent:
             raise InvalidField("data_base64: is not base64") from None
     elif not data:
         raise InvalidField("data: missing")
-    told = {name: getattr(found, name) for name in ("specversion", "id", "source", "type", "time")}
-    attributes: dict[str, bytes | None] = {f"ce_{name}": text.encode() for name, text in told.items() if text}
-    return StructuredEvent(attributes, data, _media("datacontenttype", found.datacontenttype or JSON))
+    told = (found.specversion, found.id, found.source, found.type, found.time)
+    attributes: dict[str, bytes | None] = {
+        name: text.encode() for name, text in zip(_HEADERS, told, strict=True) if text
+    }
+    said = found.datacontenttype or JSON
+    return StructuredEvent(
+        attributes, data, (_remembered if len(said) <= _LONGEST else _media)("datacontenttype", said)
+    )
 
 
 def _media(name: str, text: str) -> str:
@@ -132,6 +138,9 @@ def _media(name: str, text: str) -> str:
         if key.strip() == "charset" and value.strip(' "') not in _CHARSETS:
             raise UnknownMediaType(f"{name}: {text!r}: charset {value.strip()} is not read, utf-8 is")
     return media
+
+
+_remembered: Final = lru_cache(256)(_media)
 
 
 def _is_json(media: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from streams.contract.cloudevents import Record, unpack
+from streams.contract.cloudevents import Record, read_attributes, unpack
 from streams.contract.errors import BadRecord, TooLarge
 from streams.contract.event_base import Event
 from streams.contract.event_time import CAMPAIGN_DAYS
@@ -119,12 +119,10 @@ def _is_plainly_good(event: FileEvent, now: float) -> bool:
         return False
     try:
         found = _strict(cls).decode(data)
-        if event.envelope is None:
-            found.check(event.type, now)
-        else:
-            # In binary mode it says the same, and is opened only once.
-            headers = list(event.envelope.attributes.items())
-            unpack(cls, found.record_key().encode(), event.envelope.json(), headers, now)
+        found.check(event.type, now)
+        if event.envelope is not None:
+            event.envelope.json()
+            read_attributes(cls, event.envelope.attributes, now, structured=True)
         if isinstance(found, SongUpload) and (found.expires_at or found.available_from):
             _check_life(found, event.type, now)
     except (BadRecord, ValueError, RecursionError):
