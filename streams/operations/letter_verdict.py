@@ -14,6 +14,7 @@ from streams.audience.decode import Decoder, Records, SpaceInUse
 from streams.audience.deduplication import Deduplication
 from streams.audience.positions import TOPIC_OF
 from streams.contract.cloudevents import unpack
+from streams.contract.dead_letters import headers
 from streams.contract.errors import BadRecord, FromTheFuture
 from streams.contract.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
 from streams.contract.events import SongUpload
@@ -77,7 +78,7 @@ def live_space(kafka: KafkaSettings, naming: Naming, clock: Clock) -> SpaceInUse
         for message in snapshot.read_to_end():
             if message.key() == ENCODER.encode():
                 try:
-                    model = read_model(message.key(), message.value(), list(message.headers() or []))
+                    model = read_model(message.key(), message.value(), headers(message))
                 except BadRecord:
                     continue
                 found = SpaceInUse(model.space, model.dim)
