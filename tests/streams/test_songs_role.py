@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from aiokafka.errors import RequestTimedOutError
 from confluent_kafka import Message
-from installation import Installation, copies
+from installation import PRODUCERS, Installation, copies
 
 from encoder import artifact
 from encoder.artifact import load_encoder
@@ -334,6 +334,14 @@ def test_an_upload_of_an_aborted_transaction_is_never_served_and_one_of_a_commit
     role.wait(lambda: role.told(first("after-aborts")) == [REQUESTED], "nothing is served after an abort")
     role.wait(lambda: role.behind(0) == 0, "not committed past an abort")
     assert [role.told(first(f"aborted-{number}")) for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_an_upload_is_served_whatever_its_producers_codec_and_kind(role: Role) -> None:
+    here = Installation(role.stage.kafka, role.stage.naming)
+    for kind in PRODUCERS:
+        here.send_as(kind, SONG_UPLOADS, [upload_record(role.song(f"by-{kind}", title="x" * 900), time.time())])
+    for kind in PRODUCERS:
+        role.wait(lambda: role.told(f"by-{kind}") == [REQUESTED], f"not served: {kind}")  # noqa: B023
 
 
 def test_an_upload_of_5_megabytes_that_zstd_brings_under_the_limit_is_one_dead_letter(role: Role) -> None:
