@@ -176,7 +176,7 @@ class Decoder:
         found = self._many("audience.preferences", UserPreferences, full)
         said: dict[int | None, tuple[str, Preferences | None]] = {}
         for at, event in zip(found.at, found.events, strict=True):
-            said[full[at].offset()] = event.user_id, _preferences(event)
+            said[full[at].offset()] = event.user_id, preferences_of(event)
             if event.erase_requested_at:
                 erasures.append((event.user_id, event.erase_requested_at.timestamp()))
         for at, _ in found.bad:
@@ -343,7 +343,8 @@ def _marks(events: Sequence[Listen]) -> NDArray[np.uint16] | None:
     return marks if marks.any() else None
 
 
-def _preferences(event: UserPreferences) -> Preferences:
+def preferences_of(event: UserPreferences) -> Preferences:
+    """The event, as the rules take it."""
     return Preferences(
         opted_in=event.opted_in,
         country=event.country,

@@ -15,6 +15,7 @@ from streams.cli.digest import digest
 from streams.cli.doctor import doctor
 from streams.cli.erased import erased
 from streams.cli.evaluate import evaluate
+from streams.cli.explain import explain
 from streams.cli.export import export
 from streams.cli.lag import lag
 from streams.cli.publish import publish
@@ -48,6 +49,7 @@ app.command()(chaos)
 app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)
+app.command()(explain)
 app.command()(lag)
 app.command()(capacity)
 app.command()(doctor)

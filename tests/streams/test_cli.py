@@ -49,6 +49,7 @@ WITH_SETTINGS = {
     ("digest",): [],
     ("erased",): ["u"],
     ("export",): ["u"],
+    ("explain",): ["s"],
     ("backfill",): ["--data", "nowhere"],
     ("rewind",): ["songs", "--by", "1"],
     ("offsets", "show"): [],

@@ -20,6 +20,7 @@ NEEDED = {
     ("topics", "adopt"): {"topic": "listens"},
     ("erased",): {"user_id": "u-1"},
     ("export",): {"user_id": "u-1"},
+    ("explain",): {"song_id": "s-1"},
     ("send",): {"file": "a file"},
     ("backfill",): {"data": "--data=a file"},
     ("rewind",): {"group": "audience", "to": "--to-beginning"},
