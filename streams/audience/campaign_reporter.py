@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -13,11 +14,13 @@ from streams.audience.encode import report_record
 from streams.audience.task import PartitionTask
 from streams.contract.cloudevents import Record
 from streams.contract.topics import CAMPAIGN_REPORTS, Naming
+from streams.contract.trace_context import traced
 from streams.kafka.clients import hand_over, producer
 from streams.runtime.clock import Clock
 from streams.runtime.health import Heartbeat
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import KafkaSettings
+from streams.runtime.tracing import Hop
 from targeting.types import Account
 
 # The reports of live campaigns are sent again this often, so that a lost one does no harm for longer.
@@ -58,13 +61,25 @@ class CampaignReporter:
             changed = each.state.changed_accounts()
             self.report(partition, each, [*changed, *(each.state.accounts() if all_due else ())])
 
-    def report(self, partition: int, held: PartitionTask, accounts: Iterable[Account]) -> None:
-        """Send the accounts of a partition's campaigns."""
+    def report(
+        self,
+        partition: int,
+        held: PartitionTask,
+        accounts: Iterable[Account],
+        hops: Mapping[str, Hop] = MappingProxyType({}),
+    ) -> None:
+        """Send the accounts of a partition's campaigns.
+
+        Args:
+            hops: song id -> the work on its request, where this is the answer to one that belongs to a trace.
+        """
         now = self._clock.now()
         # A song that ended and began anew in one batch has one record, so one version: that of the last account.
         for account in {account.song_id: account for account in accounts}.values():
             version = held.versions[ACCOUNT_PREFIX + account.song_id.encode()]
-            self._send(report_record(account, partition, self._naming.audience_partitions, version, now))
+            record = report_record(account, partition, self._naming.audience_partitions, version, now)
+            hop = hops.get(account.song_id)
+            self._send(traced(record, hop.traceparent) if hop else record)
 
     def flush(self) -> None:
         """Send what is queued, within the request timeout."""

@@ -19,11 +19,13 @@ from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets
 from streams.audience.task import PartitionTask, Round, next_offset
 from streams.audience.withdrawals import WITHHELD
 from streams.audience.worker_context import WorkerContext
-from streams.contract.dead_letters import dead_letter, origin
+from streams.contract.dead_letters import dead_letter, headers, origin
 from streams.contract.errors import RefusedOutcome
-from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, PUSH_TARGETS, Naming
+from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, MATCH_REQUESTS, PUSH_TARGETS, Naming
+from streams.contract.trace_context import traced, traceparent_of
 from streams.kafka.transaction import Aborted, Transactions
 from streams.runtime.bad_record_burst import Bad, BadBursts, bad_of
+from streams.runtime.tracing import Hop
 from streams.runtime.watchdog import Watchdog
 from targeting.types import Match, PartitionOutputs, Tier
 
@@ -73,11 +75,12 @@ class BatchCommit:
         clock, metrics = self._context.clock, self._context.metrics
         started, now = clock.monotonic(), clock.now()
         decoded = {p: self._decode(p, records, space, now) for p, records in batch.records.items()}
+        hops = {p: self._hops(records, now) for p, records in batch.records.items() if records.commands}
         timer = self._context.timer
         timer.spent("decode")
         self._transactions.begin()
         begun = clock.monotonic()
-        after = {p: self._produce(p, decoded[p], records, now) for p, records in batch.records.items()}
+        after = {p: self._produce(p, decoded[p], records, now, hops.get(p, {})) for p, records in batch.records.items()}
         offsets = [
             self._assignment.topic_partition(name, p, offset)
             for p, at in after.items()
@@ -87,6 +90,7 @@ class BatchCommit:
             self._transactions.commit(offsets, group)
         except Aborted:
             metrics.transactions.labels("aborted").inc()
+            _end(hops, "aborted; what was read comes again")
             self._assignment.go_back({p: task.resumption for p, task in self._tasks.items()})
             return False
         metrics.transactions.labels("committed").inc()
@@ -94,7 +98,8 @@ class BatchCommit:
         metrics.batch_records.observe(len(batch))
         timer.spent("commit")
         for p, at in after.items():
-            self._apply(p, at, decoded[p])
+            self._apply(p, at, decoded[p], hops.get(p, {}))
+        _end(hops)
         self._context.letters.tell()
         timer.spent("apply")
         metrics.batch_seconds.observe(clock.monotonic() - started)
@@ -128,7 +133,25 @@ class BatchCommit:
             decoded.inputs = replace(decoded.inputs, preferences=[*withheld, *decoded.inputs.preferences])
         return decoded
 
-    def _produce(self, partition: int, decoded: Decoded, records: Records, now: float) -> InputOffsets:
+    def _hops(self, records: Records, now: float) -> dict[str, Hop]:
+        """Song id -> the work on its command, of those that belong to a trace."""
+        hops: dict[str, Hop] = {}
+        for message in records.commands:
+            trace, song_id = traceparent_of(headers(message)), (message.key() or b"").decode("utf-8", "replace")
+            if trace is not None and song_id not in hops:
+                hops[song_id] = self._context.tracing.begin(f"process {MATCH_REQUESTS.name}", trace, now, {
+                    "messaging.system": "kafka",
+                    "messaging.operation.type": "process",
+                    "messaging.destination.name": message.topic() or "",
+                    "messaging.destination.partition.id": str(message.partition()),
+                    "messaging.kafka.offset": message.offset() or 0,
+                    "coldstart.song_id": song_id,
+                })  # fmt: skip
+        return hops
+
+    def _produce(
+        self, partition: int, decoded: Decoded, records: Records, now: float, hops: Mapping[str, Hop]
+    ) -> InputOffsets:
         """Stage a partition's part of the batch and produce it; returns the positions after it."""
         task, clock = self._tasks[partition], self._context.clock
         started = clock.monotonic()
@@ -152,6 +175,8 @@ class BatchCommit:
         produce(changelog, partition, OFFSETS_KEY, task.offsets_value(after), on_offset=task.ends_at)
         for push in staged.outputs.pushes:
             record = push_record(push, now, max(0, after.preferences), self._experiment)
+            if hops and push.tier is Tier.INITIAL and (hop := hops.get(push.match.song_id)):
+                record = traced(record, hop.traceparent)
             produce(name(PUSH_TARGETS), partition, record.key, record.value, record.headers)
         letters = [letter for letter, _, _ in decoded.bad]
         letters += [
@@ -163,7 +188,7 @@ class BatchCommit:
         self._context.timer.spent("produce")
         return after
 
-    def _apply(self, partition: int, at: InputOffsets, decoded: Decoded) -> None:
+    def _apply(self, partition: int, at: InputOffsets, decoded: Decoded, hops: Mapping[str, Hop]) -> None:
         """The commit is done: take the staged state over, copy it to disk, count, and report."""
         task = self._tasks[partition]
         if task.staged is None:
@@ -186,7 +211,7 @@ class BatchCommit:
                 self._stores.discard(partition, task.store, str(corrupted))
                 task.store = None
         self._count(partition, task, decoded, outputs)
-        self._reporter.report(partition, task, outputs.accounts)
+        self._reporter.report(partition, task, outputs.accounts, hops)
 
     def _count(self, partition: int, task: PartitionTask, decoded: Decoded, outputs: PartitionOutputs) -> None:
         metrics, now, answered = self._context.metrics, self._context.clock.now(), set()
@@ -219,6 +244,12 @@ class BatchCommit:
         metrics.users.labels(str(partition)).set(task.state.users)
         metrics.campaigns.labels(str(partition)).set(task.state.campaigns)
         metrics.state_disk_bytes.labels(str(partition)).set(task.store.bytes_on_disk if task.store else 0)
+
+
+def _end(hops: Mapping[int, Mapping[str, Hop]], error: str | None = None) -> None:
+    for each in hops.values():
+        for hop in each.values():
+            hop.end(error)
 
 
 def note(bursts: BadBursts, naming: Naming, records: Records, decoded: Decoded) -> None:

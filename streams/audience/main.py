@@ -43,6 +43,7 @@ from streams.runtime.health import Heartbeat, ObserveServer, Readiness
 from streams.runtime.metrics import AudienceMetrics, free_bytes
 from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
 from streams.runtime.status import RoleStatus
+from streams.runtime.tracing_choice import tracing_of
 from targeting.campaigns.spending import Spending
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
@@ -94,7 +95,8 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     needed = [naming.name(topic) for topic in NEEDED]
     reachable = Reachability(settings.kafka, readiness.condition("kafka", "not asked yet"), clock, inputs, needed)
     broker_clock = BrokerClock(clock, readiness.condition("clock", "not known yet"))
-    context = WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat)
+    tracing = tracing_of(settings.tracing, "audience")
+    context = WorkerContext(settings.kafka, naming, settings.audience, clock, metrics, heartbeat, tracing)
     status = RoleStatus(
         "audience", naming.prefix, clock, metrics, readiness, heartbeat, context.letters, context.held, slot
     )
@@ -154,6 +156,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         deadline.daemon = True
         deadline.start()
         worker.close()
+        tracing.close()
         reachable.close()
         mine.close()
         view.close()

@@ -12,6 +12,7 @@ from streams.runtime.health import Heartbeat
 from streams.runtime.held_partitions import HeldPartitions
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import AudienceSettings, KafkaSettings
+from streams.runtime.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class WorkerContext:
         heartbeat: beaten by whatever may take long.
         timer: told where the seconds of the poll loop went.
         letters: told of every dead letter.
+        tracing: makes a hop of each request that belongs to a trace.
         held: told how far each partition is.
     """
 
@@ -31,6 +33,7 @@ class WorkerContext:
     clock: Clock
     metrics: AudienceMetrics
     heartbeat: Heartbeat
+    tracing: Tracing = field(default_factory=Tracing)
     timer: ActivityTimer = field(init=False)
     letters: DeadLetterLog = field(init=False)
     held: HeldPartitions = field(init=False, default_factory=HeldPartitions)

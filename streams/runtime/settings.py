@@ -369,6 +369,14 @@ class LogSettings(_Section):
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
 
 
+class TracingSettings(_Section):
+    """OpenTelemetry. What is not set here is as OpenTelemetry's own OTEL_* variables say."""
+
+    endpoint: str = Field("", pattern=r"^(https?://\S+)?$", max_length=1024)
+    """Collector to which spans go by OTLP over HTTP, as http://collector:4318; needs the extra `tracing`. Empty:
+    OTEL_EXPORTER_OTLP_ENDPOINT; without either, traces that uploads bring are passed on and no spans are made."""
+
+
 class Settings(BaseSettings):
     """Everything that can be configured. Hand out sections, not this."""
 
@@ -383,3 +391,4 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     paths: PathSettings = Field(default_factory=PathSettings)
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()

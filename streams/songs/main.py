@@ -40,6 +40,7 @@ from streams.runtime.held_partitions import HeldPartitions
 from streams.runtime.metrics import SongsMetrics, free_bytes
 from streams.runtime.settings import Settings
 from streams.runtime.status import RoleStatus
+from streams.runtime.tracing_choice import tracing_of
 from streams.songs.agents import add_agents, faust_app
 from streams.songs.burials import is_note
 from streams.songs.input_topics import InputTopics, group_of, is_id
@@ -96,6 +97,7 @@ def run(settings: Settings, resume: bool = False) -> None:
     assigned = readiness.condition("assigned", "no partitions assigned yet")
     letters, held = DeadLetterLog(metrics.dead_letters, clock), HeldPartitions()
     status = RoleStatus("songs", naming.prefix, clock, metrics, readiness, heartbeat, letters, held)
+    tracing = tracing_of(settings.tracing, "songs")
     with ObserveServer(
         settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}, status.document
     ) as server:
@@ -137,6 +139,7 @@ def run(settings: Settings, resume: bool = False) -> None:
                 resume, metrics.bad_bursts, readiness,
             ),
             BrokerClock(clock, readiness.condition("clock", "not known yet")),
+            tracing,
         ), lag)  # fmt: skip
 
         async def beat() -> None:
@@ -156,6 +159,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         )  # fmt: skip
         # It draws on the terminal; the log has the same information.
         worker.spinner = None
+        app.on_before_shutdown.connect(lambda *_, **__: tracing.close(), weak=False)
         app.on_before_shutdown.connect(lambda *_, **__: _deadline(settings.songs.shutdown_s), weak=False)
         worker.execute_from_commandline()
 

@@ -12,7 +12,9 @@ import structlog
 
 from streams.contract.errors import BadRecord
 from streams.contract.internal_events import CampaignReport
-from streams.contract.topics import WARM_SONGS
+from streams.contract.topics import CAMPAIGN_REPORTS, WARM_SONGS
+from streams.contract.trace_context import traceparent_of
+from streams.runtime.tracing import Hop
 from streams.songs import messages
 from streams.songs.campaign_view import kept, listeners, newer, read_report, reported_end
 from streams.songs.matcher import encoded
@@ -31,7 +33,8 @@ _log = structlog.get_logger(__name__)
 async def merge(store: SongStore, events: Sequence[Any]) -> None:
     """Merge a batch of report events; returns when all that follows is acknowledged."""
     async with store.turn:
-        fresh, sends = await _read(store, events)
+        hops: list[Hop] = []
+        fresh, sends = await _read(store, events, hops)
         touched: dict[Place, dict[bytes, CampaignReport]] = {}
         for key, (partition, report) in fresh.items():
             touched.setdefault((partition, report.song_id), {})[key] = report
@@ -46,10 +49,18 @@ async def merge(store: SongStore, events: Sequence[Any]) -> None:
         await asyncio.gather(*sends)
         # Last: a report that is remembered is not looked at again.
         await store.keep_reports([(partition, key, report) for key, (partition, report) in fresh.items()])
+        for hop in hops:
+            hop.end()
 
 
-async def _read(store: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
-    """The newest report of every song and audience partition that says something new, by key; and dead letters."""
+async def _read(
+    store: SongStore, events: Sequence[Any], hops: list[Hop]
+) -> tuple[dict[bytes, tuple[int, CampaignReport]], list[Sent]]:
+    """The newest report of every song and audience partition that says something new, by key; and dead letters.
+
+    Args:
+        hops: the work on each of them that belongs to a trace is added.
+    """
     now = store.clock.now()
     fresh: dict[bytes, tuple[int, CampaignReport]] = {}
     buried: list[Sent] = []
@@ -66,6 +77,14 @@ async def _read(store: SongStore, events: Sequence[Any]) -> tuple[dict[bytes, tu
         if newer(report, known) and not await _forgotten(store, message.partition, report, now):
             fresh[key] = (message.partition, kept(report))
             store.metrics.reports_merged.inc()
+            if trace := traceparent_of(message.headers or ()):
+                hops.append(store.tracing.begin(f"process {CAMPAIGN_REPORTS.name}", trace, now, {
+                    "messaging.system": "kafka",
+                    "messaging.operation.type": "process",
+                    "messaging.destination.name": message.topic,
+                    "coldstart.song_id": report.song_id,
+                    "coldstart.partition": report.partition,
+                }))  # fmt: skip
     return fresh, buried
 
 

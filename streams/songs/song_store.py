@@ -24,6 +24,7 @@ from streams.runtime.broker_clock import BrokerClock
 from streams.runtime.clock import Clock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import KafkaSettings, SongsSettings
+from streams.runtime.tracing import Tracing
 from streams.songs import song_record
 from streams.songs.campaign_view import campaign
 from streams.songs.messages import SOURCE
@@ -170,6 +171,7 @@ class SongStore:
         skipped: records of cached topics that wait for their dead letters.
         bursts: judges how many records of uploads and reports are bad.
         broker_clock: tells whether this machine's clock may decide anything.
+        tracing: makes a hop of each upload.
         turn: held while deciding by the ledger and until the change is acknowledged. Without it, reports of a revision
             that is being replaced could end a campaign.
     """
@@ -185,6 +187,7 @@ class SongStore:
     skipped: Skipped
     bursts: BadBursts
     broker_clock: BrokerClock
+    tracing: Tracing = field(default_factory=Tracing)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def song(self, partition: int, song_id: str) -> Song | None:

@@ -13,8 +13,10 @@ from encoder.content import SongContent
 from streams.contract.cloudevents import ReceivedEvent, unpack
 from streams.contract.errors import BadRecord
 from streams.contract.events import SongUpload
-from streams.contract.topics import WARM_SONGS
+from streams.contract.topics import SONG_UPLOADS, WARM_SONGS
+from streams.contract.trace_context import traced, traceparent_of
 from streams.kafka.partitioner import check_partition
+from streams.runtime.tracing import Hop
 from streams.songs import messages
 from streams.songs.campaign_view import listeners
 from streams.songs.matcher import Matched, encoded
@@ -35,6 +37,7 @@ class _Upload:
         fitting: what of it the model in use can take.
         timestamp: when the broker appended its record, Unix seconds.
         message: the record.
+        hop: the work on it.
         expires_at: the end of its campaign, Unix seconds; known once it is known what the upload leads to.
     """
 
@@ -43,6 +46,7 @@ class _Upload:
     fitting: SongContent | None
     timestamp: float
     message: Any
+    hop: Hop
     expires_at: float = 0.0
 
     @property
@@ -82,6 +86,7 @@ async def _read(store: SongStore, serving: Serving, events: Sequence[Any]) -> tu
     for event in events:
         message = event.message
         at = appended(message, now)
+        hop = _begun(store, message, now)
         try:
             upload = unpack(SongUpload, message.key, message.value, message.headers, at)
             check_partition(message.key, message.partition, store.naming.songs_partitions)
@@ -90,10 +95,22 @@ async def _read(store: SongStore, serving: Serving, events: Sequence[Any]) -> tu
             fitting = None if content is None else serving.matcher.fitting(content, store.metrics)
         except BadRecord as error:
             buried.append(await store.producer.bury(message, _STAGE, error))
+            hop.end(str(error))
             continue
         store.metrics.uploads_received.labels(upload.type).inc()
-        good.append(_Upload(upload, content, fitting, at, message))
+        good.append(_Upload(upload, content, fitting, at, message, hop))
     return good, buried
+
+
+def _begun(store: SongStore, message: Any, now: float) -> Hop:
+    return store.tracing.begin(f"process {SONG_UPLOADS.name}", traceparent_of(message.headers or ()), now, {
+        "messaging.system": "kafka",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": message.topic,
+        "messaging.destination.partition.id": str(message.partition),
+        "messaging.kafka.offset": message.offset,
+        "coldstart.song_id": (message.key or b"").decode("utf-8", "replace"),
+    })  # fmt: skip
 
 
 async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload]) -> None:
@@ -106,15 +123,19 @@ async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload])
             what = novelty(each.received, known, int(each.message.offset))
             if what is not Novelty.NEW:
                 store.metrics.uploads_ignored.labels(what.value).inc()
+                each.hop.end(attributes={"coldstart.ignored": what.value})
                 continue
             fresh.append((replace(each, expires_at=_end(store, each, known)), known))
         except BadRecord as error:
             # Buried before it is remembered: the same revision can come again, corrected.
             sends.append(await store.producer.bury(each.message, _STAGE, error))
+            each.hop.end(str(error))
     if not fresh:
         await asyncio.gather(*sends)
         return
+    started = store.clock.now()
     matched, others = _matched(store, serving, [each for each, _ in fresh])
+    ended = store.clock.now()
     entries: list[tuple[int, str, Song | None]] = []
     for each, known in fresh:
         if each.content is None:
@@ -124,12 +145,15 @@ async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload])
         else:
             song = await _ask(store, serving, each, known, matched[each.song_id], others.get(each.song_id), sends)
         entries.append((each.partition, each.song_id, song))
+        if each.content is not None:
+            each.hop.step("encode and search", started, ended)
     await asyncio.gather(*sends)
     # Only now: remembered before its commands were safe, an upload would be lost with the process.
     await store.remember(entries)
     for each, _ in fresh:
         store.metrics.uploads_served.inc()
         store.metrics.upload_to_request_seconds.observe(max(0.0, store.clock.now() - each.timestamp))
+        each.hop.end()
 
 
 def _stays_warm(each: _Upload, known: Song) -> bool:
@@ -192,9 +216,8 @@ async def _ask(
     # before it could remember.
     if known is not None or reports:
         sends.append(await store.show(each.song_id, song, reports))
-    sends += await store.producer.send_to_all_partitions(
-        messages.request(song, each.event, matched, others or [], store.settings.budget)
-    )
+    request = messages.request(song, each.event, matched, others or [], store.settings.budget)
+    sends += await store.producer.send_to_all_partitions(traced(request, each.hop.traceparent))
     store.metrics.requests_sent.inc(store.naming.audience_partitions)
     return song
 
@@ -237,7 +260,8 @@ async def _take_down(store: SongStore, serving: Serving, each: _Upload, known: S
         song = msgspec.structs.replace(song, asked=known.asked, at=known.at)
     reports = list((await store.reports_of(each.partition, each.song_id)).values())
     sends.append(await store.show(each.song_id, song, reports))
-    sends += await store.producer.send_to_all_partitions(messages.taken_down(each.song_id, song))
+    command = traced(messages.taken_down(each.song_id, song), each.hop.traceparent)
+    sends += await store.producer.send_to_all_partitions(command)
     store.metrics.requests_sent.inc(store.naming.audience_partitions)
     sends += await _cool_down(store, serving, each.song_id, known)
     return song
