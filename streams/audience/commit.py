@@ -100,7 +100,6 @@ class BatchCommit:
         for p, at in after.items():
             self._apply(p, at, decoded[p], hops.get(p, {}))
         _end(hops)
-        self._context.letters.tell()
         timer.spent("apply")
         metrics.batch_seconds.observe(clock.monotonic() - started)
         if self._bursts is not None:

@@ -111,7 +111,8 @@ class Worker:
         self._serve()
         self._lag.watch(self._positions())
         self._reporter.round(self._tasks)
-        self._context.letters.tell()
+        if self._context.letters.waiting:
+            self._context.letters.tell()
         self._context.timer.spent("report")
 
     def _positions(self) -> dict[Place, int | None]:

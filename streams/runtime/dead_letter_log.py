@@ -37,11 +37,15 @@ class DeadLetterLog:
 
     Args:
         metric: counts them by stage and error.
+
+    Attributes:
+        waiting: whether :meth:`tell` has something to say, now or within a minute.
     """
 
     def __init__(self, metric: Counter, clock: Clock) -> None:
         self._metric = metric
         self._clock = clock
+        self.waiting = False
         self._lock = threading.Lock()
         self._reasons: dict[tuple[str, str], _Reason] = {}
 
@@ -52,12 +56,11 @@ class DeadLetterLog:
             reason = self._reasons.setdefault((stage, error), _Reason())
             reason.count += 1
             reason.untold += 1
+            self.waiting = True
             reason.latest, reason.latest_at = text[:_TEXT], self._clock.now()
 
     def tell(self) -> None:
         """Log what is due; to be called after each batch, and now and then while there is none."""
-        if not self._reasons:
-            return
         now = self._clock.monotonic()
         with self._lock:
             due = [
@@ -67,6 +70,7 @@ class DeadLetterLog:
             ]
             for _, _, reason, _ in due:
                 reason.untold, reason.told_at = 0, now
+            self.waiting = any(reason.untold for reason in self._reasons.values())
         for stage, error, reason, untold in due:
             _log.warning(
                 "records buried in dead-letters", stage=stage, error=error, records=untold, since_start=reason.count,

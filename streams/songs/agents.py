@@ -114,7 +114,8 @@ def add_agents(app: Any, store: SongStore, lag: LagMonitor) -> None:
             await _stop_at_burst(app, store)
 
     async def reconcile() -> None:
-        store.producer.letters.tell()
+        if store.producer.letters.waiting:
+            store.producer.letters.tell()
         assigned = app.assignor.assigned_actives()
         lag.watch({(each.topic, each.partition): None for each in assigned})
         if not store.broker_clock.agrees():
@@ -142,7 +143,8 @@ def add_agents(app: Any, store: SongStore, lag: LagMonitor) -> None:
 
 def _count(store: SongStore, events: Sequence[Any]) -> None:
     """Count a batch's good and bad records. Nothing else is buried meanwhile: each agent buries only in its turn."""
-    store.producer.letters.tell()
+    if store.producer.letters.waiting:
+        store.producer.letters.tell()
     buried = store.producer.buried()
     messages = [event.message for event in events]
     good = [each for each in messages if (each.topic, each.partition, each.offset) not in buried]
