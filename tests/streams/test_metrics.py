@@ -83,7 +83,7 @@ def test_prometheus_itself_finds_nothing_to_say_of_the_names(role: type[RoleMetr
 # What an installation has few of, and a stranger cannot make more of.
 BOUNDED = {
     "stage", "error", "topic", "partition", "outcome", "space", "type", "reason", "kind", "why", "change", "activity",
-    "client", "direction", "name",
+    "client", "direction", "name", "tier",
 }  # fmt: skip
 
 
