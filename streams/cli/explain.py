@@ -121,7 +121,7 @@ def _show_user(user: UserStory) -> None:
         if push.not_before > push.decided_at:
             table.add_row(push.not_before.isoformat(), "not before this: quiet hours, or the song's release")
     for number, reason in enumerate(user.held_back):
-        table.add_row("not pushed" if not number else "", reason)
+        table.add_row(("not pushed" if user.complete else "unknown") if not number else "", reason)
     for each in told["outcomes"]:
         table.add_row(each["at"], each["outcome"])
     for each in told["listens"]:

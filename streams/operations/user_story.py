@@ -37,6 +37,7 @@ class UserStory:
 
     Attributes:
         push: what the user got; None: nothing that was found.
+        complete: whether everything was looked at that could say so.
         held_back: why not, in words, the strongest reason first.
         outcomes, listens: of this song, oldest first.
         heard: of the song's neighbours, those in the user's history.
@@ -45,18 +46,24 @@ class UserStory:
     user_id: str
     partition: int
     push: PushTarget | None = None
+    complete: bool = True
     held_back: list[str] = field(default_factory=list)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     listens: list[dict[str, Any]] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     preferences: UserPreferences | None = None
 
+    @property
+    def pushed(self) -> bool | None:
+        """None: unknown, because not everything was looked at."""
+        return True if self.push is not None else False if self.complete else None
+
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "user_id": self.user_id,
             "partition": self.partition,
-            "pushed": self.push is not None,
+            "pushed": self.pushed,
             "push": self.push and msgspec.to_builtins(self.push),
             "held_back": self.held_back,
             "neighbours_heard": self.heard,
@@ -102,6 +109,7 @@ def read_user(reader: BoundedReader, naming: Naming, story: SongStory, user_id: 
     if neighbours:
         there = np.isin(hash64(neighbours), heard["song"])
         found.heard = [song for song, is_there in zip(neighbours, there.tolist(), strict=True) if is_there]
+    found.complete = not reader.left
     if found.push is None:
         found.held_back = list(_reasons(story, found, heard["song"], pushed, policy))
     return found
@@ -111,6 +119,10 @@ def _reasons(
     story: SongStory, user: UserStory, heard: np.ndarray[Any, Any], pushed: np.ndarray[Any, Any], policy: Policy
 ) -> Iterator[str]:
     song = story.song
+    if not user.complete:
+        yield "not everything was looked at in time: a push may be among the rest, and more reasons"
+        if song is None:
+            return
     if song is None:
         yield "no upload of the song was served: " + (
             f"refused as {story.refused[-1]['error']}: {story.refused[-1]['reason']}"
@@ -120,7 +132,7 @@ def _reasons(
         return
     upload = song.event()
     report = story.reports.get(user.partition)
-    if report is None or report.revision < song.asked:
+    if user.complete and (report is None or report.revision < song.asked):
         yield f"partition {user.partition} has not answered yet"
     wishes = preferences_of(user.preferences) if user.preferences else policy.default
     yield from _wishes(wishes, user, upload.explicit, upload.territories, upload.artist_ids)
@@ -129,7 +141,7 @@ def _reasons(
     yield from _log(story, upload, pushed, policy, wishes)
     if held_out(hash64([user.user_id]), story.song_id, policy)[0]:
         yield "the lot holds this user out of this song: counted, never pushed"
-    if story.request is not None and not user.heard:
+    if user.complete and story.request is not None and not user.heard:
         yield f"the user heard none of the {len(story.request.neighbours)} similar songs that were retrieved"
     if song.ended:
         yield f"the campaign ended: {song.ended}, at {time_text(song.ended_at)}"

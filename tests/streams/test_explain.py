@@ -16,8 +16,20 @@ import pytest
 
 from streams.contract.cloudevents import Record, pack
 from streams.contract.events import PushOutcome, PushTarget, SongUpload, UserPreferences
-from streams.contract.topics import LISTENS, PREFERENCES, PUSH_OUTCOMES, PUSH_TARGETS, SONG_UPLOADS, Topic
+from streams.contract.topics import (
+    LISTENS,
+    PREFERENCES,
+    PUSH_OUTCOMES,
+    PUSH_TARGETS,
+    SONG_UPLOADS,
+    SONGS_LEDGER,
+    Topic,
+)
 from streams.kafka.compacted_topic import Snapshot
+from streams.kafka.partitioner import partition_of
+from streams.operations.bounded_reading import BoundedReader
+from streams.operations.song_story import read_song
+from streams.operations.user_story import read_user
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED
 from streams.runtime.settings import KafkaSettings
@@ -178,3 +190,20 @@ def test_a_song_that_nobody_uploaded(town: Environment) -> None:
     done = run(town, "nobody's", "--seconds", "60")
     assert done.returncode == REFUSED
     assert "no topic knows the song" in done.stderr
+
+
+def test_what_was_not_looked_at_in_time_is_named_and_nothing_is_concluded_from_it(
+    town: Environment, first: list[PushTarget]
+) -> None:
+    user, naming = first[0].user_id, town.naming
+    partition = partition_of(user.encode(), naming.audience_partitions)
+    with BoundedReader(town.kafka, naming, SystemClock(), 60) as reader:
+        story = read_song(reader, naming, "first", [partition])
+        reader.left[naming.name(PUSH_TARGETS)] = 1
+        story.pushes = []
+        told = read_user(reader, naming, story, user, Policy())
+    assert told.pushed is None
+    assert told.held_back[0].startswith("not everything was looked at in time")
+    with BoundedReader(town.kafka, naming, SystemClock(), 0) as reader:
+        assert not read_song(reader, naming, "first", [partition]).known
+        assert naming.name(SONGS_LEDGER) in reader.left
