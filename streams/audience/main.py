@@ -17,19 +17,17 @@ from streams.audience.positions import TOPIC_OF
 from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
 from streams.audience.worker_context import WorkerContext
-from streams.contract.errors import BadBurst, PartitionMismatch, Unavailable
+from streams.contract.errors import BadBurst, Unavailable
 from streams.contract.topics import (
     AUDIENCE_STATE,
     CAMPAIGN_REPORTS,
     DEAD_LETTERS,
     MODELS,
     PUSH_TARGETS,
-    TOPICS,
     WARM_SONGS,
     Naming,
-    Plane,
 )
-from streams.kafka.access import check_present, missing_topics, not_authorized
+from streams.kafka.access import check_topics, not_authorized
 from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
@@ -106,9 +104,9 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
     ) as server:  # fmt: skip
         _log.info("observe", url=server.url)
         reachable.start()
-        check_partitions(settings.kafka, naming)
-        check_present(admin(settings.kafka), settings.kafka, needed)
-        check_times(admin(settings.kafka), naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
+        client = admin(settings.kafka)
+        check_topics(client, settings.kafka, naming, NEEDED)
+        check_times(client, naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
         member = member_of(naming, slot)
         mine = SlotClaim(settings.paths.cache / "slots" / _cluster(settings.kafka), member)
         mine.wait_until_free(
@@ -218,23 +216,3 @@ def changelog_identity(kafka: KafkaSettings, naming: Naming) -> str:
 def _cluster(kafka: KafkaSettings) -> str:
     """The cluster's own name."""
     return str(admin(kafka).list_topics(timeout=kafka.request_timeout_s).cluster_id)
-
-
-def check_partitions(kafka: KafkaSettings, naming: Naming) -> None:
-    """Users are divided by the number of partitions; caps, ledgers and erasures stay where they are.
-
-    Raises:
-        PartitionMismatch: a topic has another number of partitions than the settings say.
-        Unavailable: the broker does not answer, or a topic is missing.
-    """
-    present = admin(kafka).list_topics(timeout=kafka.request_timeout_s).topics
-    for topic in (each for each in TOPICS if each.plane is Plane.AUDIENCE):
-        name = naming.name(topic)
-        if name not in present:
-            raise missing_topics(kafka, [name])
-        found = len(present[name].partitions)
-        if found != naming.audience_partitions:
-            raise PartitionMismatch(
-                f"topics.audience_partitions = {naming.audience_partitions}: topic {name} has {found}; users would "
-                "change partition while their caps and erasures stayed. To grow, start under a new prefix and backfill"
-            )

@@ -32,7 +32,10 @@ def digest(
     with errors_explained():
         settings = settings_from(config, bootstrap)
         from streams.audience.local_store import StoreCorrupted
-        from streams.audience.main import check_partitions, stores, targeting_config
+        from streams.audience.main import stores, targeting_config
+        from streams.contract.topics import AUDIENCE_STATE
+        from streams.kafka.access import check_topics
+        from streams.kafka.clients import admin
         from streams.operations.state_digest import digest as compute
         from targeting.catalogue.catalogue import Catalogue
         from targeting.partition.partition import Partition
@@ -41,7 +44,7 @@ def digest(
         wrong = [number for number in partition or () if number >= naming.audience_partitions]
         if wrong:
             refuse(f"--partition {wrong[0]}: no such partition; allowed: 0 to {naming.audience_partitions - 1}")
-        check_partitions(settings.kafka, naming)
+        check_topics(admin(settings.kafka), settings.kafka, naming, [AUDIENCE_STATE])
         decides = targeting_config(settings.audience, obey=True)
         sources = {"changelog": None} | ({"disk": stores(settings, clock)} if disk else {})
         rows = []

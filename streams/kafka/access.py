@@ -14,7 +14,8 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from streams.contract.errors import ColdstartError, Refused, Unavailable
+from streams.contract.errors import ColdstartError, PartitionMismatch, Refused, Unavailable
+from streams.contract.topics import Naming, Plane, Topic
 from streams.runtime.settings import KafkaSettings
 
 _HEARS_FOR_S: Final = 3.0
@@ -56,19 +57,31 @@ def not_authorized(kafka: KafkaSettings, error: KafkaException) -> Refused | Non
     return Refused(f"not authorized as {user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights")
 
 
-def check_present(client: AdminClient, kafka: KafkaSettings, names: Collection[str]) -> None:
-    """Whether this client sees all of these topics, given by their full names.
+def check_topics(client: AdminClient, kafka: KafkaSettings, naming: Naming, topics: Collection[Topic]) -> None:
+    """Whether this client sees all of these topics, with as many partitions as the settings say.
+
+    Users and songs are divided by the number of partitions; their state stays where it is.
 
     Raises:
         Unavailable: one does not exist, or no broker answers; the message names it.
         Refused: this client may not see one.
+        PartitionMismatch: one has another number of partitions.
     """
     try:
         present = client.list_topics(timeout=kafka.request_timeout_s).topics
     except KafkaException as error:
         raise Unavailable(f"the topics cannot be listed: {error.args[0].str()}") from error
-    if missing := set(names) - set(present):
+    if missing := {naming.name(topic) for topic in topics} - set(present):
         raise missing_topics(kafka, missing)
+    for topic in topics:
+        found, declared = len(present[naming.name(topic)].partitions), naming.partitions(topic)
+        if found != declared and topic.plane is not Plane.SINGLE:
+            what = "users" if topic.plane is Plane.AUDIENCE else "songs"
+            raise PartitionMismatch(
+                f"topics.{topic.plane.value}_partitions = {declared}: topic {naming.name(topic)} has {found}; {what} "
+                "would change partition while their state stayed. Set it to what the topic has; to grow, start under "
+                "a new prefix and backfill"
+            )
 
 
 def missing_topics(kafka: KafkaSettings, names: Iterable[str]) -> ColdstartError:

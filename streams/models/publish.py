@@ -22,7 +22,7 @@ from streams.contract.event_base import MAX_DIMENSION, MAX_ID_LENGTH
 from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.record_size import record_size
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
-from streams.kafka.access import missing_topics
+from streams.kafka.access import check_topics
 from streams.kafka.clients import admin, hand_over, producer
 from streams.models import learned_chances
 from streams.models.registry import ENCODER
@@ -61,10 +61,7 @@ def publish(
             f"{artifact}: vectors of {manifest.dim} dimensions, {MAX_DIMENSION} allowed; train with a smaller dim"
         )
     # Check that the broker answers before queueing anything.
-    reachable = admin(kafka)
-    missing = {naming.name(t) for t in (WARM_SONGS, MODELS)} - set(reachable.list_topics(timeout=10).topics)
-    if missing:
-        raise missing_topics(kafka, missing)
+    check_topics(admin(kafka), kafka, naming, (WARM_SONGS, MODELS))
     sender = _Sender(producer(kafka))
     now, total = clock.now(), len(warm.content)
     for row, song_id in enumerate(warm.content.song_ids):

@@ -22,7 +22,8 @@ from streams.contract.errors import Refused, Unavailable
 from streams.contract.event_base import MAX_ID_LENGTH
 from streams.contract.events import Listen
 from streams.contract.topics import LISTENS, Naming
-from streams.kafka.clients import producer
+from streams.kafka.access import check_topics
+from streams.kafka.clients import admin, producer
 from streams.kafka.consumer_lag import measure
 from streams.operations.operator_notes import read_notes, write_note
 from streams.runtime.clock import Clock
@@ -114,8 +115,10 @@ def load(
 
     Raises:
         Unavailable: the broker does not answer; run again, it goes on.
+        PartitionMismatch: the topic has another number of partitions than the settings say.
     """
     name, total = history.fingerprint(), len(history)
+    check_topics(admin(kafka), kafka, naming, (LISTENS,))
     note = read_notes(kafka, naming, clock, _NOTE).get(name, {"done": 0, "begun": int(clock.now())})
     before = done = int(note["done"])
     started, timeout = clock.monotonic(), kafka.request_timeout_s

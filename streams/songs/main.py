@@ -23,7 +23,7 @@ from streams.contract.topics import (
     SONGS_REPORTS,
     WARM_SONGS,
 )
-from streams.kafka.access import check_present
+from streams.kafka.access import check_topics
 from streams.kafka.clients import admin
 from streams.kafka.lag_monitor import LagMonitor
 from streams.kafka.reachability import Reachability
@@ -104,7 +104,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         _log.info("observe", url=server.url)
         reachable.start()
         client = admin(settings.kafka)
-        check_present(client, settings.kafka, needed)
+        check_topics(client, settings.kafka, naming, NEEDED)
         check_times(client, naming, [SONG_UPLOADS, CAMPAIGN_REPORTS])
         skipped = Skipped(metrics.skipped_records, readiness, bury=True)
         kind = _index(settings.songs.index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from encoder.artifact import ArtifactError, load_warm, read_manifest
 from encoder.content import ContentTable, SongContent
 from encoder.data.dataset import Dataset
 from streams.contract.cloudevents import Record
-from streams.contract.errors import InvalidField, Refused, Unavailable
+from streams.contract.errors import InvalidField, PartitionMismatch, Refused, Unavailable
 from streams.contract.event_base import LARGEST
 from streams.contract.internal_events import LiveModel, WarmSong
 from streams.contract.topics import MODELS, WARM_SONGS, Naming
@@ -73,6 +74,17 @@ class Noon(SystemClock):
 
     def now(self) -> float:
         return NOW
+
+
+def test_topics_with_other_partitions_than_the_settings_say_are_refused_by_the_rule_of_the_roles(
+    here: Installation, model: Path
+) -> None:
+    wrong = replace(here.naming, songs_partitions=3)
+    with pytest.raises(
+        PartitionMismatch, match=r"topics\.songs_partitions = 3: topic \S+warm-songs has 2; songs would"
+    ):
+        publish(model, here.kafka, wrong, SystemClock())
+    assert here.read(WARM_SONGS) == []
 
 
 def test_what_is_published_is_what_is_live(here: Installation, model: Path) -> None:
