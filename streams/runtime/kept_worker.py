@@ -24,7 +24,7 @@ class KeptWorker:
     """Watches one worker, starts it again when it ends or hangs, and says each piece of news once.
 
     - An end by a signal, or with any code but 2 and 65: at once, then after 1, 2, 4 seconds and so on, up to a minute,
-      for as long as it takes: Kafka may be away for an hour.
+      for as long as it takes: Kafka may be away for an hour. Once it was ready and ran for a minute, that begins anew.
     - Code 2, a refusal: said once, and tried again after 5, 10, 20 seconds and so on, ten times. Then it stays down.
     - Code 65, bad records: it stays down.
     - No sign of life on its own port for ``silence_s``: killed and started again.
@@ -37,7 +37,9 @@ class KeptWorker:
         self.process = process
         self._clock = clock
         self._silence_s = silence_s
+        # Since it last was ready and ran for a minute.
         self._ends = 0
+        self._was_ready = False
         # When it is started again, monotonic seconds; None while it runs.
         self._due: float | None = None
         self._killed = ""
@@ -67,7 +69,7 @@ class KeptWorker:
     def _running(self) -> str | None:
         reasons = self.process.readiness()
         if not reasons:
-            self._ends, self._last_end = 0, ""
+            self._was_ready, self._last_end = True, ""
         silent = self.process.silent_s
         if silent > (self._silence_s if self.process.answered else max(self._silence_s, _START_S)):
             self._killed = f"no answer for {silent:.0f} s: killed"
@@ -90,9 +92,10 @@ class KeptWorker:
     def _ended(self, code: int) -> str | None:
         how, self._killed = self._killed or self.process.end(), ""
         now = self._clock.monotonic()
-        if code != REFUSED and now - self.process.started_at > _LONGEST_S:
+        if self._was_ready and now - self.process.started_at > _LONGEST_S:
             self._ends = 0
         self._ends += 1
+        self._was_ready = False
         if code == BAD_INPUT or (code == REFUSED and self._ends > _REFUSALS):
             self._down = code
             return f"{how}\nIt stays down, the others go on"

@@ -15,6 +15,7 @@ from streams.contract.errors import Refused
 from streams.runtime.clock import ManualClock
 from streams.runtime.exit_codes import REFUSED, RESTART
 from streams.runtime.health import ObserveServer, Readiness
+from streams.runtime.kept_worker import KeptWorker
 from streams.runtime.supervisor import RoleProcess
 
 # Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
@@ -94,6 +95,55 @@ def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start, clock
     process.kill()
     with pytest.raises(Refused, match=r"audience-0 ended 6 times within a minute.*audience-0\.log"):
         process.watch()
+
+
+def kept(start: Start, clock: ManualClock, environment: dict[str, str]) -> KeptWorker:
+    return KeptWorker(start(environment), clock, silence_s=30)
+
+
+def test_of_a_kept_worker_pauses_grow_and_what_is_the_same_is_said_once(start: Start, clock: ManualClock) -> None:
+    worker = kept(start, clock, {})
+    said = []
+    for pause_s in (0, 1, 2, 4):
+        before = worker.process.pid
+        assert ended(worker.process) == RESTART
+        said.append(worker.look())
+        if pause_s:
+            clock.advance(pause_s - 0.01)
+            worker.look()
+            assert worker.process.pid == before
+            clock.advance(0.02)
+        worker.look()
+        assert worker.process.pid != before
+        assert worker.down is None
+    assert said[0] is not None
+    assert re.fullmatch(rf"ended with code {RESTART}: .*127\.0\.0\.1:9.*; started again", said[0])
+    assert said[1:] == [None] * 3
+
+
+def test_a_kept_worker_that_is_refused_again_and_again_stays_down(
+    start: Start, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.runtime.kept_worker._REFUSALS", 2)
+    worker = kept(start, clock, {"COLDSTART_AUDIENCE__WATCHDOG_S": "none"})
+    said = []
+    for pause_s in (5, 10, None):
+        assert worker.down is None
+        ended(worker.process)
+        said.append(worker.look())
+        if pause_s is not None:
+            clock.advance(pause_s)
+            worker.look()
+    assert worker.down == REFUSED
+    first, second, last = said
+    assert first is not None
+    assert last is not None
+    assert "audience.watchdog_s = 'none'" in first
+    assert second is None
+    assert last.endswith("It stays down, the others go on")
+    clock.advance(3600)
+    assert worker.look() is None
+    assert worker.process.exit_code() == REFUSED
 
 
 def test_the_answer_of_another_process_on_the_port_is_not_its_own(tmp_path: Path) -> None:
