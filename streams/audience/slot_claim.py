@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.contract.errors import Refused, Unavailable
 from streams.kafka.clients import admin
@@ -27,6 +27,14 @@ from streams.runtime.settings import KafkaSettings
 
 # Beyond the session: the broker notices lost members a moment later.
 _MARGIN_S: Final = 3.0
+
+_AGAIN_S: Final = 0.2
+# Of a cluster that just started, or lost a broker: the group's coordinator is being moved, or reads its log.
+_MOVING: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+)
 
 # What a lock file holds.
 _LINE: Final = re.compile(r"(?P<token>[0-9a-f]{32}) (?P<pid>[ 0-9]{10})\n")
@@ -90,12 +98,16 @@ class SlotClaim:
         """
         client = admin(kafka)
         deadline = clock.monotonic() + session_s + _MARGIN_S
+        asked_until = clock.monotonic() + kafka.request_timeout_s
         while True:
             try:
                 asked = client.describe_consumer_groups([group], request_timeout=kafka.request_timeout_s)
                 members = asked[group].result(kafka.request_timeout_s).members
             except (KafkaException, TimeoutError) as error:
-                raise Unavailable(f"group {group}: cannot be described ({error})") from error
+                if not _moving(error) or clock.monotonic() > asked_until:
+                    raise Unavailable(f"group {group}: cannot be described ({error})") from error
+                time.sleep(_AGAIN_S)
+                continue
             others = [m for m in members if m.group_instance_id == self._member and m.client_id != self.client_id]
             if not others:
                 return
@@ -106,8 +118,13 @@ class SlotClaim:
                     "give every audience worker a --slot of its own"
                 )
             waiting(f"slot taken from {host}: waiting up to {session_s:g} s for that worker's session to end")
-            time.sleep(0.2)
+            time.sleep(_AGAIN_S)
 
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+
+def _moving(error: Exception) -> bool:
+    """Whether the same question may be answered in a moment."""
+    return isinstance(error, KafkaException) and error.args[0].code() in _MOVING

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.contract.errors import BrokerFailed
 from streams.runtime.terminal import Terminal
@@ -145,19 +145,27 @@ def _wait_for_leaders(running: Status, timeout_s: float) -> None:
         BrokerFailed: not in time; the message names a partition.
     """
     admin, deadline = running.admin(), time.monotonic() + timeout_s
-    without = ["no answer"]
-    while without:
+    while (missing := _unserved(admin)) is not None:
         if time.monotonic() > deadline:
-            raise BrokerFailed(
-                f"{running.bootstrap_servers}: no leader after {timeout_s:g} s: {', '.join(without[:5])}"
-            )
-        try:
-            found = admin.list_topics(timeout=_ANSWER_S).topics.values()
-        except KafkaException:
-            continue
-        without = [f"{each.topic}[{p.id}]" for each in found for p in each.partitions.values() if p.leader < 0]
-        if without:
-            time.sleep(0.1)
+            raise BrokerFailed(f"{running.bootstrap_servers}: {missing} after {timeout_s:g} s")
+        time.sleep(0.1)
+
+
+def _unserved(admin: AdminClient) -> str | None:
+    """What is missing; None: the leader of each partition tells its end."""
+    missing = "no answer"
+    try:
+        for topic, known in admin.list_topics(timeout=_ANSWER_S).topics.items():
+            missing = f"nobody serves all of topic {topic}"
+            if known.error is not None or not known.partitions or any(p.leader < 0 for p in known.partitions.values()):
+                return missing
+            ends = {TopicPartition(topic, number): OffsetSpec.latest() for number in known.partitions}  # type: ignore[no-untyped-call]
+            for future in admin.list_offsets(ends, request_timeout=_ANSWER_S).values():
+                if future.result(_ANSWER_S).offset < 0:
+                    return missing
+    except (KafkaException, TimeoutError):
+        return missing
+    return None
 
 
 def down(cache: Path) -> bool:
