@@ -25,7 +25,7 @@ help:
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
 	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.users.frequency_caps*": of one module)'
 	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
-	@echo 'make release     wheel, source, list of parts (SBOM) and checksums, into dist/'
+	@echo 'make release     wheel, source, list of parts (SBOM) and checksums, into dist/; the contract, into its released ones'
 	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
@@ -107,8 +107,9 @@ fuzz: setup .venv-fuzz/.ready
 		> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@touch $@
 
-# dist/ anew: wheel, source, a list of what the image holds (CycloneDX), and the checksums of these three.
+# The contract of this version is kept, then dist/ anew: wheel, source, a list of what the image holds (CycloneDX), and the checksums of these three.
 release: setup .venv-deploy/.ready
+	$(BIN)/python -m streams contract release
 	rm -rf dist
 	$(BIN)/uv build --quiet --build-constraints requirements-build.lock --require-hashes
 	.venv-deploy/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \

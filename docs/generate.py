@@ -151,17 +151,18 @@ def events() -> str:
     document = contract()
     schemas = document["components"]["schemas"]
 
-    def first(key: str) -> str:
-        return next(each[key]["description"] for each in document["channels"].values() if key in each)
+    def first(key: str, other: str) -> str:
+        channels = document["channels"].values()
+        return next(each[key]["description"] for each in channels if key in each and other not in each)
 
     lines = [
         "# Events and topics",
         "",
         document["info"]["description"],
         "",
-        f"Producers: {first('x-producer')}",
+        f"Producers: {first('x-producer', 'x-consumer')}",
         "",
-        f"Consumers: {first('x-consumer')}",
+        f"Consumers: {first('x-consumer', 'x-producer')}",
         "",
         "The same as an AsyncAPI document: [`asyncapi.yaml`](../../deploy/contract/asyncapi.yaml).",
         "",

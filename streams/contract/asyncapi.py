@@ -12,15 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
+from streams.contract.content_modes import STRUCTURED
 from streams.contract.event_base import JSON, MAX_ID_LENGTH, Event
-from streams.contract.examples import ExampleRecord, example_records
-from streams.contract.json_schema import HEADER_SCHEMAS, MESSAGES, prose, schemas
+from streams.contract.examples import ExampleRecord
+from streams.contract.json_schema import HEADER_SCHEMAS, INPUTS, MESSAGES, PAYLOADS, VECTOR, prose, schemas
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import (
     AUDIENCE_VECTORS,
     DEAD_LETTERS,
     PARTITIONER,
     PUSH_TARGETS,
+    READ_BY_OTHERS,
     READ_COMPRESSIONS,
     SENT,
     SONG_UPLOADS,
@@ -31,11 +33,11 @@ from streams.contract.topics import (
     Topic,
 )
 from streams.contract.vector_codec import LAYOUT
-from streams.contract.vector_json import JsonVector
 
 VERSION: Final = "1.0.0"
 """Of the contract: a field more is a minor version, whatever breaks a producer or consumer a major one."""
 
+_PARTS: Final = "#/components/schemas/"
 _BINDING: Final = "0.5.0"
 _BINARY: Final = "application/octet-stream"
 # Of a value in an example.
@@ -43,15 +45,17 @@ _SHOWN: Final = 400
 
 
 def asyncapi(
-    naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int, more: Sequence[ExampleRecord]
+    naming: Naming, bootstrap_servers: str, security_protocol: str, replicas: int, examples: Sequence[ExampleRecord]
 ) -> dict[str, Any]:
-    """The document of one installation, as plain data. ``more``: examples beside those of this folder."""
+    """The document of one installation, as plain data."""
     public = [topic for topic in TOPICS if topic.public]
-    examples = [*example_records(naming.prefix), *more]
     carried = {name: event.TOPIC for name, (event, _) in MESSAGES.items()}
-    carried |= {"AudienceVector": AUDIENCE_VECTORS, "DeadLetter": DEAD_LETTERS}
+    carried |= {f"Structured{name}": MESSAGES[name][0].TOPIC for name in INPUTS}
+    carried |= dict.fromkeys(("AudienceVector", VECTOR, "StructuredAudienceVector"), AUDIENCE_VECTORS)
+    carried["DeadLetter"] = DEAD_LETTERS
     shown = {name: [_example(each) for each in examples if each.message == name] for name in carried}
     messages = {name: _message(name, *each) for name, each in MESSAGES.items()} | _other_messages()
+    messages |= {f"Structured{name}": _structured(name, messages[name]) for name in (*INPUTS, "AudienceVector")}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -128,6 +132,7 @@ def _channel(topic: Topic, naming: Naming, replicas: int, messages: list[str]) -
         f"Key: {topic.key}. " + ("Read it with the consumer's settings in x-consumer." if sent else
                                 "Write it with the producer's settings in x-producer."),
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "x-key": topic.key,
         "bindings": {
             "kafka": {
                 "topic": naming.name(topic),
@@ -137,7 +142,8 @@ def _channel(topic: Topic, naming: Naming, replicas: int, messages: list[str]) -
                 "bindingVersion": _BINDING,
             }
         },
-        **({"x-consumer": _consumer(topic)} if sent else {"x-producer": _producer()}),
+        **({} if sent else {"x-producer": _producer()}),
+        **({"x-consumer": _consumer(topic)} if topic in READ_BY_OTHERS else {}),
     }  # fmt: skip
 
 
@@ -154,12 +160,20 @@ def _producer() -> dict[str, Any]:
 
 
 def _consumer(topic: Topic) -> dict[str, Any]:
-    exactly = "Each push_id is there once for whoever reads committed records. " if topic is PUSH_TARGETS else ""
+    if topic not in SENT:
+        # As its producers like.
+        written = {"compression": list(READ_COMPRESSIONS)}
+        words = "Push systems read it right before they send. Whoever writes it chooses compression and transactions. "
+    else:
+        written = {"compression": [WRITTEN_COMPRESSION]}
+        exactly = "Each push_id is there once for whoever reads committed records. " if topic is PUSH_TARGETS else ""
+        words = (
+            f"{exactly}It is written in transactions; compression: {WRITTEN_COMPRESSION}, which every client reads. "
+        )
     return {
         "isolation.level": "read_committed",
-        "compression": WRITTEN_COMPRESSION,
-        "description": f"{exactly}It is written in transactions; compression: {WRITTEN_COMPRESSION}, so that every "
-        "client reads it. The partition is murmur2 of the key.",
+        **written,
+        "description": f"{words}The partition is murmur2 of the key.",
     }
 
 
@@ -182,6 +196,19 @@ def _message(name: str, event: type[Event], types: tuple[str, ...]) -> dict[str,
     }
 
 
+def _structured(name: str, binary: dict[str, Any]) -> dict[str, Any]:
+    """The message of structured mode beside that of binary mode."""
+    return {
+        "name": f"Structured{name}",
+        "title": f"Structured{name}",
+        "summary": f"{name} as a CloudEvent in structured mode.",
+        "contentType": STRUCTURED,
+        "headers": {"$ref": f"{_PARTS}StructuredHeaders"},
+        "payload": {"$ref": f"{_PARTS}Structured{name}"},
+        "bindings": binary["bindings"],
+    }
+
+
 def _key(field: str) -> dict[str, Any]:
     key = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH, "description": f"{field}, UTF-8"}
     return {"kafka": {"key": key, "bindingVersion": _BINDING}}
@@ -190,7 +217,7 @@ def _key(field: str) -> dict[str, Any]:
 def _example(record: ExampleRecord) -> dict[str, Any]:
     """As AsyncAPI has it, which knows no key: that one is in the summary."""
     payload: Any = ""
-    if record.message in MESSAGES:
+    if record.message in PAYLOADS:
         payload = msgspec.json.decode(record.value or b"")
     elif record.message == "AudienceVector":
         payload = (record.value or b"").hex()
@@ -212,8 +239,7 @@ def _other_messages() -> dict[str, Any]:
             "name": "AudienceVector",
             "title": "AudienceVector",
             "summary": "A listener's representation from outside; an empty value means: no vector any more.",
-            "description": "The record's timestamp says when it was made. In the examples the bytes are hexadecimal. "
-            f"JSON is read as well: {JsonVector.EXAMPLE}",
+            "description": "The record's timestamp says when it was made. In the examples the bytes are hexadecimal.",
             "contentType": _BINARY,
             "headers": {"$ref": "#/components/schemas/AudienceVectorHeaders"},
             "payload": {
@@ -222,6 +248,15 @@ def _other_messages() -> dict[str, Any]:
                 "description": "The layout, byte by byte, is in x-layout; numbers are little-endian.",
                 "x-layout": [dict(zip(("offset", "size", "field", "meaning"), each, strict=True)) for each in LAYOUT],
             },
+            "bindings": _key("user_id"),
+        },
+        VECTOR: {
+            "name": VECTOR,
+            "title": VECTOR,
+            "summary": "The same as JSON, for whoever lays out no bytes.",
+            "contentType": JSON,
+            "headers": {"$ref": f"{_PARTS}AudienceVectorHeaders"},
+            "payload": {"$ref": f"{_PARTS}{VECTOR}"},
             "bindings": _key("user_id"),
         },
         "DeadLetter": {

@@ -16,13 +16,15 @@ import numpy as np
 
 from streams.contract import vector_codec
 from streams.contract.cloudevents import ReceivedEvent, unpack
+from streams.contract.content_modes import STRUCTURED
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord
 from streams.contract.event_base import JSON, Event
 from streams.contract.events import SongUpload
-from streams.contract.json_schema import MESSAGES
+from streams.contract.json_schema import INPUTS, MESSAGES, VECTOR
 from streams.contract.record_size import MAX_VALUE_BYTES
 from streams.contract.topics import AUDIENCE_VECTORS, DEAD_LETTERS, SONG_UPLOADS, Topic
+from streams.contract.vector_json import JsonVector
 
 _TIME: Final = "2026-03-01T10:00:00Z"
 APPENDED: Final = datetime(2026, 3, 1, 10, 0, 0, 250_000, tzinfo=UTC).timestamp()
@@ -36,7 +38,7 @@ class ExampleRecord:
     """A record as it stands in a topic.
 
     Attributes:
-        message: the name of its event, ``AudienceVector`` or ``DeadLetter``.
+        message: the name of its message in the document, such as ``StructuredListen`` or ``DeadLetter``.
         name: which example of it.
         summary: what it shows.
     """
@@ -56,6 +58,12 @@ def example_records(prefix: str) -> Iterator[ExampleRecord]:
         for ce_type in types:
             key, headers, value = whole_record(event, ce_type)
             yield ExampleRecord(message, ce_type.split(".")[-2], _first_line(event), event.TOPIC, key, headers, value)
+            if message in INPUTS:
+                yield _structured(message, event.TOPIC, key, headers, value)
+    attributes = _headers(JsonVector.TYPE)
+    data = JsonVector.EXAMPLE.encode()
+    yield _structured("AudienceVector", AUDIENCE_VECTORS, b"u-5", attributes, data)
+    yield ExampleRecord(VECTOR, "json", "three dimensions", AUDIENCE_VECTORS, b"u-5", [], data)
     vector = vector_codec.pack("acme-users-2", np.array([0.5, -1.0, 0.25], np.float32))
     yield ExampleRecord("AudienceVector", "float32", "three dimensions", AUDIENCE_VECTORS, b"u-5", [], vector)
     yield ExampleRecord("AudienceVector", "tombstone", "no vector any more", AUDIENCE_VECTORS, b"u-5", [], None)
@@ -88,11 +96,25 @@ def whole_record(event: type[Event], ce_type: str) -> tuple[bytes, Pairs, bytes]
     """An event's example as a record: key, headers, value."""
     value = msgspec.json.format(event.EXAMPLE, indent=-1).encode()
     key = msgspec.json.decode(value, type=event).record_key()
+    return key.encode(), _headers(ce_type), value
+
+
+def _headers(ce_type: str) -> Pairs:
     headers = {
         "ce_id": f"{ce_type.split('.')[-2]}-1", "ce_source": "example", "ce_specversion": "1.0", "ce_time": _TIME,
         "ce_type": ce_type, "content-type": JSON,
     }  # fmt: skip
-    return key.encode(), [(name, text.encode()) for name, text in headers.items()], value
+    return [(name, text.encode()) for name, text in headers.items()]
+
+
+def _structured(message: str, topic: Topic, key: bytes, headers: Pairs, data: bytes) -> ExampleRecord:
+    """The same event in structured mode."""
+    attributes = {name.removeprefix("ce_"): (text or b"").decode() for name, text in headers}
+    media = attributes.pop("content-type")
+    value = msgspec.json.encode({**attributes, "datacontenttype": media, "data": msgspec.Raw(data)})
+    name, summary = attributes["type"].split(".")[-2], "attributes and event in one value"
+    only: Pairs = [("content-type", STRUCTURED.encode())]
+    return ExampleRecord(f"Structured{message}", name, summary, topic, key, only, value)
 
 
 def _changed(headers: Pairs, name: str, text: str) -> Pairs:

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
+from streams.contract.content_modes import STRUCTURED
 from streams.contract.event_base import Event
 from streams.contract.event_time import CE_TIME_PATTERN, MAX_AHEAD_SECONDS, TIME_PATTERN
 from streams.contract.events import PUBLIC_EVENTS, SongUpload
 from streams.contract.topics import SENT
+from streams.contract.vector_json import JsonVector
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PARTS: Final = "#/components/schemas/"
@@ -54,11 +56,12 @@ def _caseless(text: str) -> str:
 
 # What is read in binary mode. Nothing but a charset may begin with ch.
 _CHARSET: Final = f'{_caseless("charset")} *= *"?({_caseless("utf")}-?8|{_caseless("us-ascii")})"?'
-_JSON_TYPES: Final = {
-    "pattern": f"^( *({_caseless('application/json')}|{_caseless('text/json')}|[^; ]*\\+{_caseless('json')}) *"
-    f"(; *({_CHARSET}|[^ ;Cc][^;]*|[Cc][^;Hh][^;]*) *)*)?$",
-    "not": {"pattern": f"^ *{_caseless('application/cloudevents')}"},
-}
+_PARAMETERS: Final = f"(; *({_CHARSET}|[^ ;Cc][^;]*|[Cc][^;Hh][^;]*) *)*"
+_JSON: Final = (
+    f"^( *({_caseless('application/json')}|{_caseless('text/json')}|[^; ]*\\+{_caseless('json')}) *{_PARAMETERS})?$"
+)
+_JSON_TYPES: Final = {"pattern": _JSON, "not": {"pattern": f"^ *{_caseless('application/cloudevents')}"}}
+_BASE64: Final = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$"
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:
@@ -87,6 +90,18 @@ HEADER_SCHEMAS: Final[dict[str, Any]] = {
                 **_JSON_TYPES,
             ),
             "traceparent": _text("W3C trace context, optional"),
+        },
+    },
+    "StructuredHeaders": {
+        "type": "object",
+        "description": "CloudEvents 1.0, structured content mode: the value holds attributes and event. No header but "
+        "this one is read.",
+        "required": ["content-type"],
+        "properties": {
+            "content-type": _text(
+                f"{STRUCTURED}; charset: utf-8",
+                pattern=f"^ *{_caseless(STRUCTURED)} *{_PARAMETERS}$".replace("+", "\\+", 1),
+            )
         },
     },
     "AudienceVectorHeaders": {
@@ -125,6 +140,12 @@ def read_as(event: type[Event]) -> Iterator[tuple[type[Event], tuple[str, ...]]]
 
 MESSAGES: Final = {form.__name__: (form, types) for event in PUBLIC_EVENTS for form, types in read_as(event)}
 """The public events by name, with the ce_types of each."""
+INPUTS: Final = tuple(name for name, (event, _) in MESSAGES.items() if event.TOPIC not in SENT)
+"""Those that others send."""
+VECTOR: Final = "AudienceVectorJson"
+"""A vector as JSON, by the name of its message."""
+PAYLOADS: Final = (*MESSAGES, VECTOR, *(f"Structured{name}" for name in (*INPUTS, "AudienceVector")))
+"""Every message whose value is JSON."""
 
 
 def schemas() -> dict[str, Any]:
@@ -136,7 +157,48 @@ def schemas() -> dict[str, Any]:
             found[name] = _plain(part, read=event.TOPIC not in SENT)
             _name_choices(name, found[name].get("properties", {}))
         found[event.__name__] |= _RULES.get(event, {})
+    for name in INPUTS:
+        found[f"Structured{name}"] = _structured(name, name, MESSAGES[name][1])
+    (found[VECTOR],) = msgspec.json.schema_components([JsonVector])[1].values()
+    found[VECTOR] |= {"title": VECTOR, "description": f"{prose(JsonVector.__doc__)} Not all numbers are zero."}
+    found["StructuredAudienceVector"] = _structured("AudienceVector", VECTOR, (JsonVector.TYPE,))
     return found
+
+
+def _structured(name: str, data: str, types: tuple[str, ...]) -> dict[str, Any]:
+    """A CloudEvent in structured mode. One of a vector need not say when it was: its record's timestamp does."""
+    vector = data == VECTOR
+    encoded = "base64 of the same JSON" + (", or of the binary layout" if vector else "")
+    optional: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    time = {"pattern": CE_TIME_PATTERN}
+    return {
+        "title": f"Structured{name}",
+        "description": f"{name} and its attributes in one value. subject, dataschema and extensions are carried and "
+        "not read. Either data or data_base64 is there.",
+        "type": "object",
+        "properties": {
+            "specversion": _text("version of CloudEvents", const="1.0"),
+            "id": _text("idempotency key: the same id from the same source is the same event", minLength=1),
+            "source": _text("who sent it", minLength=1),
+            "type": {"enum": list(types), **({"title": f"Structured{name}Type"} if len(types) > 1 else {})},
+            "time": {**optional, "description": "not read"} if vector else _text("when it happened, RFC 3339", **time),
+            "datacontenttype": {
+                "description": "media type of data: application/json, also without it, or another of JSON",
+                "anyOf": [{"type": "string", **({} if vector else {"pattern": _JSON})}, {"type": "null"}],
+                "default": None,
+            },
+            "data": {"anyOf": [{"$ref": f"{_PARTS}{data}"}, {"type": "null"}], "default": None},
+            "data_base64": {
+                "description": encoded,
+                "anyOf": [{"type": "string", "pattern": _BASE64, "contentEncoding": "base64"}, {"type": "null"}],
+                "default": None,
+            },
+        },
+        "required": ["specversion", "id", "source", "type", *([] if vector else ["time"])],
+        "if": {"properties": {"data": {"type": "null"}}},
+        "then": {"required": ["data_base64"], "properties": {"data_base64": {"type": "string"}}},
+        "else": {"properties": {"data_base64": {"type": "null"}}},
+    }
 
 
 def schema(name: str) -> dict[str, Any]:

@@ -168,6 +168,9 @@ TOPICS: tuple[Topic, ...] = (
 SENT: tuple[Topic, ...] = (PUSH_TARGETS, CAMPAIGNS, DEAD_LETTERS)
 """The public topics that this system writes; it reads every other one."""
 
+READ_BY_OTHERS: tuple[Topic, ...] = (*SENT, PREFERENCES)
+"""The public topics that others may read: push systems look at a user's preferences right before they send."""
+
 WRITTEN_COMPRESSION = "none"
 """The codec of what this system writes."""
 READ_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")

@@ -19,6 +19,9 @@ from streams.contract.event_base import MAX_DIMENSION
 from streams.contract.reasons import DECODE_ERRORS, refusal_of
 from streams.contract.record_size import MAX_VALUE_BYTES, full_size
 
+# What a 32-bit float rounds to infinity.
+_BEYOND = 2.0**128 - 2.0**103
+
 
 class JsonVector(msgspec.Struct, frozen=True):
     """A vector of a space."""
@@ -29,7 +32,10 @@ class JsonVector(msgspec.Struct, frozen=True):
     space: Annotated[
         str, Meta(pattern=r"^[\x20-\x7e]{1,32}$", description="whose vector it is: 1 to 32 characters of ASCII")
     ]
-    vector: Annotated[list[float], Meta(min_length=1, max_length=MAX_DIMENSION)]
+    vector: Annotated[
+        list[Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": -_BEYOND, "exclusiveMaximum": _BEYOND})]],
+        Meta(min_length=1, max_length=MAX_DIMENSION),
+    ]
 
 
 _decoder = msgspec.json.Decoder(JsonVector)

@@ -11,12 +11,14 @@ import msgspec
 import pytest
 import yaml
 
+from streams.contract.asyncapi import VERSION
 from streams.contract.cloudevents import pack, unpack
 from streams.contract.dead_letters import Origin, dead_letter
 from streams.contract.errors import BadRecord, InvalidField
 from streams.contract.event_base import Event
 from streams.contract.events import PUBLIC_EVENTS
 from streams.contract.internal_events import INTERNAL_EVENTS
+from streams.contract.released_contracts import FOLDER, as_text, released_versions, version_problem
 from streams.contract.topics import DEAD_LETTERS, TOPICS
 from streams.operations.published_contract import document
 
@@ -44,6 +46,13 @@ def test_the_published_document_is_the_generated_one() -> None:
         "the contract changed: coldstart contract show > deploy/contract/asyncapi.yaml"
     )
     assert yaml.safe_load(text) == DOCUMENT
+
+
+def test_the_version_of_the_contract_says_what_changed_since_the_last_one_that_was_released() -> None:
+    """Fails when a change breaks somebody, or changes anything, and VERSION does not say so."""
+    assert version_problem(DOCUMENT) is None
+    if VERSION in released_versions():
+        assert (FOLDER / f"{VERSION}.yaml").read_text(encoding="utf-8") == as_text(DOCUMENT)
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -83,8 +83,8 @@ WITHOUT_SETTINGS = {
     ("validate",),
     ("data", "check"),
     ("data", "generate"),
-    ("contract", "schema"),
     ("capacity",),
+    *(("contract", verb) for verb in ("schema", "diff", "release")),
 }
 
 

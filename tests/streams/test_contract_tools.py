@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from node_tools import NodeTools, node_tools
 
-from streams.contract.json_schema import HEADER_SCHEMAS, MESSAGES, schema
+from streams.contract.json_schema import HEADER_SCHEMAS, PAYLOADS, schema
 from streams.contract.topics import TOPICS
 from streams.operations.published_contract import document
 
@@ -41,17 +41,15 @@ def test_the_parser_is_asked_something_that_it_can_refuse(node: NodeTools, tmp_p
 
 
 def test_another_validator_accepts_every_example_and_no_other_event_for_it(node: NodeTools, tmp_path: Path) -> None:
-    schemas = {name: schema(name) for name in (*MESSAGES, *HEADER_SCHEMAS)}
+    schemas = {name: schema(name) for name in (*PAYLOADS, *HEADER_SCHEMAS)}
     (tmp_path / "schemas.json").write_text(json.dumps(schemas))
     events: list[dict[str, Any]] = []
     for name, message in document()["components"]["messages"].items():
-        own = "DeadLetterHeaders" if name == "DeadLetter" else "CloudEventHeaders"
-        events += [
-            {own: each["headers"], **({name: each["payload"]} if name in MESSAGES else {})}
-            for each in (message["examples"] if name != "AudienceVector" else ())
-        ]
+        own = message["headers"].get("$ref", message["headers"].get("allOf", [{}])[0].get("$ref")).rsplit("/", 1)[-1]
+        bodies = [{name: each["payload"]} if name in PAYLOADS else {} for each in message["examples"]]
+        events += [{own: each["headers"], **body} for each, body in zip(message["examples"], bodies, strict=True)]
     good = len(events)
-    assert good > len(MESSAGES)
+    assert good > len(PAYLOADS)
     events += [{name: {}} for name in schemas if schemas[name].get("required")]
     (tmp_path / "events").write_text("\n".join(map(json.dumps, events)))
     found = node.run("validate.mjs", tmp_path / "schemas.json", tmp_path / "events").strip()
@@ -60,9 +58,9 @@ def test_another_validator_accepts_every_example_and_no_other_event_for_it(node:
 
 def test_generated_types_compile_and_take_every_example(node: NodeTools, tmp_path: Path) -> None:
     made = node.asked("types.mjs", PUBLISHED, tmp_path)
-    assert set(MESSAGES) <= set(made)
+    assert set(PAYLOADS) <= set(made)
     lines = []
-    for name in MESSAGES:
+    for name in PAYLOADS:
         lines.append(f'import {{ {name} }} from "./{name}.js";')
         for at, each in enumerate(document()["components"]["messages"][name]["examples"]):
             lines.append(f"export const {name}{at} = {json.dumps(each['payload'])} satisfies Loose<{name}>;")

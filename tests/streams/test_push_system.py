@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -204,7 +206,20 @@ DURING_A_DEFERRAL: dict[str, Callable[[World], None]] = {
     "unreadable erasure": lambda world: world.here.send(
         PREFERENCES, Record(b"u", b'{"erase_requested_at":"now","opted_in":true}', [])
     ),
+    "structured opt-out": lambda world: structured(world, {"data": {"opted_in": False}}),
+    "structured erasure": lambda world: structured(
+        world, {"data": {"opted_in": True, "erase_requested_at": at(world.now).isoformat()}}
+    ),
+    "structured opt-out in base64": lambda world: structured(
+        world, {"data_base64": b64encode(b'{"opted_in":false}').decode()}
+    ),
 }
+
+
+def structured(world: World, said: dict[str, Any]) -> None:
+    """Preferences as a CloudEvent in structured mode."""
+    media = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+    world.here.send(PREFERENCES, Record(b"u", json.dumps({"specversion": "1.0", **said}).encode(), media))
 
 
 @pytest.mark.parametrize("said", DURING_A_DEFERRAL)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from node_tools import node_tools
-from schema_agreement import Judged, fits, records
+from schema_agreement import Judged, fits, records, structured_records
 
-from streams.contract.json_schema import HEADER_SCHEMAS, MESSAGES, schema
-from streams.contract.topics import SENT
+from streams.contract.json_schema import HEADER_SCHEMAS, INPUTS, schema
 
-INPUTS = [name for name, (event, _) in MESSAGES.items() if event.TOPIC not in SENT]
 # Rules that need a list of time zones, or compare two fields; the document tells them in words.
 BEYOND = ("timezone:", "quiet_hours:")
 
@@ -26,8 +25,8 @@ def disagreements(judged: list[Judged], fitting: list[bool]) -> list[tuple[str, 
     return sorted(found, key=lambda each: len(each[0]))[:5]
 
 
-def agree(message: str, count: int) -> None:
-    judged = records(message, count)
+def agree(message: str, count: int, make: Callable[[str, int], list[Judged]] = records) -> None:
+    judged = make(message, count)
     taken = sum(each.refused is None for each in judged)
     assert count / 100 < taken < count * 0.99, f"{taken} of {count} were taken: nothing is asked of the other side"
     assert disagreements(judged, [*map(fits, judged)]) == []
@@ -38,6 +37,11 @@ def test_schema_and_service_agree(message: str) -> None:
     agree(message, 1000)
 
 
+@pytest.mark.parametrize("message", INPUTS)
+def test_schema_and_service_agree_on_structured_events(message: str) -> None:
+    agree(message, 1000, structured_records)
+
+
 @pytest.mark.long
 def test_schema_and_service_agree_on_100_000_uploads() -> None:
     agree("SongUpload", 100_000)
@@ -45,9 +49,10 @@ def test_schema_and_service_agree_on_100_000_uploads() -> None:
 
 def _another_validator_agrees(folder: Path, count: int) -> None:
     node = node_tools()
-    schemas = {name: schema(name) for name in (*INPUTS, *HEADER_SCHEMAS)}
+    schemas = {name: schema(name) for name in (*INPUTS, *(f"Structured{each}" for each in INPUTS), *HEADER_SCHEMAS)}
     (folder / "schemas.json").write_text(json.dumps(schemas))
     judged = [each for name in INPUTS for each in records(name, count if name == "SongUpload" else count // 5)]
+    judged += [each for name in INPUTS for each in structured_records(name, count // 5)]
     (folder / "events").write_text("\n".join(each.line for each in judged))
     said = node.run("validate.mjs", folder / "schemas.json", folder / "events").strip()
     assert disagreements(judged, [each == "1" for each in said]) == []

@@ -23,6 +23,7 @@ import json
 import logging
 import sqlite3
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -461,10 +462,14 @@ def _opened(path: str) -> sqlite3.Connection:
 
 
 def _object(message: Message) -> Body:
-    """The JSON object in a value; an empty one where there is none."""
+    """The JSON object in a value, or in a structured CloudEvent's data; an empty one where there is none."""
+    media = dict(message.headers() or ()).get("content-type")
     try:
         found = json.loads(message.value() or b"")
-    except ValueError:
+        if isinstance(media, bytes) and media.strip().lower().startswith(b"application/cloudevents+json"):
+            encoded = found.get("data_base64")
+            found = found.get("data") if encoded is None else json.loads(b64decode(encoded))
+    except (AttributeError, TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
