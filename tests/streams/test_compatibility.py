@@ -313,7 +313,7 @@ def test_no_break_of_an_event_is_missed(event: str) -> None:
             continue
         found = contract_changes(DOCUMENT, whole)
         broken = bool(found) and found[0].effect.breaks
-        for number in range(40):
+        for number in range(150):
             body = near(example, chance) if number else example
             if number % 3 == 1 and isinstance(body, dict):
                 # Any field, with whatever: of those that have a name.
