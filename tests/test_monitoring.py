@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge
 
-from streams.runtime.metrics import AudienceMetrics, Declared, SongsMetrics
+from streams.runtime.metrics import AudienceMetrics, Declared, ProbeMetrics, SongsMetrics
 
 ROOT = Path(__file__).parents[1]
 RULES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def shown() -> dict[str, set[str]]:
     """Every series that a scrape has, and its labels; what a histogram adds included."""
     found: dict[str, set[str]] = {}
     each: Declared[Any]
-    for each in {*SongsMetrics.declared(), *AudienceMetrics.declared()}:
+    for each in {*SongsMetrics.declared(), *AudienceMetrics.declared(), *ProbeMetrics.declared()}:
         suffixes = [""] if each.kind in (Counter, Gauge) else ["_bucket", "_sum", "_count"]
         for suffix in suffixes:
             found[each.name + suffix] = {*each.labels, *(["le"] if suffix == "_bucket" else [])}

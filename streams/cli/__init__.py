@@ -18,6 +18,7 @@ from streams.cli.evaluate import evaluate
 from streams.cli.explain import explain
 from streams.cli.export import export
 from streams.cli.lag import lag
+from streams.cli.probe import probe
 from streams.cli.publish import publish
 from streams.cli.rewind import rewind
 from streams.cli.send import send
@@ -50,6 +51,7 @@ app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)
 app.command()(explain)
+app.command()(probe)
 app.command()(lag)
 app.command()(capacity)
 app.command()(doctor)

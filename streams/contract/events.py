@@ -88,6 +88,7 @@ class SongUpload(Event, frozen=True, kw_only=True):
     UPLOADED: ClassVar = "coldstart.song.uploaded.v1"
     UPDATED: ClassVar = "coldstart.song.updated.v1"
     (TAKEN_DOWN,) = SongTakedown.TYPES
+    PROBES: ClassVar = "coldstart-probe-"  # begins song_ids that reach nobody: their budget is 0
     TYPES = (UPLOADED, UPDATED, TAKEN_DOWN)
     FORMS: ClassVar = {TAKEN_DOWN: SongTakedown}
     TOPIC = SONG_UPLOADS

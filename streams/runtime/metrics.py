@@ -49,8 +49,8 @@ class Declared(Generic[M]):
     @overload
     def __get__(self, instance: None, owner: type[object]) -> Declared[M]: ...
     @overload
-    def __get__(self, instance: RoleMetrics, owner: type[object]) -> M: ...
-    def __get__(self, instance: RoleMetrics | None, owner: type[object]) -> Declared[M] | M:
+    def __get__(self, instance: Metrics, owner: type[object]) -> M: ...
+    def __get__(self, instance: Metrics | None, owner: type[object]) -> Declared[M] | M:
         if instance is None:
             return self
         live: M = instance.live[self.attribute]
@@ -84,12 +84,25 @@ def _many(unit: str, meaning: str, *labels: str) -> Declared[Histogram]:
     return Declared(Histogram, unit, meaning, labels=labels, buckets=_MANY)
 
 
-class RoleMetrics:
-    """The metrics that every role has.
+class Metrics:
+    """A catalogue; its members are the live metrics.
 
     Args:
-        registry: where the metrics are shown; one role may be made once on it.
+        registry: where the metrics are shown; one catalogue may be made once on it.
     """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.live: Final[dict[str, Any]] = {each.attribute: each.make(registry) for each in self.declared()}
+
+    @classmethod
+    def declared(cls) -> Iterator[Declared[Any]]:
+        """Every metric of this catalogue, the common ones first."""
+        for owner in reversed(cls.__mro__):
+            yield from (each for each in vars(owner).values() if isinstance(each, Declared))
+
+
+class RoleMetrics(Metrics):
+    """The metrics that every role has."""
 
     dead_letters = _counter(
         "records",
@@ -130,15 +143,6 @@ class RoleMetrics:
     records_lost = _counter(
         "records", "Records that were gone before they were read, by topic: retention passed", "topic"
     )
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.live: Final[dict[str, Any]] = {each.attribute: each.make(registry) for each in self.declared()}
-
-    @classmethod
-    def declared(cls) -> Iterator[Declared[Any]]:
-        """Every metric of this catalogue, the common ones first."""
-        for owner in reversed(cls.__mro__):
-            yield from (each for each in vars(owner).values() if isinstance(each, Declared))
 
 
 class SongsMetrics(RoleMetrics):
@@ -205,6 +209,16 @@ class AudienceMetrics(RoleMetrics):
     campaigns = _gauge("campaigns", "Campaigns alive, by partition", "partition")
 
 
+class ProbeMetrics(Metrics):
+    """What `coldstart probe` measures."""
+
+    probe_seconds = _seconds("From a probe's upload to the campaign in which every partition has answered it")
+    probes = _counter("probes", "Probes, by outcome: answered, or late", "outcome")
+    probe_answered_timestamp_seconds = _gauge(
+        "seconds", "Unix time of the last probe that was answered in time; of the start before the first"
+    )
+
+
 def free_bytes(folder: Path) -> float:
     """What a user may still write where a folder is, or will be; NaN where the system does not say."""
     there = next((each for each in (folder, *folder.parents) if each.exists()), None)
@@ -222,10 +236,11 @@ def table() -> str:
         "Made from `streams/runtime/metrics.py` by `python -m streams.runtime.metrics > deploy/metrics.md`.",
     ]
     common = set(RoleMetrics.declared())
-    sections: list[tuple[str, type[RoleMetrics]]] = [
+    sections: list[tuple[str, type[Metrics]]] = [
         ("Both roles", RoleMetrics),
         ("Songs role", SongsMetrics),
         ("Audience role", AudienceMetrics),
+        ("`coldstart probe`", ProbeMetrics),
     ]
     for title, catalogue in sections:
         lines += ["", f"## {title}", "", "| metric | type | unit | labels | meaning |", "|---|---|---|---|---|"]

@@ -37,7 +37,7 @@ def request(song: Song, upload: SongUpload, matched: Matched, others: Sequence[b
         vector=matched.vector,
         other_vectors=list(others),
         neighbours=matched.neighbours,
-        budget=budget if upload.budget is None else upload.budget,
+        budget=_budget(upload, budget),
         uploaded_at=song.uploaded,
         expires_at=song.expires,
         available_from=upload.available_from,
@@ -80,6 +80,12 @@ def warm(song_id: str, title: str, content: SongContent, space: str, vector: byt
 def warm_key(space: str, song_id: str) -> bytes:
     """The key of a warm song, to delete it."""
     return WarmSong(song_id=song_id, space=space, vector=b"").record_key().encode()
+
+
+def _budget(upload: SongUpload, otherwise: int) -> int:
+    if upload.song_id.startswith(SongUpload.PROBES):
+        return 0
+    return otherwise if upload.budget is None else upload.budget
 
 
 def _bare(song_id: str, song: Song) -> MatchRequest:

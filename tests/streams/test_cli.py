@@ -50,6 +50,7 @@ WITH_SETTINGS = {
     ("erased",): ["u"],
     ("export",): ["u"],
     ("explain",): ["s"],
+    ("probe",): [],
     ("backfill",): ["--data", "nowhere"],
     ("rewind",): ["songs", "--by", "1"],
     ("offsets", "show"): [],
