@@ -286,6 +286,8 @@ def test_the_doctor_tells_who_lacks_a_right_and_for_what(guarded: Guarded) -> No
 
     for user in ("coldstart-songs", "coldstart-audience", "operator"):
         assert found(user) == []
+    lacks = " ".join(found("player", "coldstart-songs"))
+    assert f"READ group {NAMING.prefix}songs" in lacks
     (said,) = found("coldstart-songs", "coldstart-audience")
     assert said.startswith("rights: user coldstart-songs may not: ")
     assert f"READ {NAMING.name(LISTENS)}" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation
@@ -11,7 +12,7 @@ from streams.kafka.access import user
 from streams.operations.access_rights import ACTORS, Actor
 from streams.operations.doctor.finding import Diagnosis, Patient, error
 
-_OPERATOR = "operator"
+_SHOWN: Final = 20
 
 
 def rights(patient: Patient) -> Iterator[Diagnosis]:
@@ -24,7 +25,7 @@ def rights(patient: Patient) -> Iterator[Diagnosis]:
     lacking = [(actor, sorted(_lacks(patient, actor, allowed))) for actor in actors]
     actor, missing = min(lacking, key=lambda each: len(each[1]))
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
         yield error(
             f"rights: {user(patient.settings.kafka)} may not: {shown}; {actor.name} needs it",
             f"`coldstart topics acls --actor {actor.name}` prints the commands that grant it",
@@ -49,6 +50,18 @@ def _lacks(patient: Patient, actor: Actor, allowed: dict[str, frozenset[AclOpera
         for operation in wanted:
             if operation not in operations:
                 yield f"{operation.name} {name}"
+    yield from _groups_refused(patient, [f"{patient.naming.prefix}{group}" for group in actor.groups])
+
+
+def _groups_refused(patient: Patient, groups: list[str]) -> Iterator[str]:
+    """Groups that this user may not even describe, which reading in them includes."""
+    answers = patient.client.describe_consumer_groups(groups, request_timeout=patient.timeout) if groups else {}
+    for group, answer in answers.items():
+        try:
+            answer.result(patient.timeout)
+        except KafkaException as problem:
+            if problem.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                yield f"READ group {group}"
 
 
 def _allowed(patient: Patient) -> dict[str, frozenset[AclOperation] | None]:
