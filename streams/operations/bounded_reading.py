@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming, Topic
@@ -17,11 +17,10 @@ from streams.runtime.settings import KafkaSettings
 
 @dataclass(frozen=True, slots=True)
 class ReadFrom:
-    """A partition of a topic, from an offset, a moment (Unix seconds), or else its beginning."""
+    """A partition of a topic, from a moment (Unix seconds), or else its beginning."""
 
     topic: Topic
     partition: int
-    offset: int | None = None
     since: float | None = None
 
 
@@ -79,15 +78,17 @@ class BoundedReader:
                 self.left[topic] = self.left.get(topic, 0) + more
 
     def _starts(self, places: list[ReadFrom]) -> list[TopicPartition]:
-        plain = [self._at(each, OFFSET_BEGINNING if each.offset is None else each.offset)
-                 for each in places if each.since is None]  # fmt: skip
-        timed = [self._at(each, round(each.since * 1000)) for each in places if each.since is not None]
+        """Where reading begins; partitions that hold nothing as young are left out.
+
+        All are asked for by time, the beginning as time 0: by this the client learns the leaders. Assigned to a
+        partition whose leader it does not know, it waits for up to a second.
+        """
+        wanted = [
+            TopicPartition(self._naming.name(each.topic), each.partition, round((each.since or 0) * 1000))
+            for each in places
+        ]
         try:
-            found = self._reader.offsets_for_times(timed, timeout=self._timeout) if timed else []
+            found = self._reader.offsets_for_times(wanted, timeout=self._timeout)
         except KafkaException as error:
             raise Unavailable(f"offsets by time: {error.args[0].str()}") from error
-        # -1: nothing is as young.
-        return plain + [each for each in found if each.offset not in (-1, OFFSET_END)]
-
-    def _at(self, place: ReadFrom, offset: int) -> TopicPartition:
-        return TopicPartition(self._naming.name(place.topic), place.partition, offset)
+        return [each for each in found if each.offset not in (-1, OFFSET_END)]
