@@ -25,8 +25,9 @@ _log.addHandler(logging.NullHandler())
 # A connection that is lost is made again within a tenth of a second, on a busy machine within some; until then the
 # client knows of no leader.
 _CONNECTION_LOST = (KafkaError._TRANSPORT, KafkaError._NOENT)
-# A partition changed its leader, or its leader came back, and the client asked by what it knew before.
+# A partition is new or changed its leader, or its leader came back, and the client asked by what it knew before.
 _LEADER_MOVED = (
+    KafkaError._UNKNOWN_PARTITION,
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.NOT_LEADER_FOR_PARTITION,
