@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from streams.contract import asyncapi
@@ -12,7 +13,7 @@ from streams.contract.cloudevents import ReceivedEvent, unpack
 from streams.contract.errors import BadRecord, OperatorSkipped, RefusedOutcome
 from streams.contract.events import PushOutcome, SongUpload
 from streams.contract.examples import APPENDED, ExampleRecord, example_records, refusal, upload, whole_record
-from streams.contract.topics import PUSH_OUTCOMES, Naming
+from streams.contract.topics import PUSH_OUTCOMES, SONG_UPLOADS, Naming
 from streams.kafka.partitioner import check_partition, partition_of
 from streams.runtime.settings import KafkaSettings, TopicSettings
 from streams.songs.song_record import entry, novelty
@@ -33,6 +34,14 @@ def document(topics: TopicSettings | None = None, kafka: KafkaSettings | None = 
 def examples(naming: Naming) -> list[ExampleRecord]:
     """Every example of the document, as a record."""
     return [*example_records(naming.prefix), *_refused_later(naming), *_refused_outcome(naming)]
+
+
+def former_upload() -> ExampleRecord:
+    """What was uploaded under the same revision before the example of an outdated one."""
+    key, headers, _, received = upload()
+    value = msgspec.json.encode(_other(received).event)
+    again = [(name, b"uploaded-0" if name == "ce_id" else text) for name, text in headers]
+    return ExampleRecord("SongUpload", "former", "other content", SONG_UPLOADS, key, again, value)
 
 
 def _refused_later(naming: Naming) -> Iterator[ExampleRecord]:
