@@ -26,6 +26,7 @@ from confluent_kafka.admin import OffsetSpec
 from streams.audience.decode import INPUTS
 from streams.audience.fetching import BATCH_BYTES, fetching, here, readable, told_apart
 from streams.audience.positions import TOPIC_OF, InputOffsets
+from streams.audience.unheld_partitions import UnheldPartitions
 from streams.contract.errors import MustRestart, Unavailable
 from streams.contract.topics import Naming
 from streams.kafka.clients import Statistics, admin, consumer, list_offsets, taken
@@ -120,9 +121,9 @@ class Assignment:
             for name in INPUTS
             if name != "listens"
         }
-        self._listens.subscribe(
-            [self._names["listens"]], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
+        self._joined = False
+        self._unheld = UnheldPartitions(kafka, group, self._names["listens"], naming.audience_partitions, clock)
+        self._join()
 
     @property
     def group_metadata(self) -> Any:
@@ -337,12 +338,24 @@ class Assignment:
                 ends = ", ".join(f"[{p}] {self._preferences_read[p]:,} of {end:,}" for p, end in until.items())
                 raise MustRestart(f"{self._names['preferences']}: nothing came for {self._timeout:g} s; read: {ends}")
 
+    def join_anew_for_unheld(self) -> None:
+        """Ask for another rebalance where the last one left partitions without a member."""
+        if self._joined and self._unheld.found():
+            self._listens.unsubscribe()
+            self._join()
+
     def close(self) -> None:
         # The group member first: its last callback still unassigns the others.
         for each in (self._listens, *self._others.values()):
             each.close()
 
+    def _join(self) -> None:
+        self._listens.subscribe(
+            [self._names["listens"]], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._joined = True
         # Nothing is read before the state is restored, which also says from where.
         for each in partitions:
             each.offset = OFFSET_BEGINNING

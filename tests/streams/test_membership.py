@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from installation import Installation
 from lying_network import Api, LyingNetwork
+from planted_bugs import plant
 from town import CLOCK, USERS, Service, Town
 
 from streams.audience.changelog_reader import read_changelog
@@ -18,6 +20,7 @@ from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
+from streams.testbed.chaos.environment import set_up
 
 
 @pytest.mark.parametrize("slow", [0, 1])
@@ -88,3 +91,38 @@ def test_a_member_whose_joining_is_not_answered_asks_again_within_seconds(kafka:
         assert service.ends == []
         service.stop()
         town.close()
+
+
+DIES = """        if gone and Path("{marker}").exists():
+            Path("{marker}").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+LINE = '        _log.info("partitions", new=new, gone=gone'
+
+
+def test_no_partition_stays_without_a_worker_when_one_ends_in_the_middle_of_a_rebalance(
+    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+) -> None:
+    """A static member that is back within its session gets the first half's assignment; nobody asks for the second."""
+    marker, source, folder = tmp_path / "dies", tmp_path / "source", tmp_path / "stage"
+    worker = "streams/audience/worker.py"
+    imports = "from __future__ import annotations\n"
+    edits = [
+        (worker, LINE, DIES.format(marker=marker) + LINE),
+        (worker, imports, imports + "import os, signal\nfrom pathlib import Path\n"),
+    ]
+    plant(Path(__file__).parents[2], edits, source)
+    folder.mkdir()
+    here = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, folder)
+    here.environment |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
+    try:
+        here.start("audience-0", "audience", "--slot", "0")
+        here.wait_until_ready()
+        marker.touch()
+        here.start("audience-1", "audience", "--slot", "1")
+        here.wait_until(lambda: not marker.exists(), lambda: "no worker lost a partition")
+        # A worker without partitions is not ready.
+        here.wait_until_ready()
+        assert "joining anew" in here.log("audience-0").read_text() + here.log("audience-1").read_text()
+    finally:
+        here.stop()

@@ -1,0 +1,74 @@
+"""Partitions that nobody holds, because a member ended between the two halves of a rebalance.
+
+A cooperative rebalance takes partitions away in its first half, and gives them to others in a second one, for which
+the member that lost them asks. If it ends before, its next life gets the first half's assignment back without a
+rebalance, as a static member does, and nobody asks for the second half: some partitions stay without a member for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from confluent_kafka import ConsumerGroupState, KafkaException
+
+from streams.kafka.clients import admin
+from streams.runtime.clock import Clock
+from streams.runtime.settings import KafkaSettings
+
+_EVERY_S: Final = 1.0
+# Longer than the pause between the halves; joining anew for nothing costs a restore.
+_PATIENCE_S: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class UnheldPartitions:
+    """Asked every round from this member's first assignment on; silent once all partitions have been seen held.
+
+    Args:
+        topic: that the group's members subscribe to.
+        partitions: how many it has.
+    """
+
+    def __init__(self, kafka: KafkaSettings, group: str, topic: str, partitions: int, clock: Clock) -> None:
+        self._admin = admin(kafka)
+        self._timeout = kafka.request_timeout_s
+        self._group = group
+        self._topic = topic
+        self._all = frozenset(range(partitions))
+        self._clock = clock
+        self._watching = True
+        self._next = 0.0
+        self._unheld: frozenset[int] = frozenset()
+        self._since = 0.0
+
+    def found(self) -> list[int]:
+        """Partitions without a member, when the same ones have had none for some seconds: the caller joins anew."""
+        now = self._clock.monotonic()
+        if not self._watching or now < self._next:
+            return []
+        self._next = now + _EVERY_S
+        unheld = self._ask()
+        if unheld is None or unheld != self._unheld:
+            self._unheld, self._since = unheld or frozenset(), now
+        self._watching = unheld is None or bool(unheld)
+        if not self._unheld or now - self._since < _PATIENCE_S:
+            return []
+        found, self._unheld = sorted(self._unheld), frozenset()
+        _log.warning("partitions without a worker since a rebalance: joining anew", partitions=found)
+        return found
+
+    def _ask(self) -> frozenset[int] | None:
+        """Partitions without a member; None while members come and go, or no answer comes."""
+        try:
+            asked = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout)
+            group = asked[self._group].result(self._timeout)
+        except (KafkaException, TimeoutError):
+            return None
+        if group.state != ConsumerGroupState.STABLE:
+            return None
+        places = [
+            place for member in group.members if member.assignment for place in member.assignment.topic_partitions
+        ]
+        return self._all - {place.partition for place in places if place.topic == self._topic}
