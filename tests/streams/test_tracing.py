@@ -50,7 +50,8 @@ def follower(town: Environment) -> Iterator[Follower]:
 def start(town: Environment, **environment: str) -> None:
     town.environment |= environment
     town.start("songs", "songs")
-    town.start("audience", "audience", "--slot", "0")
+    # Without caps, which the songs that came first could have used up.
+    town.start("audience", "audience", "--slot", "0", "--policy", "off")
     town.wait_until_ready()
 
 

@@ -110,20 +110,19 @@ def deciding(users: Slots, calibration: Calibration | None = None, least_chance:
 
 def test_pushes_tell_chances_and_keep_their_order() -> None:
     match, scored, users = candidates(np.asarray([0.9, 0.3, 0.6, 0.85], np.float32))
-    everyone = np.ones(4, bool)
-    raw = choose(match, scored, everyone, 4, deciding(users))
-    told = choose(match, scored, everyone, 4, deciding(users, SIMPLE))
+    raw = choose(match, scored, np.zeros(4, np.uint8), 4, deciding(users))
+    told = choose(match, scored, np.zeros(4, np.uint8), 4, deciding(users, SIMPLE))
     assert told.users.tolist() == raw.users.tolist() == [0, 3, 2, 1]
     assert [each.score for each in told.pushes] == pytest.approx([0.634, 0.568, 0.3, 0.05], abs=1e-3)
     assert all(each.calibrated for each in told.pushes)
     assert not any(each.calibrated for each in raw.pushes)
-    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.2)).users.tolist() == [0, 3, 2]
-    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.6)).users.tolist() == [0]
-    assert choose(match, scored, everyone, 4, deciding(users, SIMPLE, 0.7)).users.tolist() == []
+    assert choose(match, scored, np.zeros(4, np.uint8), 4, deciding(users, SIMPLE, 0.2)).users.tolist() == [0, 3, 2]
+    assert choose(match, scored, np.zeros(4, np.uint8), 4, deciding(users, SIMPLE, 0.6)).users.tolist() == [0]
+    assert choose(match, scored, np.zeros(4, np.uint8), 4, deciding(users, SIMPLE, 0.7)).users.tolist() == []
 
 
 def test_a_song_scored_by_one_sign_has_no_chances() -> None:
     match, scored, users = candidates(np.asarray([0.9, 0.3], np.float32), both=False)
-    found = choose(match, scored, np.ones(2, bool), 2, deciding(users, SIMPLE, 0.2))
+    found = choose(match, scored, np.zeros(2, np.uint8), 2, deciding(users, SIMPLE, 0.2))
     assert [each.score for each in found.pushes] == pytest.approx([0.9, 0.3])
     assert not any(each.calibrated for each in found.pushes)
