@@ -122,7 +122,9 @@ class Assignment:
             if name != "listens"
         }
         self._joined = False
-        self._unheld = UnheldPartitions(kafka, group, self._names["listens"], naming.audience_partitions, clock)
+        self._unheld: UnheldPartitions | None = UnheldPartitions(
+            kafka, group, self._names["listens"], naming.audience_partitions, clock
+        )
         self._join()
 
     @property
@@ -340,9 +342,13 @@ class Assignment:
 
     def join_anew_for_unheld(self) -> None:
         """Ask for another rebalance where the last one left partitions without a member."""
-        if self._joined and self._unheld.found():
+        if self._unheld is None or not self._joined:
+            return
+        if self._unheld.found():
             self._listens.unsubscribe()
             self._join()
+        elif self._unheld.seen_whole:
+            self._unheld = None
 
     def close(self) -> None:
         # The group member first: its last callback still unassigns the others.

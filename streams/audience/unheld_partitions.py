@@ -24,11 +24,14 @@ _log = structlog.get_logger(__name__)
 
 
 class UnheldPartitions:
-    """Asked every round from this member's first assignment on; silent once all partitions have been seen held.
+    """Asked every round from this member's first assignment on, until all partitions have been seen held.
 
     Args:
         topic: that the group's members subscribe to.
         partitions: how many it has.
+
+    Attributes:
+        seen_whole: whether every partition had a member when last asked.
     """
 
     def __init__(self, kafka: KafkaSettings, group: str, topic: str, partitions: int, clock: Clock) -> None:
@@ -38,7 +41,7 @@ class UnheldPartitions:
         self._topic = topic
         self._all = frozenset(range(partitions))
         self._clock = clock
-        self._watching = True
+        self.seen_whole = False
         self._next = 0.0
         self._unheld: frozenset[int] = frozenset()
         self._since = 0.0
@@ -46,13 +49,13 @@ class UnheldPartitions:
     def found(self) -> list[int]:
         """Partitions without a member, when the same ones have had none for some seconds: the caller joins anew."""
         now = self._clock.monotonic()
-        if not self._watching or now < self._next:
+        if now < self._next:
             return []
         self._next = now + _EVERY_S
         unheld = self._ask()
         if unheld is None or unheld != self._unheld:
             self._unheld, self._since = unheld or frozenset(), now
-        self._watching = unheld is None or bool(unheld)
+        self.seen_whole = unheld == frozenset()
         if not self._unheld or now - self._since < _PATIENCE_S:
             return []
         found, self._unheld = sorted(self._unheld), frozenset()
