@@ -38,8 +38,10 @@ class Installation:
         self.naming = Naming(prefix, partitions, partitions)
         self.prefix = prefix
         self.admin = AdminClient(self.kafka.confluent())
-        topics = [NewTopic(self.naming.name(topic), partitions, 1) for topic in (LISTENS, PUSH_TARGETS)]
-        for future in self.admin.create_topics([*topics, NewTopic(f"{prefix}foreign", 1, 1)]).values():
+        # Records of a standing clock are years old, and the broker would delete them when it next looks.
+        kept = {"retention.ms": "-1"}
+        topics = [NewTopic(self.naming.name(topic), partitions, 1, config=kept) for topic in (LISTENS, PUSH_TARGETS)]
+        for future in self.admin.create_topics([*topics, NewTopic(f"{prefix}foreign", 1, 1, config=kept)]).values():
             future.result(PATIENCE_S)
 
     def produce(self, topic: str, partition: int, ages_s: Sequence[float], transaction: str | None = None) -> None:
