@@ -122,9 +122,7 @@ class Assignment:
             if name != "listens"
         }
         self._joined = False
-        self._unheld: UnheldPartitions | None = UnheldPartitions(
-            kafka, group, self._names["listens"], naming.audience_partitions, clock
-        )
+        self._unheld: UnheldPartitions | None = UnheldPartitions(kafka, group, naming.audience_partitions, clock)
         self._join()
 
     @property

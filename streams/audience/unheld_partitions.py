@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka import KafkaException
 
 from streams.kafka.clients import admin
+from streams.kafka.consumer_lag import held_partitions
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
@@ -27,18 +28,16 @@ class UnheldPartitions:
     """Asked every round from this member's first assignment on, until all partitions have been seen held.
 
     Args:
-        topic: that the group's members subscribe to.
-        partitions: how many it has.
+        partitions: of the one topic that the group's members subscribe to.
 
     Attributes:
         seen_whole: whether every partition had a member when last asked.
     """
 
-    def __init__(self, kafka: KafkaSettings, group: str, topic: str, partitions: int, clock: Clock) -> None:
+    def __init__(self, kafka: KafkaSettings, group: str, partitions: int, clock: Clock) -> None:
         self._admin = admin(kafka)
         self._timeout = kafka.request_timeout_s
         self._group = group
-        self._topic = topic
         self._all = frozenset(range(partitions))
         self._clock = clock
         self.seen_whole = False
@@ -69,9 +68,5 @@ class UnheldPartitions:
             group = asked[self._group].result(self._timeout)
         except (KafkaException, TimeoutError):
             return None
-        if group.state != ConsumerGroupState.STABLE:
-            return None
-        places = [
-            place for member in group.members if member.assignment for place in member.assignment.topic_partitions
-        ]
-        return self._all - {place.partition for place in places if place.topic == self._topic}
+        held = held_partitions(group)
+        return None if held is None else self._all - held

@@ -34,6 +34,14 @@ def spans(starts: I64, lengths: I64) -> I64:
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
 
 
+def rows_as_bytes(entries: NDArray[Any], lengths: I64, before: bytes) -> list[bytes]:
+    """The bytes of every row, ``before`` in front of each; ``lengths`` says how many entries are a row's, in order."""
+    packed, size = entries.tobytes(), entries.dtype.itemsize
+    ends = np.cumsum(lengths) * size
+    starts = ends - lengths * size
+    return [before + packed[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
 def _pieces(lengths: I64, entries: int) -> Iterator[tuple[slice, slice]]:
     """Runs of rows that have so many entries together at most, or are one row; and where their entries stand."""
     ends = np.concatenate([[0], np.cumsum(lengths)])

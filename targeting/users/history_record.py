@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64
+from targeting.arrays.ragged_array import rows_as_bytes
 from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32
 
@@ -22,10 +23,7 @@ def encode(
     """History records: a version byte and packed :data:`HEARD` entries; n records for n lengths."""
     entries = np.empty(len(slots), HEARD)
     entries["song"], entries["weight"], entries["time"] = songs.hashes(slots.astype(np.int64)), weights, times
-    packed = entries.tobytes()
-    ends = np.cumsum(lengths) * HEARD.itemsize
-    starts = ends - lengths * HEARD.itemsize
-    return [_VERSION + packed[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return rows_as_bytes(entries, lengths, _VERSION)
 
 
 def decode(records: Sequence[bytes]) -> tuple[I64, NDArray[np.void]]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, U64
+from targeting.arrays.ragged_array import rows_as_bytes
 
 # A record: one version byte, then one of these for each recording, oldest first. ``at`` is the push's
 # ``not_before``, ``marks`` are targeting.types.Mark bits.
@@ -21,10 +22,7 @@ def encode(
     """The record of each user, of whom ``lengths`` says how many of the rows are theirs, in order."""
     entries = np.empty(len(recordings), PUSHED)
     entries["recording"], entries["artist"], entries["at"], entries["marks"] = recordings, artists, at, marks
-    packed = entries.tobytes()
-    ends = np.cumsum(lengths) * PUSHED.itemsize
-    starts = ends - lengths * PUSHED.itemsize
-    return [_VERSION + packed[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return rows_as_bytes(entries, lengths, _VERSION)
 
 
 def decode(records: Sequence[bytes]) -> tuple[I64, NDArray[np.void]]:
