@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streams.audience.deduplication import Deduplication, ListensSeen
 from streams.audience.placement import misplaced, read_users_events
+from streams.audience.push_rules import preferences_of
 from streams.audience.withdrawals import WITHHELD, erasure_asked, user_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import (
@@ -31,7 +32,6 @@ from streams.runtime.bad_record_burst import source_of
 from targeting.types import (
     Command,
     EndReason,
-    FrequencyCap,
     Listens,
     Mark,
     Match,
@@ -39,7 +39,6 @@ from targeting.types import (
     OutsideVectors,
     PartitionInputs,
     Preferences,
-    QuietSpan,
     Reanchor,
     Takedown,
 )
@@ -341,24 +340,6 @@ def _marks(events: Sequence[Listen]) -> NDArray[np.uint16] | None:
     collected = np.array([event.collected for event in events], np.uint16)
     marks = completed * np.uint16(Mark.COMPLETED) | collected * np.uint16(Mark.COLLECTED)
     return marks if marks.any() else None
-
-
-def preferences_of(event: UserPreferences) -> Preferences:
-    """The event, as the rules take it."""
-    return Preferences(
-        opted_in=event.opted_in,
-        country=event.country,
-        muted_artists=frozenset(event.muted_artists),
-        allow_explicit=event.allow_explicit,
-        timezone=event.timezone,
-        quiet=tuple(QuietSpan(_minutes(span.start), _minutes(span.end)) for span in event.quiet_hours),
-        cap=FrequencyCap(event.cap.pushes, event.cap.hours) if event.cap else None,
-    )
-
-
-def _minutes(clock: str) -> int:
-    """HH:MM after midnight; the event's pattern lets nothing else through."""
-    return 60 * int(clock[:2]) + int(clock[3:])
 
 
 def _command(received: ReceivedEvent[MatchRequest], in_use: SpaceInUse | None) -> Command:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from streams.audience.changelog_reader import RestoredExtras, state_records
 from streams.audience.local_store import Entry, StoreCorrupted
 from streams.contract.errors import ErasureKeyMismatch, PartitionMismatch, Refused, broken_state
-from targeting.partition.changelog import ACCOUNT, REQUEST, ForeignStateError
+from targeting.partition.changelog import ForeignStateError
 from targeting.partition.partition import Partition
+from targeting.partition.state_keys import ACCOUNT, REQUEST
 from targeting.users.erasures import ForeignKeyError
 
 _LOST = "what they say about a user or campaign is lost, such as pushes and erasures"

@@ -14,6 +14,7 @@ from streams.audience.fetching import explained
 from streams.audience.gc_tuning import tune_gc
 from streams.audience.local_store import LocalStores
 from streams.audience.positions import TOPIC_OF
+from streams.audience.push_rules import policy_of
 from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
 from streams.audience.worker_context import WorkerContext
@@ -48,7 +49,6 @@ from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.ranking.scoring import Ranking, ScoreWeights
 from targeting.rules.policy import Policy
-from targeting.types import FrequencyCap
 
 # A round takes milliseconds; restoring beats once a second. Longer silence is a hang.
 _LOOP_SILENCE_S = 60.0
@@ -165,16 +165,8 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
 
 def targeting_config(settings: AudienceSettings, obey: bool) -> TargetingConfig:
     """How partitions decide, as the settings say; see :func:`run`."""
-    policy = Policy(
-        cap=FrequencyCap(settings.cap_pushes, settings.cap_hours),
-        artist_cap=FrequencyCap(settings.artist_cap_pushes, settings.artist_cap_hours),
-        holdout=settings.holdout,
-        salt=settings.holdout_salt,
-        exploration=settings.exploration,
-        fair=settings.fair,
-    )
     return TargetingConfig(
-        policy=policy if obey else Policy(enabled=False),
+        policy=policy_of(settings) if obey else Policy(enabled=False),
         relevance=ScoreWeights(ranking=Ranking(settings.ranking)),
         at_once=settings.at_once,
         spending=Spending(settings.spending),

@@ -36,7 +36,7 @@ def explain(
 
     Examples: coldstart explain s-81; coldstart explain s-81 u-5 --json; coldstart explain s-81 u-5 --seconds 30
     """
-    from streams.audience.main import targeting_config
+    from streams.audience.push_rules import policy_of
     from streams.kafka.partitioner import partition_of
     from streams.operations.bounded_reading import BoundedReader
     from streams.operations.song_story import read_song
@@ -51,8 +51,7 @@ def explain(
         with BoundedReader(settings.kafka, naming, SystemClock(), seconds) as reader:
             story = read_song(reader, naming, song_id, only)
             if user_id is not None and story.known:
-                policy = targeting_config(settings.audience, obey=True).policy
-                user = read_user(reader, naming, story, user_id, policy)
+                user = read_user(reader, naming, story, user_id, policy_of(settings.audience))
             left = dict(reader.left)
     if not story.known:
         more = f"; {sum(left.values()):,} records were not looked at: --seconds" if left else ""

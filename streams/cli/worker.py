@@ -9,7 +9,6 @@ import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.runtime.early_stop import stop_until_serving
-from streams.runtime.logging import set_up_logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +47,8 @@ def songs(
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, songs=port)
+        from streams.runtime.logging import set_up_logs
+
         set_up_logs("songs", settings.log.level)
         from streams.songs.main import run
 
@@ -73,6 +74,8 @@ def audience(
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
         settings = settings_from(config, bootstrap, audience=port)
+        from streams.runtime.logging import set_up_logs
+
         set_up_logs("audience", settings.log.level)
         from streams.audience.main import run
 

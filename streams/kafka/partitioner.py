@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from streams.contract.errors import WrongPartition
@@ -20,7 +19,7 @@ _FACTOR: Final = np.uint32(0x5BD1E995)
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Where every record with this key belongs."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+    return int(partitions_of([key], partitions)[0])
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:

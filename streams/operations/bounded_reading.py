@@ -39,7 +39,11 @@ class BoundedReader:
         self._clock = clock
         self._timeout = kafka.request_timeout_s
         self._deadline = clock.monotonic() + seconds
-        self._reader = consumer(kafka, reader_group(naming.prefix + "explain"), enable_partition_eof=True)
+        # The broker answers a client's requests one after the other: while a fetch waits for records to come, nobody
+        # learns an end or an offset. Here nothing is to come.
+        more = {"enable_partition_eof": True, "fetch_wait_max_ms": 5}
+        self._reader = consumer(kafka, reader_group(naming.prefix + "explain"), **more)
+        self._waiting: dict[tuple[str, int], TopicPartition] = {}
         self.left: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -56,26 +60,29 @@ class BoundedReader:
         """
         if not places:
             return
-        topics = {self._naming.name(place.topic): place.topic for place in places}
-        waiting = {(each.topic, each.partition): each.offset for each in self._starts(places)}
-        self._reader.assign([TopicPartition(topic, p, offset) for (topic, p), offset in waiting.items()])
-        while waiting and self._clock.monotonic() < self._deadline:
+        topics: dict[str | None, Topic] = {self._naming.name(place.topic): place.topic for place in places}
+        self._waiting = {(each.topic, each.partition): each for each in self._starts(places)}
+        self._reader.assign(list(self._waiting.values()))
+        while self._waiting and self._clock.monotonic() < self._deadline:
             for message in taken(self._reader, 10_000, 0.02):
-                at = message.topic() or "", message.partition() or 0
-                error = message.error()
-                if error is None:
-                    if at in waiting:
-                        waiting[at] = (message.offset() or 0) + 1
-                    if wanted(message):
-                        yield topics[at[0]], message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    waiting.pop(at, None)
-                else:
-                    raise Unavailable(f"{at[0]}[{at[1]}]: {error.str()}")
-        for (topic, p), offset in waiting.items():
-            low, high = watermarks(self._reader, TopicPartition(topic, p), self._timeout)
-            if (more := high - max(low, offset)) > 0:
-                self.left[topic] = self.left.get(topic, 0) + more
+                # A hundred thousand go through here: nothing more is asked of those that nobody wants.
+                if (error := message.error()) is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise Unavailable(f"{message.topic()}[{message.partition()}]: {error.str()}")
+                    self._waiting.pop(_place(message), None)
+                elif wanted(message) and _place(message) in self._waiting:
+                    yield topics[message.topic()], message
+        for place in self._reader.position(list(self._waiting.values())):
+            low, high = watermarks(self._reader, place, self._timeout)
+            # Below 0: nothing came yet.
+            read_to = place.offset if place.offset >= 0 else self._waiting[place.topic, place.partition].offset
+            if (more := high - max(low, read_to)) > 0:
+                self.left[place.topic] = self.left.get(place.topic, 0) + more
+
+    def finish(self, message: Message) -> None:
+        """This record was the last that its partition is read for, in the reading that goes on."""
+        if (place := self._waiting.pop(_place(message), None)) is not None:
+            self._reader.incremental_unassign([place])
 
     def _starts(self, places: list[ReadFrom]) -> list[TopicPartition]:
         """Where reading begins; partitions that hold nothing as young are left out.
@@ -92,3 +99,7 @@ class BoundedReader:
         except KafkaException as error:
             raise Unavailable(f"offsets by time: {error.args[0].str()}") from error
         return [each for each in found if each.offset not in (-1, OFFSET_END)]
+
+
+def _place(message: Message) -> tuple[str, int]:
+    return message.topic() or "", message.partition() or 0

@@ -35,7 +35,7 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.partitioner import partition_of
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
-from targeting.partition.changelog import ERASED, INTEREST, PUSHED, USER
+from targeting.partition.state_keys import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 
 _KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "boundary"}

@@ -37,8 +37,7 @@ from streams.contract.topics import (
 from streams.kafka.partitioner import partition_of
 from streams.operations.bounded_reading import BoundedReader, ReadFrom
 from streams.songs import song_record
-from streams.songs.song_record import Song
-from streams.songs.song_store import report_key
+from streams.songs.song_record import Song, report_key
 
 # A record may have been written by a machine whose clock is a little ahead.
 _MARGIN_S: Final = 5.0
@@ -156,17 +155,19 @@ def read_song(reader: BoundedReader, naming: Naming, song_id: str, partitions: I
     for topic, message in reader.read(state, lambda each: each.key() == key or each.key() in report_keys):
         _note_state(story, topic, message.value())
     since = story.since
-    asked = [ReadFrom(topic, home, since=since) for topic in (SONG_UPLOADS, CAMPAIGN_REPORTS)]
-    asked += [ReadFrom(DEAD_LETTERS, 0, since=since)]
-    asked += [ReadFrom(MATCH_REQUESTS, number, since=since) for number in range(naming.audience_partitions)]
-    for topic, message in reader.read(asked, lambda each: each.key() == key):
+    events = [ReadFrom(SONG_UPLOADS, home, since=since), ReadFrom(DEAD_LETTERS, 0, since=since)]
+    if served := story.song is not None or story.campaign is not None:
+        events += [ReadFrom(CAMPAIGN_REPORTS, home, since=since)]
+        events += [ReadFrom(MATCH_REQUESTS, number, since=since) for number in range(naming.audience_partitions)]
+    for topic, message in reader.read(events, lambda each: each.key() == key):
         try:
-            _note_event(story, topic, message)
+            if _note_event(story, topic, message):
+                reader.finish(message)
         except (BadRecord, msgspec.MsgspecError):
             # It has a dead letter, which says more.
             continue
     named = b'"%s"' % msgspec.json.encode(song_id)[1:-1]
-    pushed = [ReadFrom(PUSH_TARGETS, number, since=since) for number in partitions] if story.known else []
+    pushed = [ReadFrom(PUSH_TARGETS, number, since=since) for number in partitions] if served else []
     for _, message in reader.read(pushed, lambda each: named in (each.value() or b"")):
         push = _PUSH.decode(message.value() or b"")
         if push.song_id == song_id:
@@ -185,7 +186,8 @@ def _note_state(story: SongStory, topic: Topic, value: bytes | None) -> None:
         story.reports[report.partition] = report
 
 
-def _note_event(story: SongStory, topic: Topic, message: Message) -> None:
+def _note_event(story: SongStory, topic: Topic, message: Message) -> bool:
+    """Whether this was the last event that its partition can tell of the song: the request named in the ledger."""
     at = message.timestamp()[1] / 1000
     if topic is DEAD_LETTERS:
         told = {name: (value or b"").decode("utf-8", "replace") for name, value in headers(message)}
@@ -193,7 +195,7 @@ def _note_event(story: SongStory, topic: Topic, message: Message) -> None:
             "at": time_text(at), "topic": told.get("dl_topic"), "stage": told.get("dl_stage"),
             "error": told.get("dl_error"), "reason": told.get("dl_message"),
         })  # fmt: skip
-        return
+        return False
     if topic is SONG_UPLOADS:
         received = unpack(SongUpload, message.key(), message.value(), headers(message), math.inf)
         story.uploads.append({
@@ -206,6 +208,7 @@ def _note_event(story: SongStory, topic: Topic, message: Message) -> None:
         if asked.type == MatchRequest.REQUESTED:
             story.request = asked.event
             story.requests[message.partition() or 0] = at
+            return story.song is not None and asked.event.revision == story.song.asked
     else:
         report = unpack(CampaignReport, message.key(), message.value(), headers(message), math.inf).event
         if story.song is None or report.revision == story.song.asked:
@@ -213,6 +216,7 @@ def _note_event(story: SongStory, topic: Topic, message: Message) -> None:
         known = story.reports.get(report.partition)
         if known is None or report.version > known.version:
             story.reports[report.partition] = report
+    return False
 
 
 def time_text(seconds: float) -> str:

@@ -35,7 +35,7 @@ from streams.operations.erasure_audit import about_user, searched
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 from targeting.arrays.id_table import hash64
-from targeting.partition.changelog import ERASED, INTEREST, PUSHED, USER
+from targeting.partition.state_keys import ERASED, INTEREST, PUSHED, USER
 from targeting.types import Mark
 from targeting.users import history_record, push_record, score_thresholds
 from targeting.users.erasures import Erasures

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streams.audience.decode import preferences_of
+from streams.audience.push_rules import preferences_of
 from streams.contract.events import Listen, PushOutcome, PushTarget, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, LISTENS, PREFERENCES, PUSH_OUTCOMES, Naming
 from streams.kafka.partitioner import partition_of
@@ -21,7 +21,7 @@ from streams.operations.bounded_reading import BoundedReader, ReadFrom
 from streams.operations.song_story import SongStory, time_text
 from streams.songs.song_record import recording
 from targeting.arrays.id_table import hash64
-from targeting.partition.changelog import PUSHED, USER
+from targeting.partition.state_keys import PUSHED, USER
 from targeting.rules.policy import Policy, held_out
 from targeting.types import Mark, Preferences
 from targeting.users import history_record, push_record

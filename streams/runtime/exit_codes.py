@@ -15,8 +15,6 @@ import os
 import sys
 from typing import NoReturn
 
-import structlog
-
 OK = 0
 UNEXPECTED = 1
 """Python's own exit code for an uncaught exception."""
@@ -26,12 +24,13 @@ BAD_INPUT = 65
 RESTART = 75
 """EX_TEMPFAIL of sysexits.h."""
 
-_log = structlog.get_logger(__name__)
-
 
 def leave(code: int, why: str) -> NoReturn:
     """End the process at once, without cleaning up: no library gets the chance to commit half-done work."""
-    _log.error("leaving", code=code, why=why)
+    # A verb that logs nothing starts without it; a role has it.
+    import structlog
+
+    structlog.get_logger(__name__).error("leaving", code=code, why=why)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

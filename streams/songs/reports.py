@@ -19,8 +19,8 @@ from streams.songs import messages
 from streams.songs.campaign_view import kept, listeners, newer, read_report, reported_end
 from streams.songs.matcher import encoded
 from streams.songs.producer import Sent
-from streams.songs.song_record import KEPT_S, Song, content_of
-from streams.songs.song_store import SongStore, appended, report_key
+from streams.songs.song_record import KEPT_S, Song, content_of, report_key
+from streams.songs.song_store import SongStore, appended
 
 _STAGE = "songs.merge"
 

@@ -11,17 +11,19 @@ import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
 
-from encoder.content import SongContent
 from streams.contract.cloudevents import ReceivedEvent
 from streams.contract.errors import InvalidField, KeyMismatch, OutdatedRevision, Undecodable
 from streams.contract.event_time import LONGEST_CAMPAIGN_DAYS
 from streams.contract.events import DenseFeature, EndReason, SongUpload
 from streams.contract.topics import SONG_UPLOADS
+
+if TYPE_CHECKING:
+    from encoder.content import SongContent
 
 _DAY_S = 86_400.0
 _EVENT_ID = "event:"
@@ -137,6 +139,12 @@ def check(key: bytes, value: bytes) -> None:
         raise KeyMismatch(f"key: {key!r} is not song_id {upload.song_id!r}")
 
 
+def report_key(song_id: str, partition: int) -> bytes:
+    """The key of a partition's report, beside the song's entry."""
+    # Ids may hold any character, so the number stands first.
+    return f"{partition} {song_id}".encode()
+
+
 def write(song: Song) -> bytes:
     """The inverse of :func:`read`."""
     return _encoder.encode(song)
@@ -235,6 +243,9 @@ def content_of(upload: SongUpload) -> SongContent:
         "artists": dict.fromkeys(upload.artist_ids, 1.0),
         "album": {} if upload.album_id is None else {upload.album_id: 1.0},
     }
+    # Who only reads entries is spared what the encoder loads.
+    from encoder.content import SongContent
+
     return SongContent(dense, {name: bag for name, bag in bags.items() if bag})
 
 

@@ -30,7 +30,7 @@ from streams.songs.campaign_view import campaign
 from streams.songs.messages import SOURCE
 from streams.songs.model_swap import LiveMatcher
 from streams.songs.producer import AwaitedProducer, Sent
-from streams.songs.song_record import Song
+from streams.songs.song_record import Song, report_key
 
 _reports = msgspec.json.Decoder(CampaignReport)
 _encoder = msgspec.json.Encoder()
@@ -257,12 +257,6 @@ def check_report(key: bytes, value: bytes) -> None:
     report.check("", math.inf)
     if report_key(report.song_id, report.partition) != key:
         raise KeyMismatch(f"key: {key!r} is not that of {report.song_id!r} in partition {report.partition}")
-
-
-def report_key(song_id: str, partition: int) -> bytes:
-    """The key of a partition's report."""
-    # Ids may hold any character, so the number stands first.
-    return f"{partition} {song_id}".encode()
 
 
 def timestamp(message: Any) -> Timestamp:

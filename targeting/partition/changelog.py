@@ -1,18 +1,6 @@
-"""The records that stand for a partition's state: their keys, writing and reading them.
+"""The records that stand for a partition's state: writing and reading them.
 
-The changelog's keys, by their first byte:
-
-| key | value |
-|---|---|
-| ``m`` | which partition of how many this is |
-| ``u`` user id | the user's history (:mod:`targeting.users.history_record`) |
-| ``p`` user id | what the user was pushed, and what became of it (:mod:`targeting.users.push_log`) |
-| ``i`` user id | the user's score threshold (:mod:`targeting.users.score_thresholds`) |
-| ``e`` marker | an erased user, by keyed hash (:mod:`targeting.users.erasures`) |
-| ``c`` song id | a campaign's request (:mod:`targeting.campaigns.campaign`) |
-| ``n`` song id | a campaign's account |
-| ``k`` song id | a campaign's prototypes and their statistics (:mod:`targeting.live.incremental_cat`) |
-| ``a`` | what answers to pushes taught (:mod:`targeting.ranking.recalibration`) |
+Their keys are those of :mod:`targeting.partition.state_keys`.
 
 Everything else is derived from these records, from the songs' vectors, and from preferences and vectors from outside,
 whose topics are their own changelogs: they come back through ``PartitionInputs``.
@@ -31,13 +19,21 @@ from targeting.arrays.id_table import I64
 from targeting.campaigns import campaign
 from targeting.campaigns.campaign import CampaignRecord
 from targeting.partition.state import State, StateChanges
+from targeting.partition.state_keys import (
+    ACCOUNT,
+    ANSWERS,
+    ERASED,
+    INTEREST,
+    META,
+    PUSHED,
+    REQUEST,
+    SHAPE,
+    USER,
+)
 from targeting.ranking import recalibration
 from targeting.ranking.recalibration import Recalibration
 from targeting.users import history_record
 from targeting.users.score_thresholds import ScoreThresholds
-
-META, USER, PUSHED, INTEREST, ERASED = b"m", b"u", b"p", b"i", b"e"
-REQUEST, ACCOUNT, SHAPE, ANSWERS = b"c", b"n", b"k", b"a"
 
 # Records taken from the changelog at once, or users encoded at once: enough to be quick, some 20 MB of them.
 _CHUNK = 4000

@@ -16,11 +16,12 @@ from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.partition import changelog
 from targeting.partition.campaigns_in_batch import CampaignCommands, CampaignsInBatch
-from targeting.partition.changelog import ACCOUNT, ForeignStateError
+from targeting.partition.changelog import ForeignStateError
 from targeting.partition.feedback import Feedback, judged
 from targeting.partition.live_pushes import LivePushes
 from targeting.partition.outcome_check import checked
 from targeting.partition.state import Staged, State, StateChanges
+from targeting.partition.state_keys import ACCOUNT
 from targeting.partition.users_in_batch import UsersInBatch
 from targeting.types import Account, Listens, PartitionInputs, PartitionOutputs
 from targeting.users.erasures import ForeignKeyError

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64
 from targeting.arrays.ragged_array import rows_as_bytes
-from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32
+
+if TYPE_CHECKING:
+    from targeting.catalogue.catalogue import Catalogue
 
 # A history record: one version byte, then one of these for each song, in the order of the history.
 HEARD = np.dtype([("song", "<u8"), ("weight", "<f4"), ("time", "<u4")])

@@ -226,6 +226,15 @@ def test_no_verb_pays_for_the_imports_of_another() -> None:
     assert found.stdout.split() == []
 
 
+def test_a_songs_story_is_read_without_what_serves() -> None:
+    # `coldstart explain` is asked at night: half of its second was imports that it does not use.
+    heavy = {"scipy", "hnswlib", "aiokafka", "faust", "structlog", "prometheus_client"}
+    modules = "streams.cli, streams.audience.push_rules, streams.operations.user_story"
+    script = f"import sys, {modules}; print(*sorted({heavy!r} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
+
+
 def test_a_former_name_of_a_verb_still_calls_it() -> None:
     named = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert named["torture"].hidden

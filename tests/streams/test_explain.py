@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +28,7 @@ from streams.contract.topics import (
 )
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.partitioner import partition_of
-from streams.operations.bounded_reading import BoundedReader
+from streams.operations.bounded_reading import BoundedReader, ReadFrom
 from streams.operations.song_story import read_song
 from streams.operations.user_story import read_user
 from streams.runtime.clock import SystemClock
@@ -190,6 +191,24 @@ def test_a_song_that_nobody_uploaded(town: Environment) -> None:
     done = run(town, "nobody's", "--seconds", "60")
     assert done.returncode == REFUSED
     assert "no topic knows the song" in done.stderr
+
+
+def test_a_place_is_read_no_further_than_it_is_finished_and_the_others_to_their_ends(town: Environment) -> None:
+    naming = town.naming
+    places = [ReadFrom(LISTENS, number) for number in range(naming.audience_partitions)]
+    seen: Counter[int | None] = Counter()
+    with BoundedReader(town.kafka, naming, SystemClock(), 60) as reader:
+        for _, message in reader.read(places, lambda _: True):
+            seen[message.partition()] += 1
+            if message.partition() == 0:
+                reader.finish(message)
+        # What is finished counts as looked at.
+        assert reader.left == {}
+        again = Counter(message.partition() for _, message in reader.read(places, lambda _: True))
+    whole = Counter(message.partition() for message in read(town, LISTENS))
+    assert whole[0] > 1
+    assert seen == {**whole, 0: 1}
+    assert again == whole
 
 
 def test_what_was_not_looked_at_in_time_is_named_and_nothing_is_concluded_from_it(

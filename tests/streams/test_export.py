@@ -19,7 +19,7 @@ from streams.contract.events import Listen
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, DEAD_LETTERS, LISTENS, PREFERENCES, PUSH_TARGETS
 from streams.kafka.partitioner import partition_of
 from targeting.arrays.id_table import hash64
-from targeting.partition.changelog import INTEREST, PUSHED
+from targeting.partition.state_keys import INTEREST, PUSHED
 from targeting.types import Mark
 from targeting.users import push_record, score_thresholds
 

@@ -11,7 +11,7 @@ from test_erased import CLOCK, USER, Scene
 from streams.contract.cloudevents import pack
 from streams.contract.events import Listen, UserPreferences
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, LISTENS, PREFERENCES
-from targeting.partition.changelog import USER as HISTORY
+from targeting.partition.state_keys import USER as HISTORY
 from targeting.users.history_record import decode
 
 

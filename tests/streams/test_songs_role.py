@@ -44,8 +44,7 @@ from streams.runtime.exit_codes import REFUSED, RESTART, UNEXPECTED
 from streams.runtime.settings import KafkaSettings
 from streams.songs.agents import exit_code
 from streams.songs.matcher import encoded
-from streams.songs.song_record import content_of, entry, write
-from streams.songs.song_store import report_key
+from streams.songs.song_record import content_of, entry, report_key, write
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record

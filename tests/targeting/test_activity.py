@@ -14,8 +14,8 @@ from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.evaluation.activity_power import POWERS, strength
 from targeting.evaluation.case import Case
-from targeting.partition.changelog import SHAPE
 from targeting.partition.partition import Partition
+from targeting.partition.state_keys import SHAPE
 from targeting.ranking.activity import factors
 from targeting.ranking.scoring import Ranking, ScoreWeights
 from targeting.rules.policy import Policy

@@ -8,8 +8,8 @@ from msgspec import structs
 from test_partition import NOW, VECTORS, WARM, Driver, asking, hearing
 
 from targeting.live.reverse_scoring import hits
-from targeting.partition.changelog import ACCOUNT, INTEREST, PUSHED, REQUEST
 from targeting.partition.partition import TargetingConfig
+from targeting.partition.state_keys import ACCOUNT, INTEREST, PUSHED, REQUEST
 from targeting.rules.policy import Policy
 from targeting.types import (
     EndReason,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from targeting.arrays.id_table import hash64
 from targeting.catalogue.catalogue import Catalogue
-from targeting.partition.changelog import INTEREST, PUSHED, USER
 from targeting.partition.partition import Partition
+from targeting.partition.state_keys import INTEREST, PUSHED, USER
 from targeting.types import EndReason, Listens, Match, PartitionInputs, Preferences, Takedown
 from targeting.users import history_record
 

@@ -9,8 +9,8 @@ import pytest
 from targeting.arrays.id_table import hash64
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
-from targeting.partition.changelog import ERASED, SHAPE
 from targeting.partition.partition import Partition
+from targeting.partition.state_keys import ERASED, SHAPE
 from targeting.types import Listens, Match, OutsideVectors, PartitionInputs, Preferences
 from targeting.users.erasures import Erasures, ForeignKeyError, fingerprint
 

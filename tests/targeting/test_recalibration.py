@@ -16,8 +16,8 @@ from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
 from targeting.evaluation.reliability import error
-from targeting.partition.changelog import ANSWERS
 from targeting.partition.partition import Partition
+from targeting.partition.state_keys import ANSWERS
 from targeting.ranking import recalibration
 from targeting.ranking.recalibration import (
     BINS,
