@@ -15,6 +15,8 @@ def main() -> str | None:
     ports = (
         os.environ.get("COLDSTART_SONGS__HTTP_PORT", "9101"),
         os.environ.get("COLDSTART_AUDIENCE__HTTP_PORT", "9102"),
+        # Of `coldstart probe --every`.
+        "9103",
     )
     for port in ports:
         try:
@@ -23,7 +25,7 @@ def main() -> str | None:
         except HTTPError as error:
             return error.read().decode()
         except (URLError, OSError):
-            # The port of the other role.
+            # The port of another role.
             continue
     return f"no role answers on port {' or '.join(ports)}"
 

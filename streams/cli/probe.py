@@ -57,6 +57,9 @@ def probe(
             signal.signal(number, lambda *_: stop.set())
         metrics = ProbeMetrics(registry)
         metrics.probe_answered_timestamp_seconds.set(clock.now())
+        # From 0 on: the first of either counts as a change.
+        for outcome in ("answered", "late"):
+            metrics.probes.labels(outcome)
         with ObserveServer(http_host, http_port, registry, Readiness()) as server:
             say(f"{server.url}/metrics", err=True)
             sender = Probe(settings.kafka, naming, clock, name)

@@ -105,6 +105,7 @@ ACTORS: Final = (
         transactions=("audience-",),
     ),
     Actor("coldstart-publish", "`coldstart publish`", _rights(writes=(WARM_SONGS, MODELS))),
+    Actor("coldstart-probe", "`coldstart probe`", _rights(reads=(CAMPAIGNS,), writes=(SONG_UPLOADS,))),
     Actor("upload-service", "publishes songs", _rights(writes=(SONG_UPLOADS,))),
     Actor("player", "tells who listens", _rights(writes=(LISTENS,))),
     Actor("account-service", "tells what users allow", _rights(writes=(PREFERENCES,))),

@@ -25,7 +25,7 @@ from prometheus_server import ROOT, PrometheusServer, prometheus, wait_until
 
 from streams.contract.cloudevents import Record
 from streams.contract.topics import AUDIENCE_STATE, AUDIENCE_VECTORS, LISTENS, MODELS, SONG_UPLOADS
-from streams.kafka.clients import admin
+from streams.kafka.clients import admin, producer
 from streams.models.registry import ENCODER
 from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
@@ -47,13 +47,14 @@ class Town:
     broker: EmbeddedKafka
     prometheus: PrometheusServer
     skew: Path
+    probe: str = ""
     fired: dict[str, str] = field(default_factory=dict)
 
     def scrape(self) -> None:
         roles: dict[str, list[str]] = {"songs": [], "audience": []}
         for worker in self.stage.workers:
             roles[worker.name.partition("-")[0]].append(worker.url)
-        self.prometheus.scrape(roles)
+        self.prometheus.scrape({**roles, "probe": [self.probe]})
 
     @property
     def songs(self) -> RoleProcess:
@@ -117,12 +118,30 @@ def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
             stage.start("songs", "songs")
             for slot in "01":
                 stage.start(f"audience-{slot}", "audience", "--slot", slot)
-            town.scrape()
-            stage.wait_until_ready()
-            yield town
+            with _probing(stage) as town.probe:
+                town.scrape()
+                stage.wait_until_ready()
+                yield town
         finally:
             server.close()
             stage.stop()
+
+
+@contextmanager
+def _probing(stage: Environment) -> Iterator[str]:
+    """A probe a second, which is a minute on the clock of these rules; where it is scraped."""
+    command = [sys.executable, "-m", "streams", "probe", "--every", "1", "--patience", "2", "--http-port", "0"]
+    with (stage.folder / "probe.log").open("wb") as log:
+        probe = subprocess.Popen(
+            [*command, "--name", "alerts"], env={**os.environ, **stage.environment},
+            stdout=log, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert probe.stderr
+            yield probe.stderr.readline().strip().removesuffix("/metrics")
+        finally:
+            probe.terminate()
+            probe.communicate(timeout=30)
 
 
 @contextmanager
@@ -172,7 +191,7 @@ def _listens(town: Town, count: int = 40) -> None:
 def test_nothing_fires_in_a_healthy_installation(town: Town) -> None:
     town.stage.upload(town.stage.songs[:5])
     up = lambda: town.prometheus.ask("query", query="count(up == 1)")["result"]  # noqa: E731
-    wait_until(lambda: bool(found := up()) and found[0]["value"][1] == "3", up)
+    wait_until(lambda: bool(found := up()) and found[0]["value"][1] == "4", up)
     # Longer than every alert waits here.
     time.sleep(5)
     assert town.prometheus.firing().keys() <= {"ColdstartDiskFilling"}
@@ -218,11 +237,12 @@ def test_a_worker_is_gone_and_then_takes_long_to_restore(town: Town) -> None:
     )  # fmt: skip
 
 
-def test_a_role_is_gone(town: Town) -> None:
+def test_a_role_is_gone_and_no_probe_comes_through(town: Town) -> None:
     town.songs.kill()
-    town.fires("ColdstartRoleAbsent")
+    town.shows("ColdstartProbeMissing", "coldstart probe", "have not answered")
+    town.fires("ColdstartRoleAbsent", "ColdstartProbeMissing")
     town.stage.watch()
-    town.resolves("ColdstartRoleAbsent")
+    town.resolves("ColdstartRoleAbsent", "ColdstartProbeMissing")
 
 
 def test_the_broker_is_frozen(town: Town) -> None:
@@ -320,7 +340,7 @@ def test_every_query_of_every_dashboard_returns_data(town: Town, tmp_path: Path)
 
 def _busy(stage: Environment) -> None:
     """Half a minute of uploads and listens, some repeated, some broken; and a withdrawn vector."""
-    sender, naming = Producer(stage.kafka.confluent()), stage.naming
+    sender, naming = producer(stage.kafka), stage.naming
     sender.produce(naming.name(AUDIENCE_VECTORS), key=stage.users[0].encode(), value=None)
     for number in range(120):
         now = time.time()

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from toolchain import ROOT, run, tool
 
+from streams.cli import app
 from streams.runtime.settings import AudienceSettings, SongsSettings
 from streams.runtime.settings_sources import load_settings
 
 FILE = ROOT / "deploy" / "compose" / "compose.yaml"
-ROLES = ("topics", "publish", "songs", "audience-0", "audience-1")
+ROLES = ("topics", "publish", "songs", "audience-0", "audience-1", "probe")
 
 
 def loaded(file: Path = FILE, code: int = 0) -> str:
@@ -73,6 +75,11 @@ def test_prometheus_scrapes_each_role_on_its_port(services: dict[str, Any]) -> N
     targets = {t for job in config["scrape_configs"] for each in job["static_configs"] for t in each["targets"]}
     ports = {"songs": SongsSettings().http_port, "audience-0": AudienceSettings().http_port}
     ports["audience-1"] = ports["audience-0"]
+    command = typer.main.get_command(app).commands["probe"]  # type: ignore[attr-defined]
+    verb, *args = services["probe"]["command"]
+    said = command.make_context(verb, args).params
+    assert (said["every"], said["http_host"]) == (60, "0.0.0.0")
+    ports["probe"] = said["http_port"]
     assert targets == {f"{name}:{port}" for name, port in ports.items()}
     assert set(ports) <= set(services)
 
@@ -86,7 +93,8 @@ def test_prometheus_judges_the_rules_and_nothing_else_by_the_labels_that_they_as
     assert files == [folder / "rules.yaml"]
     rules = files[0].read_text(encoding="utf-8")
     for job in config["scrape_configs"]:
-        assert f'up{{job="{job["job_name"]}"}}' in rules
+        # The probe's alert knows an installation, wherever it is probed from.
+        assert f'up{{job="{job["job_name"]}"}}' in rules or job["job_name"] == "coldstart-probe"
         assert all(each["labels"] == {"installation": "coldstart"} for each in job["static_configs"])
 
 

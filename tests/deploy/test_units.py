@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from toolchain import ROOT, run, tool
 
+from streams.cli import app
 from streams.runtime.exit_codes import BAD_INPUT, REFUSED, RESTART
 from streams.runtime.settings import AudienceSettings, SongsSettings
 from streams.runtime.settings_sources import load_settings
@@ -63,3 +66,15 @@ def test_variables_are_settings(unit: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in pairs:
         monkeypatch.setenv(name, value)
     assert load_settings().topics.replication_factor == 3
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.name))
+def test_what_a_unit_starts_is_a_command(unit: Path) -> None:
+    program, *words = lines(unit)["ExecStart"].replace("%i", "3").split()
+    assert program == "/opt/coldstart/bin/coldstart"
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    said = command.make_context(unit.stem, words).params
+    # Prometheus is elsewhere; the roles are told by their settings.
+    assert said.get("http_host", "0.0.0.0") == "0.0.0.0"

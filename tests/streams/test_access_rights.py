@@ -29,6 +29,7 @@ from streams.models.publish import publish
 from streams.operations.access_rights import ACTORS, Actor, Right, commands, grants
 from streams.operations.doctor.finding import Patient
 from streams.operations.doctor.rights_checks import rights
+from streams.operations.probe import Probe
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings, PathSettings, Settings, TopicSettings
 from streams.testbed.broker import EmbeddedKafka, daemon
@@ -213,6 +214,9 @@ def test_both_roles_and_all_around_them_serve_an_upload_with_exactly_these_right
         # The dead letters of both roles.
         stage.wait_until(lambda: len(follower.dead) == 2, lambda: f"{len(follower.dead)} dead letters of 2")
         follower.close()
+        probe = Probe(guarded.as_("coldstart-probe"), stage.naming, SystemClock(), "guarded")
+        assert probe.send(PATIENCE_S).answered
+        probe.close()
         assert follower.answers[stage.songs[0].song_id].pushes
         assert may_read(
             guarded.as_("push-system"), stage.naming.name(PUSH_TARGETS), f"{stage.naming.prefix}push-system"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -25,8 +27,9 @@ from streams.operations.doctor.finding import Diagnosis, Patient, Severity
 from streams.operations.doctor.worker_checks import processes
 from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.health import ObserveServer, Readiness
-from streams.runtime.settings import KafkaSettings, Settings, TopicSettings
-from streams.testbed.broker import EmbeddedKafka
+from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings, SongsSettings, TopicSettings
+from streams.testbed.broker import EmbeddedCluster, EmbeddedKafka
+from streams.testbed.broker.broker_config import Node
 from streams.testbed.broker.jars import java
 
 DAY_S = 86_400.0
@@ -123,6 +126,76 @@ def test_each_deviation_of_a_topic_has_a_way_out(kafka: EmbeddedKafka, prefix: s
     found = list(check.examine(Patient(settings, SystemClock())))
     assert {each.what.partition(": ")[2] for each in found} == {"partitions is 1, declared 2"}
     assert all("topics.audience_partitions" in each.do for each in found)
+
+
+def examined(name: str, settings: Settings) -> list[Diagnosis]:
+    """What one check finds now: what a patient was once told is not asked again."""
+    (check,) = (each for each in CHECKS if each.name == name)
+    return list(check.examine(Patient(settings, SystemClock())))
+
+
+@pytest.mark.long
+@pytest.mark.kafka
+def test_copies_on_a_broker_that_is_away_are_named_until_it_is_back() -> None:
+    with EmbeddedCluster() as cluster:
+        reach = KafkaSettings(bootstrap_servers=cluster.bootstrap_servers)
+        settings = Settings(kafka=reach, topics=TopicSettings(prefix="ours."))
+        client = admin(reach)
+        placed = [("ours.listens", [[1, 2], [2, 3]]), ("ours.alone", [[3]]), ("theirs.listens", [[2, 3]])]
+        topics = [NewTopic(name, len(where), replica_assignment=where) for name, where in placed]
+        for made in client.create_topics(topics).values():
+            made.result(30)
+        wait_until(lambda: not examined("leaders", settings))
+        cluster.node(3).stop()
+        wait_until(lambda: len(examined("leaders", settings)) == 2)
+        gone, lacking = examined("leaders", settings)
+        assert gone == Diagnosis(
+            Severity.ERROR,
+            "no leader: ours.alone[0]; their copies are on broker 3, and broker 3 is not in the cluster",
+            "start broker 3; its log tells why it stopped",
+        )
+        assert lacking == Diagnosis(
+            Severity.WARNING,
+            "under-replicated: ours.listens[1] without the copy on broker 3",
+            "start broker 3, or wait until it has caught up; another loss may stop these partitions",
+        )
+        cluster.restart()
+        wait_until(lambda: not examined("leaders", settings))
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = SystemClock().monotonic() + 60
+    while not done():
+        assert SystemClock().monotonic() < deadline
+
+
+@pytest.mark.kafka
+def test_a_brokers_settings_that_do_not_let_the_roles_work_are_named(kafka: EmbeddedKafka) -> None:
+    assert examined("broker settings", Settings(kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))) == []
+    wrong = {
+        "auto.create.topics.enable": "true",
+        "transaction.max.timeout.ms": "5000",
+        "group.min.session.timeout.ms": "20000",
+        "group.max.session.timeout.ms": "40000",
+    }
+    with EmbeddedKafka(node=Node(settings=wrong)) as broker:
+        settings = Settings(
+            kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers),
+            songs=SongsSettings(session_timeout_s=30),
+            audience=AudienceSettings(session_timeout_s=6, transaction_timeout_s=10),
+        )
+        found = examined("broker settings", settings)
+    assert [each.severity for each in found] == [Severity.WARNING, Severity.ERROR, Severity.ERROR]
+    created, transactions, sessions = found
+    assert created.what.startswith("broker 1: auto.create.topics.enable is true")
+    assert created.do == "set it to false"
+    assert transactions.what == (
+        "broker 1: transaction.max.timeout.ms allows 5 s, audience.transaction_timeout_s is 10"
+    )
+    assert "raise the broker's, or lower ours" in transactions.do
+    # What the songs role asks for is allowed, and not named.
+    assert sessions.what == "broker 1: sessions of 20 to 40 s are allowed, audience.session_timeout_s is 6"
+    assert "group.min.session.timeout.ms" in sessions.do
 
 
 @pytest.mark.kafka

@@ -60,12 +60,14 @@ class Node:
         cluster_id: of a cluster that is formatted together; None makes one.
         voters: node id -> port of its controller, of all nodes; empty: this one alone.
         security: what it asks of its clients; None: nothing, and any process of this machine may do anything.
+        settings: of its own, instead of ours.
     """
 
     id: int = 1
     cluster_id: str | None = None
     voters: Mapping[int, int] = field(default_factory=dict)
     security: Security | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def replication(nodes: int) -> dict[str, str]:
@@ -105,6 +107,7 @@ def write_config(folder: Path, ports: Sequence[int], node: Node) -> tuple[Path, 
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{id}@{HOST}:{at}" for id, at in voters.items()),
         "log.dirs": str(folder / "data"),
+        **node.settings,
     }
     server = folder / "server.properties"
     # It may hold passwords.

@@ -11,16 +11,22 @@ app.kubernetes.io/component: {{ .role }}
   value: {{ (kindIs "float64" $value | ternary (toJson $value) (toString $value)) | quote }}
 {{- end }}
 {{- end }}
+{{- if ne .role "probe" }}
 - name: COLDSTART_{{ upper .role }}__SHUTDOWN_S
   value: {{ .root.Values.shutdownSeconds | quote }}
+{{- end }}
+{{- $probe := eq .role "probe" }}
 {{- range $name, $secret := .root.Values.secrets }}
+{{- /* The probe needs its way to Kafka alone. */ -}}
+{{- if or (not $probe) (hasPrefix "COLDSTART_KAFKA__" $name) }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef: {{ toJson $secret }}
 {{- end }}
 {{- end }}
+{{- end }}
 
-{{- /* What both roles' pods share. */ -}}
+{{- /* What all pods share. */ -}}
 {{- define "coldstart.pod" -}}
 automountServiceAccountToken: false
 # Else a Service's address becomes a variable COLDSTART_..., which the roles refuse as an unknown setting.
