@@ -342,6 +342,8 @@ class PartitionInputs:
         now: the wall clock, read once for the batch, Unix seconds.
         preferences: of users, by id; None: forgotten. Of several for one user the last stands.
         erasures: users, by id, of whom everything from before a time, Unix seconds, is to be forgotten; in any order.
+        profiling: users, by id, who say at a time, Unix seconds, whether they allow profiling; in the order of reading.
+            Of who does not, everything is forgotten, and nothing counts until they say at a later time that they do.
     """
 
     now: float
@@ -351,6 +353,7 @@ class PartitionInputs:
     vectors: OutsideVectors | None = None
     outcomes: Outcomes | None = None
     erasures: Sequence[tuple[str, float]] = ()
+    profiling: Sequence[tuple[str, float, bool]] = ()
 
 
 @dataclass(frozen=True, slots=True)

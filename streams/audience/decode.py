@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from streams.audience.deduplication import Deduplication, ListensSeen
 from streams.audience.placement import misplaced, read_users_events
-from streams.audience.push_rules import preferences_of
-from streams.audience.withdrawals import WITHHELD, erasure_asked, user_of
+from streams.audience.preference_records import DecodedPreferences, wanted
+from streams.audience.withdrawals import user_of
 from streams.contract import vector_codec
 from streams.contract.cloudevents import (
     EventColumns,
@@ -38,7 +38,6 @@ from targeting.types import (
     Outcomes,
     OutsideVectors,
     PartitionInputs,
-    Preferences,
     Reanchor,
     Takedown,
 )
@@ -138,11 +137,12 @@ class Decoder:
             repeats: knows the listens before this batch.
         """
         listens, seen = self._listens(records.listens, repeats)
-        preferences, erasures = self._preferences(records.preferences)
+        wishes = self._preferences(records.preferences)
         inputs = PartitionInputs(
             now=self._now,
-            preferences=preferences,
-            erasures=erasures,
+            preferences=wishes.preferences,
+            erasures=wishes.erasures,
+            profiling=wishes.profiling,
             commands=self._commands(records.commands, space),
             listens=listens,
             vectors=self._vectors(records.vectors, space) if records.vectors and space else None,
@@ -164,33 +164,18 @@ class Decoder:
         }
         return found
 
-    def _preferences(
-        self, messages: list[Message]
-    ) -> tuple[list[tuple[str, Preferences | None]], list[tuple[str, float]]]:
-        """What users allow, in the order of the records; and who is to be forgotten."""
-        erasures: list[tuple[str, float]] = []
+    def _preferences(self, messages: list[Message]) -> DecodedPreferences:
+        """What users want, the bad records answered."""
         if not messages:
-            return [], erasures
+            return DecodedPreferences()
         full = [message for message in messages if message.value() is not None]
         found = self._many("audience.preferences", UserPreferences, full)
-        said: dict[int | None, tuple[str, Preferences | None]] = {}
-        for at, event in zip(found.at, found.events, strict=True):
-            said[full[at].offset()] = event.user_id, preferences_of(event)
-            if event.erase_requested_at:
-                erasures.append((event.user_id, event.erase_requested_at.timestamp()))
-        for at, _ in found.bad:
-            refused = full[at]
-            if (user := user_of(refused.key())) is not None:
-                said[refused.offset()] = user, WITHHELD
-                asked = erasure_asked(refused.value() or b"", append_time(refused.timestamp(), self._now))
-                if asked is not None:
-                    erasures.append((user, asked))
         gone = [message for message in messages if message.value() is None and user_of(message.key()) is not None]
-        said |= {message.offset(): (user_of(message.key()) or "", None) for message in gone}
-        for at, error in misplaced(gone, self._partitions):
+        elsewhere = dict(misplaced(gone, self._partitions))
+        for at, error in elsewhere.items():
             self._bury(gone[at], "audience.preferences", error)
-            del said[gone[at].offset()]
-        return [said[message.offset()] for message in messages if message.offset() in said], erasures
+        deletions = [message for at, message in enumerate(gone) if at not in elsewhere]
+        return wanted(full, found, deletions, self._now, self._answered)
 
     def _commands(self, messages: list[Message], space: SpaceInUse | None) -> list[Command]:
         out: list[Command] = []

@@ -2,7 +2,8 @@
 
 Preferences are the full state, and their topic is compacted: a refused record replaces the one before it, so what its
 user allowed is no longer known. Such a user is not pushed until a readable record or a deletion comes, and an erasure
-that the record asks for is done. Everything depends on the record alone, so it is the same at every start.
+that the record asks for is done, and so is what it says against profiling. Of a record that says nothing of profiling
+nothing is concluded. Everything depends on the record alone, so it is the same at every start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from streams.contract.event_time import MAX_AHEAD_SECONDS
 from targeting.types import Preferences
 
 # Of a value that is no JSON as a whole. Where the name stands in a text, a backslash stands before its quotes.
-_ASKED: Final = re.compile(rb'(?<!\\)"erase_requested_at"\s*:\s*("(?:[^"\\]|\\.)*"?|[^\s,}\]"]+)')
+_NAMED: Final = {
+    name: re.compile(rb'(?<!\\)"%s"\s*:\s*("(?:[^"\\]|\\.)*"?|[^\s,}\]"]+)' % name.encode())
+    for name in ("erase_requested_at", "profiling", "updated_at")
+}
 
 WITHHELD: Final = Preferences(opted_in=False)
 """What a refused record leaves its user: no pushes."""
@@ -41,16 +45,39 @@ def erasure_asked(value: bytes, appended_at: float) -> float | None:
     Anything but null, false, 0 or nothing in ``erase_requested_at`` asks. What is no time, or one too far ahead of the
     record's own, means the record's own.
     """
-    said = _said(value)
+    said = _said(value, "erase_requested_at")
     if not said:
         return None
+    asked = _time(said, appended_at)
+    return max(asked, 0.0) if asked <= appended_at + MAX_AHEAD_SECONDS else appended_at
+
+
+def objection(value: bytes, appended_at: float) -> float | None:
+    """When a refused record, appended at ``appended_at``, says that profiling is not allowed, Unix seconds; None: it
+    says nothing against it.
+
+    False, 0 and the text "false" say so, as of ``updated_at``; see :func:`said_at`.
+    """
+    said = _said(value, "profiling")
+    if not (said == 0 or (isinstance(said, str) and said.strip().lower() == "false")):
+        return None
+    return said_at(_time(_said(value, "updated_at"), appended_at), appended_at)
+
+
+def said_at(updated_at: float, appended_at: float) -> float:
+    """When a record's user said what it says, Unix seconds: as the record has it, and no farther ahead of the broker's
+    clock than clocks may differ, or what is said next would be outdated."""
+    return max(0.0, min(updated_at, appended_at + MAX_AHEAD_SECONDS))
+
+
+def _time(said: Any, appended_at: float) -> float:
+    """A time that a record says; what is none means the record's own."""
     try:
         # Numbers, and texts without an offset, are no times by the contract.
         time = msgspec.convert(said, datetime)
-        asked = time.timestamp() if time.tzinfo else appended_at
+        return time.timestamp() if time.tzinfo else appended_at
     except (msgspec.ValidationError, ValueError, OverflowError):
         return appended_at
-    return max(asked, 0.0) if asked <= appended_at + MAX_AHEAD_SECONDS else appended_at
 
 
 def _data(whole: Any) -> Any:
@@ -62,13 +89,13 @@ def _data(whole: Any) -> Any:
     return whole
 
 
-def _said(value: bytes) -> Any:
-    """What stands in ``erase_requested_at``, as far as it can be read."""
+def _said(value: bytes, name: str) -> Any:
+    """What stands in a field, as far as it can be read."""
     try:
         whole = _data(msgspec.json.decode(value))
-        return whole.get("erase_requested_at") if isinstance(whole, dict) else None
+        return whole.get(name) if isinstance(whole, dict) else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = [match[1] for match in _ASKED.finditer(value)]
+        found = [match[1] for match in _NAMED[name].finditer(value)]
     if not found:
         return None
     # As in JSON, the last one says it.

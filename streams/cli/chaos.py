@@ -71,10 +71,10 @@ def chaos(
         f"{verdict.uploads:,} uploads, {verdict.dead_letters:,} bad records in dead-letters, {verdict.spaces} models\n"
         f"{verdict.pushes:,} pushes ({verdict.live:,} after the request, {verdict.deferred:,} deferred), "
         f"{verdict.held_out:,} held out, {verdict.outcomes:,} outcomes, {verdict.listens:,} listens\n"
-        f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.promoted:,} songs "
-        f"promoted, {verdict.ended:,} campaigns ended\n"
+        f"{verdict.preferences:,} preferences, {verdict.erased:,} users forgotten, {verdict.without_profiling:,} who "
+        f"at some time allowed no profiling, {verdict.promoted:,} songs promoted, {verdict.ended:,} campaigns ended\n"
         f"hostile: {', '.join(f'{count:,} {kind}' for kind, count in sorted(outcome.hostile.items()))}\n"
-        f"{len(verdict.late):,} opt-outs and erasures, by the broker's clock obeyed within "
+        f"{len(verdict.late):,} opt-outs, erasures and objections, by the broker's clock obeyed within "
         f"{percentile(verdict.late, 0.5):.2f} s (p50), {percentile(verdict.late, 0.99):.2f} s (p99), "
         f"{max(verdict.late, default=0.0):.2f} s (the slowest)"
     )

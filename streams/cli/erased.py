@@ -23,7 +23,9 @@ def erased(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="A JSON object: user_id, partition, forgotten, erased_at, found (by place), requests."
+            "--json",
+            help="A JSON object: user_id, partition, forgotten, erased_at, no_profiling_since, found (by place), "
+            "requests.",
         ),
     ] = False,
     bootstrap: Bootstrap = None,
@@ -35,7 +37,8 @@ def erased(
     of the id with the time, so older inputs do not bring the user back. Records in retained topics wait for retention:
     the table says how many, and when they are gone. Kafka deletes whole segments, so a record may outlive that date by
     segment.ms. Other teams must delete what they own: the table says who. A request in a refused record is obeyed all
-    the same, and shown with the reason. The search reads the user's partition of each topic completely, which takes
+    the same, and shown with the reason. Of a user who allows no profiling the state holds nothing either, only since
+    when. The search reads the user's partition of each topic completely, which takes
     time on large ones.
 
     Exit code 0: the state holds nothing of the user. 1: it does; the table says what.
@@ -70,6 +73,11 @@ def erased(
         tables.show(table)
     without = [each.place for each in traces.found if each not in with_records]
     say(f"nothing of {user_id} in {', '.join(without)}")
+    if traces.no_profiling_since is not None:
+        say(
+            f"profiling is off since {_day(traces.no_profiling_since)}: nothing that this user hears is kept, and "
+            "nothing is pushed, until a preferences record allows it again"
+        )
     if traces.erased_at is None:
         say("no erasure of this user was consumed")
         for of, count in traces.unknown_keys.items():

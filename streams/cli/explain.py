@@ -29,10 +29,10 @@ def explain(
 ) -> None:
     """Tell a song's whole way: uploads and refusals, similar songs, what each partition answered, pushes, its end.
 
-    With a user: the push and its reason, outcomes and listens; or what speaks against a push: opted out, muted artist,
-    heard before, pushed before, held out, frequency cap, none of the similar songs heard, others before. Decisions are
-    not stored; these reasons are found again from what the topics and the partition's state hold now, so a preference
-    that changed meanwhile is shown with its time. No worker is asked.
+    With a user: the push and its reason, outcomes and listens; or what speaks against a push: profiling off, opted out,
+    muted artist, heard before, pushed before, held out, frequency cap, none of the similar songs heard, others before.
+    Decisions are not stored; these reasons are found again from what the topics and the partition's state hold now, so
+    a preference that changed meanwhile is shown with its time. No worker is asked.
 
     Examples: coldstart explain s-81; coldstart explain s-81 u-5 --json; coldstart explain s-81 u-5 --seconds 30
     """
@@ -41,6 +41,7 @@ def explain(
     from streams.operations.bounded_reading import BoundedReader
     from streams.operations.song_story import read_song
     from streams.operations.user_story import read_user
+    from targeting.users.erasures import Erasures
 
     user: UserStory | None = None
     with errors_explained():
@@ -51,7 +52,8 @@ def explain(
         with BoundedReader(settings.kafka, naming, SystemClock(), seconds) as reader:
             story = read_song(reader, naming, song_id, only)
             if user_id is not None and story.known:
-                user = read_user(reader, naming, story, user_id, policy_of(settings.audience))
+                erasures = Erasures(settings.audience.erasure_keys[0], settings.audience.erasure_keys[1:])
+                user = read_user(reader, naming, story, user_id, policy_of(settings.audience), erasures)
             left = dict(reader.left)
     if not story.known:
         more = f"; {sum(left.values()):,} records were not looked at: --seconds" if left else ""

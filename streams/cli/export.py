@@ -21,9 +21,10 @@ def export(
 
     `topics`: every record that names the user, as it came. `state`: what the workers keep: the history, what was pushed
     and what became of it, and by how much pushes that were ignored raise the user's threshold; `erased_at` if the user
-    was erased. Songs are kept as hashes; one that no topic names any more is shown as such. The copies on workers'
-    disks hold the same as the state. The search reads the user's partition of each topic completely, which takes time
-    on large ones.
+    was erased; `profiling` if the user ever turned it off: whether it is allowed now, and since when. While it is off
+    there is no more than that. Songs are kept as hashes; one that no topic names any more is shown as such. The copies
+    on workers' disks hold the same as the state. The search reads the user's partition of each topic completely, which
+    takes time on large ones.
 
     Example: coldstart export u-5 > u-5.json
     """

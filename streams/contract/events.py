@@ -33,14 +33,7 @@ from streams.contract.event_time import (
     check_times,
 )
 from streams.contract.reasons import quoted
-from streams.contract.topics import (
-    CAMPAIGNS,
-    LISTENS,
-    PREFERENCES,
-    PUSH_OUTCOMES,
-    PUSH_TARGETS,
-    SONG_UPLOADS,
-)
+from streams.contract.topics import CAMPAIGNS, LISTENS, PREFERENCES, PUSH_OUTCOMES, PUSH_TARGETS, SONG_UPLOADS
 from targeting.types import Count, OutcomeCounts
 
 Revision = Annotated[
@@ -213,8 +206,7 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     """What a user allows: the full state, never a patch.
 
     A record that is refused stops the pushes to its key's user, until a record that can be read, or a deletion, comes;
-    an erasure that it asks for is done all the same. Refused as WrongPartition neither reaches the user: it must come
-    again.
+    an erasure or objection in it is obeyed. Refused as WrongPartition nothing of it reaches the user: send it again.
     """
 
     TYPES = ("coldstart.preferences.v1",)
@@ -222,7 +214,7 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     KEY = "user_id"
     EXAMPLE = """{"user_id":"u-5","opted_in":true,"timezone":"Europe/Lisbon",
         "quiet_hours":[{"from":"22:00","to":"08:00"}],"country":"PT","muted_artists":["a-9"],
-        "allow_explicit":false,"cap":{"pushes":2,"hours":24},"updated_at":"2026-03-01T09:00:00Z"}"""
+        "allow_explicit":false,"cap":{"pushes":2,"hours":24},"profiling":true,"updated_at":"2026-03-01T09:00:00Z"}"""
 
     user_id: Id
     opted_in: bool
@@ -233,6 +225,14 @@ class UserPreferences(Event, frozen=True, kw_only=True):
     muted_artists: Annotated[list[Id], Meta(max_length=10_000)] = []
     allow_explicit: bool = True
     cap: Cap | None = None
+    profiling: Annotated[
+        bool,
+        Meta(
+            description="false: all that is held of the user is forgotten, and nothing kept or pushed until a record "
+            "of later updated_at says true, or lacks the field; what was heard before that stays forgotten. A deletion "
+            'does not end it. In a refused record false, 0 and "false" count, and nothing else'
+        ),
+    ] = True
     erase_requested_at: Annotated[
         Time | None,
         Meta(
@@ -319,7 +319,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Id,
         Meta(
             description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
-            "ids are one push. A recording is never pushed twice to a user who was not erased in between"
+            "ids are one push. A recording comes to a user once, but for erasures or times without profiling in between"
         ),
     ]
     campaign_id: Id

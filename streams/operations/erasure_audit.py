@@ -95,6 +95,7 @@ class UserTraces:
     Attributes:
         partition: the user's.
         erased_at: the latest erasure that the state remembers, Unix seconds; None: none was consumed.
+        no_profiling_since: when the user objected to profiling, Unix seconds; None: they allow it.
         found: a line a place; a place without anything has one, too.
         requests: what asks for an erasure, as far as it still stands in preferences or dead-letters.
         unknown_keys: how many erased users of the partition, this one or others, are remembered with a key that is not
@@ -104,6 +105,7 @@ class UserTraces:
     user_id: str
     partition: int
     erased_at: float | None = None
+    no_profiling_since: float | None = None
     found: list[UserTrace] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     unknown_keys: dict[str, int] = field(default_factory=dict)
@@ -245,8 +247,9 @@ def _of_state(
             standing[said[:1]] = value is not None
             if value is not None:
                 former.append(message.timestamp()[1] / 1000)
-    since = float(erasures.since([traces.user_id])[0])
-    erased_at = traces.erased_at = since if since > 0 else None
+    told = erasures.of(traces.user_id)
+    erased_at = traces.erased_at = told.erased or None
+    traces.no_profiling_since = told.said if told.objects else None
     traces.unknown_keys = {of.hex(): count for of, count in erasures.unknown().items()}
     held = [what for kind, what in _KINDS.items() if standing.get(kind)]
     if held:

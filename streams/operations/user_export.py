@@ -91,14 +91,17 @@ def export_user(
                 topics[name] = found
         finally:
             snapshot.close()
-    since = float(erasures.since([user_id])[0])
+    told = erasures.of(user_id)
     return {
         "user_id": user_id,
         "partition": partition,
         "exported_at": _time(clock.now()),
         "topics": topics,
         "state": _state(standing, dict(zip(hash64(names).tolist(), names, strict=True)))
-        | {"erased_at": _time(since) if since > 0 else None},
+        | {
+            "erased_at": _time(told.erased) if told.erased else None,
+            "profiling": {"allowed": not told.objects, "said_at": _time(told.said)} if told.said else None,
+        },
     }
 
 

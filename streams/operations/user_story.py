@@ -21,10 +21,11 @@ from streams.operations.bounded_reading import BoundedReader, ReadFrom
 from streams.operations.song_story import SongStory, time_text
 from streams.songs.song_record import recording
 from targeting.arrays.id_table import hash64
-from targeting.partition.state_keys import PUSHED, USER
+from targeting.partition.state_keys import ERASED, PUSHED, USER
 from targeting.rules.policy import Policy, held_out
 from targeting.types import Mark, Preferences
 from targeting.users import history_record, push_record
+from targeting.users.erasures import NEVER, Erasures, Marker
 
 _LISTEN = msgspec.json.Decoder(Listen)
 _OUTCOME = msgspec.json.Decoder(PushOutcome)
@@ -41,6 +42,7 @@ class UserStory:
         held_back: why not, in words, the strongest reason first.
         outcomes, listens: of this song, oldest first.
         heard: of the song's neighbours, those in the user's history.
+        told: what the state remembers of erasures and of objections to profiling.
     """
 
     user_id: str
@@ -52,6 +54,7 @@ class UserStory:
     listens: list[dict[str, Any]] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     preferences: UserPreferences | None = None
+    told: Marker = NEVER
 
     @property
     def pushed(self) -> bool | None:
@@ -70,14 +73,17 @@ class UserStory:
             "outcomes": self.outcomes,
             "listens": self.listens,
             "preferences": self.preferences and msgspec.to_builtins(self.preferences),
+            "no_profiling_since": time_text(self.told.said) if self.told.objects else None,
         }
 
 
-def read_user(reader: BoundedReader, naming: Naming, story: SongStory, user_id: str, policy: Policy) -> UserStory:
+def read_user(
+    reader: BoundedReader, naming: Naming, story: SongStory, user_id: str, policy: Policy, erasures: Erasures
+) -> UserStory:
     """What the topics say of a user and a song whose story is read.
 
     Args:
-        policy: by which the audience workers decide.
+        policy: by which the audience workers decide; ``erasures``: empty, with their keys.
     """
     key = user_id.encode()
     home = partition_of(key, naming.audience_partitions)
@@ -100,9 +106,14 @@ def read_user(reader: BoundedReader, naming: Naming, story: SongStory, user_id: 
         except msgspec.MsgspecError:
             continue
     standing: dict[bytes, bytes] = {}
-    kinds = {USER + key, PUSHED + key}
+    kinds = {USER + key, PUSHED + key, *(ERASED + marker for marker in erasures.markers(user_id))}
     for _, message in reader.read([ReadFrom(AUDIENCE_STATE, home)], lambda each: each.key() in kinds):
-        standing[(message.key() or b"")[:1]] = message.value() or b""
+        kind, of = (message.key() or b"")[:1], (message.key() or b"")[1:]
+        if kind == ERASED:
+            erasures.load(of, message.value())
+        else:
+            standing[kind] = message.value() or b""
+    found.told = erasures.of(user_id)
     _, heard = history_record.decode([standing.get(USER, b"")])
     _, pushed = push_record.decode([standing.get(PUSHED, b"")])
     neighbours = [each.song_id for each in story.request.neighbours] if story.request else []
@@ -134,6 +145,9 @@ def _reasons(
     report = story.reports.get(user.partition)
     if user.complete and (report is None or report.revision < song.asked):
         yield f"partition {user.partition} has not answered yet"
+    if user.told.objects:
+        since = time_text(user.told.said)
+        yield f"profiling is off since {since}: nothing that the user hears is kept, and nothing is pushed"
     wishes = preferences_of(user.preferences) if user.preferences else policy.default
     yield from _wishes(wishes, user, upload.explicit, upload.territories, upload.artist_ids)
     if (hash64([story.song_id])[0] == heard).any():

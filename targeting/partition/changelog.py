@@ -57,8 +57,8 @@ def records_of(state: State, changes: StateChanges, id_of: Callable[[int], str])
     """
     records: dict[bytes, bytes | None] = {} if state.meta_written else {META: _meta(state)}
     records |= dict.fromkeys((ERASED + marker for marker in changes.unmarked), None)
-    for marker, time in changes.markers.items():
-        records[ERASED + marker] = state.erasures.encode(time)
+    for marker, told in changes.markers.items():
+        records[ERASED + marker] = state.erasures.encode(told)
     for row in changes.erased.tolist():
         gone = id_of(row).encode()
         records |= {USER + gone: None, PUSHED + gone: None, INTEREST + gone: None}

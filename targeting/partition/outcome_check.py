@@ -48,8 +48,11 @@ def checked(state: State, users: UsersInBatch, campaigns: CampaignsInBatch, told
         row = int(rows[at])
         if row in erased:
             continue
-        expected = push_id(user, recordings[at], since[at] if since[at] > 0 else None)
-        if not there[at] or (told.push_ids is not None and told.push_ids[at] != expected):
+        # Of who allows no profiling no push is remembered, and none would have an id.
+        if not there[at] or (
+            told.push_ids is not None
+            and told.push_ids[at] != push_id(user, recordings[at], since[at] if since[at] > 0 else None)
+        ):
             id = f"{told.push_ids[at]!r} " if told.push_ids is not None else ""
             refused.append((at, f"push_id: {id}is no push of song {told.song_ids[at]!r} to user {user!r}"))
             continue

@@ -18,7 +18,7 @@ from targeting.live.user_view import UserView
 from targeting.ranking.recalibration import Recalibration
 from targeting.ranking.scoring import Ranking
 from targeting.types import F64, PartitionOutputs, Preferences
-from targeting.users.erasures import Erasures
+from targeting.users.erasures import Erasures, Marker
 from targeting.users.histories import HistoryChanges, UserHistories
 from targeting.users.preferences import PreferenceTable
 from targeting.users.push_log import Entries, PushLog
@@ -48,7 +48,7 @@ class StateChanges:
     preferences: Mapping[int, Preferences | None]
     waiting: Mapping[bytes, Preferences | None]
     erased: I64
-    markers: Mapping[bytes, float]
+    markers: Mapping[bytes, Marker]
     unmarked: Sequence[bytes]
     campaigns: Mapping[str, CampaignRecord | None]
     requests: Set[str]
@@ -135,7 +135,7 @@ class State:
         """Nothing is kept by the slot of a song without a campaign."""
 
     def since(self, rows: I64) -> F64:
-        """When known users were last erased, float64 (n,), Unix seconds; minus infinity: never."""
+        """Up to when nothing of known users counts, float64 (n,), Unix seconds; minus infinity: all counts."""
         found = np.full(len(rows), -np.inf)
         at = np.flatnonzero((rows >= 0) & (rows < len(self._since)))
         known = self._since[rows[at]]
@@ -173,8 +173,8 @@ class State:
             self._note_since(row, time)
         for marker in changes.unmarked:
             self.erasures.drop(marker)
-        for marker, time in changes.markers.items():
-            self.erasures.set(marker, time)
+        for marker, told in changes.markers.items():
+            self.erasures.set(marker, told)
         if len(changes.erased):
             self._forget(changes)
         self.preferences.wait(changes.waiting)
@@ -234,7 +234,7 @@ class State:
     def _forget(self, changes: StateChanges) -> None:
         self._forget_rows(changes.erased)
         for row in changes.erased.tolist():
-            self._note_since(row, changes.markers[self.erasures.marker(self.users.id_of(row))])
+            self._note_since(row, changes.markers[self.erasures.marker(self.users.id_of(row))].since)
 
     def _release(self, changes: StateChanges) -> None:
         """Gives back the rows of users of whom nothing is left."""

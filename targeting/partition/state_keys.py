@@ -6,7 +6,7 @@
 | ``u`` user id | the user's history (:mod:`targeting.users.history_record`) |
 | ``p`` user id | what the user was pushed, and what became of it (:mod:`targeting.users.push_log`) |
 | ``i`` user id | the user's score threshold (:mod:`targeting.users.score_thresholds`) |
-| ``e`` marker | an erased user, by keyed hash (:mod:`targeting.users.erasures`) |
+| ``e`` marker | a user who was erased or allows no profiling, by keyed hash (:mod:`targeting.users.erasures`) |
 | ``c`` song id | a campaign's request (:mod:`targeting.campaigns.campaign`) |
 | ``n`` song id | a campaign's account |
 | ``k`` song id | a campaign's prototypes and their statistics (:mod:`targeting.live.incremental_cat`) |

@@ -1,7 +1,7 @@
 """The users of a batch: their rows, what they prefer by now, and which of them are to be forgotten.
 
 Preferences and erasures come first, so everything else in a batch is seen through them: a listen or a vector from
-before its user's erasure counts no more.
+before its user's erasure counts no more, and none of a user who allows no profiling.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from targeting.arrays.id_table import I64, Slots, hash64
 from targeting.partition.state import State
 from targeting.types import F64, Listens, OutsideVectors, PartitionInputs, Preferences, Push
+from targeting.users.erasures import Marker
 
 # What is asked to be forgotten from before 1970 is asked from then on: a time of 0 says that nobody asked.
 _EARLIEST = 1.0
@@ -55,8 +56,9 @@ class UsersInBatch:
         known: all users, the fresh ones among them.
         preferences: by row, what this batch says, and what had waited for a fresh user; None: forgotten.
         waiting: the same for users without a row, by :meth:`targeting.users.preferences.PreferenceTable.key`.
-        erased: int64, rows that are forgotten, ascending; ``erased_until``: up to when, by row, Unix seconds.
-        markers: erasure markers to set, with their times; ``unmarked``: those to drop.
+        erased: int64, rows that are forgotten, ascending; ``erased_until``: up to when, by row, Unix seconds; infinity
+            of who allowed no profiling, also where the same batch allows it again.
+        markers: erasure markers to set, by their hash; ``unmarked``: those to drop.
         listens: those that count; None: none. ``listen_rows``: int64, the user of each.
         vectors: those from outside that count; None: none. ``vector_rows``: int64, the user of each.
 
@@ -67,10 +69,10 @@ class UsersInBatch:
     def __init__(self, state: State, inputs: PartitionInputs) -> None:
         self._state = state
         self._inputs = inputs
-        self._erasing = self._new_erasures(inputs.erasures)
-        named = [*(user for user, _ in inputs.preferences), *self._erasing]
+        self._told, forgotten = self._newly_told(inputs)
+        named = [*(user for user, _ in inputs.preferences), *self._told]
         self.unmarked, self.markers = state.erasures.renewed(named)
-        self.markers |= {state.erasures.marker(user): time for user, time in self._erasing.items()}
+        self.markers |= {state.erasures.marker(user): told for user, told in self._told.items()}
         listens = inputs.listens
         self.listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
         self.vectors = self._usable(inputs.vectors) if inputs.vectors else None
@@ -84,27 +86,28 @@ class UsersInBatch:
         self.preferences, self.waiting = self._preferences(fresh_rows)
         since = state.erasures.since(self.fresh)
         self.fresh_since = {
-            row: self._erasing.get(user, time)
+            row: self._told[user].since if user in self._told else time
             for row, user, time in zip(fresh_rows.tolist(), self.fresh, since.tolist(), strict=True)
-            if time > 0 or user in self._erasing
+            if time > 0 or user in self._told
         }
         # Whoever is erased and is not even known has nothing to forget; the marker is set all the same.
-        rows = state.users.find(list(self._erasing)).tolist()
-        self.erased_until = {row: time for row, time in zip(rows, self._erasing.values(), strict=True) if row >= 0}
+        rows = state.users.find(list(forgotten)).tolist()
+        self.erased_until = {row: time for row, time in zip(rows, forgotten.values(), strict=True) if row >= 0}
         self.erased = np.array(sorted(self.erased_until), np.int64)
 
     def since(self, user_ids: Sequence[str]) -> F64:
-        """When each user was last erased, this batch included, float64 (n,), Unix seconds; 0 or less: never."""
+        """Up to when nothing of each user counts, this batch included, float64 (n,), Unix seconds; 0 or less: all does;
+        infinity: nothing does."""
         state = self._state
         rows = state.users.find(user_ids)
         since = state.since(rows)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown) and len(state.erasures):
             since[unknown] = state.erasures.since([user_ids[at] for at in unknown.tolist()])
-        if self._erasing:
+        if self._told:
             for at, user in enumerate(user_ids):
-                if user in self._erasing:
-                    since[at] = self._erasing[user]
+                if user in self._told:
+                    since[at] = self._told[user].since
         return since
 
     def with_erasure_times(self, pushes: list[Push]) -> list[Push]:
@@ -131,18 +134,32 @@ class UsersInBatch:
 
     @property
     def _nobody_erased(self) -> bool:
-        return not len(self._state.erasures) and not self._erasing
+        return not len(self._state.erasures) and not self._told
 
-    def _new_erasures(self, erasures: Sequence[tuple[str, float]]) -> dict[str, float]:
-        """Who asks to be forgotten, by id, with the time asked for.
+    def _newly_told(self, inputs: PartitionInputs) -> tuple[dict[str, Marker], dict[str, float]]:
+        """The markers that change, by id; and up to when what is held of whom is to be forgotten.
 
-        Without those forgotten for the same request already: requests are read again at every start.
+        Of a request that was obeyed already nothing changes: requests are read again at every start.
         """
-        asked: dict[str, float] = {}
-        for user, time in erasures:
-            asked[user] = max(asked.get(user, _EARLIEST), time)
-        done = self._state.erasures.since(list(asked))
-        return {user: time for (user, time), before in zip(asked.items(), done.tolist(), strict=True) if time > before}
+        known = self._state.erasures
+        told: dict[str, Marker] = {}
+        forgotten: dict[str, float] = {}
+
+        def take(user: str, before: Marker, after: Marker) -> None:
+            if after != before:
+                told[user] = after
+            if after.since > before.since:
+                forgotten[user] = after.since
+
+        for user, time in inputs.erasures:
+            before = told.get(user) or known.of(user)
+            take(user, before, before.erase(max(time, _EARLIEST)))
+        # Who never objected has nothing to take back.
+        if known.objected or not all(allowed for _, _, allowed in inputs.profiling):
+            for user, time, allowed in inputs.profiling:
+                before = told.get(user) or known.of(user)
+                take(user, before, before.says(max(time, _EARLIEST), allowed))
+        return told, forgotten
 
     def _preferences(self, fresh_rows: I64) -> tuple[dict[int, Preferences | None], dict[bytes, Preferences | None]]:
         """What this batch says: by row of users who have one, or get one by it; of the others by their key."""

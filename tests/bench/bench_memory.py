@@ -51,7 +51,13 @@ class Meter:
     def says(self, wishes: Sequence[Preferences | None], users: Sequence[str]) -> None:
         for start in range(0, len(users), BATCH):
             some = slice(start, start + BATCH)
-            self.does(preferences=list(zip(users[some], wishes[some], strict=True)))
+            allowed = [(user, self.now, True) for user in users[some]]
+            self.does(preferences=list(zip(users[some], wishes[some], strict=True)), profiling=allowed)
+
+    def objects(self, users: Sequence[str]) -> None:
+        """None of them allows profiling."""
+        for start in range(0, len(users), BATCH):
+            self.does(profiling=[(user, self.now + 1, False) for user in users[start : start + BATCH]])
 
     def erases(self, users: Sequence[str], time: float) -> None:
         """As an account service does: who leaves says so, and then the record is deleted."""
@@ -123,6 +129,10 @@ def figures(n: int) -> Iterator[tuple[str, float]]:
     before = held()
     meter.erases(names("gone", n), NOW + 1e5)
     yield "an erased user", (held() - before) / n
+    meter = Meter()
+    before = held()
+    meter.objects(names("none", n))
+    yield "a user who allows no profiling", (held() - before) / n
 
 
 def of_songs(n: int) -> Iterator[tuple[str, float]]:

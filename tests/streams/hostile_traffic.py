@@ -146,6 +146,7 @@ class Traffic:
                 muted_artists=[f"a{pick.randrange(5)}"] if pick.random() < 0.2 else [],
                 allow_explicit=pick.random() < 0.7,
                 cap=cap if pick.random() < 0.3 else None,
+                profiling=pick.random() < 0.8,
                 erase_requested_at=self._at(60) if pick.random() < 0.1 else None,
             )
         )

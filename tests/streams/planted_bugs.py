@@ -83,6 +83,7 @@ _FEEDBACK = "targeting/partition/feedback.py"
 _CHANGELOG = "targeting/partition/changelog.py"
 _DECISION = "targeting/ranking/selection.py"
 _INPUTS = "streams/audience/decode.py"
+_PREFERENCES = "streams/audience/preference_records.py"
 _WORKER = "streams/audience/worker.py"
 _COMMIT = "streams/audience/commit.py"
 _OUTPUTS = "streams/audience/encode.py"
@@ -170,9 +171,9 @@ PLANTED = (
         "opted-out",
         [
             (
-                _INPUTS,
-                "if (user := user_of(refused.key())) is not None:",
-                "if (user := None) is not None:",
+                _PREFERENCES,
+                "        if (user_id := user_of(refused.key())) is None:\n",
+                "        if True:\n",
             )
         ],
     ),
@@ -260,7 +261,7 @@ PLANTED = (
     Planted(
         "an erasure leaves no marker",
         "erased-marker",
-        [(_CHANGELOG, "        records[ERASED + marker] = state.erasures.encode(time)\n", "        pass\n")],
+        [(_CHANGELOG, "        records[ERASED + marker] = state.erasures.encode(told)\n", "        pass\n")],
     ),
     Planted(
         "a boundary is not written to the changelog",
@@ -517,8 +518,8 @@ PLANTED = (
         [
             (
                 _USERS,
-                "zip(rows, self._erasing.values(), strict=True) if row >= 0",
-                "zip(rows, self._erasing.values(), strict=True) if row < -1",
+                "zip(rows, forgotten.values(), strict=True) if row >= 0",
+                "zip(rows, forgotten.values(), strict=True) if row < -1",
             )
         ],
         ("none", "none"),
@@ -552,6 +553,30 @@ PLANTED = (
             ),
         ],
         ("all",),
+    ),
+    Planted(
+        "an objection to profiling is ignored",
+        "profiled",
+        [
+            (
+                _PREFERENCES,
+                "        if not event.profiling or not answered(messages[at]):\n",
+                "        if not event.profiling:\n            continue\n        if not answered(messages[at]):\n",
+            )
+        ],
+        ("none", "none"),
+    ),
+    Planted(
+        "a record that comes late allows profiling again",
+        "profiled-state",
+        [
+            (
+                "targeting/users/erasures.py",
+                "        if time <= self.said or not self.said:\n",
+                "        if not self.said:\n",
+            )
+        ],
+        ("none", "none", "none"),
     ),
     Planted(
         "an erased user's listens never count again",

@@ -109,6 +109,11 @@ class Scene:
         event = UserPreferences(user_id=USER, opted_in=True, updated_at=now, erase_requested_at=now, timezone=timezone)
         self.here.send(PREFERENCES, pack(event, id="p", source="test", time=now.timestamp()))
 
+    def says(self, profiling: bool, updated_at: float) -> None:
+        at = datetime.fromtimestamp(updated_at, UTC)
+        event = UserPreferences(user_id=USER, opted_in=True, updated_at=at, profiling=profiling)
+        self.here.send(PREFERENCES, pack(event, id="p", source="test", time=updated_at))
+
     @property
     def options(self) -> tuple[str, str]:
         return "--bootstrap-servers", self.here.kafka.bootstrap_servers
@@ -198,6 +203,32 @@ def test_an_erasure_is_proved_once_it_was_consumed(scene: Scene) -> None:
     assert told["forgotten"] is True
     assert told["partition"] == partition_of(USER.encode(), 2)
     assert {"place", "records", "gone_from", "gone_by", "state", "words"} == told["found"][0].keys()
+
+
+def test_that_profiling_is_off_is_told_and_nothing_is_held(scene: Scene) -> None:
+    now = CLOCK.now()
+    scene.listen(now)
+    scene.work(scene.consumed(LISTENS, 1))
+    code, told = scene.run()
+    assert code == 1
+    assert "profiling is off" not in told
+    scene.says(profiling=False, updated_at=now)
+    scene.work(scene.consumed(PREFERENCES, 1))
+    code, told = scene.run()
+    assert code == 0, told
+    assert f"profiling is off since {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC" in told
+    assert "no erasure of this user was consumed" in told
+    assert "the state holds nothing of this user" in told
+    (_, found) = scene.run("--json")
+    assert json.loads(found)["no_profiling_since"] == pytest.approx(now)
+    assert json.loads(found)["erased_at"] is None
+    scene.ask()
+    scene.work(scene.consumed(PREFERENCES, 2))
+    # The request to forget is the full state, and has no such field: profiling is allowed again.
+    traces = scene.traces()
+    assert traces.no_profiling_since is None
+    assert traces.erased_at is not None
+    assert [request.obeyed for request in traces.requests] == [True]
 
 
 def test_a_request_in_a_record_that_is_refused_is_obeyed_and_named(scene: Scene) -> None:

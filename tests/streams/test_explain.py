@@ -41,6 +41,7 @@ from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.follow import Follower
 from targeting.arrays.id_table import hash64
 from targeting.rules.policy import Policy, held_out
+from targeting.users.erasures import Erasures
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
     # Everybody gets one push; a fifth of everybody is held out of each song.
     town.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "1", "COLDSTART_AUDIENCE__HOLDOUT": "0.2"}
     town.send(PREFERENCES, [preferences(user, opted_in=False) for user in town.users[::4]])
+    town.send(PREFERENCES, [preferences(town.users[1], opted_in=True, profiling=False)])
     town.start("songs", "songs")
     town.start("audience", "audience", "--slot", "0")
     town.wait_until_ready()
@@ -154,6 +156,9 @@ def test_why_a_user_was_not_pushed(town: Environment, first: list[PushTarget]) -
         return "; ".join(told["held_back"])
 
     assert reasons("first", town.users[0]).startswith("opted out (since ")
+    assert reasons("first", town.users[1]).startswith("profiling is off since ")
+    assert explain(town, "first", town.users[1])["user"]["no_profiling_since"]
+    assert explain(town, "first", town.users[0])["user"]["no_profiling_since"] is None
     assert "the same recording was pushed before" in reasons("same-recording", pushed)
     assert "frequency cap: 1 pushes within 24 h" in reasons("other", pushed)
     lot = held_out(hash64(town.users), "other", Policy(holdout=0.2))
@@ -220,7 +225,7 @@ def test_what_was_not_looked_at_in_time_is_named_and_nothing_is_concluded_from_i
         story = read_song(reader, naming, "first", [partition])
         reader.left[naming.name(PUSH_TARGETS)] = 1
         story.pushes = []
-        told = read_user(reader, naming, story, user, Policy())
+        told = read_user(reader, naming, story, user, Policy(), Erasures(b"coldstart"))
     assert told.pushed is None
     assert told.held_back[0].startswith("not everything was looked at in time")
     with BoundedReader(town.kafka, naming, SystemClock(), 0) as reader:

@@ -38,7 +38,7 @@ def export(scene: Scene, user: str = USER) -> dict[str, object]:
 def test_of_a_user_nobody_knows_there_is_nothing(scene: Scene) -> None:
     found = export(scene)
     assert found["topics"] == {}
-    assert found["state"] == {"history": [], "pushes": [], "score_threshold": [], "erased_at": None}
+    assert found["state"] == {"history": [], "pushes": [], "score_threshold": [], "erased_at": None, "profiling": None}
 
 
 def test_everything_is_there_and_nothing_of_anybody_else(scene: Scene) -> None:
@@ -86,6 +86,37 @@ def test_pushes_and_thresholds_are_told_in_words(scene: Scene) -> None:
     assert first == {"recording": "s-9", "artist": "a-1", "not_before": when, "marks": ["DELIVERED", "OPENED"]}
     assert (second["recording"], second["marks"]) == (f"hash {int(recordings[1]):016x}", ["HELD_OUT"])
     assert state["score_threshold"] == [{"factor": 2.0, "at": when}]
+
+
+def test_while_profiling_is_off_there_is_no_history_over_restarts_and_outdated_records(scene: Scene) -> None:
+    now = CLOCK.now()
+    time_of = [now - 60 + 10 * number for number in range(6)]
+
+    def state() -> tuple[list[str], object]:
+        found = export(scene)["state"]
+        assert isinstance(found, dict)
+        return [heard["last_played_at"][:19] for heard in found["history"]], found["profiling"]
+
+    def told(time: float) -> str:
+        return datetime.fromtimestamp(time, UTC).isoformat()
+
+    scene.listen(time_of[0])
+    scene.work(scene.consumed(LISTENS, 1))
+    assert state() == ([told(time_of[0])[:19]], None)
+    scene.says(profiling=False, updated_at=time_of[1])
+    scene.work(scene.consumed(PREFERENCES, 1))
+    off = {"allowed": False, "said_at": told(time_of[1])}
+    assert state() == ([], off)
+    scene.listen(time_of[2])
+    scene.says(profiling=True, updated_at=time_of[0])
+    scene.work(lambda: scene.consumed(LISTENS, 2)() and scene.consumed(PREFERENCES, 2)())
+    assert state() == ([], off)
+    scene.says(profiling=True, updated_at=time_of[3])
+    scene.work(scene.consumed(PREFERENCES, 3))
+    scene.listen(time_of[2] + 1)
+    scene.listen(time_of[4])
+    scene.work(scene.consumed(LISTENS, 4))
+    assert state() == ([told(time_of[4])[:19]], {"allowed": True, "said_at": told(time_of[3])})
 
 
 def test_of_an_erased_user_only_the_time_is_held(scene: Scene) -> None:

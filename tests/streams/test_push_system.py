@@ -203,6 +203,13 @@ DURING_A_DEFERRAL: dict[str, Callable[[World], None]] = {
     "mute": lambda world: world.wishes(muted_artists=["a-7"]),
     "no explicit songs": lambda world: world.wishes(allow_explicit=False),
     "erasure": lambda world: world.wishes(erase_requested_at=at(world.now)),
+    "no profiling": lambda world: world.wishes(profiling=False),
+    "unreadable objection to profiling": lambda world: world.here.send(
+        PREFERENCES, Record(b"u", b'{"profiling":"false","opted_in":true,"timezone":"Nowhere/Land"}', [])
+    ),
+    "objection to profiling that is taken back": lambda world: [
+        world.wishes(profiling=allowed) for allowed in (False, True)
+    ][-1],
     "unreadable erasure": lambda world: world.here.send(
         PREFERENCES, Record(b"u", b'{"erase_requested_at":"now","opted_in":true}', [])
     ),

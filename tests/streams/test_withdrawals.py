@@ -1,4 +1,5 @@
-"""A withdrawal never falls with the record that carries it: opt-outs and erasures in records that are refused."""
+"""A withdrawal never falls with the record that carries it: opt-outs, erasures and objections to profiling in records
+that are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from streams.audience.decode import Decoded, Decoder, Records
 from streams.audience.deduplication import Deduplication
-from streams.audience.withdrawals import erasure_asked, user_of
+from streams.audience.withdrawals import erasure_asked, objection, user_of
 from streams.contract.cloudevents import Headers, pack
 from streams.contract.events import UserPreferences
 from targeting.catalogue.catalogue import Catalogue
@@ -75,7 +76,7 @@ class Driver:
 
     def obeys(self, *records: Message) -> None:
         inputs = decoded(*records).inputs
-        self.does(preferences=inputs.preferences, erasures=inputs.erasures)
+        self.does(preferences=inputs.preferences, erasures=inputs.erasures, profiling=inputs.profiling)
 
     def pushes(self) -> list[str]:
         """Who gets a song that both would like."""
@@ -219,39 +220,141 @@ def test_an_erasure_in_a_refused_record_is_done_once_though_it_is_read_at_every_
     assert len(staged.changes.erased) == 0
 
 
+UPDATED = datetime(2027, 1, 15, 7, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (said(profiling=False), UPDATED),
+        (said(profiling="false"), UPDATED),
+        (said(profiling=" False "), UPDATED),
+        (said(profiling=0), UPDATED),
+        (said(), None),
+        (said(profiling=True), None),
+        (said(profiling=None), None),
+        (said(profiling="no"), None),
+        (said(profiling=""), None),
+        (said(profiling=[]), None),
+        (said(profiling=1), None),
+        (said(profiling=False, updated_at="yesterday"), NOW),
+        (said(profiling=False, updated_at=None), NOW),
+        (said(profiling=False, updated_at=7), NOW),
+        (said(profiling=False, without="updated_at"), NOW),
+        (said(profiling=False, updated_at="2122-01-01T00:00:00Z"), NOW + 300),
+        (said(profiling=False, updated_at="0001-01-01T00:00:00+14:00"), 0.0),
+        (said(profiling=False)[:-1], UPDATED),
+        (said(profiling=False)[:-2], None),
+        (said(profiling=False)[:-1] + b', "profiling":true, \xff', None),
+        (said(profiling=True)[:-1] + b', "profiling" : false, \xff', UPDATED),
+        (json.dumps({"note": said(profiling=False).decode()}).encode()[:-1], None),
+        (structured(data=json.loads(said(profiling=False))), UPDATED),
+        (structured(data_base64=b64encode(said(profiling=False)).decode()), UPDATED),
+        (b"[" * 100_000, None),
+        (b"\x00\xff", None),
+        (b"", None),
+    ],
+)
+def test_an_objection_to_profiling_is_read_as_far_as_it_can_be(value: bytes, expected: float | None) -> None:
+    assert objection(value, NOW) == expected
+
+
+def wants(updated_at: float, profiling: bool | None, **changes: object) -> bytes:
+    told = {} if profiling is None else {"profiling": profiling}
+    good = {"erase_requested_at": None, "opted_in": True, "quiet_hours": [], "allow_explicit": True}
+    return said(updated_at=datetime.fromtimestamp(updated_at, UTC).isoformat(), **{**good, **told, **changes})
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_a_refused_record_that_says_nothing_of_profiling_changes_nothing_of_it(value: bytes) -> None:
+    refused = record(value, offset=5)
+    assert decoded(refused).inputs.profiling == []
+    for before in (True, False):
+        driver = Driver()
+        driver.obeys(record(wants(NOW - 40, before)))
+        users = driver.partition.users
+        driver.obeys(refused)
+        driver.obeys(record(wants(NOW - 50, True), offset=6))
+        driver.listens_again()
+        assert driver.partition.users == users == (2 if before else 1)
+
+
+def test_an_objection_in_a_refused_record_is_obeyed_until_a_later_one_allows_profiling() -> None:
+    driver = Driver()
+    driver.obeys(record(wants(NOW - 40, False, timezone="Etc/Unknown")))
+    driver.listens_again()
+    assert driver.partition.users == 1
+    # Neither a deletion, nor what is refused, nor what was said before ends it.
+    driver.obeys(record(None, offset=1))
+    driver.obeys(record(wants(NOW - 30, True, timezone="Etc/Unknown"), offset=2))
+    driver.obeys(record(wants(NOW - 41, True), offset=3))
+    driver.listens_again()
+    assert driver.pushes() == ["ben"]
+    driver.obeys(record(wants(NOW - 30, None), offset=4))
+    driver.listens_again()
+    assert driver.partition.users == 2
+
+
+def test_what_a_good_record_says_of_profiling_is_as_of_its_updated_at() -> None:
+    def read(value: bytes, answered: bool = False) -> list[tuple[str, float, bool]]:
+        return list(decoded(record(value), answered=answered).inputs.profiling)
+
+    assert read(wants(NOW - 9, False)) == [("anna", NOW - 9, False)]
+    assert read(wants(NOW - 9, True)) == read(wants(NOW - 9, None)) == [("anna", NOW - 9, True)]
+    # A clock that is wrong must not make everything that is said later outdated.
+    assert read(wants(NOW + 9_000, False)) == [("anna", NOW + 300, False)]
+    # Read again at a start: an objection stands, and what allows profiling did so already.
+    assert read(wants(NOW - 9, False), answered=True) == [("anna", NOW - 9, False)]
+    assert read(wants(NOW - 9, True), answered=True) == []
+
+
+def test_what_is_said_of_profiling_in_a_batch_comes_in_the_order_of_its_records() -> None:
+    records = [
+        record(wants(NOW - 9, True)), record(wants(NOW - 8, False, country="UK2"), offset=1), record(b"{", offset=2),
+        record(wants(NOW - 7, True), offset=3), record(None, offset=4), record(wants(NOW - 6, False), offset=5),
+    ]  # fmt: skip
+    assert decoded(*records).inputs.profiling == [
+        ("anna", NOW - 9, True), ("anna", NOW - 8, False), ("anna", NOW - 7, True), ("anna", NOW - 6, False),
+    ]  # fmt: skip
+
+
 garbage: st.SearchStrategy[Any] = st.sampled_from(
     [None, "", "Etc/Unknown", "US/Pacific-New", "UK2", -1, 2**70, 1e308, True, [], {}, [{}], [None], {"pushes": -1}]
 ) | st.recursive(
     st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=2), max_leaves=3
 )
 enveloped = st.dictionaries(
-    st.sampled_from(["specversion", "data", "data_base64", "erase_requested_at", "user_id"]),
+    st.sampled_from(["specversion", "data", "data_base64", "erase_requested_at", "user_id", "profiling", "updated_at"]),
     garbage | st.binary(max_size=9).map(lambda raw: b64encode(raw).decode()) | st.dictionaries(st.text(), garbage),
 )
 
 
 @given(enveloped, st.integers(0, 400) | st.none())
-def test_whatever_a_refused_record_is_it_is_read_for_an_erasure(event: dict[str, Any], cut: int | None) -> None:
-    found = erasure_asked(msgspec.json.encode(event)[:cut], NOW)
-    assert found is None or 0 <= found <= NOW + 300
+def test_whatever_a_refused_record_is_it_is_read_for_a_withdrawal(event: dict[str, Any], cut: int | None) -> None:
+    for found in (read(msgspec.json.encode(event)[:cut], NOW) for read in (erasure_asked, objection)):
+        assert found is None or 0 <= found <= NOW + 300
 
 
 others = st.dictionaries(st.sampled_from(sorted(set(SAID) - {"opted_in", "erase_requested_at"})), garbage, max_size=4)
 headers = st.lists(st.sampled_from([*HEADERS, ("ce_type", b"x"), ("ce_time", None), ("ce_time", b"\xff")]), max_size=8)
 
 
-@given(others, st.just(HEADERS) | headers, st.booleans(), st.integers(0, 400) | st.none())
-def test_no_push_follows_an_opt_out_or_an_erasure_whatever_the_rest_of_the_record_is(
-    changes: dict[str, Any], sent: Headers, erases: bool, cut: int | None
+WITHDRAWALS: dict[str, dict[str, object]] = {
+    "opt-out": {"opted_in": False, "erase_requested_at": None},
+    "erasure": {"opted_in": True, "erase_requested_at": SAID["erase_requested_at"]},
+    "objection": {"opted_in": True, "profiling": False},
+}
+
+
+@given(others, st.just(HEADERS) | headers, st.sampled_from(sorted(WITHDRAWALS)), st.integers(0, 400) | st.none())
+def test_no_push_follows_a_withdrawal_whatever_the_rest_of_the_record_is(
+    changes: dict[str, Any], sent: Headers, what: str, cut: int | None
 ) -> None:
-    withdrawal = {"opted_in": True} if erases else {"opted_in": False, "erase_requested_at": None}
-    value = msgspec.json.encode(
-        withdrawal | {"erase_requested_at": SAID["erase_requested_at"]} if erases else withdrawal
-    )
+    value = msgspec.json.encode(WITHDRAWALS[what])
     value = value[:-1] + b"," + msgspec.json.encode({"user_id": "anna"} | changes)[1:]
     driver = Driver()
     driver.obeys(record(value if cut is None else value[:cut], sent))
     assert driver.pushes() == ["ben"]
-    if erases and cut is None:
+    if what != "opt-out" and cut is None:
         assert driver.partition.users == 1
         assert len(driver.partition._state.erasures) == 1

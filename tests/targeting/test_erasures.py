@@ -12,13 +12,13 @@ from targeting.config import TargetingConfig
 from targeting.partition.partition import Partition
 from targeting.partition.state_keys import ERASED, SHAPE
 from targeting.types import Listens, Match, OutsideVectors, PartitionInputs, Preferences
-from targeting.users.erasures import Erasures, ForeignKeyError, fingerprint
+from targeting.users.erasures import Erasures, ForeignKeyError, Marker, fingerprint
 
 
 def test_the_moment_is_remembered_and_the_name_is_not() -> None:
     erasures = Erasures(b"key")
     assert erasures.since(["anna", "ben"]).tolist() == [-math.inf, -math.inf]
-    erasures.set(erasures.marker("anna"), 1_700_000_000.25)
+    erasures.set(erasures.marker("anna"), Marker(1_700_000_000.25))
     assert erasures.since(["ben", "anna"]).tolist() == [-math.inf, 1_700_000_000.25]
     assert len(erasures) == 1
     for marker, record in erasures.records():
@@ -29,7 +29,7 @@ def test_the_moment_is_remembered_and_the_name_is_not() -> None:
 def test_a_later_erasure_takes_the_place_of_an_earlier_one() -> None:
     erasures = Erasures(b"key")
     for time in (5.0, 9.0):
-        erasures.set(erasures.marker("anna"), time)
+        erasures.set(erasures.marker("anna"), Marker(time))
     assert erasures.since(["anna"]).tolist() == [9.0]
     assert len(erasures.records()) == 1
 
@@ -37,7 +37,7 @@ def test_a_later_erasure_takes_the_place_of_an_earlier_one() -> None:
 def test_it_comes_back_from_its_records_under_its_own_key_alone() -> None:
     erasures, again, foreign = Erasures(b"key"), Erasures(b"key"), Erasures(b"other")
     for number in range(20):
-        erasures.set(erasures.marker(f"u{number}"), float(number))
+        erasures.set(erasures.marker(f"u{number}"), Marker(float(number)))
     for marker, record in erasures.records():
         again.load(marker, record)
         foreign.load(marker, record)
@@ -52,7 +52,16 @@ def test_it_comes_back_from_its_records_under_its_own_key_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [b"", b"\x01", b"\x02" + b"x" * 8, b"\x01" + b"x" * 9, b"\x01" + b"x" * 16, b"\x03" + b"x" * 16]
+    "record",
+    [
+        b"",
+        b"\x01",
+        b"\x02" + b"x" * 8,
+        b"\x01" + b"x" * 9,
+        b"\x01" + b"x" * 16,
+        b"\x03" + b"x" * 16,
+        b"\x03" + b"x" * 24,
+    ],
 )
 def test_a_broken_record_is_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="erasure record"):
@@ -261,10 +270,10 @@ def test_markers_from_before_there_were_fingerprints_are_taken_for_the_keys_own(
 def test_a_marker_of_any_key_can_go_and_its_record_stays_as_it_was_written() -> None:
     erasures = Erasures(b"b", [b"a"])
     written = {
-        b"1" * 16: Erasures(b"b").encode(1.0),
-        b"2" * 16: Erasures(b"a").encode(2.0),
-        b"3" * 16: Erasures(b"never known").encode(3.0),
-        b"4" * 16: b"\x01" + Erasures(b"b").encode(4.0)[1:9],
+        b"1" * 16: Erasures(b"b").encode(Marker(1.0)),
+        b"2" * 16: Erasures(b"a").encode(Marker(2.0)),
+        b"3" * 16: Erasures(b"never known").encode(Marker(3.0)),
+        b"4" * 16: b"\x01" + Erasures(b"b").encode(Marker(4.0))[1:9],
     }
     for marker, record in written.items():
         erasures.load(marker, record)
@@ -281,10 +290,10 @@ def test_a_marker_of_any_key_can_go_and_its_record_stays_as_it_was_written() -> 
 
 def test_while_a_key_is_replaced_only_markers_of_the_former_are_made_anew() -> None:
     former, erasures = Erasures(b"a"), Erasures(b"b", [b"a"])
-    erasures.load(former.marker("anna"), former.encode(5.0))
-    erasures.set(erasures.marker("ben"), 6.0)
+    erasures.load(former.marker("anna"), former.encode(Marker(5.0)))
+    erasures.set(erasures.marker("ben"), Marker(6.0))
     assert erasures.renewed(["carla", "ben", "anna", "anna"]) == (
-        [former.marker("anna")], {erasures.marker("anna"): 5.0},
+        [former.marker("anna")], {erasures.marker("anna"): Marker(5.0)},
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ How a push is sent once:
 - Ids are kept until a day after ``expires_at``. Whatever is read again later has expired, and is not sent for that.
 
 What is asked right before sending, from all that ``preferences`` and ``campaigns`` hold at that moment: ``not_before``,
-``expires_at``, opt-out, erasure, muted artists, explicit songs, quiet hours that the user has set since, and whether
-the song was taken down. A campaign that ended for another reason (``budget``, ``promoted``, ``expired``,
+``expires_at``, opt-out, erasure, profiling, muted artists, explicit songs, quiet hours that the user has set since, and
+whether the song was taken down. A campaign that ended for another reason (``budget``, ``promoted``, ``expired``,
 ``superseded``) says that nobody new is chosen: what was chosen before is wanted, and sent.
 """
 
@@ -265,26 +265,28 @@ class PushSystem:
         """
         user_id, partition = (message.key() or b"").decode("utf-8", "replace"), message.partition()
         wishes = _object(message) if message.value() is not None else {}
-        erased = None
+        erased, stamp = None, message.timestamp()[1] / 1000
         if wishes.get("erase_requested_at"):
             try:
                 erased = _seconds(wishes["erase_requested_at"])
             except (TypeError, ValueError):
                 erased = float("inf")
             # No time, or one ahead of the broker's clock: the record's own.
-            stamp = message.timestamp()[1] / 1000
             erased = stamp if erased > stamp + 300 else erased
+        if wishes.get("profiling") in (False, "false"):
+            # Whatever was decided was chosen by a history that is to be forgotten.
+            erased = stamp if erased is None else max(erased, stamp)
         readable = message.value() is None or _quiet_until(self._clock(), wishes) is not None
         if message.value() is not None and not isinstance(wishes.get("opted_in"), bool):
             readable = False
-        names = ("opted_in", "timezone", "quiet_hours", "muted_artists", "allow_explicit")
+        names = ("opted_in", "profiling", "timezone", "quiet_hours", "muted_artists", "allow_explicit")
         kept = json.dumps({name: wishes[name] for name in names if name in wishes}) if readable else None
         self._store.execute(
             "INSERT INTO users VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET wishes = excluded.wishes, "
             "erased = coalesce(max(erased, excluded.erased), erased, excluded.erased)",
             (user_id, partition, kept, erased),
         )
-        if readable and wishes.get("opted_in") is False:
+        if readable and False in (wishes.get("opted_in"), wishes.get("profiling")):
             self._withdraw("user_id = ? AND partition = ?", user_id, partition)
         if erased is not None:
             self._withdraw("user_id = ? AND partition = ? AND decided <= ?", user_id, partition, erased)
@@ -357,7 +359,9 @@ class PushSystem:
         if user[0] is None:
             return "waiting", now + RETRY_S
         wishes = json.loads(user[0])
-        if wishes.get("opted_in") is False or set(push.get("artist_ids", ())) & set(wishes.get("muted_artists", ())):
+        if False in (wishes.get("opted_in"), wishes.get("profiling")):
+            return "withdrawn", now
+        if set(push.get("artist_ids", ())) & set(wishes.get("muted_artists", ())):
             return "withdrawn", now
         if push.get("explicit") and wishes.get("allow_explicit") is False:
             return "withdrawn", now

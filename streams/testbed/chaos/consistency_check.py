@@ -148,7 +148,7 @@ def _counts(evidence: Evidence, songs: _Songs) -> Iterator[Judged]:
 
 def _answered_by_users(evidence: Evidence, songs: _Songs, told: dict[str, list[CampaignReport]]) -> Iterator[Judged]:
     # Who was forgotten may count again, or not at all.
-    erased = {user for _, user in Wishes(evidence.preferences).erased()}
+    erased = Wishes(evidence.preferences).ever_forgotten()
     heard: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for listen in evidence.listens:
         if listen.event:

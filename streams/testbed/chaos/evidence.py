@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from confluent_kafka import Message
@@ -71,6 +71,7 @@ class Said(Generic[E]):
         time: its ce_time, or else the record's own time; Unix seconds.
         event: None where the record deletes its key.
         appended: when the broker appended the record, Unix seconds.
+        refused: it has a dead letter, and the event is what it comes to all the same.
     """
 
     partition: int
@@ -80,6 +81,7 @@ class Said(Generic[E]):
     time: float
     event: E | None
     appended: float = 0.0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,26 +243,37 @@ def _said(message: Message, decode: Callable[[bytes, bytes | None], E]) -> Said[
 
 
 def _withheld(message: Message) -> Said[UserPreferences]:
-    """What a refused record of preferences comes to by the contract: no pushes, and the erasure that it asks for."""
-    own = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+    """What a refused record of preferences comes to by the contract: no pushes, the erasure that it asks for, and the
+    objection to profiling. Of one that objects to nothing ``profiling`` means nothing."""
+    own, value = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC), message.value() or b""
+    objects = _plainly(value, "profiling", rb"(false)") in (False, "false")
     event = UserPreferences(
-        user_id=(message.key() or b"").decode("utf-8", "replace"), opted_in=False, updated_at=own,
-        erase_requested_at=_asked(message.value() or b"", own),
+        user_id=(message.key() or b"").decode("utf-8", "replace"), opted_in=False,
+        updated_at=_time(_plainly(value, "updated_at", rb'"([^"]*)"'), own), profiling=not objects,
+        erase_requested_at=_asked(value, own),
     )  # fmt: skip
     at = own.timestamp()
-    return Said(message.partition() or 0, message.offset() or 0, event.user_id, "", at, event, at)
+    return Said(message.partition() or 0, message.offset() or 0, event.user_id, "", at, event, at, refused=True)
+
+
+def _plainly(value: bytes, name: str, form: bytes) -> Any:
+    """What a field says. Of what is no JSON at all only the plainest wish is known here; whoever obeys more breaks no
+    promise."""
+    try:
+        whole = json.loads(value)
+        return whole.get(name) if isinstance(whole, dict) else None
+    except (ValueError, RecursionError):
+        plain = re.search(b'"%s":%s' % (name.encode(), form), value)
+        return plain and plain[1].decode("utf-8", "replace")
 
 
 def _asked(value: bytes, own: datetime) -> datetime | None:
-    try:
-        whole = json.loads(value)
-        said = whole.get("erase_requested_at") if isinstance(whole, dict) else None
-    except (ValueError, RecursionError):
-        # Of what is no JSON at all only the plainest wish is known here; whoever obeys more breaks no promise.
-        plain = re.search(rb'"erase_requested_at":"([^"]*)"', value)
-        said = plain and plain[1].decode("utf-8", "replace")
-    if not said:
-        return None
+    said = _plainly(value, "erase_requested_at", rb'"([^"]*)"')
+    return _time(said, own) if said else None
+
+
+def _time(said: Any, own: datetime) -> datetime:
+    """A time that a record says, or its own: if that is none, or farther ahead than clocks may differ."""
     try:
         asked = datetime.fromisoformat(said)
     except (TypeError, ValueError):

@@ -29,9 +29,10 @@ class Verdict:
     Attributes:
         deferred: pushes that wait for the end of quiet hours, or for the song's release.
         live: pushes decided after the request.
-        erased: users who asked to be forgotten.
+        erased: users who asked to be forgotten; ``without_profiling``: who did not allow it at some time.
         spaces: of the models that were published.
-        late: of every opt-out and erasure, seconds to the last push after it, by the broker's clock; 0: none came.
+        late: of every opt-out, erasure and objection to profiling, seconds to the last push after it, by the broker's
+            clock; 0: none came.
         judged: of each promise, how often it could have been broken. None at all: nothing is known of it.
     """
 
@@ -44,6 +45,7 @@ class Verdict:
     outcomes: int = 0
     preferences: int = 0
     erased: int = 0
+    without_profiling: int = 0
     promoted: int = 0
     ended: int = 0
     spaces: int = 0
@@ -93,7 +95,7 @@ def judge(evidence: Evidence, naming: Naming, rules: Rules) -> Verdict:
 def _seen(evidence: Evidence) -> Verdict:
     pushes = [said.event for said in evidence.pushes if said.event]
     views = {said.event.song_id: said.event for said in evidence.campaigns if said.event}
-    newest = consistency_check.newest_reports(evidence)
+    newest, wishes = consistency_check.newest_reports(evidence), Wishes(evidence.preferences)
     return Verdict(
         uploads=len(evidence.uploads),
         listens=len(evidence.listens),
@@ -103,7 +105,8 @@ def _seen(evidence: Evidence) -> Verdict:
         held_out=sum(report.counts.held_out for report in newest.values()),
         outcomes=len(evidence.outcomes),
         preferences=len(evidence.preferences),
-        erased=len(Wishes(evidence.preferences).erased()),
+        erased=len(wishes.erased()),
+        without_profiling=len({user for user, _, _ in wishes.objections()}),
         promoted=sum(view.end_reason == "promoted" for view in views.values()),
         ended=sum(view.status == "ended" for view in views.values()),
         spaces=len({said.event.space for said in evidence.models if said.event}),

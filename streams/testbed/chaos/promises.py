@@ -34,7 +34,7 @@ PROMISES: Final = {
     "count-deliveries": "reports count the pushes that were delivered",
     # Users.
     "opted-out": "no user is pushed who had opted out by the preferences that the push says it obeyed",
-    "opt-out-late": "by the broker's clock, an opt-out or erasure stops pushes within the bounds in the README",
+    "opt-out-late": "by the broker's clock, an opt-out, erasure or objection stops pushes within the README's bounds",
     "preferences-back": "preferences that were obeyed once are obeyed from then on",
     "muted": "no song by an artist whom the user muted is pushed",
     "explicit": "nothing explicit is pushed to a user who does not allow it",
@@ -56,6 +56,8 @@ PROMISES: Final = {
     "erased-marker": "an erasure leaves its marker",
     "erased-state": "the state holds nothing of an erased user who did not come back",
     "erased-written": "nothing about an erased user who did not come back is written again",
+    "profiled": "no user is pushed who allowed no profiling by the preferences that the push says it obeyed",
+    "profiled-state": "the state holds nothing of a user who allows no profiling, and nothing about them is written",
     "returned": "a user who listens after an erasure has a history again",
     # State.
     "state": "changelog, disk and each worker agree on the state",

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, pairwise
+from math import inf
 from zoneinfo import ZoneInfo
 
 from streams.contract.events import PushTarget, QuietHours, SongUpload, UserPreferences
@@ -22,12 +23,34 @@ User = tuple[int, str]
 """Partition and id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a user said of profiling.
+
+    Attributes:
+        offset, appended: of the record; Unix seconds.
+        at: its ``updated_at``, Unix seconds.
+        objects: whether profiling is not allowed.
+    """
+
+    offset: int
+    appended: float
+    at: float
+    objects: bool
+
+
 class Wishes:
-    """What each user's preferences were at each offset of their partition, and which erasures they asked for."""
+    """What each user's preferences were at each offset of their partition, which erasures they asked for, and whether
+    they allowed profiling.
+
+    Of profiling the latest ``updated_at`` since the first objection counts, of two the objection. What a deletion, or a
+    refused record without an objection, says of it is nothing.
+    """
 
     def __init__(self, preferences: Sequence[Said[UserPreferences]]) -> None:
         self._said: defaultdict[User, list[tuple[int, UserPreferences | None]]] = defaultdict(list)
         self._erasures: defaultdict[User, list[tuple[int, float]]] = defaultdict(list)
+        self._words: defaultdict[User, list[Word]] = defaultdict(list)
         for said in preferences:
             user = said.partition, said.key
             self._said[user].append((said.offset, said.event))
@@ -35,6 +58,8 @@ class Wishes:
             # Preferences are the full state, so that an old request is said again: only a later one is another.
             if asked and (not self._erasures[user] or asked.timestamp() > self._erasures[user][-1][1]):
                 self._erasures[user].append((said.offset, asked.timestamp()))
+            if said.event and not (said.refused and said.event.profiling):
+                self._note(self._words[user], said, said.event)
 
     def at(self, user: User, offset: int) -> UserPreferences | None:
         """What was in force when everything before ``offset`` was obeyed; None: the default."""
@@ -42,9 +67,50 @@ class Wishes:
         before = bisect_left(said, offset, key=lambda each: each[0])
         return said[before - 1][1] if before else None
 
-    def erasures(self, user: User, offset: int) -> list[float]:
-        """When the user asked to be forgotten, Unix seconds, as far as it was said before ``offset``."""
-        return [time for at, time in self._erasures.get(user, []) if at < offset]
+    def forgotten(self, user: User, offset: int) -> list[float]:
+        """Up to when the user was forgotten, Unix seconds, ascending, once for each erasure, and for each time that
+        profiling was allowed again, as far as it was said before ``offset``."""
+        words = self.words(user)
+        again = [word.at for before, word in pairwise(words) if before.objects > word.objects and word.offset < offset]
+        return sorted([*(time for at, time in self._erasures.get(user, []) if at < offset), *again])
+
+    def words(self, user: User) -> list[Word]:
+        """What the user said of profiling, from the first objection on, as far as it was not outdated."""
+        return self._words.get(user, [])
+
+    def profiled(self, user: User, offset: int) -> bool:
+        """Whether everything before ``offset`` allowed profiling."""
+        before = [word for word in self.words(user) if word.offset < offset]
+        return not before or not before[-1].objects
+
+    def ever_forgotten(self) -> set[str]:
+        """Everybody who ever asked to be forgotten, or allowed no profiling, by id."""
+        return {user for said in (self._erasures, self._words) for (_, user), what in said.items() if what}
+
+    def objectors(self) -> list[User]:
+        """Everybody who allows no profiling in the end."""
+        return [user for user, words in self._words.items() if words and words[-1].objects]
+
+    def objections(self) -> Iterator[tuple[User, float, float]]:
+        """Everybody's times without profiling: user, when the broker appended the objection, and when what allowed
+        profiling again, Unix seconds; infinity: nothing did."""
+        for user, words in self._words.items():
+            since: float | None = None
+            for word in words:
+                if word.objects:
+                    since = word.appended if since is None else since
+                elif since is not None:
+                    yield user, since, word.appended
+                    since = None
+            if since is not None:
+                yield user, since, inf
+
+    @staticmethod
+    def _note(words: list[Word], said: Said[UserPreferences], event: UserPreferences) -> None:
+        at, objects = event.updated_at.timestamp(), not event.profiling
+        newest = (at, objects) > (words[-1].at, words[-1].objects) if words else objects
+        if newest:
+            words.append(Word(said.offset, said.appended, at, objects))
 
     def erased(self) -> dict[User, float]:
         """Everybody who ever asked, and when last, Unix seconds."""
@@ -53,9 +119,9 @@ class Wishes:
 
 @dataclass(slots=True)
 class _Told:
-    """What a user was told since the last erasure: all that may count."""
+    """What a user was told since they were forgotten last: all that may count."""
 
-    erasures: int
+    forgotten: int
     recordings: set[str] = field(default_factory=set)
     times: list[float] = field(default_factory=list)
     by_artist: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -72,7 +138,8 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
       artist;
     - ``not_before`` lies in none of the user's quiet hours, nor before the decision or the song's release, and before
       the song expires;
-    - none after the user's erasure that rests on what was heard before it.
+    - none after the user's erasure that rests on what was heard before it;
+    - none while the user allows no profiling, and none later that rests on what was heard before it was allowed again.
 
     And: a push_id stands once, and a recording once for a user between two erasures; no (user, song) that the lot holds
     out; of a partition, preferences once obeyed are obeyed from then on.
@@ -98,17 +165,21 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
         yield "never-uploaded", f"{what}: the song was never uploaded" if song is None else None
         if song is None:
             continue
-        erasures = wishes.erasures(user, push.preferences_offset)
+        forgotten = wishes.forgotten(user, push.preferences_offset)
         mine = told.get(user)
-        if mine is None or mine.erasures < len(erasures):
-            mine = told[user] = _Told(len(erasures))
+        if mine is None or mine.forgotten < len(forgotten):
+            mine = told[user] = _Told(len(forgotten))
         wish = wishes.at(user, push.preferences_offset)
+        if wishes.words(user):
+            why = "the user allowed no profiling"
+            profiled = wishes.profiled(user, push.preferences_offset)
+            yield "profiled", None if profiled else f"{what}: {why}"
         judged = chain(
             _once(push, song, mine, ids),
             _against(wish, song),
             _when(push, song, wish),
             _often(push, song, wish, rules, mine),
-            heard.against(push, erasures[-1] if erasures else None),
+            heard.against(push, forgotten[-1] if forgotten else None),
             _drawn(push, rules),
         )
         yield from ((rule, why and f"{what}: {why}") for rule, why in judged)

@@ -67,6 +67,10 @@ class Traffic:
         self._promoted: set[str] = set()
         self._spaces: list[tuple[str, int]] = []
         self._asked: dict[str, datetime] = {}
+        # So few that of most users it stays certain what must be counted.
+        self._wary = set(stage.users[::5])
+        self._said: dict[str, UserPreferences] = {}
+        """The last word of everybody who objected to profiling."""
 
     def answer(self) -> None:
         """What users do with the pushes that came since."""
@@ -117,6 +121,8 @@ class Traffic:
             self._forget(user, now, refused=number > 1)
             if number % 2 and len(self._stage.gone) < len(self._stage.users) // 4:
                 self._stage.gone.add(user)
+        for user in self._choice.sample(sorted(self._said), min(4, len(self._said))):
+            self._contradict(self._said[user])
         for user, asked in self._asked.items():
             # From before the request: late, or read again. It must bring nobody back.
             self._send(LISTENS, listen(user, f"late-{now}", asked.timestamp() - 60))
@@ -195,11 +201,19 @@ class Traffic:
             quiet_hours=quiet,
             cap=Cap(choice.randint(0, 5), choice.choice([0.005, 0.01, 0.05])) if choice.random() < 0.4 else None,
             updated_at=datetime.now(UTC),
+            profiling=user not in self._wary or choice.random() < 0.5,
             # Preferences are the full state: an old request is said again.
             erase_requested_at=erase or self._asked.get(user),
         )
-        id = uuid.uuid4().hex
-        return pack(event, id=id, source=SOURCE, time=time.time())
+        if not event.profiling or user in self._said:
+            self._said[user] = event
+        return pack(event, id=uuid.uuid4().hex, source=SOURCE, time=time.time())
+
+    def _contradict(self, last: UserPreferences) -> None:
+        """The contrary of a user's last word on profiling, from before it: too late, it changes nothing of that."""
+        before = last.updated_at - timedelta(minutes=10)
+        event = msgspec.structs.replace(last, profiling=not last.profiling, updated_at=before)
+        self._send(PREFERENCES, marked(pack(event, id=uuid.uuid4().hex, source=SOURCE, time=time.time()), KEPT))
 
     def _forget(self, user: str, now: float, refused: bool = False) -> None:
         self._asked[user] = datetime.fromtimestamp(now, UTC)

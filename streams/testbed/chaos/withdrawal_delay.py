@@ -14,7 +14,7 @@ from math import inf
 
 from streams.testbed.chaos.evidence import OF_A_USER, Evidence
 from streams.testbed.chaos.promises import Judged
-from streams.testbed.chaos.push_check import User
+from streams.testbed.chaos.push_check import User, Wishes
 from streams.testbed.chaos.rules import Rules
 
 # Of so many withdrawals one in a hundred says something.
@@ -39,7 +39,7 @@ class Withdrawal:
 
 
 def withdrawals(evidence: Evidence) -> list[Withdrawal]:
-    """Every opt-out, and every erasure, with what came after it."""
+    """Every opt-out, every erasure, and every objection to profiling, with what came after it."""
     pushes: defaultdict[User, list[float]] = defaultdict(list)
     for push in evidence.pushes:
         pushes[push.partition, push.key].append(push.appended)
@@ -55,6 +55,7 @@ def withdrawals(evidence: Evidence) -> list[Withdrawal]:
     found = [("opt-out", *each) for each in _opt_outs(evidence)]
     # Whoever comes back at once may be read before the erasure is.
     found += [("erasure", user, at, max(at, min(back[user], default=inf))) for user, at, _ in _erasures(evidence)]
+    found += [("objection", *each) for each in Wishes(evidence.preferences).objections()]
     return [
         Withdrawal(user, what, at, until, _late(sorted(pushes[user]), at, until)) for what, user, at, until in found
     ]
@@ -78,7 +79,17 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
     late = percentile([each.late for each in found], 0.99)
     if len(found) >= _MANY and late > rules.late_s:
         yield "opt-out-late", f"p99 of {len(found):,} withdrawals is {late:.2f} s, {rules.late_s:g} s allowed"
+    yield from _written(evidence, found, rules)
+
+
+def _written(evidence: Evidence, found: Sequence[Withdrawal], rules: Rules) -> Iterator[Judged]:
+    """What was written of whom nothing is to be known."""
     gone = {each.user: each.at for each in found if each.what == "erasure" and each.until == inf}
+    objected: defaultdict[User, list[Withdrawal]] = defaultdict(list)
+    for each in found:
+        if each.what == "objection":
+            objected[each.user].append(each)
+            yield "profiled-state", None
     yield from (("erased-written", None) for _ in gone)
     for partition, key, appended in evidence.written:
         user = partition, key[1:].decode("utf-8", "replace")
@@ -88,6 +99,13 @@ def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:
                 f"{user[1]}: {appended - gone[user]:.1f} s after the erasure a record {key[:1]!r} of partition "
                 f"{partition} was written",
             )
+        for each in objected.get(user, []):
+            if each.at + rules.latest_s < appended < each.until:
+                yield (
+                    "profiled-state",
+                    f"{user[1]}: {appended - each.at:.1f} s after the objection a record {key[:1]!r} of partition "
+                    f"{partition} was written",
+                )
 
 
 def _opt_outs(evidence: Evidence) -> Iterator[tuple[User, float, float]]:
