@@ -80,7 +80,10 @@ class Marker(NamedTuple):
         Later with every return, also where an erasure asked for lies ahead of it: a recording that was pushed may come
         again, and its push must have another id.
         """
-        return inf if self.objects else self.erased + self.returns * _APART
+        if self.objects:
+            return inf
+        # A sum would be an object of its own beside the time, of everybody who was ever erased.
+        return self.erased + self.returns * _APART if self.returns else self.erased
 
     def erase(self, time: float) -> Marker:
         """The same user, who asks to be forgotten up to ``time``."""
