@@ -4,6 +4,8 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BIN := .venv/bin
 BENCH_ARGS ?=
+# They wait more than they compute.
+TEST_PROCESSES ?= 4
 LOCK_ARGS ?=
 MUTANTS ?=
 FUZZ_SECONDS ?= 600
@@ -15,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 
 help:
 	@echo 'make demo        the main job on generated data, on a real Kafka (DEMO_ARGS="--help" shows its options)'
-	@echo 'make test        the test suite'
+	@echo 'make test        the test suite, in TEST_PROCESSES=4 processes'
 	@echo 'make test-deploy the tests of deploy/: chart, compose, units, image, and the roles as an image runs them'
 	@echo 'make check       ruff, format, mypy'
 	@echo 'make check-long  the tests that take minutes'
@@ -38,7 +40,7 @@ demo: setup
 	@$(BIN)/coldstart demo $(DEMO_ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TEST_ARGS)
 
 test-deploy: setup .venv-deploy/.ready
 	$(BIN)/python -m pytest -m deploy tests/deploy $(TEST_ARGS)

@@ -1,4 +1,4 @@
-"""What tests of several folders share: one real Kafka for the whole session, and the real data set."""
+"""What tests of several folders share: one real Kafka for all, also in several processes, and the real data set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+# Before numpy and torch read it: threads spin while another test has their core (measured: five times the work).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import Phase, settings
 
+from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
 # How long an example takes says more about the machine's other load than about the code.
@@ -21,11 +26,28 @@ settings.register_profile(
 settings.load_profile("coldstart")
 
 
+_SHARED = pytest.StashKey[EmbeddedKafka]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """With ``-n`` the tests of all processes share one broker, which the one that deals them out starts."""
+    config: pytest.Config = node.config
+    if _SHARED not in config.stash:
+        config.stash[_SHARED] = EmbeddedKafka().__enter__()
+        config.add_cleanup(config.stash[_SHARED].__exit__)
+    node.workerinput["kafka"] = config.stash[_SHARED].bootstrap_servers
+
+
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[EmbeddedKafka]:
-    """A real broker, started once for all tests that ask for it. Keep apart by ``prefix``."""
-    with EmbeddedKafka() as kafka:
-        yield kafka
+def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaSettings]:
+    """Where a real broker is, started once for all tests that ask for it. Keep apart by ``prefix``, and leave it be."""
+    shared = getattr(pytestconfig, "workerinput", {}).get("kafka")
+    if shared:
+        yield KafkaSettings(bootstrap_servers=shared)
+    else:
+        with EmbeddedKafka() as broker:
+            yield KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings, Settings
 from streams.runtime.settings_sources import load_settings
-from streams.testbed.broker import EmbeddedKafka
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -179,7 +178,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def installed(kafka: EmbeddedKafka, prefix: str, shell: dict[str, str]) -> dict[str, str]:
+def installed(kafka: KafkaSettings, prefix: str, shell: dict[str, str]) -> dict[str, str]:
     """A shell on an installation of its own."""
     return shell | {
         "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
@@ -191,11 +190,11 @@ def installed(kafka: EmbeddedKafka, prefix: str, shell: dict[str, str]) -> dict[
 
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if page.name != "tutorial.md"], ids=title)
 def test_the_commands_of_a_page_run(
-    page: Path, kafka: EmbeddedKafka, prefix: str, installed: dict[str, str], tmp_path: Path
+    page: Path, kafka: KafkaSettings, prefix: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
     script = runnable(page)
     if "coldstart topics create" not in script:
-        create_topics(admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)), Naming(prefix, 2, 2), 1)
+        create_topics(admin(kafka), Naming(prefix, 2, 2), 1)
     run(script, tmp_path / "work", installed)
 
 
@@ -231,9 +230,9 @@ def test_a_song_is_targeted_without_kafka(shell: dict[str, str], tmp_path: Path)
 
 
 def test_a_running_system_is_read_into_pandas(
-    kafka: EmbeddedKafka, prefix: str, installed: dict[str, str], tmp_path: Path
+    kafka: KafkaSettings, prefix: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    create_topics(admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)), Naming(prefix, 2, 2), 1)
+    create_topics(admin(kafka), Naming(prefix, 2, 2), 1)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for cls in (PushTarget, Campaign):
         event = msgspec.json.decode(cls.EXAMPLE, type=cls)

@@ -129,7 +129,7 @@ def plain(schema: Any) -> dict[str, Any]:
 
 
 def fits_nothing(schema: Mapping[str, Any]) -> bool:
-    return bool(facts(schema) == {"not": {}})
+    return "not" in schema and bool(facts(schema) == {"not": {}})
 
 
 def facts(value: Any) -> Any:
@@ -141,7 +141,7 @@ def facts(value: Any) -> Any:
 
 def same(old: Any, new: Any) -> bool:
     """Whether JSON has the two equal: to it 1 is 1.0, and true is not."""
-    return canonical(old) == canonical(new)
+    return old is new or canonical(old) == canonical(new)
 
 
 def canonical(value: Any) -> str:

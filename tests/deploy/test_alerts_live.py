@@ -99,14 +99,14 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def town(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     program = prometheus()
     if program is None:
         pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
     folder = tmp_path_factory.mktemp("alerts")
     with _small_disk(folder / "cache"):
         stage = set_up(
-            KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), f"alerts-{uuid.uuid4().hex[:8]}.", folder, 2,
+            kafka, f"alerts-{uuid.uuid4().hex[:8]}.", folder, 2,
             # Who is killed here is missed for as long as the test takes.
             settings={"audience": {"cap_pushes": 100, "artist_cap_pushes": 100, "session_timeout_s": 300,
                                    "stop_at_bad_of": 40}},

@@ -17,7 +17,6 @@ from streams.contract.topics import CAMPAIGN_REPORTS
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import AudienceSettings, KafkaSettings, SongsSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 
 UV = Path(sys.executable).with_name("uv")
@@ -49,8 +48,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Environment:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def here(kafka: KafkaSettings, prefix: str, tmp_path: Path) -> Environment:
+    reach = kafka
     return set_up(reach, prefix, tmp_path, partitions=1, users=150, songs=600)
 
 

@@ -66,10 +66,10 @@ def reach(broker: EmbeddedKafka | EmbeddedCluster) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stage(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+def stage(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Both roles at work."""
     stage = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), f"faults-{uuid.uuid4().hex[:8]}.",
+        kafka, f"faults-{uuid.uuid4().hex[:8]}.",
         tmp_path_factory.mktemp("faults"), 2, models=2, settings={"audience": {"session_timeout_s": 300}},
     )  # fmt: skip
     try:
@@ -195,8 +195,8 @@ def test_expired_certificate(tmp_path: Path) -> None:
         named.as_("broker 127.0.0.1", "certificate has expired")
 
 
-def test_missing_topic(kafka: EmbeddedKafka, prefix: str) -> None:
-    client = admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+def test_missing_topic(kafka: KafkaSettings, prefix: str) -> None:
+    client = admin(kafka)
     create_topics(client, Naming(prefix, 16, 4), 1)
     name = f"{prefix}{MATCH_REQUESTS.name}"
     client.delete_topics([name])[name].result(PATIENCE_S)

@@ -9,12 +9,11 @@ from streams.contract.topics import Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 
 @pytest.fixture
-def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def here(kafka: KafkaSettings, prefix: str) -> Installation:
+    reach = kafka
     naming = Naming(prefix, 2, 2)
     client = admin(reach)
     create_topics(client, naming, 1)

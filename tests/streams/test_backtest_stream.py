@@ -26,7 +26,6 @@ from streams.testbed.backtest.past_models import Trainer
 from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
 from streams.testbed.backtest.replay import Decisions, replay
 from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step
-from streams.testbed.broker import EmbeddedKafka
 from targeting.config import TargetingConfig
 
 
@@ -46,9 +45,9 @@ class Replayed:
     config: TargetingConfig
     trace: Decisions
 
-    def on(self, kafka: EmbeddedKafka, log: Path, batch_records: int = 10_000) -> Streamed:
+    def on(self, kafka: KafkaSettings, log: Path, batch_records: int = 10_000) -> Streamed:
         audience = AudienceSettings(batch_records=batch_records)
-        reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+        reach = kafka
         return compare(self.script, self.history, self.config, self.trace, audience, reach, log, lambda *_: None)
 
 
@@ -71,7 +70,7 @@ def replayed(folder: Path) -> Replayed:
     return Replayed(written, history, config, replay(written, history, config))
 
 
-def test_a_worker_pushes_the_same(kafka: EmbeddedKafka, replayed: Replayed, tmp_path: Path) -> None:
+def test_a_worker_pushes_the_same(kafka: KafkaSettings, replayed: Replayed, tmp_path: Path) -> None:
     of = replayed.on(kafka, tmp_path / "log")
     assert of.alike, of
     assert of.pushes == len(replayed.trace.pushes) > 100
@@ -79,7 +78,7 @@ def test_a_worker_pushes_the_same(kafka: EmbeddedKafka, replayed: Replayed, tmp_
     assert of.batches >= len([step for step in replayed.script.steps if not isinstance(step, ModelSwapped)])
 
 
-def test_so_does_one_that_splits_every_step(kafka: EmbeddedKafka, replayed: Replayed, tmp_path: Path) -> None:
+def test_so_does_one_that_splits_every_step(kafka: KafkaSettings, replayed: Replayed, tmp_path: Path) -> None:
     of = replayed.on(kafka, tmp_path / "log", batch_records=5)
     assert of.alike, of
     assert of.split > 50
@@ -87,7 +86,7 @@ def test_so_does_one_that_splits_every_step(kafka: EmbeddedKafka, replayed: Repl
 
 
 def test_one_listen_that_differs_is_found(
-    kafka: EmbeddedKafka, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One listen of the past is of another song on the stream."""
     original = replay_records.inputs
@@ -109,7 +108,7 @@ def test_one_listen_that_differs_is_found(
     assert "not the same" in page
 
 
-def test_the_verb_says_that_it_is_the_same(kafka: EmbeddedKafka, folder: Path, tmp_path: Path) -> None:
+def test_the_verb_says_that_it_is_the_same(kafka: KafkaSettings, folder: Path, tmp_path: Path) -> None:
     result, figures, page = verb(kafka, folder, tmp_path)
     assert result.exit_code == 0, result.output
     stream = figures["stream"]
@@ -121,7 +120,7 @@ def test_the_verb_says_that_it_is_the_same(kafka: EmbeddedKafka, folder: Path, t
     assert '"event": "restored"' in (tmp_path / "worker.log").read_text()
 
 
-def verb(kafka: EmbeddedKafka, folder: Path, where: Path) -> tuple[Any, dict[str, Any], str]:
+def verb(kafka: KafkaSettings, folder: Path, where: Path) -> tuple[Any, dict[str, Any], str]:
     result = CliRunner().invoke(
         app,
         [

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from streams.kafka.clients import admin, topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 
 def faust_servers(kafka: KafkaSettings) -> list[str]:
@@ -68,7 +67,7 @@ def test_a_protocol_may_stand_before_a_server_where_it_is_the_configured_one() -
     assert kafka.bootstrap_servers == "a:1"
 
 
-def test_both_clients_reach_a_broker_by_ipv6(kafka: EmbeddedKafka) -> None:
+def test_both_clients_reach_a_broker_by_ipv6(kafka: KafkaSettings) -> None:
     with relay_on_ipv6(kafka.bootstrap_servers) as port:
         reach = KafkaSettings(bootstrap_servers=f"[::1]:{port}")
         assert topics(admin(reach), reach) is not None

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from streams.cli.kafka import app
 from streams.contract.errors import BrokerFailed
-from streams.runtime.settings import PathSettings
+from streams.runtime.settings import KafkaSettings, PathSettings
 from streams.testbed.broker import EmbeddedKafka, daemon, jars
 from streams.testbed.broker.process_identity import Identity
 
@@ -70,7 +70,7 @@ def test_data_and_address_survive_kill_and_two_do_not_share_a_folder(tmp_path: P
 
 
 @pytest.mark.kafka
-def test_two_brokers_run_side_by_side_and_a_misspelt_topic_is_not_made(kafka: EmbeddedKafka) -> None:
+def test_two_brokers_run_side_by_side_and_a_misspelt_topic_is_not_made(kafka: KafkaSettings) -> None:
     with EmbeddedKafka() as other:
         assert other.bootstrap_servers != kafka.bootstrap_servers
         create(other.bootstrap_servers, "only-here")

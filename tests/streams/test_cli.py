@@ -20,7 +20,7 @@ from streams.contract.json_schema import schema
 from streams.contract.topics import TOPICS
 from streams.operations.published_contract import document
 from streams.runtime.exit_codes import REFUSED, RESTART
-from streams.testbed.broker import EmbeddedKafka
+from streams.runtime.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,7 +193,7 @@ def test_an_events_schema_is_printed_and_an_unknown_events_name_is_answered_by_t
 
 
 def test_topics_are_created_once_and_then_as_declared(
-    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", prefix)
     monkeypatch.setenv("COLDSTART_TOPICS__AUDIENCE_PARTITIONS", "1")

@@ -16,14 +16,13 @@ from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.kafka.clients import admin, consumer
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import AudienceSettings, KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from targeting.types import PartitionInputs
 
 
 @pytest.fixture
-def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
+def here(kafka: KafkaSettings, prefix: str) -> Installation:
     """One partition: whoever joins the group takes nothing away."""
-    made = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    made = Installation(kafka, Naming(prefix, 1, 1))
     create_topics(admin(made.kafka), made.naming, 1)
     return made
 

@@ -34,7 +34,6 @@ from streams.operations.move_group import GroupMover
 from streams.operations.published_contract import examples, former_upload
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 
 PARTITIONS = 2
@@ -64,15 +63,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("world")
 
 
-def installed(kafka: EmbeddedKafka, prefix: str, folder: Path, world: Path) -> Environment:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def installed(kafka: KafkaSettings, prefix: str, folder: Path, world: Path) -> Environment:
+    reach = kafka
     stage = set_up(reach, prefix, folder, partitions=PARTITIONS, world=world)
     stage.start("songs", "songs")
     return stage
 
 
 @pytest.fixture
-def stage(kafka: EmbeddedKafka, prefix: str, tmp_path: Path, world: Path) -> Iterator[Environment]:
+def stage(kafka: KafkaSettings, prefix: str, tmp_path: Path, world: Path) -> Iterator[Environment]:
     stage = installed(kafka, prefix, tmp_path, world)
     yield stage
     stage.stop()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.follow import Follower
 from streams.testbed.demo.swap_measurement import PHASES, Sent, SwapFigures, Target, swap_under_load
@@ -31,9 +30,9 @@ def swapped() -> SwapFigures:
 
 
 def test_the_uploads_of_a_swap_and_its_rollback_are_answered_in_the_space_of_the_day(
-    kafka: EmbeddedKafka, tmp_path: Path
+    kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    stage = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-demo-swap.", tmp_path, 2, models=2)
+    stage = set_up(kafka, "test-demo-swap.", tmp_path, 2, models=2)
     stage.start("songs", "songs")
     stage.start("audience", "audience", "--slot", "0", "--policy", "off")
     follower = Follower(stage.kafka, stage.naming)

@@ -117,8 +117,8 @@ def test_the_worst_finding_speaks_for_its_check(severities: list[Severity]) -> N
 
 
 @pytest.mark.kafka
-def test_each_deviation_of_a_topic_has_a_way_out(kafka: EmbeddedKafka, prefix: str) -> None:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def test_each_deviation_of_a_topic_has_a_way_out(kafka: KafkaSettings, prefix: str) -> None:
+    reach = kafka
     settings = Settings(kafka=reach, topics=TopicSettings(prefix=prefix, audience_partitions=2, songs_partitions=1))
     (check,) = (each for each in CHECKS if each.name == "topics")
     assert len(list(check.examine(Patient(settings, SystemClock())))) == len(TOPICS)
@@ -170,8 +170,8 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 @pytest.mark.kafka
-def test_a_brokers_settings_that_do_not_let_the_roles_work_are_named(kafka: EmbeddedKafka) -> None:
-    assert examined("broker settings", Settings(kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))) == []
+def test_a_brokers_settings_that_do_not_let_the_roles_work_are_named(kafka: KafkaSettings) -> None:
+    assert examined("broker settings", Settings(kafka=kafka)) == []
     wrong = {
         "auto.create.topics.enable": "true",
         "transaction.max.timeout.ms": "5000",
@@ -199,7 +199,7 @@ def test_a_brokers_settings_that_do_not_let_the_roles_work_are_named(kafka: Embe
 
 
 @pytest.mark.kafka
-def test_a_brokers_release_is_read_from_its_own_answer(kafka: EmbeddedKafka) -> None:
+def test_a_brokers_release_is_read_from_its_own_answer(kafka: KafkaSettings) -> None:
     host, _, port = kafka.bootstrap_servers.rpartition(":")
     level = metadata_level(host, int(port), None)
     assert level is not None

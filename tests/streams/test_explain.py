@@ -34,7 +34,6 @@ from streams.operations.user_story import read_user
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.chaos.traffic import listen
 from streams.testbed.demo.dataset_events import upload_record
@@ -45,10 +44,8 @@ from targeting.users.erasures import Erasures
 
 
 @pytest.fixture(scope="module")
-def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    town = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-explain.", tmp_path_factory.mktemp("explain")
-    )
+def town(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    town = set_up(kafka, "test-explain.", tmp_path_factory.mktemp("explain"))
     # Everybody gets one push; a fifth of everybody is held out of each song.
     town.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "1", "COLDSTART_AUDIENCE__HOLDOUT": "0.2"}
     town.send(PREFERENCES, [preferences(user, opted_in=False) for user in town.users[::4]])

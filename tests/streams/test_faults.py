@@ -10,7 +10,6 @@ from installation import copies
 
 from streams.runtime.settings import KafkaSettings
 from streams.runtime.settings_sources import load_settings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import run_chaos
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.chaos.faults import FAULTS
@@ -54,9 +53,9 @@ def all_answered(running: Environment, count: int, between: Callable[[int], None
 
 
 def test_a_songs_worker_and_an_audience_worker_are_killed_and_started_again(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+    kafka: KafkaSettings, prefix: str, tmp_path: Path
 ) -> None:
-    running = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path)
+    running = set_up(kafka, prefix, tmp_path)
     songs = running.start("songs", "songs")
     audience = running.start("audience-0", "audience", "--slot", "0")
     running.start("audience-1", "audience", "--slot", "1")
@@ -96,10 +95,10 @@ confluent_kafka.Producer = Producer
 
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
 def test_a_commit_that_hangs_for_good_ends_the_worker_and_breaks_no_promise(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path, moment: str
+    kafka: KafkaSettings, prefix: str, tmp_path: Path, moment: str
 ) -> None:
     running = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path,
+        kafka, prefix, tmp_path,
         settings={"audience": {"transaction_timeout_s": 2.0, "watchdog_s": 3.0}},
     )  # fmt: skip
     armed, code = tmp_path / "armed", tmp_path / "hanging"

@@ -21,7 +21,6 @@ from streams.contract.topics import DEAD_LETTERS, MATCH_REQUESTS, SONG_UPLOADS, 
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 
@@ -39,9 +38,9 @@ def read(stage: Environment, topic: Topic) -> Snapshot:
 @pytest.mark.long
 @pytest.mark.kafka
 def test_each_hostile_upload_is_answered_or_buried_once_and_no_good_one_is_lost(
-    kafka: EmbeddedKafka, tmp_path: Path
+    kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     stage = set_up(reach, "hostile.", tmp_path, 2, settings={"songs": {"stop_at_bad_share": 0}})
     model = msgspec.json.decode((stage.models[0] / "manifest.json").read_bytes())
     traffic = Traffic(5, time.time, (model["space"], model["dim"]), wrong=1.0, uploads=2000)

@@ -19,7 +19,6 @@ from streams.contract.topics import LISTENS, PUSH_TARGETS, Naming
 from streams.kafka import consumer_lag
 from streams.runtime.clock import ManualClock, SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 NOW = 1_700_000_000.0
 PATIENCE_S = 60
@@ -33,8 +32,8 @@ class FixedWall(SystemClock):
 
 
 class Installation:
-    def __init__(self, kafka: EmbeddedKafka, prefix: str, partitions: int) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    def __init__(self, kafka: KafkaSettings, prefix: str, partitions: int) -> None:
+        self.kafka = kafka
         self.naming = Naming(prefix, partitions, partitions)
         self.prefix = prefix
         self.admin = AdminClient(self.kafka.confluent())
@@ -79,7 +78,7 @@ class Installation:
         }
 
 
-def test_two_groups_are_behind_by_their_own_records_and_seconds(kafka: EmbeddedKafka, prefix: str) -> None:
+def test_two_groups_are_behind_by_their_own_records_and_seconds(kafka: KafkaSettings, prefix: str) -> None:
     installation = Installation(kafka, prefix, 3)
     listens = installation.naming.name(LISTENS)
     installation.produce(listens, 0, [3600, 60, 5])
@@ -99,7 +98,7 @@ def test_two_groups_are_behind_by_their_own_records_and_seconds(kafka: EmbeddedK
 
 
 def test_only_committed_records_count_and_what_was_aborted_before_them_does_not(
-    kafka: EmbeddedKafka, prefix: str
+    kafka: KafkaSettings, prefix: str
 ) -> None:
     installation = Installation(kafka, prefix, 1)
     targets = installation.naming.name(PUSH_TARGETS)
@@ -131,7 +130,7 @@ def logs(draw: st.DrawFn) -> tuple[list[tuple[str, int]], int]:
 @example(log=([("commit", 1), ("abort", 2)], 1))
 @example(log=([("abort", 3)], 0))
 def test_a_group_is_behind_where_a_record_waits_and_nowhere_else(
-    kafka: EmbeddedKafka, log: tuple[list[tuple[str, int]], int]
+    kafka: KafkaSettings, log: tuple[list[tuple[str, int]], int]
 ) -> None:
     installation = Installation(kafka, f"test-{uuid.uuid4().hex[:12]}.", 1)
     targets, group = installation.naming.name(PUSH_TARGETS), f"{installation.prefix}push"
@@ -149,7 +148,7 @@ def test_a_group_is_behind_where_a_record_waits_and_nowhere_else(
     assert (records, seconds) == ((end - waiting[0], 60.0) if waiting else (0, 0.0))
 
 
-def test_a_hundred_partitions_all_have_an_age(kafka: EmbeddedKafka, prefix: str) -> None:
+def test_a_hundred_partitions_all_have_an_age(kafka: KafkaSettings, prefix: str) -> None:
     installation = Installation(kafka, prefix, 100)
     listens = installation.naming.name(LISTENS)
     for partition in range(100):
@@ -162,7 +161,7 @@ def test_a_hundred_partitions_all_have_an_age(kafka: EmbeddedKafka, prefix: str)
 
 
 def test_verb_prints_the_same_for_people_and_programs(
-    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installation = Installation(kafka, prefix, 1)
     listens = installation.naming.name(LISTENS)

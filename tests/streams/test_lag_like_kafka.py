@@ -33,7 +33,6 @@ from streams.operations.lag_judge import PartitionState
 from streams.operations.lag_window import declared_inputs, windows
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 PATIENCE_S = 60
 CLOCK = SystemClock()
@@ -49,8 +48,8 @@ class Row(NamedTuple):
 class Groups:
     """All topics, and records whose age is known: the declared settings would stamp them anew."""
 
-    def __init__(self, broker: EmbeddedKafka, prefix: str, partitions: int = 3) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+    def __init__(self, kafka: KafkaSettings, prefix: str, partitions: int = 3) -> None:
+        self.kafka = kafka
         self.naming = Naming(prefix, partitions, partitions)
         self.client = admin(self.kafka)
         new = [
@@ -111,7 +110,7 @@ class Groups:
 
 
 @pytest.fixture
-def groups(kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Groups:
+def groups(kafka: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Groups:
     monkeypatch.setenv("COLDSTART_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
     monkeypatch.setenv("COLDSTART_TOPICS__PREFIX", prefix)
     return Groups(kafka, prefix)

@@ -20,7 +20,6 @@ from streams.kafka.lag_monitor import LagMonitor
 from streams.runtime.clock import SystemClock
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 PATIENCE_S = 60
 CLOCK = SystemClock()
@@ -28,8 +27,8 @@ PARTITIONS = 3
 
 
 class Here:
-    def __init__(self, broker: EmbeddedKafka, prefix: str) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+    def __init__(self, kafka: KafkaSettings, prefix: str) -> None:
+        self.kafka = kafka
         self.naming = Naming(prefix, PARTITIONS, PARTITIONS)
         self.topic, self.group = self.naming.name(LISTENS), f"{prefix}audience"
         new = NewTopic(self.topic, PARTITIONS, 1, config={"message.timestamp.type": "CreateTime"})
@@ -50,7 +49,7 @@ class Here:
 
 
 @pytest.fixture
-def here(kafka: EmbeddedKafka, prefix: str) -> Here:
+def here(kafka: KafkaSettings, prefix: str) -> Here:
     return Here(kafka, prefix)
 
 

@@ -19,7 +19,6 @@ from streams.contract.topics import DEAD_LETTERS, LISTENS, SONG_UPLOADS, Topic
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 
 COUNT, BYTES = 2_000, 5_000_000
@@ -43,9 +42,9 @@ def peak_mb(pid: int) -> float:
 
 @pytest.mark.long
 @pytest.mark.kafka
-def test_thousands_of_records_of_5_megabytes_take_a_bounded_memory(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+def test_thousands_of_records_of_5_megabytes_take_a_bounded_memory(kafka: KafkaSettings, tmp_path: Path) -> None:
     never = {"stop_at_bad_share": 0}
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     stage = set_up(reach, "large.", tmp_path, 2, settings={"songs": never, "audience": never})
     stage.patience_s = 600.0
     more = {"compression.type": "zstd", "message.max.bytes": 2 * BYTES, "queue.buffering.max.kbytes": 65_536}

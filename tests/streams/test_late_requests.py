@@ -17,11 +17,10 @@ from streams.kafka.clients import consumer
 from streams.kafka.transaction import Transactions, Uncertain
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import AudienceSettings, KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 
 @pytest.fixture
-def net(kafka: EmbeddedKafka) -> Iterator[LyingNetwork]:
+def net(kafka: KafkaSettings) -> Iterator[LyingNetwork]:
     with LyingNetwork(kafka.bootstrap_servers) as net:
         yield net
 

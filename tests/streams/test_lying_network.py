@@ -23,16 +23,15 @@ from streams.contract.topics import LISTENS, Naming
 from streams.kafka.clients import admin, list_offsets
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 
 
 @pytest.fixture(scope="module")
 def lies(
-    kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory
+    kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LyingNetwork, Town, Service]]:
     """One town and its worker for all these tests: each goes on where the former ended."""
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     here = Installation(reach, Naming(f"test-{uuid.uuid4().hex[:12]}.", 2, 2))
     client = admin(reach)
     create_topics(client, here.naming, 1)
@@ -113,9 +112,9 @@ ODDS = {
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, prefix: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 4, 2))
+    here = Installation(kafka, Naming(prefix, 4, 2))
     create_topics(admin(here.kafka), here.naming, 1)
     with LyingNetwork(kafka.bootstrap_servers) as one, LyingNetwork(kafka.bootstrap_servers) as other:
         nets, town, pause = (one, other), Town(here), threading.Event()
@@ -161,7 +160,7 @@ def test_a_thousand_faults_at_random_points_make_no_wrong_commit(
 
 @pytest.mark.long
 def test_a_songs_worker_whose_sends_and_commits_meet_faults_answers_every_upload_once(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+    kafka: KafkaSettings, prefix: str, tmp_path: Path
 ) -> None:
     with LyingNetwork(kafka.bootstrap_servers) as net:
         running = set_up(KafkaSettings(bootstrap_servers=net.bootstrap_servers), prefix, tmp_path)

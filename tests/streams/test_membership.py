@@ -19,15 +19,14 @@ from streams.contract.topics import Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 
 
 @pytest.mark.parametrize("slow", [0, 1])
 def test_somebody_joins_in_the_middle_of_a_restore(
-    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch, slow: int
+    kafka: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch, slow: int
 ) -> None:
-    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 2, 2))
+    here = Installation(kafka, Naming(prefix, 2, 2))
     create_topics(admin(here.kafka), here.naming, 1)
     town = Town(here)
     town.listen(10 * USERS)
@@ -78,9 +77,9 @@ def test_somebody_joins_in_the_middle_of_a_restore(
     town.close()
 
 
-def test_a_member_whose_joining_is_not_answered_asks_again_within_seconds(kafka: EmbeddedKafka, prefix: str) -> None:
+def test_a_member_whose_joining_is_not_answered_asks_again_within_seconds(kafka: KafkaSettings, prefix: str) -> None:
     # librdkafka waits for that answer for max.poll.interval.ms, by default five minutes.
-    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    here = Installation(kafka, Naming(prefix, 1, 1))
     create_topics(admin(here.kafka), here.naming, 1)
     with LyingNetwork(kafka.bootstrap_servers) as net:
         town, service = Town(here), Service(here, net, watchdog_s=2)
@@ -101,7 +100,7 @@ LINE = '        _log.info("partitions", new=new, gone=gone'
 
 
 def test_no_partition_stays_without_a_worker_when_one_ends_in_the_middle_of_a_rebalance(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+    kafka: KafkaSettings, prefix: str, tmp_path: Path
 ) -> None:
     """A static member that is back within its session gets the first half's assignment; nobody asks for the second."""
     marker, source, folder = tmp_path / "dies", tmp_path / "source", tmp_path / "stage"
@@ -113,7 +112,7 @@ def test_no_partition_stays_without_a_worker_when_one_ends_in_the_middle_of_a_re
     ]
     plant(Path(__file__).parents[2], edits, source)
     folder.mkdir()
-    here = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, folder)
+    here = set_up(kafka, prefix, folder)
     here.environment |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
     try:
         here.start("audience-0", "audience", "--slot", "0")

@@ -31,7 +31,6 @@ from streams.contract.topics import (
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 
 EVENTS = int(os.environ.get("HOSTILE_EVENTS", "1000000"))
@@ -70,10 +69,10 @@ class Answers:
 
 @pytest.mark.long
 @pytest.mark.kafka
-def test_a_million_hostile_records_stop_no_role_and_leave_memory_flat(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+def test_a_million_hostile_records_stop_no_role_and_leave_memory_flat(kafka: KafkaSettings, tmp_path: Path) -> None:
     never = {"stop_at_bad_share": 0}
     stage = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "million.", tmp_path, 2,
+        kafka, "million.", tmp_path, 2,
         settings={"songs": never, "audience": {**never, "cap_pushes": 1000, "artist_cap_pushes": 1000}},
     )  # fmt: skip
     model = msgspec.json.decode((stage.models[0] / "manifest.json").read_bytes())

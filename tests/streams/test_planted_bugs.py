@@ -13,7 +13,6 @@ import pytest
 from planted_bugs import ABORTS, PLANTED, Edit, Planted, changed, plant
 
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.chaos_run import SETTINGS, ChaosRun, drive
 from streams.testbed.chaos.environment import set_up
 from streams.testbed.chaos.faults import FAULTS, Fault, Scene
@@ -39,14 +38,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def run(bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path) -> ChaosRun:
+def run(bug: Planted, kafka: KafkaSettings, prefix: str, place: Path, world: Path) -> ChaosRun:
     """A short one, with workers that run the changed source; driver and checker are as they are."""
     source = place / "source"
     plant(ROOT, bug.edits, source)
     told = {**SETTINGS, "audience": {**SETTINGS["audience"], **dict(bug.settings)}}
-    stage = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, place, models=2, settings=told, world=world
-    )
+    stage = set_up(kafka, prefix, place, models=2, settings=told, world=world)
     # Safe path: this process's folder would come first otherwise, and the bug would never run.
     stage.environment |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
     follower = Follower(stage.kafka, stage.naming)
@@ -87,7 +84,7 @@ def test_a_bug_whose_place_has_moved_is_refused() -> None:
     "edits", [pytest.param([], id="as-it-is"), pytest.param([ABORTS], id="with-transactions-that-abort")]
 )
 def test_without_a_bug_every_promise_is_kept(
-    edits: list[Edit], kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
+    edits: list[Edit], kafka: KafkaSettings, prefix: str, place: Path, world: Path
 ) -> None:
     healthy = Planted("", "", edits, ("all", "none"))
     assert run(healthy, kafka, prefix, place, world).verdict.violations == []
@@ -96,7 +93,7 @@ def test_without_a_bug_every_promise_is_kept(
 @pytest.mark.long
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name.replace(" ", "-"))
 def test_a_planted_bug_breaks_the_promise_that_names_it(
-    bug: Planted, kafka: EmbeddedKafka, prefix: str, place: Path, world: Path
+    bug: Planted, kafka: KafkaSettings, prefix: str, place: Path, world: Path
 ) -> None:
     began = time.monotonic()
     violations = run(bug, kafka, prefix, place, world).verdict.violations

@@ -20,15 +20,12 @@ from streams.operations.probe import Probe
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import RESTART
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 
 
 @pytest.fixture(scope="module")
-def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    town = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-probe.", tmp_path_factory.mktemp("probe")
-    )
+def town(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    town = set_up(kafka, "test-probe.", tmp_path_factory.mktemp("probe"))
     town.start("songs", "songs")
     town.start("audience", "audience", "--slot", "0")
     town.wait_until_ready()

@@ -38,7 +38,6 @@ from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import KafkaSettings
 from streams.songs.matcher import Matcher
 from streams.songs.model_swap import LiveMatcher, load_encoder
-from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
 
 NOW = 1_800_000_000.0
@@ -138,9 +137,9 @@ def test_nothing_is_said_of_a_torn_artifact(here: Installation, model: Path, tmp
     assert here.read(WARM_SONGS) == here.read(MODELS) == []
 
 
-def test_missing_topics_are_named(kafka: EmbeddedKafka, prefix: str, model: Path) -> None:
+def test_missing_topics_are_named(kafka: KafkaSettings, prefix: str, model: Path) -> None:
     with pytest.raises(Unavailable, match=rf"{prefix}.*topics create"):
-        publish(model, KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1), SystemClock())
+        publish(model, kafka, Naming(prefix, 1, 1), SystemClock())
 
 
 def test_a_worker_refuses_an_artifact_that_is_not_the_published_one(here: Installation, model: Path) -> None:

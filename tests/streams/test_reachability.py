@@ -27,28 +27,31 @@ def broker_of(kafka: EmbeddedKafka) -> psutil.Process:
     return psutil.Process(found)
 
 
-def test_a_frozen_broker_is_named_with_when_it_fell_silent(here: Installation, kafka: EmbeddedKafka) -> None:
+def test_a_frozen_broker_is_named_with_when_it_fell_silent() -> None:
     clock, readiness = ManualClock(wall=3600.0), Readiness()
-    reachable = Reachability(here.kafka, readiness.condition("kafka", "not asked yet"), clock)
-    reachable.ask()
-    assert readiness.reasons() == {}
-    broker = broker_of(kafka)
-    broker.suspend()
-    try:
-        with capture_logs() as logs:
-            clock.advance(3)
-            reachable.ask()
-            assert readiness.reasons() == {}
-            for seconds in (5, 65):
-                clock.advance(seconds - (clock.now() - 3600))
-                reachable.ask()
-                assert readiness.reasons() == {"kafka": f"no broker answers since 01:00:00 UTC ({seconds} s)"}
-    finally:
-        broker.resume()
-    with capture_logs() as returned:
-        while readiness.reasons():
-            reachable.ask()
+    # Its own: nobody else's stands still meanwhile.
+    with EmbeddedKafka() as kafka:
+        where = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+        reachable = Reachability(where, readiness.condition("kafka", "not asked yet"), clock)
         reachable.ask()
+        assert readiness.reasons() == {}
+        broker = broker_of(kafka)
+        broker.suspend()
+        try:
+            with capture_logs() as logs:
+                clock.advance(3)
+                reachable.ask()
+                assert readiness.reasons() == {}
+                for seconds in (5, 65):
+                    clock.advance(seconds - (clock.now() - 3600))
+                    reachable.ask()
+                    assert readiness.reasons() == {"kafka": f"no broker answers since 01:00:00 UTC ({seconds} s)"}
+        finally:
+            broker.resume()
+        with capture_logs() as returned:
+            while readiness.reasons():
+                reachable.ask()
+            reachable.ask()
     assert [line["event"] for line in logs + returned] == ["no broker answers", "kafka answers again"]
 
 
@@ -67,6 +70,7 @@ from streams.runtime.clock import SystemClock
 from streams.kafka.reachability import Reachability
 from streams.runtime.health import Readiness
 from streams.runtime.settings import KafkaSettings
+from streams.testbed.broker import EmbeddedKafka
 _, servers, *inputs = sys.argv
 reachable = Reachability(KafkaSettings(bootstrap_servers=servers), Readiness().condition("", ""), SystemClock(), inputs)
 reachable.ask()

@@ -17,7 +17,6 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
@@ -27,9 +26,9 @@ CLOCK = SystemClock()
 
 
 @pytest.fixture(scope="module")
-def served(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+def served(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Ten songs found their listeners, and both roles are stopped."""
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     limits = {"audience": {"session_timeout_s": 6, "cap_pushes": 100, "artist_cap_pushes": 100}}
     served = set_up(reach, "test-rewind.", tmp_path_factory.mktemp("rewind"), settings=limits)
     serve(served, upload=10)

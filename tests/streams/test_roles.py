@@ -37,18 +37,15 @@ from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import BAD_INPUT
 from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.follow import Follower
 
 
 @pytest.fixture(scope="module")
-def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+def running(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Everybody with an even place in the list has opted out before the workers start."""
-    running = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-roles.", tmp_path_factory.mktemp("roles")
-    )
+    running = set_up(kafka, "test-roles.", tmp_path_factory.mktemp("roles"))
     # Everybody is told of many songs by one artist here.
     running.environment |= {"COLDSTART_AUDIENCE__CAP_PUSHES": "100", "COLDSTART_AUDIENCE__ARTIST_CAP_PUSHES": "100"}
     running.environment |= skewable(running.folder)

@@ -11,7 +11,6 @@ import pytest
 
 from streams.runtime.exit_codes import OK
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.follow import Follower
 
@@ -19,8 +18,8 @@ WORKERS = {"songs": ["songs"], "audience-0": ["audience", "--slot", "0"], "audie
 
 
 @pytest.fixture
-def stage(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Iterator[Environment]:
-    stage = set_up(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path, users=200, songs=600)
+def stage(kafka: KafkaSettings, prefix: str, tmp_path: Path) -> Iterator[Environment]:
+    stage = set_up(kafka, prefix, tmp_path, users=200, songs=600)
     yield stage
     stage.stop()
 

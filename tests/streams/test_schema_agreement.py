@@ -34,12 +34,12 @@ def agree(message: str, count: int, make: Callable[[str, int], list[Judged]] = r
 
 @pytest.mark.parametrize("message", INPUTS)
 def test_schema_and_service_agree(message: str) -> None:
-    agree(message, 1000)
+    agree(message, 300)
 
 
 @pytest.mark.parametrize("message", INPUTS)
 def test_schema_and_service_agree_on_structured_events(message: str) -> None:
-    agree(message, 1000, structured_records)
+    agree(message, 300, structured_records)
 
 
 @pytest.mark.long
@@ -59,7 +59,7 @@ def _another_validator_agrees(folder: Path, count: int) -> None:
 
 
 def test_another_validator_agrees(tmp_path: Path) -> None:
-    _another_validator_agrees(tmp_path, 1000)
+    _another_validator_agrees(tmp_path, 300)
 
 
 @pytest.mark.long

@@ -45,7 +45,6 @@ from streams.runtime.settings import KafkaSettings
 from streams.songs.agents import exit_code
 from streams.songs.matcher import encoded
 from streams.songs.song_record import content_of, entry, report_key, write
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 
@@ -229,8 +228,8 @@ def told_long_ago(here: Installation) -> None:
 
 
 @pytest.fixture(scope="module")
-def role(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def role(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
+    reach = kafka
     stage = set_up(reach, "test-songs.", tmp_path_factory.mktemp("songs"), partitions=PARTITIONS)
     from encoder import train as training
 

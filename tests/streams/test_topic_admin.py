@@ -13,14 +13,13 @@ from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENC
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import check_times, create_topics, deviations, update_topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 PATIENCE_S = 60
 
 
 @pytest.fixture
-def client(kafka: EmbeddedKafka) -> AdminClient:
-    return admin(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+def client(kafka: KafkaSettings) -> AdminClient:
+    return admin(kafka)
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_topics_from_before_the_broker_stamped_records_are_refused_until_they_ar
 
 @pytest.mark.parametrize("stamp", [1, 1_700_000_000, None], ids=["1970", "seconds", "ahead"])
 def test_a_time_that_a_producer_states_is_the_brokers_own_or_is_refused_by_the_broker(
-    client: AdminClient, naming: Naming, kafka: EmbeddedKafka, stamp: int | None
+    client: AdminClient, naming: Naming, kafka: KafkaSettings, stamp: int | None
 ) -> None:
     create_topics(client, naming, 1)
     stamp = stamp or int((time.time() + 400) * 1000)

@@ -22,7 +22,6 @@ from streams.contract.trace_context import traced, traceparent_of
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
 from streams.testbed.demo.follow import Follower
@@ -32,10 +31,8 @@ PARENT = f"00-{TRACE}-{SPAN}-01".encode()
 
 
 @pytest.fixture(scope="module")
-def town(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    town = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), "test-tracing.", tmp_path_factory.mktemp("tracing")
-    )
+def town(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    town = set_up(kafka, "test-tracing.", tmp_path_factory.mktemp("tracing"))
     yield town
     town.stop()
 

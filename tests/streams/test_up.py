@@ -21,15 +21,14 @@ from prometheus_client import CollectorRegistry
 from streams.runtime.exit_codes import OK
 from streams.runtime.health import ObserveServer, Readiness
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 
 PATIENCE_S = 180.0
 
 
 @pytest.fixture(scope="module")
-def stage(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+def stage(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    reach = kafka
     return set_up(reach, "test-up.", tmp_path_factory.mktemp("up"), partitions=2, users=150, songs=600)
 
 

@@ -20,7 +20,6 @@ from streams.contract.topics import SONG_UPLOADS, Naming
 from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "upload_service"
 
@@ -41,9 +40,9 @@ LANGUAGES = {
 
 
 @pytest.fixture
-def wide(kafka: EmbeddedKafka, prefix: str) -> Installation:
+def wide(kafka: KafkaSettings, prefix: str) -> Installation:
     """Sixteen partitions of songs: one placed by chance would be seen."""
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     naming = Naming(prefix, 1, 16)
     create_topics(admin(reach), naming, 1)
     return Installation(reach, naming)

@@ -8,7 +8,6 @@ import pytest
 import walks
 
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 from streams.testbed.demo.follow import Follower
 
@@ -27,11 +26,9 @@ def test_a_walk_is_known_by_functions_that_exist(walk: walks.Walk) -> None:
 
 
 def test_a_record_is_followed_through_so_many_files(
-    kafka: EmbeddedKafka, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: KafkaSettings, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path, partitions=1, users=150, songs=600
-    )
+    here = set_up(kafka, prefix, tmp_path, partitions=1, users=150, songs=600)
     here.environment |= walks.environment(tmp_path)
     here.start("songs", "songs")
     here.start("audience", "audience", "--slot", "0")

@@ -15,7 +15,6 @@ from streams.kafka.clients import admin
 from streams.kafka.topic_admin import create_topics
 from streams.runtime.exit_codes import RESTART
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from targeting.partition.partition import Partition
 
 PROCESS = """
@@ -49,10 +48,10 @@ def test_time_outside_of_sections_does_not_count_however_they_ended() -> None:
 
 
 def test_a_state_that_never_ends_with_a_batch_ends_its_worker(
-    kafka: EmbeddedKafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only a broker can hold a worker: a loop of our own that did not end once held both of an installation."""
-    here = Installation(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), Naming(prefix, 1, 1))
+    here = Installation(kafka, Naming(prefix, 1, 1))
     create_topics(admin(here.kafka), here.naming, 1)
     town, service, ended = Town(here), Service(here, here.kafka, watchdog_s=2), threading.Event()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from streams.runtime.settings import KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import set_up
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +65,9 @@ def test_types_and_the_jars_hashes_are_in_the_wheel(installed: Path) -> None:
 
 
 def test_both_roles_become_ready(
-    installed: Path, kafka: EmbeddedKafka, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Path, kafka: KafkaSettings, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = set_up(
-        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), prefix, tmp_path, partitions=1, users=150, songs=600
-    )
+    here = set_up(kafka, prefix, tmp_path, partitions=1, users=150, songs=600)
     # A role is started with the Python that starts it, and finds no checkout where it is.
     monkeypatch.setattr(sys, "executable", str(installed))
     monkeypatch.chdir(tmp_path)

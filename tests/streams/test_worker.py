@@ -53,7 +53,6 @@ from streams.runtime.clock import Clock, ManualClock, SystemClock
 from streams.runtime.health import Condition, Heartbeat, Readiness
 from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import AudienceSettings, KafkaSettings
-from streams.testbed.broker import EmbeddedKafka
 from targeting.calibration import Calibration
 from targeting.catalogue.catalogue import Catalogue
 from targeting.config import TargetingConfig
@@ -114,10 +113,10 @@ class Life:
 
 
 @pytest.fixture
-def here(kafka: EmbeddedKafka, prefix: str) -> Installation:
+def here(kafka: KafkaSettings, prefix: str) -> Installation:
     """One partition; records of preferences and of the state can be deleted, as compaction may delete them."""
     naming = Naming(prefix, 1, 1)
-    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    reach = kafka
     client = admin(reach)
     both = {"cleanup.policy": "compact,delete"}
     erasable = [
