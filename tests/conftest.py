@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from confluent_kafka import KafkaException
 from hypothesis import Phase, settings
 
+from streams.kafka.clients import admin
 from streams.runtime.settings import KafkaSettings
 from streams.testbed.broker import EmbeddedKafka
 
@@ -34,7 +37,7 @@ def pytest_configure_node(node: Any) -> None:
     """With ``-n`` the tests of all processes share one broker, which the one that deals them out starts."""
     config: pytest.Config = node.config
     if _SHARED not in config.stash:
-        config.stash[_SHARED] = EmbeddedKafka().__enter__()
+        config.stash[_SHARED] = EmbeddedKafka(heap_mb=512).__enter__()
         config.add_cleanup(config.stash[_SHARED].__exit__)
     node.workerinput["kafka"] = config.stash[_SHARED].bootstrap_servers
 
@@ -51,9 +54,22 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaSettings]:
 
 
 @pytest.fixture
-def prefix() -> str:
-    """Stands before a test's topics, groups and transactional ids, so that tests share a broker unseen."""
-    return f"test-{uuid.uuid4().hex[:12]}."
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Stands before a test's topics, groups and transactional ids, so that tests share a broker unseen.
+
+    Its topics go with the test: a broker that keeps those of all spends most of its time on them.
+    """
+    prefix = f"test-{uuid.uuid4().hex[:12]}."
+    if "kafka" not in request.fixturenames:
+        yield prefix
+        return
+    client = admin(request.getfixturevalue("kafka"))
+    yield prefix
+    if own := [name for name in client.list_topics(timeout=60).topics if name.startswith(prefix)]:
+        for deleted in client.delete_topics(own).values():
+            # One that the test deleted itself may be on the list still.
+            with suppress(KafkaException):
+                deleted.result()
 
 
 @pytest.fixture(scope="session")
