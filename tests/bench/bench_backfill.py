@@ -50,8 +50,8 @@ def send(here: Environment, listens: int) -> None:
     print(f"sent {found.sent:,} after {found.before:,} in {found.seconds:.1f} s: {found.sent / found.seconds:,.0f}/s")
 
 
-def run(kafka: KafkaSettings, folder: Path, listens: int, workers: int, kill: bool) -> list[str]:
-    reach = kafka
+def run(kafka: EmbeddedKafka, folder: Path, listens: int, workers: int, kill: bool) -> list[str]:
+    reach = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
     name = "killed" if kill else "whole"
     (folder / name).mkdir()
     here = set_up(reach, f"{name}.", folder / name, world=folder)
