@@ -216,6 +216,17 @@ def test_no_module_has_anothers_name() -> None:
     assert [name for name, times in names.items() if times > 1 and name not in {"__init__", "main"}] == []
 
 
+def test_where_a_clients_queue_is_full_everything_waits() -> None:
+    """``Producer.produce`` raises then, so nothing calls it but what tries again."""
+    calls = {
+        module_name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "produce"
+    }
+    assert calls == {"streams.kafka.clients", "streams.kafka.transaction", "streams.audience.commit"}
+
+
 def test_serving_loads_nothing_of_training() -> None:
     code = (
         "import sys, streams.cli, streams.songs.main, streams.audience.main\n"

@@ -115,6 +115,23 @@ def consumer(kafka: KafkaSettings, group: str, statistics: Statistics | None = N
     )
 
 
+def enqueue(sender: Producer, topic: str, *, while_full: Callable[[], None] = _nothing, **record: Any) -> None:
+    """Add a record to a producer's queue; while that is full, let deliveries drain it.
+
+    Args:
+        while_full: called some twenty times a second while there is no room.
+        record: ``value``, ``key``, ``partition`` and the rest, as ``Producer.produce`` takes them.
+    """
+    while True:
+        try:
+            sender.produce(topic, **record)
+        except BufferError:
+            sender.poll(0.05)
+            while_full()
+        else:
+            return
+
+
 def hand_over(
     sender: Producer,
     topic: str,
@@ -122,22 +139,15 @@ def hand_over(
     on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
     while_full: Callable[[], None] = _nothing,
 ) -> None:
-    """Give a record to a producer, and let deliveries drain its queue while that is full.
+    """:func:`enqueue` an event, and hear what became of former ones.
 
     Args:
         on_delivery: told what became of the record, while some producer of the process is polled or flushed.
-        while_full: called some twenty times a second while there is no room.
     """
     more: dict[str, Any] = {} if on_delivery is None else {"on_delivery": on_delivery}
-    while True:
-        try:
-            sender.produce(topic, key=record.key, value=record.value, headers=list(record.headers), **more)
-        except BufferError:
-            sender.poll(0.05)
-            while_full()
-        else:
-            sender.poll(0)
-            return
+    headers = list(record.headers)
+    enqueue(sender, topic, while_full=while_full, key=record.key, value=record.value, headers=headers, **more)
+    sender.poll(0)
 
 
 def reader_group(topic: str) -> str:

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from streams.audience.positions import ADOPTED_PREFIX, TOPIC_OF
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
-from streams.kafka.clients import admin, producer
+from streams.kafka.clients import admin, enqueue, producer
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
@@ -47,7 +47,7 @@ def adopt(kafka: KafkaSettings, naming: Naming, topic: str, clock: Clock, patien
             sender = producer(kafka)
             for partition in range(naming.audience_partitions):
                 key = ADOPTED_PREFIX + name.encode()
-                sender.produce(naming.name(AUDIENCE_STATE), id.encode(), key, partition)
+                enqueue(sender, naming.name(AUDIENCE_STATE), value=id.encode(), key=key, partition=partition)
             if sender.flush(kafka.request_timeout_s):
                 raise Unavailable(f"{naming.name(AUDIENCE_STATE)}: not acknowledged; adopt {topic} again")
             return f"{full} (id {id}) is read from its beginning when the audience workers start"

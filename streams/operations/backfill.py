@@ -23,7 +23,7 @@ from streams.contract.event_base import MAX_ID_LENGTH
 from streams.contract.events import Listen
 from streams.contract.topics import LISTENS, Naming
 from streams.kafka.access import check_topics
-from streams.kafka.clients import admin, producer
+from streams.kafka.clients import admin, enqueue, producer
 from streams.kafka.consumer_lag import measure
 from streams.operations.operator_notes import read_notes, write_note
 from streams.runtime.clock import Clock
@@ -176,17 +176,11 @@ def _send(
     """Hand over some listens, in order."""
     fixed = [("ce_source", SOURCE), ("ce_type", Listen.TYPES[0]), ("ce_specversion", "1.0")]
     fixed.append(("content-type", Listen.MEDIA))
-    produce, poll = sender.produce, sender.poll
     for number, (key, id, at, value) in enumerate(_records(history, name, begun, start, end)):
         headers: list[tuple[str, str | bytes | None]] = [("ce_id", id), ("ce_time", at), *fixed]
-        while True:
-            try:
-                produce(topic, value, key, headers=headers)
-                break
-            except BufferError:
-                poll(0.05)
+        enqueue(sender, topic, value=value, key=key, headers=headers)
         if number % 1000 == 0:
-            poll(0)
+            sender.poll(0)
 
 
 def _records(

@@ -25,7 +25,7 @@ from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets, offs
 from streams.contract.dead_letters import dead_letter, origin
 from streams.contract.errors import OperatorSkipped, RecreatedTopic, Refused, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, LISTENS, Naming
-from streams.kafka.clients import admin, consumer, producer, reader_group, taken, watermarks
+from streams.kafka.clients import admin, consumer, enqueue, producer, reader_group, taken, watermarks
 from streams.kafka.topic_identity import topic_ids
 from streams.operations.stopped_group import wait_until_stopped
 from streams.runtime.clock import Clock
@@ -172,16 +172,16 @@ class GroupMover:
             sender.begin_transaction()
             for partition, (positions, ids) in states.items():
                 value = offsets_value(positions, ids)
-                sender.produce(self._naming.name(AUDIENCE_STATE), value, OFFSETS_KEY, partition)
+                enqueue(sender, self._naming.name(AUDIENCE_STATE), value=value, key=OFFSETS_KEY, partition=partition)
                 # All of them, as a worker commits them: the group has what the state says.
                 for name, at in positions.known().items():
                     targets[self._naming.name(TOPIC_OF[name]), partition] = at
             for message in (message for each in moves for message in each.skipped):
                 said = OperatorSkipped.at(message.offset() or 0, self._group)
                 letter = dead_letter(origin(message), STAGE, said)
-                sender.produce(
-                    self._naming.name(DEAD_LETTERS), letter.value, letter.key, 0, headers=list(letter.headers)
-                )
+                headers = list(letter.headers)
+                letters = self._naming.name(DEAD_LETTERS)
+                enqueue(sender, letters, value=letter.value, key=letter.key, partition=0, headers=headers)
             offsets = [TopicPartition(*place, at) for place, at in targets.items()]
             sender.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), timeout)
             sender.commit_transaction(6 * timeout)

@@ -11,6 +11,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from streams.contract.topics import OPERATIONS, Naming
+from streams.kafka.clients import enqueue
 from streams.kafka.compacted_topic import Snapshot
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
@@ -37,4 +38,4 @@ def read_notes(kafka: KafkaSettings, naming: Naming, clock: Clock, kind: str) ->
 def write_note(sender: Producer, naming: Naming, kind: str, about: str, note: dict[str, Any] | None) -> None:
     """Hand over a note, as a part of the sender's transaction; None deletes it."""
     value = None if note is None else msgspec.json.encode(note)
-    sender.produce(naming.name(OPERATIONS), value, f"{kind} {about}".encode(), 0)
+    enqueue(sender, naming.name(OPERATIONS), value=value, key=f"{kind} {about}".encode(), partition=0)

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, Message
 
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_VECTORS, DEAD_LETTERS, Cleanup, Naming
-from streams.kafka.clients import producer
+from streams.kafka.clients import enqueue, producer
 from streams.kafka.compacted_topic import Snapshot
 from streams.operations.buried_records import NOTE, BuriedRecord
 from streams.operations.letter_verdict import INPUTS, PLACED, live_space, refusal
@@ -141,7 +141,10 @@ def _noted(
                     stamp = each.timestamp_ms if each.topic == vectors else 0
                     partition = each.partition if each.topic in placed else -1
                     headers: list[tuple[str, str | bytes | None]] = [*each.headers]
-                    sender.produce(each.topic, each.value, each.key, partition, timestamp=stamp, headers=headers)
+                    enqueue(
+                        sender, each.topic, value=each.value, key=each.key, partition=partition, timestamp=stamp,
+                        headers=headers,
+                    )  # fmt: skip
                 write_note(sender, naming, NOTE, each.place, {"done": done, "at": now})
                 sender.poll(0)
             sender.commit_transaction(6 * timeout)

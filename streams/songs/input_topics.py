@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from streams.contract.errors import RecreatedTopic, Unavailable
 from streams.contract.topics import CAMPAIGN_REPORTS, SONG_UPLOADS, SONGS_LEDGER, Naming, Topic
-from streams.kafka.clients import admin, consumer, producer, watermarks
+from streams.kafka.clients import admin, consumer, enqueue, producer, watermarks
 from streams.kafka.topic_identity import topic_ids
 from streams.runtime.metrics import SongsMetrics
 from streams.runtime.settings import KafkaSettings
@@ -104,6 +104,6 @@ def write_ids(kafka: KafkaSettings, naming: Naming, ids: dict[bytes, bytes], par
     sender = producer(kafka)
     for partition in partitions:
         for key, value in ids.items():
-            sender.produce(naming.name(SONGS_LEDGER), value, key, partition)
+            enqueue(sender, naming.name(SONGS_LEDGER), value=value, key=key, partition=partition)
     if sender.flush(kafka.request_timeout_s):
         raise Unavailable(f"{naming.name(SONGS_LEDGER)}: ids of the input topics were not acknowledged")

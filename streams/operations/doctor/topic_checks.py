@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, Message
 
 from streams.contract.event_time import LOG_APPEND_TIME, MAX_AHEAD_SECONDS
 from streams.contract.topics import OPERATIONS
-from streams.kafka.clients import producer
+from streams.kafka.clients import enqueue, producer
 from streams.kafka.topic_admin import deviations
 from streams.operations.buried_records import LetterFilter, read_letters
 from streams.operations.doctor.finding import Diagnosis, Patient, error, unknown, warning
@@ -48,7 +48,7 @@ def clock(patient: Patient) -> Iterator[Diagnosis]:
     for _ in range(2):
         # The second one finds its connection open: the first waits for one.
         before = patient.clock.now()
-        sender.produce(name, None, b"clock doctor", partition=0, on_delivery=delivered)
+        enqueue(sender, name, key=b"clock doctor", partition=0, on_delivery=delivered)
         sender.flush(patient.timeout)
         after = patient.clock.now()
     if not stamped or failed:

@@ -27,7 +27,7 @@ from streams.contract.topics import (
     PUSH_TARGETS,
     Topic,
 )
-from streams.kafka.clients import hand_over, producer
+from streams.kafka.clients import enqueue, hand_over, producer
 from streams.kafka.compacted_topic import Snapshot
 from streams.models.registry import ENCODER
 from streams.runtime.clock import SystemClock
@@ -237,7 +237,7 @@ class Traffic:
         random_ = np.random.default_rng(self._choice.randrange(2**32))
         value = vector_codec.pack(space, random_.standard_normal(dimension).astype(np.float32))
         topic, key = self._stage.naming.name(AUDIENCE_VECTORS), user.encode()
-        self._sender.produce(topic, key=key, value=None if self._choice.random() < 0.2 else value)
+        enqueue(self._sender, topic, key=key, value=None if self._choice.random() < 0.2 else value)
 
     def _note_model(self, key: bytes | None, value: bytes | None) -> None:
         if key == ENCODER.encode() and value is not None:
