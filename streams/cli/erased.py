@@ -86,7 +86,7 @@ def erased(
                 "audience.former_erasure_keys"
             )
     else:
-        say(f"erased at {_day(traces.erased_at)}")
+        say(f"forgotten up to {_day(traces.erased_at)}")
     for request in traces.requests:
         say(_told(request))
     if traces.forgotten:

@@ -319,7 +319,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Id,
         Meta(
             description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
-            "ids are one push. A recording comes to a user once, but for erasures or times without profiling in between"
+            "ids are one push. A recording is pushed to a user once, unless they were erased or allowed no profiling in between"
         ),
     ]
     campaign_id: Id

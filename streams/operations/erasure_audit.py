@@ -2,7 +2,7 @@
 
 Proof from outside: every topic of the installation and this machine's state databases are searched; no worker is
 asked. What a partition's state holds is what its changelog says last of the user's keys
-(``targeting/partition/changelog.py``).
+(``targeting/partition/state_keys.py``).
 """
 
 from __future__ import annotations

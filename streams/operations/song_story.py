@@ -55,7 +55,8 @@ class SongStory:
         song: its entry in the ledger; None: no upload of it was ever served, or it is forgotten.
         uploads: events of the song, oldest first.
         refused: its dead letters.
-        requests: partition -> when its newest request was appended, Unix seconds.
+        uploaded_at: when the oldest of them that is there was appended, Unix seconds.
+        requests: partition -> when the request for the newest served revision was appended, Unix seconds.
         request: that request.
         answers: partition -> when its first report on this revision was appended, Unix seconds; reports stay a day.
         reports: partition -> its newest report.
@@ -65,6 +66,7 @@ class SongStory:
     song_id: str
     song: Song | None = None
     uploads: list[dict[str, Any]] = field(default_factory=list)
+    uploaded_at: float | None = None
     refused: list[dict[str, Any]] = field(default_factory=list)
     requests: dict[int, float] = field(default_factory=dict)
     request: MatchRequest | None = None
@@ -81,7 +83,8 @@ class SongStory:
     @property
     def since(self) -> float | None:
         """From when on the song has a story, Unix seconds; None: unknown."""
-        return None if self.song is None else self.song.at - _MARGIN_S
+        begins = self.uploaded_at if self.song is None else self.song.at
+        return None if begins is None else begins - _MARGIN_S
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -154,26 +157,35 @@ def read_song(reader: BoundedReader, naming: Naming, song_id: str, partitions: I
     state = [ReadFrom(topic, home) for topic in (SONGS_LEDGER, CAMPAIGNS, SONGS_REPORTS)]
     for topic, message in reader.read(state, lambda each: each.key() == key or each.key() in report_keys):
         _note_state(story, topic, message.value())
-    since = story.since
-    events = [ReadFrom(SONG_UPLOADS, home, since=since), ReadFrom(DEAD_LETTERS, 0, since=since)]
-    if served := story.song is not None or story.campaign is not None:
-        events += [ReadFrom(CAMPAIGN_REPORTS, home, since=since)]
-        events += [ReadFrom(MATCH_REQUESTS, number, since=since) for number in range(naming.audience_partitions)]
-    for topic, message in reader.read(events, lambda each: each.key() == key):
-        try:
-            if _note_event(story, topic, message):
-                reader.finish(message)
-        except (BadRecord, msgspec.MsgspecError):
-            # It has a dead letter, which says more.
-            continue
+    way = [(CAMPAIGN_REPORTS, home), *((MATCH_REQUESTS, number) for number in range(naming.audience_partitions))]
+    events = [(SONG_UPLOADS, home), (DEAD_LETTERS, 0)]
+    served = story.song is not None or story.campaign is not None
+    _read_events(reader, story, [*events, *way] if served else events)
+    if not served and story.uploads:
+        # Requests go out before the ledger's entry is written, and an entry may be forgotten before its pushes are.
+        served = True
+        _read_events(reader, story, way)
     named = b'"%s"' % msgspec.json.encode(song_id)[1:-1]
-    pushed = [ReadFrom(PUSH_TARGETS, number, since=since) for number in partitions] if served else []
+    pushed = [ReadFrom(PUSH_TARGETS, number, since=story.since) for number in partitions] if served else []
     for _, message in reader.read(pushed, lambda each: named in (each.value() or b"")):
         push = _PUSH.decode(message.value() or b"")
         if push.song_id == song_id:
             story.pushes.append(push)
     story.pushes.sort(key=lambda push: push.decided_at)
     return story
+
+
+def _read_events(reader: BoundedReader, story: SongStory, places: Iterable[tuple[Topic, int]]) -> None:
+    """What topics of events say of the song since its story begins."""
+    key, since = story.song_id.encode(), story.since
+    wanted = [ReadFrom(topic, partition, since=since) for topic, partition in places]
+    for topic, message in reader.read(wanted, lambda each: each.key() == key):
+        try:
+            if _note_event(story, topic, message):
+                reader.finish(message)
+        except (BadRecord, msgspec.MsgspecError):
+            # It has a dead letter, which says more.
+            continue
 
 
 def _note_state(story: SongStory, topic: Topic, value: bytes | None) -> None:
@@ -198,6 +210,7 @@ def _note_event(story: SongStory, topic: Topic, message: Message) -> bool:
         return False
     if topic is SONG_UPLOADS:
         received = unpack(SongUpload, message.key(), message.value(), headers(message), math.inf)
+        story.uploaded_at = min(at, story.uploaded_at or at)
         story.uploads.append({
             "at": time_text(at), "partition": message.partition(), "offset": message.offset(),
             "type": received.type, "id": received.id, "source": received.source, "revision": received.event.revision,

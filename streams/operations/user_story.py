@@ -134,12 +134,15 @@ def _reasons(
         yield "not everything was looked at in time: a push may be among the rest, and more reasons"
         if song is None:
             return
-    if song is None:
+    if song is None and story.requests:
+        yield "the partitions were asked, and the ledger has no entry: the songs worker has yet to write it, or forgot it"
+    elif song is None:
         yield "no upload of the song was served: " + (
             f"refused as {story.refused[-1]['error']}: {story.refused[-1]['reason']}"
             if story.refused
             else "none was found"
         )
+    if song is None:
         return
     upload = song.event()
     report = story.reports.get(user.partition)
@@ -148,6 +151,8 @@ def _reasons(
     if user.told.objects:
         since = time_text(user.told.said)
         yield f"profiling is off since {since}: nothing that the user hears is kept, and nothing is pushed"
+    elif user.preferences and not user.preferences.profiling:
+        yield f"profiling is off by the preferences of {user.preferences.updated_at.isoformat()}"
     wishes = preferences_of(user.preferences) if user.preferences else policy.default
     yield from _wishes(wishes, user, upload.explicit, upload.territories, upload.artist_ids)
     if (hash64([story.song_id])[0] == heard).any():

@@ -287,4 +287,4 @@ def test_who_comes_back_is_known_again(scene: Scene) -> None:
     assert any("came back" in each.words for each in traces.found)
     code, said = scene.run()
     assert code == 1
-    assert "erased at" in said
+    assert "forgotten up to" in said

@@ -19,15 +19,19 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.events import PushOutcome, PushTarget, SongUpload, UserPreferences
 from streams.contract.topics import (
     LISTENS,
+    MATCH_REQUESTS,
     PREFERENCES,
     PUSH_OUTCOMES,
     PUSH_TARGETS,
     SONG_UPLOADS,
     SONGS_LEDGER,
+    Naming,
     Topic,
 )
+from streams.kafka.clients import admin, enqueue, producer
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topic_admin import create_topics
 from streams.operations.bounded_reading import BoundedReader, ReadFrom
 from streams.operations.song_story import read_song
 from streams.operations.user_story import read_user
@@ -161,6 +165,42 @@ def test_why_a_user_was_not_pushed(town: Environment, first: list[PushTarget]) -
     lot = held_out(hash64(town.users), "other", Policy(holdout=0.2))
     held = next(user for number, user in enumerate(town.users) if lot[number] and number % 4)
     assert "the lot holds this user out" in reasons("other", held)
+
+
+def test_what_was_asked_and_pushed_is_found_before_the_ledger_has_the_song(
+    town: Environment, first: list[PushTarget], kafka: KafkaSettings, prefix: str
+) -> None:
+    """As where the songs worker ends after its requests: here the topics of events alone hold anything."""
+    there = Naming(prefix, town.naming.audience_partitions, town.naming.songs_partitions)
+    create_topics(admin(kafka), there, 1)
+    sender = producer(kafka)
+    for topic in (SONG_UPLOADS, MATCH_REQUESTS, PUSH_TARGETS):
+        for each in read(town, topic):
+            enqueue(
+                sender, there.name(topic), value=each.value(), key=each.key(), partition=each.partition(),
+                headers=each.headers(),
+            )  # fmt: skip
+    assert sender.flush(60) == 0
+    with BoundedReader(kafka, there, SystemClock(), 60) as reader:
+        story = read_song(reader, there, "first", sorted(town.partitions))
+        told = read_user(reader, there, story, first[0].user_id, Policy(), Erasures(b"coldstart"))
+        other = read_user(reader, there, story, "nobody", Policy(), Erasures(b"coldstart"))
+        assert reader.left == {}
+    assert story.song is None
+    assert story.requests.keys() == town.partitions
+    assert {push.push_id for push in story.pushes} == {push.push_id for push in first}
+    assert told.pushed is True
+    assert other.held_back[0].startswith("the partitions were asked, and the ledger has no entry")
+
+
+def test_who_allows_no_profiling_is_told_without_the_erasure_key(town: Environment, first: list[PushTarget]) -> None:
+    user, naming = town.users[1], town.naming
+    assert first
+    partition = partition_of(user.encode(), naming.audience_partitions)
+    with BoundedReader(town.kafka, naming, SystemClock(), 60) as reader:
+        story = read_song(reader, naming, "first", [partition])
+        told = read_user(reader, naming, story, user, Policy(), Erasures(b"another key"))
+    assert told.held_back[0].startswith("profiling is off by the preferences of ")
 
 
 def test_an_upload_that_was_refused_says_why(town: Environment) -> None:

@@ -130,9 +130,9 @@ def logs(draw: st.DrawFn) -> tuple[list[tuple[str, int]], int]:
 @example(log=([("commit", 1), ("abort", 2)], 1))
 @example(log=([("abort", 3)], 0))
 def test_a_group_is_behind_where_a_record_waits_and_nowhere_else(
-    kafka: KafkaSettings, log: tuple[list[tuple[str, int]], int]
+    kafka: KafkaSettings, prefix: str, log: tuple[list[tuple[str, int]], int]
 ) -> None:
-    installation = Installation(kafka, f"test-{uuid.uuid4().hex[:12]}.", 1)
+    installation = Installation(kafka, f"{prefix}{uuid.uuid4().hex[:12]}.", 1)
     targets, group = installation.naming.name(PUSH_TARGETS), f"{installation.prefix}push"
     parts, done = log
     visible: list[int] = []

@@ -208,9 +208,16 @@ class Service:
             self.ends.append(f"{type(error).__name__}: {error}")
             self.stop()
 
-    def watched_by(self, thread: threading.Thread) -> bool:
-        """Whether the thread is the watchdog of this worker."""
-        return self._worker is not None and self._worker._commit._watchdog._thread is thread
+    def dismiss(self, thread: threading.Thread) -> bool:
+        """End the thread, which calls this, if it is the watchdog of this worker; whether it is.
+
+        By an exception it would be the test's: a process would be gone with all its threads.
+        """
+        watchdog = None if self._worker is None else self._worker._commit._watchdog
+        if watchdog is None or watchdog._thread is not thread:
+            return False
+        watchdog._closed.set()
+        return True
 
     def until(self, done: Callable[[], bool]) -> None:
         deadline = CLOCK.monotonic() + PATIENCE_S
@@ -264,13 +271,12 @@ class Crew:
         """In the place of :func:`streams.runtime.exit_codes.leave`: a watchdog would end its worker's process; here the
         next one of the slot begins, and the one that hangs does nothing more."""
         for slot, service in enumerate(self.services):
-            if service.watched_by(threading.current_thread()):
+            if service.dismiss(threading.current_thread()):
                 service.ends.append(f"Watchdog: {why} ({code})")
                 service.hung = True
                 self.hung.append(service)
                 self.services[slot] = Service(self._here, self._nets[slot], slot, self._folder)
                 self._serve(self.services[slot])
-        raise SystemExit
 
     def wait_for(self, done: Callable[[], bool], pause: threading.Event) -> None:
         deadline = CLOCK.monotonic() + 2 * PATIENCE_S
