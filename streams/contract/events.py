@@ -319,7 +319,8 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Id,
         Meta(
             description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
-            "ids are one push. A recording is pushed to a user once, unless they were erased or allowed no profiling in between"
+            "ids are one push. A recording is pushed to a user once, unless they were erased or allowed no profiling "
+            "in between"
         ),
     ]
     campaign_id: Id

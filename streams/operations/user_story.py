@@ -135,7 +135,7 @@ def _reasons(
         if song is None:
             return
     if song is None and story.requests:
-        yield "the partitions were asked, and the ledger has no entry: the songs worker has yet to write it, or forgot it"
+        yield "the partitions were asked, and the ledger has no entry: it is about to be written, or is forgotten"
     elif song is None:
         yield "no upload of the song was served: " + (
             f"refused as {story.refused[-1]['error']}: {story.refused[-1]['reason']}"

@@ -18,8 +18,6 @@ from streams.testbed.chaos.promises import Judged
 from streams.testbed.chaos.rules import AtMost, Rules
 
 _MASK = 2**64 - 1
-# What a user said counts as no farther ahead of the broker's clock.
-_AHEAD_S = 300.0
 
 User = tuple[int, str]
 """Partition and id."""
@@ -109,7 +107,7 @@ class Wishes:
 
     @staticmethod
     def _note(words: list[Word], said: Said[UserPreferences], event: UserPreferences) -> None:
-        at, objects = min(event.updated_at.timestamp(), said.appended + _AHEAD_S), not event.profiling
+        at, objects = event.updated_at.timestamp(), not event.profiling
         newest = (at, objects) > (words[-1].at, words[-1].objects) if words else objects
         if newest:
             words.append(Word(said.offset, said.appended, at, objects))
