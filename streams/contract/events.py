@@ -319,8 +319,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Id,
         Meta(
             description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
-            "ids are one push. A recording is pushed to a user once, unless they were erased or allowed no profiling "
-            "in between"
+            "ids are one push. A recording is pushed again only after an erasure or a time without profiling"
         ),
     ]
     campaign_id: Id
