@@ -39,4 +39,4 @@ def test_every_figure_on_the_page_is_the_codes() -> None:
     assert audience.cap_hours == audience.artist_cap_hours == told("pushes in # hours")[0]
     caps = f"{WORDS[audience.cap_pushes]} pushes in 24 hours, or {WORDS[audience.artist_cap_pushes]} of the same artist"
     assert caps in PAGE
-    assert f"helped to {WORDS[settings.songs.warm_listeners]} listeners" in PAGE
+    assert f"reached {WORDS[settings.songs.warm_listeners]} listeners with your help" in PAGE
