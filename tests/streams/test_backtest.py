@@ -291,7 +291,8 @@ def _in_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     ("plant", "says"),
     [
         (_in_the_state, "without the future|with the future|knows more"),
-        (_in_the_training, "the script says model"),
+        # It trains twice as often.
+        pytest.param(_in_the_training, "the script says model", marks=pytest.mark.long),
     ],
 )
 def test_one_future_listen_is_found(

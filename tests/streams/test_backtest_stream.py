@@ -78,6 +78,7 @@ def test_a_worker_pushes_the_same(kafka: KafkaSettings, replayed: Replayed, tmp_
     assert of.batches >= len([step for step in replayed.script.steps if not isinstance(step, ModelSwapped)])
 
 
+@pytest.mark.long
 def test_so_does_one_that_splits_every_step(kafka: KafkaSettings, replayed: Replayed, tmp_path: Path) -> None:
     of = replayed.on(kafka, tmp_path / "log", batch_records=5)
     assert of.alike, of
