@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,21 +98,22 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town(kafka: KafkaSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     program = prometheus()
     if program is None:
         pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
     folder = tmp_path_factory.mktemp("alerts")
-    with _small_disk(folder / "cache"):
+    # A broker of its own: one of these tests freezes it.
+    with EmbeddedKafka() as broker, _small_disk(folder / "cache"):
         stage = set_up(
-            kafka, f"alerts-{uuid.uuid4().hex[:8]}.", folder, 2,
+            KafkaSettings(bootstrap_servers=broker.bootstrap_servers), "alerts.", folder, 2,
             # Who is killed here is missed for as long as the test takes.
             settings={"audience": {"cap_pushes": 100, "artist_cap_pushes": 100, "session_timeout_s": 300,
                                    "stop_at_bad_of": 40}},
         )  # fmt: skip
         skew = _skewable(stage)
         server = PrometheusServer(program, folder / "prometheus")
-        town = Town(stage, kafka, server, skew)
+        town = Town(stage, broker, server, skew)
         try:
             stage.start("songs", "songs")
             for slot in "01":
