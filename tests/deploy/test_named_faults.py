@@ -61,7 +61,7 @@ class Named:
         assert code <= self.done.returncode <= 4, self.said
 
 
-def reach(broker: EmbeddedKafka | EmbeddedCluster) -> dict[str, str]:
+def reach(broker: EmbeddedKafka | EmbeddedCluster | KafkaSettings) -> dict[str, str]:
     return {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers}
 
 
