@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.contract.errors import MustRestart
-from streams.kafka.clients import Statistics, producer
+from streams.kafka.clients import Statistics, enqueue, producer
 from streams.runtime.settings import AudienceSettings, KafkaSettings
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -131,16 +131,10 @@ class Transactions:
         more: dict[str, Any] = {"headers": list(headers)} if headers else {}
         if on_offset is not None:
             more["on_delivery"] = _telling(on_offset)
-        while True:
-            try:
-                self._producer.produce(topic, value=value, key=key, partition=partition, **more)
-            except BufferError:
-                # The local queue is full: let deliveries drain it.
-                self._producer.poll(0.01)
-            except KafkaException as error:
-                raise _outcome(topic, error) from error
-            else:
-                return
+        try:
+            enqueue(self._producer, topic, value=value, key=key, partition=partition, **more)
+        except KafkaException as error:
+            raise _outcome(topic, error) from error
 
     def produce_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Add many records of (key, value) to the transaction, a fifth cheaper than one by one.

@@ -241,7 +241,7 @@ def test_a_record_is_sent_as_it_is_and_its_offset_told_once_it_is_there(
 def test_a_full_queue_is_drained_and_the_record_sent_again(transactions: Transactions, clients: list[Client]) -> None:
     clients[0].answers["produce"] = [BufferError(), BufferError()]
     transactions.produce("topic", 0, b"k", b"v")
-    assert [asked[:2] for asked in clients[0].asked] == [("produce", "topic"), ("poll", 0.01)] * 2 + [
+    assert [asked[:2] for asked in clients[0].asked] == [("produce", "topic"), ("poll", 0.05)] * 2 + [
         ("produce", "topic")
     ]
 
