@@ -228,6 +228,20 @@ def test_where_a_clients_queue_is_full_everything_waits() -> None:
     assert calls == {"streams.kafka.clients", "streams.audience.commit"}
 
 
+def test_no_role_asks_a_groups_coordinator_by_a_request_that_can_end_the_process() -> None:
+    """librdkafka's issue 4605; a verb that ends so is called again."""
+    risky = {"describe_consumer_groups", "list_consumer_group_offsets", "alter_consumer_group_offsets"}
+    calls = {
+        module_name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in risky
+    }
+    # The first of these asks by another client, the second looks for `coldstart lag`.
+    allowed = {"streams.kafka.group_members", "streams.kafka.consumer_lag"}
+    assert {name for name in calls if not name.startswith("streams.operations.")} == allowed
+
+
 def test_serving_loads_nothing_of_training() -> None:
     code = (
         "import sys, streams.cli, streams.songs.main, streams.audience.main\n"

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import IO, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
 
-from streams.contract.errors import Refused, Unavailable
-from streams.kafka.clients import admin
+from streams.contract.errors import Refused
+from streams.kafka.group_members import group_members
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
@@ -29,12 +28,6 @@ from streams.runtime.settings import KafkaSettings
 _MARGIN_S: Final = 3.0
 
 _AGAIN_S: Final = 0.2
-# Of a cluster that just started, or lost a broker: the group's coordinator is being moved, or reads its log.
-_MOVING: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-)
 
 # What a lock file holds.
 _LINE: Final = re.compile(r"(?P<token>[0-9a-f]{32}) (?P<pid>[ 0-9]{10})\n")
@@ -87,31 +80,24 @@ class SlotClaim:
     ) -> None:
         """Return when no worker of another machine has the slot.
 
-        A member with our own client id was our former self: we hold its lock, so it is dead.
+        A member with our own client id was our former self: we hold its lock, so it is dead. A worker of a release that
+        made no claims is not waited for: the group fences it when we join, as that release had it.
 
         Args:
             waiting: told what is waited for.
 
         Raises:
             Refused: a worker elsewhere has it, and is alive.
-            Unavailable: the broker does not answer.
+            Unavailable: the group cannot be described.
         """
-        client = admin(kafka)
         deadline = clock.monotonic() + session_s + _MARGIN_S
-        asked_until = clock.monotonic() + kafka.request_timeout_s
+        claim = re.compile(rf"{re.escape(self._member)}-[0-9a-f]{{32}}")
         while True:
-            try:
-                asked = client.describe_consumer_groups([group], request_timeout=kafka.request_timeout_s)
-                members = asked[group].result(kafka.request_timeout_s).members
-            except (KafkaException, TimeoutError) as error:
-                if not _moving(error) or clock.monotonic() > asked_until:
-                    raise Unavailable(f"group {group}: cannot be described ({error})") from error
-                time.sleep(_AGAIN_S)
-                continue
-            others = [m for m in members if m.group_instance_id == self._member and m.client_id != self.client_id]
+            claims = [each for each in group_members(kafka, group).members if claim.fullmatch(each.client_id)]
+            others = [each for each in claims if each.client_id != self.client_id]
             if not others:
                 return
-            host = others[0].host.lstrip("/")
+            host = others[0].host
             if clock.monotonic() > deadline:
                 raise Refused(
                     f"{self._member}: a worker at {host} has this slot and is alive; "
@@ -123,8 +109,3 @@ class SlotClaim:
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
-
-
-def _moving(error: Exception) -> bool:
-    """Whether the same question may be answered in a moment."""
-    return isinstance(error, KafkaException) and error.args[0].code() in _MOVING

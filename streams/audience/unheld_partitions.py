@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-from confluent_kafka import KafkaException
 
-from streams.kafka.clients import admin
-from streams.kafka.consumer_lag import held_partitions
+from streams.contract.errors import Unavailable
+from streams.kafka.group_members import group_members
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
@@ -35,8 +34,7 @@ class UnheldPartitions:
     """
 
     def __init__(self, kafka: KafkaSettings, group: str, partitions: int, clock: Clock) -> None:
-        self._admin = admin(kafka)
-        self._timeout = kafka.request_timeout_s
+        self._kafka = kafka
         self._group = group
         self._all = frozenset(range(partitions))
         self._clock = clock
@@ -64,9 +62,7 @@ class UnheldPartitions:
     def _ask(self) -> frozenset[int] | None:
         """Partitions without a member; None while members come and go, or no answer comes."""
         try:
-            asked = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout)
-            group = asked[self._group].result(self._timeout)
-        except (KafkaException, TimeoutError):
+            held = group_members(self._kafka, self._group).held
+        except Unavailable:
             return None
-        held = held_partitions(group)
         return None if held is None else self._all - held

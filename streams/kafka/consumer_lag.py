@@ -19,7 +19,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, ConsumerGroupListing, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConsumerGroupListing, OffsetSpec
 
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming
@@ -284,15 +284,10 @@ def _served(
         except KafkaException:
             # The group ended meanwhile, or this client may not describe it.
             continue
-        found[group] = held_partitions(described)
+        if described.state == ConsumerGroupState.STABLE:
+            assignments = [member.assignment.topic_partitions for member in described.members]
+            found[group] = frozenset(place.partition for places in assignments for place in places)
     return found
-
-
-def held_partitions(group: ConsumerGroupDescription) -> frozenset[int] | None:
-    """The numbers of the partitions that members have; None while members come and go."""
-    if group.state != ConsumerGroupState.STABLE:
-        return None
-    return frozenset(place.partition for member in group.members for place in member.assignment.topic_partitions)
 
 
 def _offsets(admin: AdminClient, places: Iterable[Place], which: OffsetSpec, timeout: float) -> dict[Place, int]:

@@ -38,14 +38,12 @@ async def _read(kafka: KafkaSettings, topic: str, partition: int, offset: int) -
     # Only the songs role has these loaded.
     from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
     from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
-    from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
     from streams.kafka.batches import kept, read_leniently
 
     read_leniently()
     place = TopicPartition(topic, partition)
     client: Any = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -55,7 +53,7 @@ async def _read(kafka: KafkaSettings, topic: str, partition: int, offset: int) -
         max_partition_fetch_bytes=1,
         key_deserializer=kept,
         value_deserializer=kept,
-        **credentials_to_aiokafka_auth(kafka.faust_credentials()),
+        **kafka.aiokafka(),
     )
     try:
         async with asyncio.timeout(kafka.request_timeout_s):

@@ -135,30 +135,24 @@ class KafkaSettings(_Section):
             conf |= {key: str(path) for key, path in files.items() if path is not None}
         return conf
 
-    def faust_brokers(self) -> list[str]:
-        """The cluster as Faust's ``broker`` wants it."""
-        return [f"kafka://{server}" for server in self.bootstrap_servers.split(",")]
-
-    def faust_credentials(self) -> Any:
-        """What Faust's ``broker_credentials`` wants; None where the cluster asks for nothing.
+    def aiokafka(self) -> dict[str, Any]:
+        """The arguments of an aiokafka client that reach the cluster.
 
         Raises:
             SettingsError: a certificate or key cannot be read.
         """
-        if self.security_protocol == "PLAINTEXT":
-            return None
-        # Only the songs role has Faust loaded; the other processes need not pay for it.
-        from faust.auth import SASLCredentials, SSLCredentials
-
-        context = self.ssl_context() if self.tls else None
-        if not self._sasl or self.sasl_password is None:
-            return SSLCredentials(context)
-        return SASLCredentials(
-            username=self.sasl_username,
-            password=self.sasl_password.get_secret_value(),
-            mechanism=self.sasl_mechanism,
-            ssl_context=context,
-        )
+        found: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.security_protocol,
+            "ssl_context": self.ssl_context() if self.tls else None,
+        }
+        if self._sasl and self.sasl_password is not None:
+            found |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.get_secret_value(),
+            }
+        return found
 
     def ssl_context(self) -> ssl.SSLContext:
         """What the standard library's clients trust and show.

@@ -24,6 +24,7 @@ from streams.runtime.settings import KafkaSettings, SongsSettings, TopicSettings
 from streams.songs import reports, uploads
 from streams.songs.burials import bury_skipped
 from streams.songs.committed_consumer import App
+from streams.songs.faust_broker import broker_urls, credentials
 from streams.songs.prompt_faust import NoTables
 from streams.songs.reconcile import Reconciler
 from streams.songs.song_store import SongStore, timestamp
@@ -60,8 +61,8 @@ def faust_app(
     return App(
         f"{naming.prefix}songs",
         datadir=str(folder / f"{naming.prefix}songs"),
-        broker=kafka.faust_brokers(),
-        broker_credentials=kafka.faust_credentials(),
+        broker=broker_urls(kafka),
+        broker_credentials=credentials(kafka),
         # Faust's exactly_once loses and doubles events on a rebalance (measured); ours are idempotent instead.
         processing_guarantee="at_least_once",
         topic_partitions=naming.songs_partitions,

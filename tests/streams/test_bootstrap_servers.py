@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from streams.kafka.clients import admin, topics
 from streams.runtime.settings import KafkaSettings
+from streams.songs.faust_broker import broker_urls
 
 
 def faust_servers(kafka: KafkaSettings) -> list[str]:
     """What Faust hands to aiokafka."""
-    servers: list[str] = server_list(urllist(kafka.faust_brokers()), 9092)
+    servers: list[str] = server_list(urllist(broker_urls(kafka)), 9092)
     return servers
 
 

@@ -19,6 +19,7 @@ from streams.runtime.metrics import AudienceMetrics
 from streams.runtime.settings import KafkaSettings, Settings, user_cache_dir
 from streams.runtime.settings_errors import secrets
 from streams.runtime.settings_sources import load_settings
+from streams.songs.faust_broker import broker_urls, credentials
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +45,8 @@ def test_defaults_serve_without_any_configuration() -> None:
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "PLAINTEXT",
     }
-    assert settings.kafka.faust_brokers() == ["kafka://localhost:9092"]
-    assert settings.kafka.faust_credentials() is None
+    assert broker_urls(settings.kafka) == ["kafka://localhost:9092"]
+    assert credentials(settings.kafka) is None
 
 
 def test_option_stands_over_environment_over_file_key_by_key(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +127,11 @@ def test_security_reaches_both_clients_and_the_password_no_message(monkeypatch: 
         "sasl.username": "me",
         "sasl.password": "hush",
     }
-    credentials = kafka.faust_credentials()
-    assert credentials.protocol.value == "SASL_SSL"
-    assert credentials.mechanism.value == "SCRAM-SHA-512"
-    assert (credentials.username, credentials.password) == ("me", "hush")
-    assert kafka.faust_brokers() == ["kafka://a:1", "kafka://b:2"]
+    found = credentials(kafka)
+    assert found.protocol.value == "SASL_SSL"
+    assert found.mechanism.value == "SCRAM-SHA-512"
+    assert (found.username, found.password) == ("me", "hush")
+    assert broker_urls(kafka) == ["kafka://a:1", "kafka://b:2"]
     assert "hush" not in repr(kafka)
 
     monkeypatch.setenv("COLDSTART_KAFKA__SASL_PASSWORD", "hush")
@@ -144,7 +145,7 @@ def test_unusable_certificate_is_explained(tmp_path: Path) -> None:
     broken = tmp_path / "ca.pem"
     broken.write_text("not a certificate")
     with pytest.raises(SettingsError, match=r"ca\.pem"):
-        KafkaSettings(security_protocol="SSL", ssl_ca=broken).faust_credentials()
+        credentials(KafkaSettings(security_protocol="SSL", ssl_ca=broken))
 
 
 def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_case_does_not_matter_where_it_does_not_to_the_clients(monkeypatch: pyte
 def test_a_folder_of_authorities_is_as_good_as_a_file(tmp_path: Path) -> None:
     kafka = KafkaSettings(security_protocol="SSL", ssl_ca=tmp_path)
     assert kafka.confluent()["ssl.ca.location"] == str(tmp_path)
-    assert kafka.faust_credentials() is not None
+    assert credentials(kafka) is not None
 
 
 def test_no_secret_is_in_any_message_about_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

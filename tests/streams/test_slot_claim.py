@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -98,16 +99,22 @@ def slot(here: Installation, tmp_path: Path) -> Iterator[SlotClaim]:
 
 def test_a_slot_that_a_worker_elsewhere_has_is_refused_and_that_one_stays(here: Installation, slot: SlotClaim) -> None:
     member, group, told = member_of(here.naming, 0), f"{here.naming.prefix}audience", set[str]()
-    with closing(joined(here, member, "elsewhere")) as elsewhere:
+    with closing(joined(here, member, f"{member}-{uuid.uuid4().hex}")) as elsewhere:
         with pytest.raises(Refused, match=r"a worker at 127\.0\.0\.1 has this slot and is alive"):
             slot.wait_until_free(here.kafka, group, Ticking(), 6, told.add)
         assert told == {"slot taken from 127.0.0.1: waiting up to 6 s for that worker's session to end"}
         assert elsewhere.assignment()
 
 
-def test_the_session_of_a_former_self_is_not_waited_for(here: Installation, slot: SlotClaim) -> None:
+@pytest.mark.parametrize(
+    "former", [pytest.param(None, id="of this release"), pytest.param("rdkafka", id="of one that made no claims")]
+)
+def test_the_session_of_a_former_self_is_not_waited_for(
+    here: Installation, slot: SlotClaim, former: str | None
+) -> None:
     member, group = member_of(here.naming, 0), f"{here.naming.prefix}audience"
     # Static members stay in the group when they close.
-    joined(here, member, slot.client_id).close()
-    joined(here, member_of(here.naming, 1), "another slot").close()
+    joined(here, member, former or slot.client_id).close()
+    another = member_of(here.naming, 1)
+    joined(here, another, f"{another}-{uuid.uuid4().hex}").close()
     slot.wait_until_free(here.kafka, group, ManualClock(), 6, pytest.fail)

@@ -225,15 +225,13 @@ def set_up(
         world: where the generated world and the models are kept; made if they are not there. Default: ``folder``.
     """
     naming = Naming(prefix, partitions, 2)
-    client = admin(kafka)
-    create_topics(client, naming, int((settings or {}).get("topics", {}).get("replication_factor", 1)))
+    create_topics(admin(kafka), naming, int((settings or {}).get("topics", {}).get("replication_factor", 1)))
     world = world or folder
     if not (world / "data").exists():
         generate(World(users=users, songs=songs, seed=3, history=40.0), world / "data")
     dataset = read_dataset(world / "data")
     parts = split(dataset, 0)
-    artifacts = [world / ("model" if number == 0 else f"model-{number}") for number in range(models)]
-    for number, path in enumerate(artifacts):
+    for number, path in enumerate(_artifacts(world, models)):
         if path.exists():
             continue
         # Torch is loaded only where something is trained.
@@ -242,11 +240,31 @@ def set_up(
         # One epoch: what is tested here does not depend on who is pushed.
         config = training.TrainingConfig(seed=number, epochs=1)
         artifact.save(training.train(dataset, parts.warm, config, rare_rows=parts.rare), path)
-    publish(artifacts[0], kafka, naming, SystemClock())
-    uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
+    stage = installed(kafka, naming, folder, models, settings, world)
+    stage.publish(0)
+    stage.send(LISTENS, list(history(dataset, parts, time.time())))
+    return stage
+
+
+def installed(
+    kafka: KafkaSettings,
+    naming: Naming,
+    folder: Path,
+    models: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    world: Path | None = None,
+) -> Environment:
+    """What :func:`set_up` left, whoever called it: nothing is created or sent. Arguments as there."""
+    world = world or folder
+    dataset = read_dataset(world / "data")
+    parts = split(dataset, 0)
     sections: dict[str, dict[str, Any]] = {
         "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
-        "topics": {"prefix": prefix, "audience_partitions": partitions, "songs_partitions": 2},
+        "topics": {
+            "prefix": naming.prefix,
+            "audience_partitions": naming.audience_partitions,
+            "songs_partitions": naming.songs_partitions,
+        },
         "paths": {"cache": str(folder / "cache")},
         # The broker takes no less; a killed songs worker is missed for this long.
         "songs": {"session_timeout_s": 6},
@@ -259,17 +277,19 @@ def set_up(
         for key, value in values.items()
     }
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with_content = [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids]
-    stage = Environment(
+    uploads = [upload_event(dataset, int(row), 100) for row in parts.cold]
+    return Environment(
         kafka,
         naming,
-        with_content,
+        [song for song in uploads if song.features or song.tags or song.genres or song.artist_ids],
         dataset.user_ids,
         environment,
         folder,
-        models=artifacts,
+        models=_artifacts(world, models),
         overrides=sections,
         warm=[dataset.song_ids[int(row)] for row in parts.warm],
     )
-    stage.send(LISTENS, list(history(dataset, parts, time.time())))
-    return stage
+
+
+def _artifacts(world: Path, models: int) -> list[Path]:
+    return [world / ("model" if number == 0 else f"model-{number}") for number in range(models)]
