@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics, update_topics
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
+from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment
 from streams.testbed.chaos.traffic import listen
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=4.0, help="Uploads a second.")
     parser.add_argument("--budget", type=int, default=400)
     parser.add_argument("--between", type=float, default=5.0, help="Seconds between two workers.")
+    parser.add_argument("--surge", action="store_true", help="Songs: the new worker is ready before the old one stops.")
     parser.add_argument("--keep-logs", type=Path, help="Folder to copy the workers' logs to.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, EmbeddedKafka() as broker:
@@ -125,17 +128,11 @@ def upgrade(former: FormerRelease, asked: argparse.Namespace) -> dict[str, Any]:
         create_topics(admin(stage.kafka), stage.naming, 1)
         update_topics(admin(stage.kafka), stage.naming)
         for worker, args in ROLES.items():
-            began = time.time()
-            running.pop(worker).stop()
-            stopped = time.time()
-            stage.start(worker, *args)
-            stage.wait_until_ready()
-            span = {"worker": worker, "stop_s": round(stopped - began, 2), "start_s": round(time.time() - stopped, 2)}
-            spans.append({**span, "at": [began, time.time()]})
+            spans.append(replace(former, running.pop(worker), args, asked.surge and worker == "songs"))
             stage.wait(asked.between)
         upgraded = time.time()
         for worker, args in ROLES.items():
-            spans.append(restart(stage, worker, args, surge=False))
+            spans.append(restart(stage, worker, args, asked.surge and worker == "songs"))
             stage.wait(asked.between)
         uploads.stop()
         stage.wait_until_answered(follower.answered, list(uploads.sent))
@@ -161,6 +158,22 @@ def upgrade(former: FormerRelease, asked: argparse.Namespace) -> dict[str, Any]:
         "during the restarts after it": figures([each for each in answers if upgraded <= each[0]]),
         "replaced": spans,
     }
+
+
+def replace(former: FormerRelease, old: RoleProcess, args: Sequence[str], surge: bool) -> dict[str, Any]:
+    """Stop a worker of the former release and start one of this; with ``surge``, start it first."""
+    began = time.time()
+    if surge:
+        former.stage.start(old.name, *args)
+        former.stage.wait_until_ready()
+    started = time.time()
+    old.stop()
+    stopped = time.time()
+    if not surge:
+        former.stage.start(old.name, *args)
+        former.stage.wait_until_ready()
+    start_s = started - began if surge else time.time() - stopped
+    return {"worker": old.name, "stop_s": round(stopped - started, 2), "start_s": round(start_s, 2)}
 
 
 def twice(pushes: list[tuple[float, str]]) -> int:
