@@ -23,11 +23,11 @@ from streams.audience.worker import Worker
 from streams.audience.worker_context import WorkerContext
 from streams.contract import vector_codec
 from streams.contract.cloudevents import pack
-from streams.contract.errors import ColdstartError
+from streams.contract.errors import ColdstartError, Unavailable
 from streams.contract.events import Listen, PushTarget, UserPreferences
 from streams.contract.internal_events import LiveModel, MatchRequest, Neighbour, WarmSong
 from streams.contract.topics import LISTENS, MATCH_REQUESTS, MODELS, PREFERENCES, PUSH_TARGETS, WARM_SONGS
-from streams.kafka.clients import consumer
+from streams.kafka.clients import consumer, watermarks
 from streams.models.registry import LiveView
 from streams.operations.state_digest import digest
 from streams.runtime.clock import SystemClock
@@ -113,14 +113,12 @@ class Town:
         """Whether the group has committed all that was sent."""
         try:
             found = self._reader.committed(self._places, timeout=PATIENCE_S)
-        except KafkaException:
-            # A fresh broker's coordinator does not know yet that it is one.
+            ends = [watermarks(self._reader, place, PATIENCE_S)[1] for place in self._places]
+        except (KafkaException, Unavailable):
+            # A fresh broker's coordinator does not know yet that it is one; on a busy machine a broker can lose its
+            # leaders for a moment.
             return False
-        at = {(place.topic, place.partition): max(0, place.offset) for place in found}
-        return all(
-            at[place.topic, place.partition] == self._reader.get_watermark_offsets(place, timeout=PATIENCE_S)[1]
-            for place in self._places
-        )
+        return [max(0, place.offset) for place in found] == ends
 
     def judge(self, digests: dict[int, str]) -> int:
         """Every promise of a commit, on what a read_committed reader sees; returns how many pushes there are.
