@@ -75,7 +75,7 @@ def read_changelog(
         clients: to read with; they stay open. None: its own.
 
     Raises:
-        Unavailable: the broker does not answer, or the changelog does not advance for a minute.
+        Unavailable: the broker does not answer, or the changelog does not advance for 75 s.
         StoreCorrupted: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
     using = clients or ChangelogClients(kafka, naming)

@@ -66,7 +66,7 @@ class LocalStore:
         changelog: names the changelog beyond doubt: two topics of one name, one after the other, differ in it.
 
     Raises:
-        Unfit: it cannot be opened or does not belong to this changelog. :meth:`delete` it and open it anew.
+        StoreCorrupted: it cannot be opened or does not belong to this changelog. :meth:`delete` it and open it anew.
         InUse: another process holds it.
     """
 
@@ -104,7 +104,7 @@ class LocalStore:
         """Every record that is stored, in the order of keys.
 
         Raises:
-            Unfit: a checksum is wrong.
+            StoreCorrupted: a checksum is wrong.
         """
         try:
             items: Any = self._db.items()
@@ -124,7 +124,7 @@ class LocalStore:
         Not synchronised: what a power cut takes is read from the changelog again.
 
         Raises:
-            Unfit: the disk does not take it.
+            StoreCorrupted: the disk does not take it.
         """
         batch = WriteBatch(raw_mode=True)
         for entry in entries:
@@ -200,7 +200,7 @@ class LocalStores:
         """The partition's database as it is; None where there is none, or another process holds it.
 
         Raises:
-            Unfit: it is torn, foreign or too old. It stays as it is.
+            StoreCorrupted: it is torn, foreign or too old. It stays as it is.
         """
         if not self._place(partition).is_dir():
             return None

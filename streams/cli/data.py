@@ -106,7 +106,7 @@ def _show(told: dict[str, Any]) -> None:
     for words, value in (
         ("songs", f"{told['songs']:,}"),
         ("of them without a listener", f"{told['songs_without_listeners']:,}"),
-        (f"of them with fewer than {few}: not used", f"{told['songs_with_too_few_listeners']:,}"),
+        (f"of them with fewer than {few}: neither warm nor cold", f"{told['songs_with_too_few_listeners']:,}"),
         ("warm: trained on", f"{told['warm_songs']:,}"),
         ("cold: held back (seed 0)", f"{told['cold_songs']:,}"),
         ("users", f"{told['users']:,}"),

@@ -35,7 +35,7 @@ def doctor(
 ) -> None:
     """Look for what is wrong: brokers, topics, rights, clock, disk, memory, certificates, model, workers, lag.
 
-    Each finding says what to do. It takes some 15 seconds, most of them to see whether groups get on. It only asks,
+    Each finding says what to do. It takes some seconds, and ten more where records wait, to see whether groups get on. It only asks,
     but for one deletion of an unused key in `operations`, which shows the broker's clock. Run it where a worker runs:
     disk, memory, clock and model are this machine's.
 

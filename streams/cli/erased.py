@@ -38,8 +38,8 @@ def erased(
     the table says how many, and when they are gone. Kafka deletes whole segments, so a record may outlive that date by
     segment.ms. Other teams must delete what they own: the table says who. A request in a refused record is obeyed all
     the same, and shown with the reason. Of a user who allows no profiling the state holds nothing either, only since
-    when. The search reads the user's partition of each topic completely, which takes
-    time on large ones.
+    when. The search reads the user's partition of the audience's topics and all of the other topics completely, which
+    takes time on large ones.
 
     Exit code 0: the state holds nothing of the user. 1: it does; the table says what.
 

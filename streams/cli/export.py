@@ -23,8 +23,8 @@ def export(
     and what became of it, and by how much pushes that were ignored raise the user's threshold; `erased_at` if the user
     was erased; `profiling` if the user ever turned it off: whether it is allowed now, and since when. While it is off
     there is no more than that. Songs are kept as hashes; one that no topic names any more is shown as such. The copies
-    on workers' disks hold the same as the state. The search reads the user's partition of each topic completely, which
-    takes time on large ones.
+    on workers' disks hold the same as the state. The search reads the user's partition of the
+    audience's topics and all of the other topics completely, which takes time on large ones.
 
     Example: coldstart export u-5 > u-5.json
     """

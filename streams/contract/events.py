@@ -96,7 +96,7 @@ class SongUpload(Event, frozen=True, kw_only=True):
     title: Annotated[str, Meta(max_length=1024)]
     recording_id: Annotated[
         Id | None,
-        Meta(description="ISRC or own; never pushed twice to a user, unless the user asked to be erased in between"),
+        Meta(description="ISRC or own; pushed again to a user only after an erasure or a time without profiling"),
     ] = None
     artist_ids: Annotated[list[Id], Meta(max_length=64, description="the first is the primary artist")] = []
     album_id: Id | None = None
@@ -318,7 +318,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
     push_id: Annotated[
         Id,
         Meta(
-            description="hash of user_id and recording_id (or song_id), and of the user's last erasure, if any: equal "
+            description="hash of user_id and recording_id (or song_id), and of the user's last erasure or return to profiling, if any: equal "
             "ids are one push. A recording is pushed again only after an erasure or a time without profiling"
         ),
     ]

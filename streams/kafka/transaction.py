@@ -86,7 +86,7 @@ class Transactions:
         """
         self._failed += 1
         if self._failed > _IN_A_ROW:
-            raise MustRestart(f"transactional id {self._id}: {_IN_A_ROW} commits in a row came to nothing")
+            raise MustRestart(f"transactional id {self._id}: {self._failed} commits in a row came to nothing")
         self._replace()
 
     def _replace(self) -> None:

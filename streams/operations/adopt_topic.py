@@ -32,7 +32,7 @@ def adopt(kafka: KafkaSettings, naming: Naming, topic: str, clock: Clock, patien
         What was done.
 
     Raises:
-        Refused: no input of this name, or workers still run.
+        Refused: no input of this name; or, of the songs role's inputs and of audience-state, workers still run.
         Unavailable: the broker does not answer, or the topic is missing.
     """
     client = admin(kafka)

@@ -119,10 +119,7 @@ class RoleMetrics(Metrics):
     skipped_records = _counter(
         "records", "Records of cached topics (warm-songs, models, ...) that could not be read", "topic", "error"
     )
-    model_space = _gauge("0 or 1", "1 for the embedding space in use, 0 for one that was", "space")
     batch_records = _many("records", "Records taken in one batch")
-    batch_seconds = _seconds("From the first record of a batch to its commit")
-    restore_seconds = _seconds("From assignment to restored state")
     condition = _gauge(
         "0 or 1", "1 where a condition of /readyz holds, 0 where it keeps the role from being ready", "name"
     )
@@ -136,10 +133,6 @@ class RoleMetrics(Metrics):
     lag_seconds = _gauge(
         "seconds", "Age of the oldest of them, 0 when none waits; absent while no broker answers", "topic", "partition"
     )
-    busy_seconds = _counter(
-        "seconds", "Seconds of the worker's loop by activity; what is left of a second went by unmeasured", "activity"
-    )
-    rebalances = _counter("changes", "Changes of the partitions that this worker holds")
     records_lost = _counter(
         "records", "Records that were gone before they were read, by topic: retention passed", "topic"
     )
@@ -157,6 +150,7 @@ class SongsMetrics(RoleMetrics):
     upload_to_request_seconds = _seconds("From an upload's timestamp to the last acknowledged request for it")
     requests_sent = _counter("records", "Match requests and other commands, acknowledged by the broker")
     reports_merged = _counter("reports", "Campaign reports that changed a campaign")
+    model_space = _gauge("0 or 1", "1 for the embedding space in use, 0 for one that was", "space")
     warm_songs = _gauge("songs", "Songs in the index")
     warm_index = _gauge("0 or 1", "1 for the index that searches warm songs: hnsw or exact", "kind")
     canary_recall = _gauge(
@@ -168,6 +162,12 @@ class SongsMetrics(RoleMetrics):
 class AudienceMetrics(RoleMetrics):
     """What the audience role measures."""
 
+    batch_seconds = _seconds("From the first record of a batch to its commit")
+    busy_seconds = _counter(
+        "seconds", "Seconds of the worker's loop by activity; what is left of a second went by unmeasured", "activity"
+    )
+    rebalances = _counter("changes", "Changes of the partitions that this worker holds")
+    restore_seconds = _seconds("From assignment to restored state")
     requests_served = _counter("commands", "Commands consumed in a committed transaction, by kind", "kind")
     request_seconds = _seconds("Deciding who gets one song")
     candidates = _many("users", "Listeners considered for one song, in one partition")
