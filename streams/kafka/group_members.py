@@ -16,6 +16,8 @@ from streams.contract.errors import Unavailable
 from streams.runtime.settings import KafkaSettings
 
 _AGAIN_S: Final = 0.2
+# To connect, to learn versions, to ask for brokers, for the coordinator, for the group.
+_STEPS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ async def _ask(kafka: KafkaSettings, group: str) -> GroupMembers:
         for_code,
     )
 
-    client: Any = AIOKafkaAdminClient(request_timeout_ms=int(kafka.request_timeout_s * 1000), **kafka.aiokafka())
+    # A step ends by itself before the whole is cancelled: a connection that is cancelled while it is made is left open.
+    step_ms = int(kafka.request_timeout_s * 1000 / _STEPS)
+    client: Any = AIOKafkaAdminClient(request_timeout_ms=step_ms, **kafka.aiokafka())
     moving: Exception | None = None
     try:
         async with asyncio.timeout(kafka.request_timeout_s):

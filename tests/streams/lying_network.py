@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, Self, get_args
+from weakref import WeakSet
 
 Kind = Literal[
     "slow request",
@@ -99,6 +100,7 @@ class LyingNetwork:
         self._silent_until = 0.0
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lying network", daemon=True)
 
     @property
@@ -172,15 +174,21 @@ class LyingNetwork:
         task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
+        # Who was accepted a moment ago must not meet a server that is closed.
+        await asyncio.sleep(0.05)
         self._server.close()
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in self._transports:
+            # One that waits for a peer to read would wait for ever.
+            transport.abort()
         # Sockets close in a later turn of the loop.
         await asyncio.sleep(0.05)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._transports.add(writer.transport)
         self._spawn(self._serve(reader, writer))
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
@@ -189,6 +197,7 @@ class LyingNetwork:
         except OSError:
             to_client.close()
             return
+        self._transports.add(to_broker.transport)
         line = _Line(client, to_client, broker, to_broker)
         both = [self._loop.create_task(self._requests(line)), self._loop.create_task(self._answers(line))]
         try:
