@@ -35,9 +35,9 @@ def doctor(
 ) -> None:
     """Look for what is wrong: brokers, topics, rights, clock, disk, memory, certificates, model, workers, lag.
 
-    Each finding says what to do. It takes some seconds, and ten more where records wait, to see whether groups get on. It only asks,
-    but for one deletion of an unused key in `operations`, which shows the broker's clock. Run it where a worker runs:
-    disk, memory, clock and model are this machine's.
+    Each finding says what to do. It takes some seconds, and ten more where records wait, to see whether groups make
+    progress. It only asks, except for one deletion of an unused key in `operations`, which shows the broker's clock.
+    Run it where a worker runs: disk, memory, clock and model are this machine's.
 
     Exit code: 0 nothing found, 3 warnings or things that could not be checked, 4 errors; 2 where a setting is wrong.
 

@@ -318,8 +318,8 @@ class PushTarget(Event, frozen=True, kw_only=True):
     push_id: Annotated[
         Id,
         Meta(
-            description="hash of user_id and recording_id (or song_id), and of the user's last erasure or return to profiling, if any: equal "
-            "ids are one push. A recording is pushed again only after an erasure or a time without profiling"
+            description="hash of user_id and recording_id (or song_id), and of the user's last erasure or return to "
+            "profiling, if any: equal ids are one push. A recording is pushed again only after an erasure or a time without profiling"
         ),
     ]
     campaign_id: Id

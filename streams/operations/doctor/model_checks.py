@@ -42,7 +42,7 @@ def live_model(patient: Patient) -> Iterator[Diagnosis]:
             yield warning(
                 f"wrong model: worker at {url} uses {used}, live since {model.published_at:%Y-%m-%d %H:%M} is "
                 f"{model.space}",
-                "a swap takes as long as building the new index; if it stays, the worker's log tells why it cannot follow",
+                "a swap takes as long as building the new index; if it stays, the worker's log tells why",
             )
 
 
