@@ -319,7 +319,7 @@ class PushTarget(Event, frozen=True, kw_only=True):
         Id,
         Meta(
             description="hash of user_id and recording_id (or song_id), and of the user's last erasure or return to "
-            "profiling, if any: equal ids are one push. A recording is pushed again only after an erasure or a time without profiling"
+            "profiling, if any: equal ids are one push, and a recording is pushed again only after one of these"
         ),
     ]
     campaign_id: Id
