@@ -51,7 +51,7 @@ def grow(array: NDArray[np.generic], rows: int) -> None:
     array.resize((max(rows, len(array) + step), *array.shape[1:]), refcheck=False)
 
 
-class Numbers:
+class HashTable:
     """64-bit hashes and the number of each, found by the million: an open-addressing table in arrays.
 
     A dict would need each hash as a Python object, and sorting them, as np.unique does, takes ten times as long.
@@ -112,7 +112,7 @@ class Numbers:
         self._numbers = np.full(size, -1, np.int64)
 
 
-class Slots:
+class IdTable:
     """Ids and their rows; rows of released ids are used again.
 
     The dict compares full ids, so ids of equal hash never meet. Per lookup it costs what an open-addressing

@@ -52,7 +52,7 @@ def _pieces(lengths: I64, entries: int) -> Iterator[tuple[slice, slice]]:
         start = stop
 
 
-class Jagged:
+class RaggedArray:
     """Rows of entries; an entry has one value in every column. Rows never written, and row -1, are empty.
 
     The columns are divided into pages. A row lies in one piece with a little room behind it, inside one page

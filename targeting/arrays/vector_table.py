@@ -1,7 +1,7 @@
 """One vector per row, in pages of fixed size.
 
 float32, 4 bytes a coordinate; or half of that: a direction of float16 and its length. A direction keeps 11 bits of each
-coordinate, so that every writing adds an error of 2^-11 of the length at most. The arena keeps count of it.
+coordinate, so that every writing adds an error of 2^-11 of the length at most. The table keeps count of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AT_ONCE = 512
 ROUNDING = 2.0**-11
 
 
-class Arena:
+class VectorTable:
     """Vectors by row, float32 or float16; rows never written are zero."""
 
     def __init__(self, rows: int, dimension: int, half: bool = False) -> None:

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from targeting.arrays.id_table import I64, U64, Numbers, grow, hash64
+from targeting.arrays.id_table import I64, U64, HashTable, grow, hash64
 from targeting.arrays.vector_table import directions
 from targeting.calibration import Calibration
 from targeting.catalogue.embedding_space import EmbeddingSpace
@@ -54,7 +54,7 @@ class Catalogue:
         self.in_use = EmbeddingSpace(None, np.zeros((0, 0), np.float32), 0)
         self.to_come: EmbeddingSpace | None = None
         self._slot_of_id: dict[str, int] = {}
-        self._slot_of_hash = Numbers()
+        self._slot_of_hash = HashTable()
         self._hashes = np.zeros(0, np.uint64)
         self._slots = 0
         self._free = np.zeros(0, np.int64)
@@ -178,7 +178,7 @@ class Catalogue:
     def _forget(self, gone: I64, kept: I64) -> None:
         self._free = np.union1d(self._free, gone)
         self._hashes[gone] = 0
-        self._slot_of_hash = Numbers()
+        self._slot_of_hash = HashTable()
         self._slot_of_hash.add(self._hashes[kept], kept)
         stays = np.zeros(len(self), np.bool_)
         stays[kept] = True

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, U64, hash64, mixed
-from targeting.arrays.ragged_array import Jagged
+from targeting.arrays.ragged_array import RaggedArray
 from targeting.campaigns import pacing
 from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import bottom
@@ -88,7 +88,7 @@ class IncrementalCat:
         self._slot_of: dict[str, int] = {}
         self._keys: list[str | None] = []
         # For each user the places, campaign * sample + member, that the user has.
-        self._places = Jagged(np.int64)
+        self._places = RaggedArray(np.int64)
         self._allot(0)
 
     def __len__(self) -> int:

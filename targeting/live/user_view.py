@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from targeting.arrays.id_table import I64, U64, Slots
+from targeting.arrays.id_table import I64, U64, IdTable
 from targeting.types import F32
 from targeting.users.histories import UserHistories
 
@@ -13,7 +13,7 @@ from targeting.users.histories import UserHistories
 class UserView:
     """The users of the partition, as :class:`targeting.live.incremental_cat.Users`."""
 
-    users: Slots
+    users: IdTable
     histories: UserHistories
 
     def hashes(self, rows: I64) -> U64:

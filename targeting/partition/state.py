@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from targeting.arrays.id_table import I64, Slots, grow, hash64
+from targeting.arrays.id_table import I64, IdTable, grow, hash64
 from targeting.campaigns import budget
 from targeting.campaigns.campaign import CampaignRecord
 from targeting.campaigns.spending import Bandit
@@ -92,7 +92,7 @@ class State:
         self.partitions = partitions
         self.songs = songs
         self.config = config
-        self.users = Slots()
+        self.users = IdTable()
         self.histories = UserHistories(songs, config.history, config.half_life, config.half)
         self.push_log = PushLog()
         self.score_thresholds = ScoreThresholds()

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from targeting.arrays.id_table import I64, Slots, hash64
+from targeting.arrays.id_table import I64, IdTable, hash64
 from targeting.partition.state import State
 from targeting.types import F64, Listens, OutsideVectors, PartitionInputs, Preferences, Push
 from targeting.users.erasures import Marker
@@ -29,7 +29,7 @@ class KnownUsers:
         rows: int64 (n,), the rows of the others; ``ids``: theirs, in the same order.
     """
 
-    def __init__(self, users: Slots, rows: I64, ids: Sequence[str]) -> None:
+    def __init__(self, users: IdTable, rows: I64, ids: Sequence[str]) -> None:
         self._users = users
         self._fresh = dict(zip(rows.tolist(), ids, strict=True))
 
@@ -38,7 +38,7 @@ class KnownUsers:
         return self._fresh.get(row) or self._users.id_of(row)
 
     def hashes(self, rows: I64) -> NDArray[np.uint64]:
-        """As :meth:`targeting.arrays.id_table.Slots.hashes`."""
+        """As :meth:`targeting.arrays.id_table.IdTable.hashes`."""
         if not self._fresh:
             return self._users.hashes(rows)
         found = np.zeros(len(rows), np.uint64)

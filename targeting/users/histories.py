@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from targeting.arrays.id_table import I64
-from targeting.arrays.ragged_array import Jagged
+from targeting.arrays.ragged_array import RaggedArray
 from targeting.catalogue.catalogue import Catalogue
 from targeting.types import F32, F64
 from targeting.users import history_record
@@ -69,8 +69,8 @@ class UserHistories:
         """
         self._songs = songs
         self._history = history
-        self._heard = Jagged(np.int32, np.float32, np.uint32)
-        self._listeners = Jagged(np.int32)
+        self._heard = RaggedArray(np.int32, np.float32, np.uint32)
+        self._listeners = RaggedArray(np.int32)
         self._rows = 0
         self.taste = TasteVectors(songs, self, half_life, half)
         self._loading = False
@@ -240,7 +240,7 @@ class UserHistories:
             lengths, songs, times = self.songs_of(block)
             counts += np.bincount(songs, minlength=len(counts))
             self.taste.make_anew(block, lengths, songs, times)
-        self._listeners = Jagged(np.int32)
+        self._listeners = RaggedArray(np.int32)
         some = np.flatnonzero(counts)
         self._listeners.reserve(some, counts[some])
         # Block by block, because what stands for all of them at once would be as large as the histories.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targeting.arrays.id_table import I64, U64, grow, mixed
-from targeting.arrays.ragged_array import Jagged
+from targeting.arrays.ragged_array import RaggedArray
 from targeting.types import F64, Mark
 from targeting.users.push_record import PUSHED, decode, encode
 
@@ -123,7 +123,7 @@ class PushLog:
     """
 
     def __init__(self) -> None:
-        self._pushed = Jagged(np.uint64, np.uint64, np.uint32, np.uint16)
+        self._pushed = RaggedArray(np.uint64, np.uint64, np.uint32, np.uint16)
         self._of_recording = _Users()
         self._of_artist = _Users()
         self._latest = np.zeros((0, _LATEST), np.uint32)  # latest first; 0: none
@@ -326,7 +326,7 @@ class _Users:
     """By a 64-bit key, the users it happened to, and when."""
 
     def __init__(self) -> None:
-        self._rows = Jagged(np.int32, np.uint32)
+        self._rows = RaggedArray(np.int32, np.uint32)
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from targeting.arrays.id_table import I64, grow
-from targeting.arrays.vector_table import ROUNDING, Arena, directions
+from targeting.arrays.vector_table import ROUNDING, VectorTable, directions
 from targeting.catalogue.catalogue import Catalogue
 from targeting.catalogue.embedding_space import EmbeddingSpace
 from targeting.types import F32
@@ -107,7 +107,7 @@ class _Next:
     """The vectors in the coming space: of the users that are ``made``, bool (n,)."""
 
     space: EmbeddingSpace
-    arena: Arena
+    vectors: VectorTable
     made: NDArray[np.bool_]
 
 
@@ -127,14 +127,14 @@ class TasteVectors:
         self._space = songs.in_use
         self._seen_version = songs.version
         self._rows = 0
-        self._arena = Arena(0, self._space.dimension, half)
+        self._vectors = VectorTable(0, self._space.dimension, half)
         self._outside = np.zeros(0, bool)
         self._next: _Next | None = None
 
     @property
     def nbytes(self) -> int:
-        coming = self._next.arena.nbytes if self._next else 0
-        return self._arena.nbytes + coming
+        coming = self._next.vectors.nbytes if self._next else 0
+        return self._vectors.nbytes + coming
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -144,23 +144,23 @@ class TasteVectors:
     def grow(self, rows: int) -> None:
         """Room for so many users."""
         self._rows = max(self._rows, rows)
-        self._arena.grow(self._rows)
+        self._vectors.grow(self._rows)
         grow(self._outside, self._rows)
         if self._next:
-            self._next.arena.grow(self._rows)
+            self._next.vectors.grow(self._rows)
             grow(self._next.made, self._rows)
 
     def of(self, users: I64) -> F32:
         """Unit user vectors float32 (n, d); zero for a user without a song with a vector."""
-        return self._arena.units(users)
+        return self._vectors.units(users)
 
     def cosines(self, users: I64, vector: F32) -> F32:
         """The cosine of each user's vector with a unit vector (d,), float32 (n,); 0 where a user has none."""
-        return self._arena.cosines(users, vector)
+        return self._vectors.cosines(users, vector)
 
     def everybody(self) -> I64:
         """The rows of all users with a vector, int64, ascending."""
-        return self._arena.written()
+        return self._vectors.written()
 
     def are_outside(self, users: I64) -> NDArray[np.bool_]:
         """Whose vectors come from outside, bool (n,)."""
@@ -192,10 +192,10 @@ class TasteVectors:
             histories: lengths, slots and times of the new histories, one after the other.
         """
         outside = self.are_outside(users) & ~forgotten
-        before = self._arena.read(users)
+        before = self._vectors.read(users)
         before[forgotten] = 0
         own = ~outside[at] if outside.any() else slice(None)
-        after, errors = self._added(self._space, before, self._arena.errors(users), at[own], songs[own], change[own])
+        after, errors = self._added(self._space, before, self._vectors.errors(users), at[own], songs[own], change[own])
         off = ~outside & _off(errors)
         if off.any():
             lengths, slots, times = histories
@@ -227,14 +227,14 @@ class TasteVectors:
         """
         if isinstance(planned, VectorChanges):
             return planned.users, directions(planned.before), directions(planned.after)
-        return planned.users, self._arena.units(planned.users), planned.after
+        return planned.users, self._vectors.units(planned.users), planned.after
 
     def apply(self, planned: VectorChanges | OutsideChanges) -> None:
         """Takes over a plan; histories have changed already. Outside vectors of another space are dropped."""
         users = planned.users
         if isinstance(planned, OutsideChanges):
             if planned.space is self._space:
-                self._arena.write(users, planned.after)
+                self._vectors.write(users, planned.after)
                 self._outside[users] = True
             return
         if self._next:
@@ -242,10 +242,10 @@ class TasteVectors:
         if planned.version != self._seen_version or (planned.outside != self._outside[users]).any():
             self._make(users)
         elif not planned.outside.any():
-            self._arena.write(users, planned.after, planned.errors)
+            self._vectors.write(users, planned.after, planned.errors)
         else:
             own = ~planned.outside
-            self._arena.write(users[own], planned.after[own], planned.errors[own])
+            self._vectors.write(users[own], planned.after[own], planned.errors[own])
 
     def drop_outside(self, users: I64) -> None:
         """Gives users the vector of their history again; nothing changes for those who have it."""
@@ -256,15 +256,15 @@ class TasteVectors:
 
     def forget(self, users: I64) -> None:
         """Erases the vectors of users, and whether they came from outside. No bytes of them stay."""
-        self._arena.wipe(users)
+        self._vectors.wipe(users)
         self._outside[users[users < len(self._outside)]] = False
         if self._next:
-            self._next.arena.wipe(users)
+            self._next.vectors.wipe(users)
 
     def make_anew(self, users: I64, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> None:
         """Writes the vectors that these histories, one after the other, add up to."""
         self._next = None
-        self._arena.write(users, self._sums(self._space, lengths, songs, times))
+        self._vectors.write(users, self._sums(self._space, lengths, songs, times))
 
     def follow_songs(self) -> None:
         """Brings user vectors up to the songs' vectors, where those changed since the last call.
@@ -284,9 +284,9 @@ class TasteVectors:
             stale: NDArray[np.integer] = self._heard.listeners_of_any(space.changed_since(self._seen_version))
         elif coming and coming.space is space:
             stale = np.flatnonzero(~coming.made[: self._rows])
-            self._arena, coming = coming.arena, None
+            self._vectors, coming = coming.vectors, None
         else:
-            self._arena = Arena(self._rows, space.dimension, self._half)
+            self._vectors = VectorTable(self._rows, space.dimension, self._half)
             stale = np.arange(self._rows)
         if space is not self._space:
             self._outside[:] = False
@@ -310,13 +310,13 @@ class TasteVectors:
         if space is None:
             return True
         if self._next is None:
-            arena = Arena(self._rows, space.dimension, self._half)
-            self._next = _Next(space, arena, np.zeros(self._rows, bool))
+            table = VectorTable(self._rows, space.dimension, self._half)
+            self._next = _Next(space, table, np.zeros(self._rows, bool))
         coming = self._next
         missing = np.flatnonzero(~coming.made[: self._rows])
         most = int(np.searchsorted(np.cumsum(self._heard.heard(missing)), entries, side="right"))
         users = missing[: max(most, 1)]
-        self._write_sums(space, coming.arena, users)
+        self._write_sums(space, coming.vectors, users)
         coming.made[users] = True
         return len(users) == len(missing)
 
@@ -333,19 +333,19 @@ class TasteVectors:
         made = coming.made[heard.users]
         users, some = heard.users[made], made[heard.at]
         at = (np.cumsum(made) - 1)[heard.at[some]]
-        before, errors = coming.arena.read(users), coming.arena.errors(users)
+        before, errors = coming.vectors.read(users), coming.vectors.errors(users)
         after, errors = self._added(coming.space, before, errors, at, heard.songs[some], heard.change[some])
-        coming.arena.write(users, after, errors)
+        coming.vectors.write(users, after, errors)
         coming.made[users[_off(errors)]] = False
 
     def _make(self, users: I64) -> None:
         """Sums the histories of users anew, save where the vector comes from outside."""
-        self._write_sums(self._space, self._arena, users[~self._outside[users]])
+        self._write_sums(self._space, self._vectors, users[~self._outside[users]])
 
-    def _write_sums(self, space: EmbeddingSpace, arena: Arena, users: I64) -> None:
+    def _write_sums(self, space: EmbeddingSpace, table: VectorTable, users: I64) -> None:
         for start in range(0, len(users), BLOCK):
             block = users[start : start + BLOCK]
-            arena.write(block, self._sums(space, *self._heard.songs_of(block)))
+            table.write(block, self._sums(space, *self._heard.songs_of(block)))
 
     def _sums(self, space: EmbeddingSpace, lengths: I64, songs: NDArray[np.int32], times: NDArray[np.uint32]) -> F32:
         """The vectors that histories, one after the other, add up to; float32 (n, d)."""

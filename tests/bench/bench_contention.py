@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from targeting.arrays.id_table import Slots
+from targeting.arrays.id_table import IdTable
 from targeting.ranking.scored import Scored
 from targeting.ranking.selection import SelectionContext, choose
 from targeting.rules.policy import Policy, fairness
@@ -70,7 +70,7 @@ class World:
 def run(rule: str, times: float, users: int, days: int, seed: int) -> dict[str, object]:
     world = World(users, seed)
     policy = Policy(cap=FrequencyCap(CAP, 24.0), fair=rule == "thinned")
-    ledger, consent, slots = PushLog(), PreferenceTable(policy), Slots()
+    ledger, consent, slots = PushLog(), PreferenceTable(policy), IdTable()
     rows = slots.take([f"u{n}" for n in range(users)])
     a_day = round(times * users * CAP / BUDGET)
     nothing, nobody = np.zeros(0, np.int32), np.zeros(0, np.int64)

@@ -367,7 +367,7 @@ def bench_scaling(size: Size) -> dict[str, Any]:
 
 
 def computing(vectors: int) -> float:
-    """Vectors a second of one partition without Kafka: from outside into the arena, and against 200 campaigns."""
+    """Vectors a second of one partition without Kafka: from outside into the table, and against 200 campaigns."""
     from targeting.types import OutsideVectors
 
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targeting.arrays.id_table import Slots
+from targeting.arrays.id_table import IdTable
 from targeting.calibration import Calibration, fit
 from targeting.ranking.scored import Scored
 from targeting.ranking.selection import SelectionContext, choose
@@ -91,8 +91,8 @@ def test_what_is_no_record_is_refused() -> None:
         Calibration.from_json({"scores": [1.0]})
 
 
-def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, Slots]:
-    users = Slots()
+def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, IdTable]:
+    users = IdTable()
     users.take([f"u{i}" for i in range(len(scores))])
     nothing = np.zeros(0, np.int32)
     rows = np.arange(len(scores))
@@ -101,7 +101,7 @@ def candidates(scores: F32, both: bool = True) -> tuple[Match, Scored, Slots]:
     return match, scored, users
 
 
-def deciding(users: Slots, calibration: Calibration | None = None, least_chance: float = 0.0) -> SelectionContext:
+def deciding(users: IdTable, calibration: Calibration | None = None, least_chance: float = 0.0) -> SelectionContext:
     policy = Policy(enabled=False)
     consent, ledger = PreferenceTable(policy), PushLog()
     room = FrequencyCaps(policy, consent, ledger, {}, Added(), np.zeros(0, np.int64))

@@ -279,8 +279,8 @@ def set_outside(audience: UserHistories, users: I64, vectors: F32) -> None:
 
 def memory(audience: UserHistories) -> bytes:
     """All bytes of the arrays in which histories, listeners and vectors lie."""
-    arenas = [audience.taste._arena, *([audience.taste._next.arena] if audience.taste._next else [])]
-    columns = [*audience._heard._columns, *audience._listeners._columns, *(arena._vectors for arena in arenas)]
+    tables = [audience.taste._vectors, *([audience.taste._next.vectors] if audience.taste._next else [])]
+    columns = [*audience._heard._columns, *audience._listeners._columns, *(table._vectors for table in tables)]
     return b"".join(column.tobytes() for column in columns)
 
 
@@ -312,8 +312,8 @@ def test_a_forgotten_user_leaves_no_bytes(half: bool) -> None:
     both = np.asarray([gone, outsider])
     times_of = np.flatnonzero(np.isin(audience._heard._columns[2], START + 1_000_003 * np.arange(1, 60)))
     assert len(times_of) == 40
-    arenas = [audience.taste._arena, audience.taste._next.arena]  # type: ignore[union-attr]
-    vectors = [arena._vectors[row].tobytes() for arena in arenas for row in both.tolist()]
+    tables = [audience.taste._vectors, audience.taste._next.vectors]  # type: ignore[union-attr]
+    vectors = [table._vectors[row].tobytes() for table in tables for row in both.tolist()]
     assert all(each in memory(audience) for each in vectors)
 
     audience.forget(both)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targeting.arrays.id_table import Numbers, Slots, distinct, grow, hash64, mixed
+from targeting.arrays.id_table import HashTable, IdTable, distinct, grow, hash64, mixed
 
 
 def test_the_hash_is_blake2b_whatever_the_process() -> None:
@@ -15,7 +15,7 @@ def test_the_hash_is_blake2b_whatever_the_process() -> None:
 
 
 def test_a_plan_says_what_taking_does_and_changes_nothing() -> None:
-    slots = Slots()
+    slots = IdTable()
     slots.take(["a", "b", "c", "d"])
     slots.release(["b", "d"])
     rows, fresh = slots.plan(["x", "a", "y", "x", "z"])
@@ -29,7 +29,7 @@ def test_a_plan_says_what_taking_does_and_changes_nothing() -> None:
 
 
 def test_rows_in_use() -> None:
-    slots = Slots()
+    slots = IdTable()
     slots.take(["a", "b", "c"])
     slots.release(["b"])
     assert slots.rows().tolist() == [0, 2]
@@ -41,7 +41,7 @@ def test_distinct_rows(rows: list[int]) -> None:
 
 
 def test_a_free_row_has_neither_id_nor_hash() -> None:
-    slots = Slots()
+    slots = IdTable()
     slots.take(["a"])
     slots.release(["a"])
     assert slots.hashes(np.zeros(1, np.int64)).tolist() == [0]
@@ -51,7 +51,7 @@ def test_a_free_row_has_neither_id_nor_hash() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from("abcdefgh"), unique=True))))
 def test_slots_are_a_dict(steps: list[tuple[bool, list[str]]]) -> None:
-    slots, known = Slots(), dict[str, int]()
+    slots, known = IdTable(), dict[str, int]()
     for adding, ids in steps:
         if adding:
             rows, fresh = slots.plan(ids)
@@ -90,7 +90,7 @@ def test_another_salt_is_another_order() -> None:
 
 
 def test_numbers_are_found_by_their_hashes_and_by_no_other() -> None:
-    numbers, rng = Numbers(), np.random.default_rng(0)
+    numbers, rng = HashTable(), np.random.default_rng(0)
     # Many with the same last bits: they want the same places.
     hashes = np.unique(rng.integers(0, 2**63, 40_000, dtype=np.uint64) << np.uint64(7))
     for part in np.array_split(np.arange(len(hashes)), 7):

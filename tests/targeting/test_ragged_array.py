@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targeting.arrays.id_table import I64
-from targeting.arrays.ragged_array import Jagged, spans
+from targeting.arrays.ragged_array import RaggedArray, spans
 
 ROWS = 6
 Row = dict[int, list[tuple[int, float]]]
 
 
-def read(table: Jagged, rows: int = ROWS) -> Row:
+def read(table: RaggedArray, rows: int = ROWS) -> Row:
     lengths, (keys, values) = table.gather(np.arange(rows))
     ends = np.cumsum(lengths)
     return {
@@ -26,7 +26,7 @@ def test_spans() -> None:
 
 
 def test_rows_never_written_are_empty() -> None:
-    table = Jagged(np.int32)
+    table = RaggedArray(np.int32)
     lengths, (values,) = table.gather(np.asarray([-1, 0, 1000]))
     assert lengths.tolist() == [0, 0, 0]
     assert values.tolist() == []
@@ -45,7 +45,7 @@ step = st.one_of(
 @settings(max_examples=200)
 @given(st.lists(step, max_size=25))
 def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
-    table, naive = Jagged(np.int32, np.float32, page=16), {row: [] for row in range(ROWS)}  # type: ignore[var-annotated]
+    table, naive = RaggedArray(np.int32, np.float32, page=16), {row: [] for row in range(ROWS)}  # type: ignore[var-annotated]
     at = 0
     for what, arguments in steps:
         if what == "append":
@@ -102,7 +102,7 @@ def test_it_is_a_dict_of_lists(steps: list[tuple[str, list[object]]]) -> None:
 
 def test_rows_that_all_grow_leave_no_heap_of_holes() -> None:
     """Every row outgrows its place again and again; the holes must be closed."""
-    table, rng = Jagged(np.int32, page=1024), np.random.default_rng(0)
+    table, rng = RaggedArray(np.int32, page=1024), np.random.default_rng(0)
     for value in range(60):
         for rows in np.array_split(rng.permutation(3000), 30):
             table.append(rows, [np.full(len(rows), value, np.int32)])
@@ -114,7 +114,7 @@ def test_rows_that_all_grow_leave_no_heap_of_holes() -> None:
 
 
 def test_a_row_longer_than_any_other() -> None:
-    table = Jagged(np.int32)
+    table = RaggedArray(np.int32)
     for start in range(0, 300_000, 50_000):
         table.append(np.zeros(50_000, np.int64), [np.arange(start, start + 50_000, dtype=np.int32)])
         table.append(np.arange(1, 100), [np.arange(99, dtype=np.int32)])
@@ -122,7 +122,7 @@ def test_a_row_longer_than_any_other() -> None:
     np.testing.assert_array_equal(values, np.arange(300_000))
 
 
-class Moves(Jagged):
+class Moves(RaggedArray):
     """A table that counts the entries it moves, and may not move more than so many."""
 
     moved = 0

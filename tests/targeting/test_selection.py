@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from targeting.arrays.id_table import Slots, mixed
+from targeting.arrays.id_table import IdTable, mixed
 from targeting.calibration import Calibration
 from targeting.ranking.scored import Scored
 from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
@@ -51,7 +51,7 @@ class Driver:
     least: float = 0.0
     push_log: PushLog = field(default_factory=PushLog)
     score_thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)
-    slots: Slots = field(default_factory=Slots)
+    slots: IdTable = field(default_factory=IdTable)
 
     def __post_init__(self) -> None:
         self.slots.take(self.ids or [f"u{n}" for n in range(self.users)])

@@ -126,7 +126,7 @@ class Swapping(RuleBasedStateMachine):
         audience.taste.prepare(1)
         made = np.flatnonzero(coming.made[: audience._rows])
         wanted = np.asarray([expected(coming.space, audience, user) for user in made.tolist()])
-        found = directions(coming.arena.read(made))
+        found = directions(coming.vectors.read(made))
         np.testing.assert_allclose(found, wanted.reshape(found.shape), atol=2e-3 if self.half else 2e-4)
 
 
@@ -159,10 +159,10 @@ def test_no_call_does_more_than_asked_and_the_switch_takes_what_was_made() -> No
         calls += 1
         np.testing.assert_array_equal(audience.taste.of(np.arange(40)), in_first)
     assert calls >= audience.history(np.arange(40))[0].sum() / 12
-    made = audience.taste._next.arena  # type: ignore[union-attr]
+    made = audience.taste._next.vectors  # type: ignore[union-attr]
     songs.switch()
     audience.taste.follow_songs()
-    assert audience.taste._arena is made
+    assert audience.taste._vectors is made
     assert songs.space == "second"
     assert songs.coming is None
     fresh = Catalogue()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targeting.arrays.vector_table import Arena, directions, halves, singles
+from targeting.arrays.vector_table import VectorTable, directions, halves, singles
 from targeting.types import F32
 
 
@@ -22,43 +22,43 @@ def test_halves_are_the_nearest_float16_and_singles_bring_them_back() -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_rows_are_read_as_written(half: bool) -> None:
-    arena, vectors = Arena(4, 32, half), random(1300)
+    table, vectors = VectorTable(4, 32, half), random(1300)
     rows = np.random.default_rng(0).permutation(2000)[:1300]
-    arena.grow(2000)
-    arena.write(rows, vectors)
-    found = arena.read(rows)
+    table.grow(2000)
+    table.write(rows, vectors)
+    found = table.read(rows)
     np.testing.assert_allclose(directions(found), directions(vectors), atol=2.0**-11 if half else 0)
     one = directions(random(1))[0]
-    np.testing.assert_allclose(arena.cosines(rows, one), directions(vectors) @ one, atol=0.001 if half else 1e-6)
-    assert arena.written().tolist() == sorted(rows.tolist())
-    arena.wipe(np.append(rows[3:], 10**6))
-    assert arena.written().tolist() == sorted(rows[:3].tolist())
+    np.testing.assert_allclose(table.cosines(rows, one), directions(vectors) @ one, atol=0.001 if half else 1e-6)
+    assert table.written().tolist() == sorted(rows.tolist())
+    table.wipe(np.append(rows[3:], 10**6))
+    assert table.written().tolist() == sorted(rows[:3].tolist())
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_rows_never_written_are_zero(half: bool) -> None:
-    arena = Arena(2, 3, half)
-    arena.write(np.asarray([1]), np.zeros((1, 3), np.float32))
-    assert not arena.read(np.asarray([0, 1, 7, 10**9])).any()
-    assert arena.cosines(np.asarray([0, 1]), np.ones(3, np.float32)).tolist() == [0, 0]
+    table = VectorTable(2, 3, half)
+    table.write(np.asarray([1]), np.zeros((1, 3), np.float32))
+    assert not table.read(np.asarray([0, 1, 7, 10**9])).any()
+    assert table.cosines(np.asarray([0, 1]), np.ones(3, np.float32)).tolist() == [0, 0]
 
 
 def test_halves_take_half_and_a_few_bytes_a_row() -> None:
-    assert Arena(100, 128, half=True).nbytes == Arena(100, 128).nbytes / 2 + 100 * 8
+    assert VectorTable(100, 128, half=True).nbytes == VectorTable(100, 128).nbytes / 2 + 100 * 8
 
 
 def test_sums_are_read_within_the_errors_that_are_told() -> None:
     """Adding to what is read, again and again, adds up roundings; the count of them is never less than they are."""
-    arena, exact, rows = Arena(200, 16, half=True), np.zeros((200, 16)), np.arange(200)
+    table, exact, rows = VectorTable(200, 16, half=True), np.zeros((200, 16)), np.arange(200)
     for step in range(20):
         added = random(200, 16) * np.float32(2.0 ** (step * 2))
         exact += added
-        before = arena.read(rows)
-        arena.write(
-            rows, before + added, arena.errors(rows) * np.linalg.norm(before, axis=1) / np.linalg.norm(exact, axis=1)
+        before = table.read(rows)
+        table.write(
+            rows, before + added, table.errors(rows) * np.linalg.norm(before, axis=1) / np.linalg.norm(exact, axis=1)
         )
-        off = np.linalg.norm(arena.read(rows) - exact, axis=1) / np.linalg.norm(exact, axis=1)
-        assert (off <= arena.errors(rows)).all()
+        off = np.linalg.norm(table.read(rows) - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert (off <= table.errors(rows)).all()
         assert off.max() > 0
-    arena.write(rows, exact.astype(np.float32))
-    assert arena.errors(rows).tolist() == [2.0**-11] * 200
+    table.write(rows, exact.astype(np.float32))
+    assert table.errors(rows).tolist() == [2.0**-11] * 200
