@@ -238,7 +238,7 @@ class Suppression(IntEnum):
     ERASED = 5  # in this very batch
     BELOW_THRESHOLD = 6  # no fit at all, or too small a chance for this user's threshold
     EXPIRED = 7  # the song's life ends before it may be pushed
-    CAP_RESERVED = 8  # by lot: what is left of the cap is for songs to come
+    CAP_RESERVED = 8  # at random: what is left of the cap is for songs to come
     QUIET_HOURS = 9  # until the song's end
     FREQUENCY_CAP = 10  # the user's own, or that of the artist
     HELD_OUT = 11
@@ -258,7 +258,7 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     chance of a listen where ``calibrated``; otherwise it only orders. It was made of ``(evidence + direct) * activity``
     (:mod:`targeting.ranking.scoring`); ``offset`` and ``slope`` are what answers made of its chance
     (:mod:`targeting.ranking.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds.
-    ``boundary`` is what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
+    ``score_threshold`` is what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
     ``erased_at``: when the user was last erased, Unix seconds; None: never.
     """
 
@@ -271,7 +271,7 @@ class Push(msgspec.Struct, frozen=True, gc=False):
     prototype: int | None = None
     calibrated: bool = False
     tier: Tier = Tier.INITIAL
-    boundary: float = 1.0
+    score_threshold: float = 1.0
     erased_at: float | None = None
     evidence: float = 0.0
     direct: float = 0.0
@@ -301,8 +301,8 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
 
     candidates: Annotated[Count, Meta(description="considered at the request")] = 0
     pushed: Count = 0
-    explored: Annotated[Count, Meta(description="of the pushed, by lot, to learn")] = 0
-    held_out: Annotated[Count, Meta(description="would have been pushed, and were left out by lot")] = 0
+    explored: Annotated[Count, Meta(description="of the pushed, at random, to learn")] = 0
+    held_out: Annotated[Count, Meta(description="would have been pushed, and were left out at random")] = 0
     delivered: Count = 0
     failed: Count = 0
     opened: Count = 0

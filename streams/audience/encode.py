@@ -47,7 +47,7 @@ def push_record(push: Push, now: float, preferences_offset: int, experiment: str
             why=push.why.value,
             songs=list(push.songs),
             prototype=push.prototype,
-            boundary=round(push.boundary, 3),
+            boundary=round(push.score_threshold, 3),
             terms=Terms(
                 evidence=round(push.evidence, 6), taste=round(push.direct, 6), activity=round(push.activity, 6)
             ),

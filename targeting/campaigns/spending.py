@@ -155,8 +155,8 @@ class Bandit:
         # Here, because whoever spends by time alone needs no scipy.special: a fifth of a second.
         from scipy.special import ndtri
 
-        lots = mixed(np.arange(_PARTS, dtype=np.uint64), int(hash64([f"{self._salt}/{song_id}"])[0]))
-        return np.asarray(ndtri(((lots >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53), np.float64)
+        draws = mixed(np.arange(_PARTS, dtype=np.uint64), int(hash64([f"{self._salt}/{song_id}"])[0]))
+        return np.asarray(ndtri(((draws >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53), np.float64)
 
 
 def drawn(counts: F64, mean: float, normals: F64) -> F64:

@@ -309,7 +309,7 @@ class LiveStage:
         old: F32,
         new: F32,
         activity: F32,
-        boundaries: F32,
+        thresholds: F32,
         open_: NDArray[np.bool_],
         plan: Plan | None,
     ) -> Iterator[UserHits]:
@@ -319,7 +319,7 @@ class LiveStage:
             users: int64 (m,), rows, each of them once.
             old, new: float32 (m, d), unit or zero.
             activity: float32 (m,): what their scores are multiplied with.
-            boundaries: float32 (m,): who has a higher one needs a higher score.
+            thresholds: float32 (m,): who has a higher one needs a higher score.
             open_: bool (m,): who may be pushed at all.
             plan: how campaigns spend, in the order of :attr:`LiveCampaigns.places`; None: as the time has it.
         """
@@ -330,7 +330,7 @@ class LiveStage:
         scored = np.flatnonzero(open_)
         asked = new[scored]
         # The product is as long as what is asked with: so it is the score itself that meets the thresholds.
-        lengths = activity[scored] / boundaries[scored]
+        lengths = activity[scored] / thresholds[scored]
         asked *= lengths[:, None]
         hits = live.cat.score(asked, self._now, plan)
         if not len(hits):

@@ -50,7 +50,7 @@ class LivePushes:
         if changed is None or not len(changed[0]):
             return
         users = changed[0]
-        thresholds = self._state.score_thresholds.boundaries(users, self._now)
+        thresholds = self._state.score_thresholds.thresholds(users, self._now)
         if not self._state.config.policy.enabled:
             thresholds[:] = 1
         # Whoever has no room is not even scored: with caps full, every campaign would look at the same users.

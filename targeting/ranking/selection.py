@@ -23,10 +23,10 @@ from targeting.users.score_thresholds import ScoreThresholds
 # Songs named as the reason of a push.
 _NAMED = 5
 
-# Mixed into the lot that explores, so that it is another one than that of equal scores.
+# Mixed into the draw of whom to explore, so that it is another one than that of equal scores.
 _EXPLORING = 0x5851F42D4C957F2D
 
-# Mixed into the lot that keeps room for songs to come.
+# Mixed into the draw that keeps room for songs to come.
 _KEEPING = 0x2545F4914F6CDD1D
 
 # Looked up by the hundred: an enum asked for its member takes three times as long.
@@ -86,22 +86,22 @@ def choose(
     scored: Scored,
     held: NDArray[np.uint8],
     most: int,
-    by: SelectionContext,
+    context: SelectionContext,
     tier: Tier = Tier.INITIAL,
     prototypes: NDArray[np.int64] | None = None,
 ) -> Selection:
     """The best ``most`` of the candidates whom nothing holds back, and those among the better ones who are held out.
 
-    Candidates are ranked by score, divided by the user's boundary (:mod:`targeting.users.score_thresholds`). A score of
-    zero is no reason to push. A share of the pushes goes to candidates by lot. Whom a cap or quiet hours beyond the
+    Candidates are ranked by score divided by the user's threshold (:mod:`targeting.users.score_thresholds`). A score of
+    zero is no reason to push. A share of the pushes goes to candidates at random. Whom a cap or quiet hours beyond the
     song's life refuse is passed over for the next best.
 
-    Where :attr:`targeting.rules.policy.Policy.fair`, a user whose cap is partly used is open to the song by lot only
+    Where :attr:`targeting.rules.policy.Policy.fair`, a user whose cap is partly used is open to the song by chance only
     (:func:`targeting.rules.policy.fairness`), and a place among the best ``most`` that is closed is not filled up with
     a worse one: that part of the budget stays unspent.
 
     With a calibration, pushes tell the chance of a listen as answers correct it, and nobody is pushed whose chance,
-    divided by the boundary, is less than ``least_chance``. So do those to who came later, once enough of them were
+    divided by the threshold, is less than ``least_chance``. So do those to who came later, once enough of them were
     judged. A song that is scored by one sign alone has no chances.
 
     Of equal ranks the smaller hash of (user, song) wins: for each song another user, and the same one after
@@ -112,59 +112,61 @@ def choose(
             may. Every reason that is found here is added to it.
         prototypes: which prototype each candidate is near, int64 (n,), for those who came later.
     """
-    calibration = by.calibration if scored.both else None
-    live = tier is Tier.LIVE
-    correction = by.examples.model if calibration else by.examples.live if live else None
+    calibration = context.calibration if scored.both else None
+    live, policy = tier is Tier.LIVE, context.policy
+    correction = context.examples.model if calibration else context.examples.live if live else None
     n = len(scored.users)
-    boundaries = by.score_thresholds.boundaries(scored.users, by.now) if by.policy.enabled else np.ones(n, np.float32)
+    thresholds = np.ones(n, np.float32)
+    if policy.enabled:
+        thresholds = context.score_thresholds.thresholds(scored.users, context.now)
     held[(held == 0) & (scored.scores <= 0)] = Suppression.BELOW_THRESHOLD
     eligible = np.flatnonzero(held == 0)
-    if correction and by.least_chance > 0:
+    if correction and context.least_chance > 0:
         chances = correction.chance(_priors(scored.scores[eligible], calibration))
-        enough = chances / boundaries[eligible] >= by.least_chance
+        enough = chances / thresholds[eligible] >= context.least_chance
         held[eligible[~enough]] = Suppression.BELOW_THRESHOLD
         eligible = eligible[enough]
     # Whole seconds, as the push log keeps them, so that a cap is exact around what is told later.
-    start = max(by.now, float(math.ceil(match.available_from)))
+    start = max(context.now, float(math.ceil(match.available_from)))
     # Whom nothing else holds back others come before.
     held[eligible] = Suppression.EXPIRED if start >= match.expires_at else Suppression.BUDGET
     if most <= 0 or not len(eligible) or start >= match.expires_at:
         return _nobody(held)
     song_hash, artist = song_and_artist(match)
-    hashes = by.users.hashes(scored.users[eligible])
-    worth = scored.scores[eligible] / boundaries[eligible]
-    if by.policy.enabled and by.policy.fair:
-        open_ = _open(by.frequency_caps, scored.users[eligible], hashes, start, song_hash)
+    hashes = context.users.hashes(scored.users[eligible])
+    worth = scored.scores[eligible] / thresholds[eligible]
+    if policy.enabled and policy.fair:
+        open_ = _open(context.frequency_caps, scored.users[eligible], hashes, start, song_hash)
         if not open_.all():
             most -= int(np.count_nonzero(~open_[_top(worth, mixed(hashes, song_hash), most)]))
             held[eligible[~open_]] = Suppression.CAP_RESERVED
             eligible, hashes, worth = eligible[open_], hashes[open_], worth[open_]
             if not len(eligible):
                 return _nobody(held)
-    lots = mixed(hashes, song_hash)
-    by_lot = _by_lot(most, by.policy, int(lots.min()))
+    draws = mixed(hashes, song_hash)
+    explored = _exploration_count(most, policy, int(draws.min()))
     passed = np.zeros(len(eligible), np.uint8)
     best, when, out = _first(
-        match, scored.users[eligible], hashes, -worth, lots, most - by_lot, start, artist, by, passed
+        match, scored.users[eligible], hashes, -worth, draws, most - explored, start, artist, context, passed
     )
     marks = np.where(out, Mark.HELD_OUT, 0).astype(np.uint16)
-    if by_lot:
+    if explored:
         rest = np.delete(np.arange(len(eligible)), best)
         others = mixed(hashes[rest], song_hash ^ _EXPLORING)
-        passed_by_lot = np.zeros(len(rest), np.uint8)
+        passed_exploring = np.zeros(len(rest), np.uint8)
         more, later, more_out = _first(
             match,
             scored.users[eligible[rest]],
             hashes[rest],
             others.astype(np.float64),
             others,
-            by_lot,
+            explored,
             start,
             artist,
-            by,
-            passed_by_lot,
+            context,
+            passed_exploring,
         )
-        passed[rest] = np.maximum(passed[rest], passed_by_lot)
+        passed[rest] = np.maximum(passed[rest], passed_exploring)
         best, when = np.concatenate([best, rest[more]]), np.concatenate([when, later])
         marks = np.concatenate([marks, np.where(more_out, Mark.HELD_OUT, Mark.EXPLORED).astype(np.uint16)])
     chosen = eligible[best]
@@ -174,7 +176,7 @@ def choose(
     priors = _priors(scored.scores[chosen[pushed]], calibration)
     why = np.where(marks & Mark.EXPLORED, PushReason.EXPLORATION, _why(scored, chosen, prototypes))
     if calibration or live:
-        marks[pushed] |= by.examples.marks(priors, when[pushed], Scale.MODEL if calibration else Scale.LIVE)
+        marks[pushed] |= context.examples.marks(priors, when[pushed], Scale.MODEL if calibration else Scale.LIVE)
     pushes = _pushes(
         match,
         scored,
@@ -182,8 +184,8 @@ def choose(
         correction.chance(priors) if correction else priors,
         why[pushed],
         when[pushed],
-        boundaries,
-        by.users,
+        thresholds,
+        context.users,
         correction,
         tier,
         prototypes,
@@ -217,14 +219,14 @@ def _first(
     rows: I64,
     hashes: NDArray[np.uint64],
     rank: NDArray[np.float64] | F32,
-    lots: NDArray[np.uint64],
+    draws: NDArray[np.uint64],
     most: int,
     start: float,
     artist: int,
-    by: SelectionContext,
+    context: SelectionContext,
     passed: NDArray[np.uint8],
 ) -> tuple[I64, F64, NDArray[np.bool_]]:
-    """The first ``most`` by (rank, lot) who can be disturbed, and those held out who stand before the last of them.
+    """The first ``most`` by (rank, draw) who can be disturbed, and those held out who stand before the last of them.
 
     Args:
         passed: is told, by index into ``rows``, why those are passed over who stand before the last of them.
@@ -234,19 +236,19 @@ def _first(
     """
     if most <= 0 or not len(rows):
         return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_)
-    look = 2 * most + _SPARE
+    look, policy = 2 * most + _SPARE, context.policy
     while True:
         block = np.arange(len(rows))
         if look < len(rows):
-            # All of the last rank that is looked at: which of equals come first is the lot's to say.
+            # All of the last rank that is looked at: which of equals come first is the draw's to say.
             block = np.flatnonzero(rank <= np.partition(rank, look)[look])
-        block = block[np.lexsort((lots[block], rank[block]))]
-        when = by.preferences.not_before(rows[block], start, by.staged_preferences)
+        block = block[np.lexsort((draws[block], rank[block]))]
+        when = context.preferences.not_before(rows[block], start, context.staged_preferences)
         fits = when < match.expires_at
         why = np.where(fits, Suppression.FREQUENCY_CAP, Suppression.QUIET_HOURS)
-        fits &= by.frequency_caps.fits(rows[block], np.where(fits, when, start), artist)
+        fits &= context.frequency_caps.fits(rows[block], np.where(fits, when, start), artist)
         looked, block, when = block, block[fits], when[fits]
-        out = held_out(hashes[block], match.song_id, by.policy) if by.policy.enabled else np.zeros(len(block), np.bool_)
+        out = held_out(hashes[block], match.song_id, policy) if policy.enabled else np.zeros(len(block), np.bool_)
         enough = int(np.searchsorted(np.cumsum(~out), most))
         if enough < len(block):
             last = enough + 1
@@ -260,25 +262,25 @@ def _first(
 
 
 def _open(caps: FrequencyCaps, users: I64, hashes: NDArray[np.uint64], at: float, song_hash: int) -> NDArray[np.bool_]:
-    """Which users are open to the song, by lot: whose cap is partly used keeps some of the rest for songs to come."""
+    """Which users are open to the song, at random: a partly used cap keeps some of the rest for songs to come."""
     used, pushes = caps.used(users, np.full(len(users), at, np.float64))
     some = np.flatnonzero(used > 0)
     open_ = np.ones(len(users), np.bool_)
-    lots = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)
-    open_[some] = lots < fairness(used[some], pushes[some]) * 2.0**64
+    draws = mixed(hashes[some], song_hash ^ _KEEPING).astype(np.float64)
+    open_[some] = draws < fairness(used[some], pushes[some]) * 2.0**64
     return open_
 
 
-def _top(worth: NDArray[np.floating[Any]], lots: NDArray[np.uint64], most: int) -> I64:
-    """The indices of the ``most`` that are worth most, the smaller lot first among equals."""
+def _top(worth: NDArray[np.floating[Any]], draws: NDArray[np.uint64], most: int) -> I64:
+    """The indices of the ``most`` that are worth most, the smaller draw first among equals."""
     at = np.arange(len(worth))
     if most < len(worth):
         at = np.flatnonzero(worth >= np.partition(worth, len(worth) - most)[len(worth) - most])
-    return at[np.lexsort((lots[at], -worth[at]))][:most]
+    return at[np.lexsort((draws[at], -worth[at]))][:most]
 
 
-def _by_lot(most: int, policy: Policy, chance: int) -> int:
-    """How many of the pushes explore: the share, rounded up or down by lot, so that small budgets explore too."""
+def _exploration_count(most: int, policy: Policy, chance: int) -> int:
+    """How many of the pushes explore: the share, rounded up or down at random, so that small budgets explore too."""
     if not policy.enabled:
         return 0
     return int(most * policy.exploration + (chance % 2**20) / 2**20)
@@ -297,7 +299,7 @@ def _pushes(
     told: F32,
     why: NDArray[np.str_],
     when: F64,
-    boundaries: F32,
+    thresholds: F32,
     users: Ids,
     correction: Correction | None,
     tier: Tier,
@@ -316,7 +318,7 @@ def _pushes(
     offset, slope = (correction.offset, correction.slope) if correction else (0.0, 1.0)
     activity = [1.0] * len(best) if scored.activity is None else scored.activity[best].tolist()
     columns = zip(
-        scored.users[best].tolist(), told.tolist(), why.tolist(), when.tolist(), boundaries[best].tolist(), near,
+        scored.users[best].tolist(), told.tolist(), why.tolist(), when.tolist(), thresholds[best].tolist(), near,
         scored.evidence[best].tolist(), scored.direct[best].tolist(), activity,
         strict=True,
     )  # fmt: skip
@@ -331,12 +333,12 @@ def _pushes(
             prototype=prototype if prototype >= 0 else None,
             calibrated=correction is not None,
             tier=tier,
-            boundary=boundary,
+            score_threshold=threshold,
             evidence=evidence,
             direct=direct,
             activity=active,
             offset=offset,
             slope=slope,
         )
-        for user, score, reason, at_time, boundary, prototype, evidence, direct, active in columns
+        for user, score, reason, at_time, threshold, prototype, evidence, direct, active in columns
     ]

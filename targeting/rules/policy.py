@@ -23,9 +23,9 @@ class Policy:
         default: what a user without preferences is taken to prefer.
         cap: pushes a user, of users who do not say themselves; None: no cap.
         artist_cap: pushes a user of songs by one (primary) artist; None: no cap.
-        holdout: share of (user, song) pairs that are left out by lot and only counted.
-        salt: of that lot: another one holds out others.
-        exploration: share of a song's pushes that go to candidates by lot instead of by score, to learn.
+        holdout: share of (user, song) pairs that are left out at random and only counted.
+        salt: of that random draw: another one holds out others.
+        exploration: share of a song's pushes that go to candidates at random instead of by score, to learn.
         fair: caps that are partly used keep room for songs to come (:func:`fairness`); False: first come, first served.
     """
 
@@ -52,15 +52,15 @@ def fairness(used: F64, pushes: F64) -> F64:
 
 
 def held_out(user_hashes: NDArray[np.uint64], song_id: str, policy: Policy) -> NDArray[np.bool_]:
-    """Which users are never pushed this song, by lot; bool (n,).
+    """Which users are never pushed this song, at random; bool (n,).
 
-    The lot is ``mixed(hash64(user_id), hash64(salt + "/" + song_id))`` as a share of 2**64
+    The draw is ``mixed(hash64(user_id), hash64(salt + "/" + song_id))`` as a share of 2**64
     (:mod:`targeting.arrays.id_table`).
     """
     if not policy.holdout:
         return np.zeros(len(user_hashes), np.bool_)
-    lots = mixed(user_hashes, int(hash64([f"{policy.salt}/{song_id}"])[0]))
-    return np.asarray(lots.astype(np.float64) < policy.holdout * 2.0**64)
+    draws = mixed(user_hashes, int(hash64([f"{policy.salt}/{song_id}"])[0]))
+    return np.asarray(draws.astype(np.float64) < policy.holdout * 2.0**64)
 
 
 def allows(preferences: Preferences, match: Match) -> bool:

@@ -1,8 +1,8 @@
 """The score that a user asks for before being disturbed.
 
-Who ignores or dismisses pushes needs a higher score, who opens them and listens a lower one (the interest boundary of
-NetEase's audience targeting). Each user has a boundary: scores are divided by it. It is 2 to the power of a level that
-what became of pushes moves, that is bounded, and that forgets: half of it is gone after 30 days.
+Users who ignore or dismiss pushes need a higher score, users who open them and listen a lower one (the "interest
+boundary" of NetEase's audience targeting). Each user has a threshold: scores are divided by it. It is 2 to the power of
+a level that the outcomes of pushes move, that is bounded, and that decays: half of it is gone after 30 days.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS: dict[Mark, float] = {
     Mark.EXPIRED: 0.05,
     Mark.DISMISSED: 0.20,
 }
-# A boundary between a half and two: nobody is lost for good, and nobody gets everything.
+# A threshold between a half and two: nobody is lost for good, and nobody gets everything.
 HIGHEST = 1.0
 HALF_LIFE_S = 30 * 86_400.0
 
@@ -43,13 +43,13 @@ class ThresholdChanges:
 
 
 class ScoreThresholds:
-    """The boundaries of one partition's users, by row; 1 for who never answered a push."""
+    """The score thresholds of one partition's users, by row; 1 for who never answered a push."""
 
     def __init__(self) -> None:
         self._level = np.zeros(0, np.float32)
         self._at = np.zeros(0, np.uint32)
 
-    def boundaries(self, users: I64, now: float) -> F32:
+    def thresholds(self, users: I64, now: float) -> F32:
         """What scores of these rows are divided by, float32 (n,), in [1/2, 2]."""
         return np.exp2(self._levels(users, np.full(len(users), now))).astype(np.float32)
 

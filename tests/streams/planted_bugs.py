@@ -211,7 +211,7 @@ PLANTED = (
     Planted(
         "a song is pushed before its release",
         "too-early",
-        [(_DECISION, "start = max(by.now, float(math.ceil(match.available_from)))", "start = by.now")],
+        [(_DECISION, "start = max(context.now, float(math.ceil(match.available_from)))", "start = context.now")],
     ),
     Planted(
         "a push is put off beyond its song's end",

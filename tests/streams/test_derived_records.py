@@ -119,7 +119,7 @@ def derived(value: bytes) -> list[tuple[Topic, Record]]:
     view = campaign(upload.song_id, known, reports)
     push = Push(
         user_id=LONGEST * 128, match=match, not_before=NOW, score=0.123456, calibrated=True, tier=Tier.INITIAL,
-        why=PushReason.EVIDENCE, songs=match.neighbours[:5], prototype=None, boundary=1.234,
+        why=PushReason.EVIDENCE, songs=match.neighbours[:5], prototype=None, score_threshold=1.234,
         evidence=0.123456, direct=0.123456, activity=0.123456, offset=-1.234567, slope=0.123456,
     )  # fmt: skip
     return [

@@ -59,7 +59,7 @@ def test_ids_do_not_run_together() -> None:
 
 
 def test_a_push_says_when_it_may_arrive_and_which_comparison_it_is_part_of() -> None:
-    event = pushed(structs.replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, boundary=1.25))
+    event = pushed(structs.replace(PUSH, not_before=NOW + 60, tier=Tier.LIVE, score_threshold=1.25))
     assert (event.not_before.timestamp(), event.tier, event.reason.boundary) == (NOW + 60, "live", 1.25)
     assert event.experiment is None
     record = push_record(PUSH, NOW, 0, "holdout-1")

@@ -91,10 +91,10 @@ def test_a_score_at_the_threshold_reaches_it() -> None:
     assert (found.rows.tolist(), found.scores.tolist()) == ([0], [0.5])
 
 
-def test_no_score_is_above_one_whatever_a_boundary_multiplies() -> None:
+def test_no_score_is_above_one_whatever_a_threshold_divides() -> None:
     driver = audience(TargetingConfig(policy=PLAIN, at_once=0.5))
     pushed = [push.user_id for push in driver.do(asking(budget=300)).pushes]
-    # Dismissed at other times, so that each has a boundary of its own.
+    # Dismissed at other times, so that each has a threshold of its own.
     for number, user in enumerate(pushed):
         driver.do(now=NOW + 60 * number, outcomes=outcome(user, Mark.DISMISSED))
     driver.do(asking("b", expires_at=NOW + 9 * DAY, budget=2))
@@ -104,7 +104,7 @@ def test_no_score_is_above_one_whatever_a_boundary_multiplies() -> None:
         here = OutsideVectors("space", [user], VECTORS[:1], np.array([NOW]), [])
         driver.do(asking(f"b{number}", expires_at=NOW + 9 * DAY, budget=2), now=NOW + DAY)
         outputs = driver.do(now=NOW + DAY + 3600 * number, vectors=here)
-        scores += [push.score for push in outputs.pushes if push.tier is Tier.LIVE and push.boundary > 1]
+        scores += [push.score for push in outputs.pushes if push.tier is Tier.LIVE and push.score_threshold > 1]
     assert len(scores) > 20
     assert max(scores) == 1
 
@@ -124,7 +124,7 @@ def test_interest_and_pushes_are_gone_with_an_erasure_and_nothing_old_brings_the
     # Back again with a song like those pushed: nobody remembers that pushes were dismissed.
     driver.do(now=NOW + 2, listens=hearing([(user, "s0"), (user, "s1")], NOW + 2))
     again = driver.do(asking(song_id="b", recording="b"), now=NOW + 3)
-    assert {push.boundary for push in again.pushes if push.user_id == user} == {1.0}
+    assert {push.score_threshold for push in again.pushes if push.user_id == user} == {1.0}
 
 
 def test_an_outcome_in_the_batch_of_an_erasure_or_after_it_says_nothing_of_the_erased() -> None:

@@ -30,13 +30,13 @@ def answer(interest: ScoreThresholds, batch: list[tuple[int, int, int]]) -> None
         interest.apply(moved)
 
 
-def boundary(interest: ScoreThresholds, user: int = 0, now: float = NOW) -> float:
-    return float(interest.boundaries(np.asarray([user]), now)[0])
+def threshold(interest: ScoreThresholds, user: int = 0, now: float = NOW) -> float:
+    return float(interest.thresholds(np.asarray([user]), now)[0])
 
 
 def test_who_never_answered_has_one() -> None:
     interest = ScoreThresholds()
-    assert interest.boundaries(np.asarray([0, 7]), NOW).tolist() == [1, 1]
+    assert interest.thresholds(np.asarray([0, 7]), NOW).tolist() == [1, 1]
     assert interest.records(USERS) == [b""] * 4
 
 
@@ -44,16 +44,16 @@ def test_who_never_answered_has_one() -> None:
 def test_a_step_is_in_powers_of_two_and_half_of_it_is_gone_after_thirty_days(mark: Mark, step: float) -> None:
     interest = ScoreThresholds()
     answer(interest, [(0, mark, 0)])
-    assert boundary(interest) == pytest.approx(2**step)
-    assert boundary(interest, now=NOW + HALF_LIFE_S) == pytest.approx(2 ** (step / 2))
-    assert boundary(interest, now=NOW + 40 * HALF_LIFE_S) == pytest.approx(1)
+    assert threshold(interest) == pytest.approx(2**step)
+    assert threshold(interest, now=NOW + HALF_LIFE_S) == pytest.approx(2 ** (step / 2))
+    assert threshold(interest, now=NOW + 40 * HALF_LIFE_S) == pytest.approx(1)
     assert HALF_LIFE_S == 30 * 86_400
 
 
 def test_a_dismissal_asks_for_more_and_a_listen_for_less_of_this_user_alone() -> None:
     interest = ScoreThresholds()
     answer(interest, [(0, Mark.DISMISSED, 0), (1, Mark.LISTENED, 0)])
-    assert boundary(interest, 0) > boundary(interest, 2) == 1 > boundary(interest, 1)
+    assert threshold(interest, 0) > threshold(interest, 2) == 1 > threshold(interest, 1)
 
 
 def test_what_tells_nothing_moves_nothing() -> None:
@@ -70,14 +70,14 @@ def test_it_lies_between_a_half_and_two_and_comes_back_from_its_records(
     interest = ScoreThresholds()
     for batch in batches:
         answer(interest, batch)
-    found = interest.boundaries(USERS, NOW + later)
+    found = interest.thresholds(USERS, NOW + later)
     assert ((found >= 0.5) & (found <= 2)).all()
     records = interest.records(USERS)
     again = ScoreThresholds()
     backwards = USERS[::-1].copy()
     again.load(backwards, records[::-1])
     assert again.records(USERS) == records
-    assert again.boundaries(USERS, NOW + later).tolist() == found.tolist()
+    assert again.thresholds(USERS, NOW + later).tolist() == found.tolist()
 
 
 @given(answers, st.randoms())
@@ -89,14 +89,14 @@ def test_the_order_of_answers_in_a_batch_does_not_matter(
     lots.shuffle(batch)  # type: ignore[attr-defined]
     answer(other, batch)
     late = NOW + 20_000_000
-    assert one.boundaries(USERS, late) == pytest.approx(other.boundaries(USERS, late))
+    assert one.thresholds(USERS, late) == pytest.approx(other.thresholds(USERS, late))
 
 
 def test_an_answer_from_before_the_last_one_does_not_turn_the_clock_back() -> None:
     interest = ScoreThresholds()
     answer(interest, [(0, Mark.DISMISSED, 1000)])
     answer(interest, [(0, Mark.DISMISSED, 0)])
-    assert boundary(interest, now=NOW + 1000) == pytest.approx(2 ** (2 * STEPS[Mark.DISMISSED]))
+    assert threshold(interest, now=NOW + 1000) == pytest.approx(2 ** (2 * STEPS[Mark.DISMISSED]))
 
 
 def test_planning_changes_nothing() -> None:
@@ -111,7 +111,7 @@ def test_who_is_forgotten_is_as_if_never_there() -> None:
     interest = ScoreThresholds()
     answer(interest, [(0, Mark.DISMISSED, 0), (1, Mark.DISMISSED, 0)])
     interest.forget(np.asarray([1, 99]))
-    assert boundary(interest, 0) > 1 == boundary(interest, 1)
+    assert threshold(interest, 0) > 1 == threshold(interest, 1)
     assert interest.records(USERS)[1] == b""
 
 

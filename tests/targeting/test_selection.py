@@ -118,13 +118,13 @@ def test_the_best_of_the_allowed_are_first_and_a_score_of_zero_is_no_reason(
     assert set(chosen.at.tolist()) <= {NOW}
 
 
-def test_equals_are_chosen_by_lot_another_one_for_each_song_and_the_same_whatever_their_rows() -> None:
+def test_equals_are_chosen_at_random_another_one_for_each_song_and_the_same_whatever_their_rows() -> None:
     same = scores_of([0.5] * 200)
     forwards, backwards = Driver(), Driver(ids=as_ids(range(199, -1, -1)))
     one, again = told(forwards.choose(same, 50)), told(backwards.choose(same, 50))
     assert one == again
     other = told(forwards.choose(same, 50, structs.replace(SONG, song_id="other")))
-    assert 3 <= len({*one} & {*other}) <= 25  # 12.5 expected of two independent lots
+    assert 3 <= len({*one} & {*other}) <= 25  # 12.5 expected of two independent draws
 
 
 @settings(deadline=None, max_examples=40)
@@ -207,7 +207,7 @@ def test_where_hundreds_of_the_best_are_full_the_rest_is_still_found() -> None:
     assert len(driver.choose(scores_of([0.5] * 3000), 500).pushes) == 100
 
 
-def test_fair_caps_that_are_partly_used_are_open_by_lot_and_closed_places_stay_empty() -> None:
+def test_fair_caps_that_are_partly_used_are_open_at_random_and_closed_places_stay_empty() -> None:
     driver = Driver(Policy(cap=FrequencyCap(3, 24.0)), users=2000)
     driver.tell(list(range(1000)), times=2)
     scored = scores_of((1 - np.arange(2000) / 4000).tolist())
@@ -273,7 +273,7 @@ def test_a_cap_counts_around_the_moment_that_is_told() -> None:
     assert driver.choose(scores_of([0.5]), 1, structs.replace(SONG, available_from=NOW + HOUR)).pushes
 
 
-def test_a_boundary_divides_the_score_in_rank_and_is_told() -> None:
+def test_a_threshold_divides_the_score_in_rank_and_is_told() -> None:
     driver = Driver(users=3)
     for _ in range(3):
         moved = driver.score_thresholds.plan(
@@ -283,7 +283,7 @@ def test_a_boundary_divides_the_score_in_rank_and_is_told() -> None:
         driver.score_thresholds.apply(moved)
     pushes = driver.choose(scores_of([0.7, 0.5, 0.4]), 3).pushes
     assert [push.user_id for push in pushes] == ["u1", "u0", "u2"]  # 0.7 / 2 ** 0.6 is 0.46
-    assert [push.boundary for push in pushes] == pytest.approx([1, 2**0.6, 1])
+    assert [push.score_threshold for push in pushes] == pytest.approx([1, 2**0.6, 1])
     assert [push.score for push in pushes] == pytest.approx([0.5, 0.7, 0.4])
     off = replace(driver, policy=Policy(enabled=False))
     assert told(off.choose(scores_of([0.7, 0.5, 0.4]), 3)) == ["u0", "u1", "u2"]
@@ -305,7 +305,7 @@ def test_pushes_tell_what_each_term_gave_to_whom() -> None:
     ]  # fmt: skip
 
 
-def test_the_least_chance_is_asked_of_the_chance_divided_by_the_boundary() -> None:
+def test_the_least_chance_is_asked_of_the_chance_divided_by_the_threshold() -> None:
     driver = Driver(users=3, calibration=SAME, least=0.45)
     moved = driver.score_thresholds.plan(np.asarray([0]), np.asarray([Mark.DISMISSED], np.uint16), np.asarray([NOW]))
     assert moved
@@ -408,9 +408,9 @@ def test_as_many_candidates_as_are_looked_at_first_are_looked_at(users: int) -> 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 30))
 def test_the_top_are_the_most_worth_and_of_equals_those_of_the_smaller_lot(tenths: list[int], most: int) -> None:
     worth = np.asarray(tenths, np.float32)
-    lots = mixed(np.arange(len(worth), dtype=np.uint64), 7)
-    ranked = sorted(range(len(worth)), key=lambda at: (-tenths[at], int(lots[at])))
-    assert top(worth, lots, most).tolist() == ranked[:most]
+    draws = mixed(np.arange(len(worth), dtype=np.uint64), 7)
+    ranked = sorted(range(len(worth)), key=lambda at: (-tenths[at], int(draws[at])))
+    assert top(worth, draws, most).tolist() == ranked[:most]
 
 
 def test_equal_signs_are_told_as_the_direct_one_and_the_first_prototype_is_one() -> None:
