@@ -56,7 +56,11 @@ class ContentTable:
         return len(self.song_ids)
 
     def rows(self, index: NDArray[np.int64]) -> ContentTable:
-        """The table of the given rows, in that order; vocabularies are kept whole."""
+        """The table of the given rows, in that order; vocabularies are kept whole.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         return ContentTable(
             song_ids=tuple(self.song_ids[i] for i in index),
             dense={name: values[index] for name, values in self.dense.items()},
@@ -64,7 +68,13 @@ class ContentTable:
         )
 
     def song(self, row: int) -> SongContent:
-        """The content of one row, as in an upload."""
+        """The content of one row, as in an upload.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a table of {len(self)} songs")
         dense = {
             name: [float(value) for value in values[row]]
             for name, values in self.dense.items()

@@ -63,7 +63,10 @@ class Encoder:
         return self.encode_features(self.schema.transform(songs))
 
     def encode_features(self, features: Features) -> F32:
-        """:meth:`encode` for songs already transformed; ``features`` says what was known and unseen."""
+        """:meth:`encode` for n songs already transformed: float32 (n, dim), unit rows.
+
+        Where ``features`` knows nothing of a song, its row is ``fallback``.
+        """
         width = len(self.network["context"])
         context = self.memory.context(features) if width else np.zeros((len(features), 0), np.float32)
         vectors = self._forward(features, context)

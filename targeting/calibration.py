@@ -33,7 +33,9 @@ STRONGEST = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Knots of a piecewise linear map; beyond the first and the last it is flat.
+    """Knots of a piecewise linear map.
+
+    Beyond the first and the last knot :meth:`chance` is flat; :meth:`prior` goes on to rise beyond the last.
 
     Attributes:
         scores: ascending.
@@ -59,11 +61,13 @@ class Calibration:
             raise ValueError(f"calibration: activity {self.activity}, 0 to {STRONGEST:g} allowed")
 
     def chance(self, scores: F32) -> F32:
-        """The chance of a listen for each score, float32 (n,)."""
+        """The chance of a listen for each score, float32 (n,); flat beyond the first and the last knot."""
         return np.interp(scores, self.scores, self.chances).astype(np.float32)
 
     def prior(self, scores: F32) -> F32:
         """The same chance, float32 (n,), but beyond the last knot it goes on to rise, as steeply in log-odds as before.
+
+        Below the first knot it is flat, and above the last where there is no other.
 
         The last knot is the mean of the best scores that were known. Users who listen to pushes outgrow them, and whose
         scores all stand for one chance cannot be told apart by answers either.

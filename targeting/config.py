@@ -16,21 +16,25 @@ from targeting.users import histories, taste_vectors
 class TargetingConfig:
     """How a partition decides.
 
+    Ranges are not checked here.
+
     Attributes:
+        policy: who must not be pushed, and who not now.
+        relevance: how a request scores users.
         cat: how prototypes follow the stream.
         scored: campaigns at most that are scored against users who change; the others only count listens.
-        at_once: share of the budget that is spent on the request itself; the rest is for who comes near later. With 1,
-            there is none.
+        at_once: share of the budget, 0 to 1, that is spent on the request itself; the rest is for who comes near later.
+            With 1, there is none.
         spending: what says how fast that rest is spent.
-        guaranteed: share of the budget that is pushed within a day whatever the answers, as far as there is anybody
-            who may be; obeyed where ``spending`` is by answers.
+        guaranteed: share of the budget, 0 to 1, that is pushed within a day whatever the answers, as far as there is
+            anybody who may be; obeyed where ``spending`` is by answers.
         history: songs remembered of a user.
         half_life: days in which a song's weight in its listener's vector halves.
         half: user vectors in 16-bit floats.
-        least_chance: nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
+        least_chance: 0 to 1; nobody is pushed whose chance of a listen is less; obeyed where scores are calibrated
             (:attr:`targeting.catalogue.catalogue.Catalogue.calibration`).
-        answer_hours: a push that is not listened to within so many hours, 6 more at most, was not answered; by answers
-            chances are corrected (:mod:`targeting.ranking.recalibration`). 0: they are not.
+        answer_hours: a push without a listen counts as not answered after so many hours, 0 or more, or up to 6 later;
+            by answers chances are corrected (:mod:`targeting.ranking.recalibration`). 0: they are not.
         ended_days: for so long an ended campaign is remembered, so that a late or repeated request revives nothing.
         erasure_key: of the keyed hash by which erased users are remembered, up to 64 bytes.
         former_erasure_keys: that may have been used before it.

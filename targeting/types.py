@@ -35,6 +35,8 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
         similarities: float32 (K,), cosine of ``vector`` with each neighbour.
         budget: pushes over all partitions and the whole life of the campaign.
         requested_at, expires_at, available_from: Unix seconds; nobody is told of the song before the last.
+        explicit: only users who allow explicit songs are pushed it.
+        territories: countries, as users' preferences name theirs, in which it may be pushed; empty: everywhere.
         others: the song's vector in further spaces, by space: during a swap of models a request carries both.
     """
 
@@ -183,7 +185,12 @@ class Preferences(msgspec.Struct, frozen=True, gc=False):
     No dataclass, because each different one is held in memory and looked up by its hash.
 
     Attributes:
+        opted_in: False: no pushes at all.
+        country: ISO 3166-1 code; None: unknown, so that no song is pushed that has territories.
+        muted_artists: ids; no song is pushed that names one of them.
+        allow_explicit: False: no explicit songs.
         timezone: IANA name; ``quiet`` is in its local time.
+        quiet: spans without pushes, every day.
         cap: None: the policy's own.
     """
 
@@ -254,12 +261,20 @@ class Push(msgspec.Struct, frozen=True, gc=False):
 
     No dataclass, because a request makes hundreds, and these take a quarter of the time.
 
-    ``songs`` are the retrieved songs that the user heard, those that speak loudest first, at most 5. ``score`` is the
-    chance of a listen where ``calibrated``; otherwise it only orders. It was made of ``(evidence + direct) * activity``
-    (:mod:`targeting.ranking.scoring`); ``offset`` and ``slope`` are what answers made of its chance
-    (:mod:`targeting.ranking.recalibration`). Nothing may reach the user before ``not_before``, Unix seconds.
-    ``score_threshold`` is what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
-    ``erased_at``: when the user was last erased, Unix seconds; None: never.
+    Attributes:
+        match: the song's request.
+        score: the chance of a listen where ``calibrated``; otherwise it only orders.
+        why: see :class:`PushReason`.
+        songs: the retrieved songs that the user heard, those of the largest weight first, at most 5.
+        not_before: Unix seconds; nothing may reach the user earlier.
+        prototype: which of the campaign's the user came near, from 0; None: none.
+        calibrated: ``score`` is a chance.
+        tier: decided at the request, or later.
+        score_threshold: what this user's scores were divided by (:mod:`targeting.users.score_thresholds`).
+        erased_at: when the user was last erased, Unix seconds; None: never.
+        evidence, direct, activity: the score was made of ``(evidence + direct) * activity``
+            (:mod:`targeting.ranking.scoring`).
+        offset, slope: what answers made of its chance (:mod:`targeting.ranking.recalibration`).
     """
 
     match: Match
@@ -321,7 +336,10 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
 class Account:
     """A partition's cumulative account of one song: what a campaign report tells.
 
-    ``ended`` is None while the campaign is alive; the times are Unix seconds.
+    Attributes:
+        ended: None while the campaign is alive.
+        started_at: when the song was requested, Unix seconds.
+        ended_at: Unix seconds; 0 while the campaign is alive.
     """
 
     song_id: str

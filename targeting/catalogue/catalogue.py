@@ -192,6 +192,7 @@ class Catalogue:
         return np.concatenate([free, np.arange(first, self._slots)])
 
     def hashes(self, slots: I64) -> U64:
+        """The :func:`targeting.arrays.id_table.hash64` of the song in each slot, uint64 (n,); 0: a free slot."""
         return self._hashes[slots]
 
     def set_vectors(self, space: str, ids: Sequence[str], vectors: F32) -> None:
@@ -202,6 +203,8 @@ class Catalogue:
         The first call with a space decides its axes, so it should bring the whole catalogue.
 
         Args:
+            space: its name.
+            ids: n songs, which become known; of one that is there twice, the last vector counts.
             vectors: float32 (n, d) in the space; rows are brought to unit length.
 
         Raises:
@@ -219,6 +222,8 @@ class Catalogue:
         Costs what these songs cost, whatever the catalogue's size; only their listeners become stale.
 
         Args:
+            space: its name.
+            ids: n songs, which become known; of one that is there twice, the last vector counts.
             vectors: float32 (n, d) in the space; rows are brought to unit length.
 
         Raises:
@@ -240,6 +245,8 @@ class Catalogue:
         coming any more.
 
         Args:
+            space: its name.
+            ids: n songs, which become known; of one that is there twice, the last vector counts.
             vectors: float32 (n, d) in the space; rows are brought to unit length.
 
         Raises:

@@ -20,7 +20,13 @@ class _Content:
 
 
 class ExactIndex:
-    """See :class:`targeting.index.base.WarmIndex`. A write copies everything: fill it in bulk."""
+    """Exact search by one matrix product; see :class:`targeting.index.base.WarmIndex`.
+
+    A write copies everything: fill it in bulk.
+
+    Args:
+        dimension: d; vectors and queries are float32 (n, d), and of unit length where cosines are wanted.
+    """
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension

@@ -50,11 +50,18 @@ class HnswSettings:
 
 
 class HnswIndex:
-    """See :class:`targeting.index.base.WarmIndex`.
+    """Approximate search in a hierarchical navigable small world graph; see :class:`targeting.index.base.WarmIndex`.
+
+    Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small
+    World graphs", IEEE TPAMI 2020.
 
     A lock keeps searches out while the graph changes: hnswlib's ``knn_query`` is not safe beside ``add_items`` (its
     README says so), and an insertion that resizes crashes the process under a search. Many songs are inserted a few
     at a time, so that searches go between.
+
+    Args:
+        dimension: d; vectors and queries are float32 (n, d), and of unit length where cosines are wanted.
+        settings: the graph's shape; None: the defaults of :class:`HnswSettings`.
     """
 
     def __init__(self, dimension: int, settings: HnswSettings | None = None) -> None:

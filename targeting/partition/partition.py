@@ -35,6 +35,12 @@ class Partition:
     Not thread-safe. ``stage`` leaves the state as it is; of a song id that it meets for the first time, the
     shared :class:`Catalogue` keeps the slot, whether or not the batch is applied, until it looks for those nobody
     needs.
+
+    Args:
+        number: which partition, from 0.
+        partitions: of how many.
+        songs: the catalogue, shared by all partitions of a process.
+        config: how it decides; None: the defaults.
     """
 
     def __init__(self, number: int, partitions: int, songs: Catalogue, config: TargetingConfig | None = None) -> None:
@@ -92,7 +98,13 @@ class Partition:
         return self._state.histories.taste.prepare(entries)
 
     def check(self, key: bytes, value: bytes | None) -> None:
-        """Whether one changelog record can be read; see :func:`targeting.partition.changelog.check`."""
+        """Whether one changelog record can be read. The partition is one for this alone, of no other use afterwards.
+
+        Raises:
+            ForeignStateError: the record is another partition's, or of another number of partitions.
+            ValueError: a record of an unknown kind or version, or broken. Bytes that were never written may raise any
+                other exception.
+        """
         changelog.check(self._state, key, value)
 
     def restore(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:

@@ -23,6 +23,17 @@ def schema() -> FeatureSchema:
     return FeatureSchema.learn(WARM)
 
 
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_row_that_is_not_there_is_refused(row: int) -> None:
+    """Also before the first: its dense features would be the last song's, and its bags nobody's."""
+    bags_alone = table(SongContent(bags={"tags": {"jazz": 1}}), SongContent(), SongContent())
+    for content in (WARM, bags_alone, table(SongContent(), SongContent(), SongContent())):
+        with pytest.raises(IndexError, match="of a table of 3 songs"):
+            content.song(row)
+    with pytest.raises(IndexError):
+        WARM.rows(np.asarray([3]))
+
+
 def test_every_bag_block_has_the_length_of_its_weight(schema: FeatureSchema) -> None:
     features = schema.transform(WARM)
     squares = np.asarray(features.bags.multiply(features.bags).sum(axis=1)).ravel()
