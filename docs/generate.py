@@ -70,7 +70,7 @@ def cli() -> str:
         rows = [
             _parameter(each)
             for each in command.params
-            if each.name not in ("help", "install_completion", "show_completion")
+            if each.name not in ("help", "install_completion", "show_completion") and not getattr(each, "hidden", False)
         ]
         lines += _table("option|default|meaning", rows) if rows else []
     lines += ["## Exit codes of a role", "", *(exit_codes.__doc__ or "").splitlines()[2:]]

@@ -14,7 +14,16 @@ import typer
 
 from streams.cli import tables
 from streams.cli.evaluate import finite
-from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
+from streams.cli.options import (
+    Arms,
+    Bootstrap,
+    Config,
+    Strict,
+    errors_explained,
+    settings_from,
+    variant_names,
+    writable,
+)
 from streams.contract.errors import Refused
 from streams.runtime.terminal import Table, Terminal, bold, say
 
@@ -26,9 +35,11 @@ if TYPE_CHECKING:
 
 def backtest(
     data: Annotated[Path | None, typer.Option(help="Data set with dated listens; by default one is generated.")] = None,
-    users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 3000,
-    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; some of them appear late.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the data set and the trainings.")] = 0,
+    users: Annotated[int, typer.Option(min=100, help="Users in the generated data set.")] = 3000,
+    songs: Annotated[
+        int, typer.Option(min=100, help="Songs in the generated data set; some of them appear late.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the data set and the trainings.")] = 0,
     history: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Share of the listens that are already past at the start.")
     ] = 0.5,
@@ -37,7 +48,8 @@ def backtest(
     campaign: Annotated[float, typer.Option(min=0.01, help="Days for which a song is pushed.")] = 7.0,
     retrain: Annotated[float, typer.Option(min=0.1, help="Days between trainings.")] = 30.0,
     refresh: Annotated[float, typer.Option(min=0.1, help="Days between checks for songs that became warm.")] = 1.0,
-    arms: Annotated[str | None, typer.Option(help="Only these and the default, separated by commas.")] = None,
+    variants: Annotated[str | None, typer.Option(help="Only these and the default, separated by commas.")] = None,
+    arms: Arms = None,
     audit: Annotated[
         int, typer.Option(min=0, help="Uploads at which the future is deleted, to check that no decision knew it.")
     ] = 3,
@@ -66,8 +78,8 @@ def backtest(
     be the same in song, user, times and score to six digits, and the state must be equal to the bit, in the worker and
     restored from its changelog. Exit code 1 if anything differs.
 
-    Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --arms evidence;
-    coldstart backtest --users 500 --songs 600 --arms default --stream
+    Examples: coldstart backtest --data PATH --json figures.json; coldstart backtest --users 5000 --variants evidence;
+    coldstart backtest --users 500 --songs 600 --variants default --stream
     """
     from streams.audience.main import targeting_config
     from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
@@ -75,10 +87,10 @@ def backtest(
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
+        names = variant_names(variants, arms, all_of=ARMS)
         unknown = [name for name in names if name not in ARMS]
         if unknown:
-            raise Refused(f"--arms {arms}: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
+            raise Refused(f"--variants: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
         rules = targeting_config(settings.audience, obey=True)
         # Random holdout and exploration would blur the differences between variants.
         rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))

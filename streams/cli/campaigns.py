@@ -30,7 +30,7 @@ def campaigns(
     lift_: Annotated[
         bool, typer.Option("--lift", help="The effect of pushes: pushed users against a random holdout.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:

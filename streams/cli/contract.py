@@ -58,8 +58,8 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+").fullmatch
 # Of a value in the table.
 _SHOWN = 120
 
-Old = Annotated[str | None, typer.Argument(help="A file, or a released version; default: the last one.")]
-New = Annotated[str | None, typer.Argument(help="The same; default: what the code has.")]
+Old = Annotated[str | None, typer.Argument(help="A file or a released version; default: the last release.")]
+New = Annotated[str | None, typer.Argument(help="A file or a released version; default: the code's.")]
 
 
 @app.command()
@@ -69,11 +69,12 @@ def diff(
     texts: Annotated[bool, typer.Option("--texts", help="List changed words and examples, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object with every change, texts too.")] = False,
 ) -> None:
-    """Tell what changed between two versions of the contract, and whom it breaks.
+    """Show what changed between two versions of the contract, and whom it breaks.
 
     A change breaks producers where something that was accepted on an input is refused or no longer read, and
-    consumers where something may come on an output that could not, or comes no more. The least version that the new
-    document may have follows from that. Exit code 0: nobody is broken; 1: somebody is; 2: a document cannot be read.
+    consumers where something may come on an output that could not before, or no longer comes. The least version that
+    the new document may have follows from that. Exit code 0: nobody is broken; 1: somebody is; 2: a document cannot be
+    read.
 
     Servers, prefix, numbers of partitions and replicas are an installation's own and not compared.
 

@@ -29,7 +29,7 @@ def generate(
     """Generate a data set: users, songs with content, and dated listens, in the layout that `train`, `backfill`, and
     `--data` of `demo`, `evaluate` and `backtest` read.
 
-    Users have tastes that drift; content tells of taste in a roundabout way, and some of it is missing. The truth
+    Users have tastes that drift; content reflects taste only indirectly, and some of it is missing. The truth
     behind it is kept in world.json.
 
     Example: coldstart data generate data --users 600 --songs 500 --history 20 --seed 1; coldstart data check data

@@ -24,13 +24,13 @@ Until = Annotated[str | None, typer.Option("--until", help="Written before this.
 Stage = Annotated[
     str | None, typer.Option("--stage", help="Who refused it, by its beginning: songs, audience.listens.")
 ]
-InTopic = Annotated[str | None, typer.Option("--topic", help="Where it was met, without the prefix.")]
+InTopic = Annotated[str | None, typer.Option("--topic", help="Topic it was read from, without the prefix.")]
 Why = Annotated[str | None, typer.Option("--reason", help="The error's class, or a part of its message.")]
 Source = Annotated[str | None, typer.Option("--source", help="Who sent it: its ce_source.")]
 Offsets = Annotated[list[int] | None, typer.Option("--offset", help="Its offset in dead-letters; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON array instead of a table.")]
 All = Annotated[bool, typer.Option("--all", help="All of them, where nothing else says which.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this: a dry run.")]
 
 
 @app.command("list")
@@ -105,9 +105,9 @@ def stats(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Count refused records by source and reason, most first, so that a producer sees what to mend.
+    """Count refused records by source and reason, most first, so that a producer sees what to fix.
 
-    Values in a reason that differ between records are left out: one line is one mistake. `example` is an offset for
+    Values in a reason that differ between records are left out: one line is one error. `example` is an offset for
     `show`.
 
     Example: coldstart dead-letters stats --since 1d --source acme/uploads
@@ -146,7 +146,7 @@ def replay(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Send refused records again, through the topic that they came by, under the same id. Shown first.
+    """Send refused records again, through the topic that they came by, under the same id. Dry run without --apply.
 
     Each is judged by this version's rules before it is sent: what would be refused again stays where it is. A record
     of preferences or vectors is sent only if its key has no newer one. Each letter is sent once, in a transaction with
@@ -191,7 +191,7 @@ def drop(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Be done with refused records: they are not listed, counted or replayed any more. Shown first.
+    """Dismiss refused records: they are no longer listed, counted or replayed. Dry run without --apply.
 
     Their bytes stay in the topic until retention takes them: 14 days after they were written.
 

@@ -20,9 +20,11 @@ from streams.runtime.terminal import Table, Terminal, bold, say
 
 def demo(
     data: Annotated[Path | None, typer.Option(help="Data set in the neutral layout; default: a generated one.")] = None,
-    users: Annotated[int, typer.Option(min=100, help="Of the generated data set.")] = 5000,
-    songs: Annotated[int, typer.Option(min=100, help="Of the generated data set; a tenth is uploaded as cold.")] = 3000,
-    seed: Annotated[int, typer.Option(help="Of the data set, the split and the training.")] = 0,
+    users: Annotated[int, typer.Option(min=100, help="Users in the generated data set.")] = 5000,
+    songs: Annotated[
+        int, typer.Option(min=100, help="Songs in the generated data set; a tenth is uploaded as cold.")
+    ] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed of the data set, the split and the training.")] = 0,
     rate: Annotated[float, typer.Option(min=0.1, help="Uploads a second.")] = 20.0,
     warm_up: Annotated[int, typer.Option(min=0, help="First uploads, which do not count for latency.")] = 100,
     poison: Annotated[int, typer.Option(min=0, help="Malformed uploads mixed in; each must become a dead letter.")] = 0,
@@ -99,14 +101,14 @@ def _tables(figures: dict[str, object]) -> list[Table]:
         (f"answered by all {flat['partitions']} partitions", f"{flat['uploads_answered_by_every_partition']:,}"),
         ("malformed uploads in dead-letters", f"{flat['dead_letters']:,}"),
         ("push targets", f"{flat['push_targets']:,}"),
-        ("of them twice", f"{flat['pushes_doubled']:,}"),
+        ("duplicates", f"{flat['pushes_doubled']:,}"),
         ("upload → first push, p50 / p99", _latency(flat["latency_ms"]["first"])),
         ("upload → last push, p50 / p99", _latency(flat["latency_ms"]["last"])),
         ("peak memory, all processes", f"{flat['memory_mb']['total']:,} MB"),
     ):
         happened.add_row(words, value)
     right = Table(
-        "who was pushed", "right of 50", "of 100", "of 200", "found in 200",
+        "who was pushed", "precision@50", "@100", "@200", "recall@200",
         title=f"Of the people pushed, how many really listen? ({flat['judged_songs']} songs with 20+ listeners)",
     )  # fmt: skip
     words_of: dict[str, RenderableType] = {

@@ -12,7 +12,7 @@ import typer
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from streams.cli import tables
-from streams.cli.options import Strict, errors_explained, refuse, writable
+from streams.cli.options import Arms, Strict, errors_explained, refuse, variant_names, writable
 from streams.runtime.terminal import Bars, Table, Terminal, bold, say
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def evaluate(
     search: Annotated[
         bool, typer.Option("--search/--no-search", help="Let each variant choose hyper-parameters on this data set.")
     ] = True,
-    trials: Annotated[int, typer.Option(min=2, help="Of each variant's search, the same for all.")] = 10,
-    arms: Annotated[str | None, typer.Option(help="Only these encoder variants, separated by commas.")] = None,
+    trials: Annotated[int, typer.Option(min=2, help="Search trials per variant.")] = 10,
+    variants: Annotated[str | None, typer.Option(help="Only these encoder variants, separated by commas.")] = None,
+    arms: Arms = None,
     paper_seeds: Annotated[int, typer.Option(min=1, help="Splits to compare the paper's variant with its twin.")] = 10,
     processes: Annotated[int, typer.Option(min=1, help="Processes that fit variants in parallel.")] = 2,
     targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
@@ -61,11 +62,11 @@ def evaluate(
     from encoder.data.layout import read_dataset
 
     chosen = dict(table.ARMS)
-    if arms is not None:
-        names = [name.strip() for name in arms.split(",") if name.strip()]
+    if variants is not None or arms is not None:
+        names = variant_names(variants, arms, all_of=chosen)
         unknown = [name for name in names if name not in chosen]
         if unknown:
-            refuse(f"--arms {', '.join(unknown)}: unknown; allowed: {', '.join(chosen)}")
+            refuse(f"--variants {', '.join(unknown)}: unknown; allowed: {', '.join(chosen)}")
         chosen = {name: arm for name, arm in chosen.items() if name in (*names, table.DEFAULT)}
     for path in filter(None, (json_path, report)):
         if not path.parent.is_dir():

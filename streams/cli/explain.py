@@ -23,11 +23,11 @@ def explain(
     seconds: Annotated[
         float, typer.Option(min=0.1, max=3600, help="How long to read; what is not looked at by then is named.")
     ] = 1.0,
-    json_: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Tell a song's whole way: uploads and refusals, similar songs, what each partition answered, pushes, its end.
+    """Show everything that happened to a song: uploads, refusals, similar songs, partitions' answers, pushes, its end.
 
     With a user: the push and its reason, outcomes and listens; or what speaks against a push: profiling off, opted out,
     muted artist, heard before, pushed before, held out, frequency cap, none of the similar songs heard, others before.

@@ -41,7 +41,7 @@ def lag(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Show how far behind each group is on each input, in records and seconds, and whether it gets on.
+    """Show how far behind each group is on each input, in records and seconds, and whether it makes progress.
 
     Every input of both roles is there, and every other group that has committed; without a commit it is behind from
     the oldest record. Seconds are the age of the oldest record that waits, ? if it could not be read in time; 0 where

@@ -84,7 +84,7 @@ def skip(
     """Have a stopped group pass over the next records of a partition. They become dead letters, so nothing is lost.
 
     For a record at which every worker dies. Offset, state and dead letters change in one transaction; once the cause
-    is mended, `coldstart dead-letters replay` brings the records back.
+    is fixed, `coldstart dead-letters replay` brings the records back.
 
     Example: coldstart offsets skip audience listens 3 --apply
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -31,6 +31,7 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse dirty data instead of reading it as well as possible."),
 ]
+Arms = Annotated[str | None, typer.Option("--arms", hidden=True, help="The former name of --variants.")]
 
 
 # Errors of a path, with what to do.
@@ -113,6 +114,12 @@ def settings_from(config: Path | None, bootstrap: str | None = None, **sections:
     if bootstrap is not None:
         overrides["kafka"] = {**overrides.get("kafka", {}), "bootstrap_servers": bootstrap}
     return load_settings(config, overrides)
+
+
+def variant_names(variants: str | None, arms: str | None, all_of: Iterable[str]) -> list[str]:
+    """The names that ``--variants``, or its former name, lists; all where neither is given."""
+    given = arms if variants is None else variants
+    return list(all_of) if given is None else [name.strip() for name in given.split(",") if name.strip()]
 
 
 def naming_of(settings: Settings) -> Naming:

@@ -27,7 +27,7 @@ def probe(
     name: Annotated[str | None, typer.Option(help="Tells several probes apart; by default this host's name.")] = None,
     http_host: Annotated[str, typer.Option(help="Where /metrics is served, with --every.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one.")] = 9103,
-    json_: Annotated[bool, typer.Option("--json", help="For a program to read: a line a probe.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, one line per probe.")] = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:

@@ -57,7 +57,7 @@ def send(
             check, findings = sender.check(tick)
         tell(check, findings[:show])
         if findings and not skip_bad:
-            say(f"nothing sent: {check.bad:,} of {check.events:,} events are wrong; mend them, or say --skip-bad")
+            say(f"nothing sent: {check.bad:,} of {check.events:,} events are wrong; fix them, or say --skip-bad")
             raise typer.Exit(1)
         with bars("sending", size) as tick:
             delivery = sender.send({each.line for each in findings}, tick)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli import tables
-from streams.cli.options import Bootstrap, Config, errors_explained, settings_from, writable
+from streams.cli.options import Arms, Bootstrap, Config, errors_explained, settings_from, variant_names, writable
 from streams.contract.errors import Refused
 from streams.runtime.terminal import Table, Terminal, say
 
@@ -24,7 +24,7 @@ def simulate(
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of worlds; intervals are over them, so take 5 or more.")
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first world; the others follow.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first world; the others follow.")] = 0,
     users: Annotated[int, typer.Option(min=100, help="Users of a world.")] = 1500,
     songs: Annotated[int, typer.Option(min=10, help="New songs, uploaded during the run.")] = 60,
     warm: Annotated[int, typer.Option(min=100, help="Songs known from the start.")] = 300,
@@ -32,7 +32,8 @@ def simulate(
     budget: Annotated[int, typer.Option(min=1, help="Pushes per new song, in every variant.")] = 100,
     day_s: Annotated[float, typer.Option(min=0.5, help="Seconds per simulated day.")] = 3.0,
     warm_at: Annotated[int, typer.Option(min=1, help="Listeners that make a song warm.")] = 20,
-    arms: Annotated[str | None, typer.Option(help="Variants, separated by commas; default: all.")] = None,
+    variants: Annotated[str | None, typer.Option(help="Only these, separated by commas; default: all.")] = None,
+    arms: Arms = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write the figures here after every variant; extends an existing file."),
@@ -55,7 +56,7 @@ def simulate(
 
     With --json a stopped run is continued, and further seeds and variants are added to the same file.
 
-    Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --arms organic,evidence,default
+    Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --variants organic,evidence,default
     """
     from streams.testbed.simulation.push_variants import ARMS
     from streams.testbed.simulation.scenario import Scenario
@@ -66,10 +67,10 @@ def simulate(
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        names = list(ARMS) if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
+        names = variant_names(variants, arms, all_of=ARMS)
         unknown = [name for name in names if name not in ARMS]
         if unknown or not names:
-            raise Refused(f"--arms {arms}: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(ARMS)}")
+            raise Refused(f"--variants: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(ARMS)}")
         scenario = Scenario(
             users=users, warm=warm, new=songs, seed=seed, days=days, watch=min(6, days // 2), budget=budget
         )  # fmt: skip

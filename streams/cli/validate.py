@@ -41,9 +41,9 @@ def validate(
     show: Shown = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings and counts as a JSON object.")] = False,
 ) -> None:
-    """Tell of every event in a file whether the service would take it: the same code decides.
+    """Say for each event in a file whether the service would take it: the same code decides.
 
-    Of each that it would not: line, field, what was found there and what is allowed. A field that no event has is
+    For each that it would not: line, field, what was found there and what is allowed. A field that no event has is
     ignored by the service; where it looks like a known one that is missing, that is a finding, too. Exit code 0: all
     would be taken; 1: some would not; 2: the file cannot be read.
 

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Of /metrics, /livez, /readyz, /status; 0 takes a free one.")
+    int | None, typer.Option(min=0, max=65535, help="Port for /metrics, /livez, /readyz, /status; 0 takes a free one.")
 ]
 
 
@@ -26,7 +26,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume-with-bad",
-        help="Bury a burst of bad records and go on, such as one that ended the last run with code 65.",
+        help="Send a burst of bad records to dead-letters and go on, such as one that ended the last run with code 65.",
     ),
 ]
 

@@ -305,7 +305,7 @@ def test_one_future_listen_is_found(
     """The last listen of all is known from the beginning: to the users' state, or to a training."""
     plant(monkeypatch)
     result = CliRunner().invoke(
-        app, options(folder, tmp_path, "--arms", "default", "--retrain", "1000", "--json", str(tmp_path / "f.json"))
+        app, options(folder, tmp_path, "--variants", "default", "--retrain", "1000", "--json", str(tmp_path / "f.json"))
     )
     assert result.exit_code == 1, result.output
     assert re.search(f"LEAK at .*({says})", result.output), result.output
@@ -391,7 +391,11 @@ def lay(path: Path, listens: str) -> Path:
         ("user_id,song_id,play_count\nu,a,1\n", [], "no listen has a date"),
         ("user_id,song_id,play_count,played_at\nu,a,1,\n", [], "no listen has a date"),
         ("user_id,song_id,play_count,played_at\nu,a,1,5\nu,b,1,9\n", [], "too few to train on"),
-        ("user_id,song_id,play_count,played_at\nu,a,1,5\n", ["--arms", "riddle"], "riddle unknown; allowed: random"),
+        (
+            "user_id,song_id,play_count,played_at\nu,a,1,5\n",
+            ["--variants", "riddle"],
+            "riddle unknown; allowed: random",
+        ),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path, listens: str, more: list[str], says: str) -> None:

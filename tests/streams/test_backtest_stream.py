@@ -126,7 +126,7 @@ def verb(kafka: KafkaSettings, folder: Path, where: Path) -> tuple[Any, dict[str
         app,
         [
             "backtest", "--data", str(folder), "--folder", str(where), "--json", str(where / "f.json"), "--history",
-            "0.6", "--budget", "20", "--campaign", "4", "--window", "2", "--retrain", "100", "--arms", "default",
+            "0.6", "--budget", "20", "--campaign", "4", "--window", "2", "--retrain", "100", "--variants", "default",
             "--audit", "0", "--stream", "--bootstrap-servers", kafka.bootstrap_servers,
         ],
     )  # fmt: skip

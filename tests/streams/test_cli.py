@@ -63,7 +63,7 @@ WITH_SETTINGS = {
     ("dead-letters", "drop"): ["--all"],
     ("up",): [],
     ("chaos",): [],
-    ("simulate",): ["--arms", "organic"],
+    ("simulate",): ["--variants", "organic"],
     ("backtest",): [],
     ("campaigns",): [],
     ("worker", "songs"): [],
@@ -239,6 +239,22 @@ def test_a_former_name_of_a_verb_still_calls_it() -> None:
     named = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert named["torture"].hidden
     assert named["torture"].callback.__wrapped__ is named["chaos"].callback.__wrapped__
+
+
+@pytest.mark.parametrize("option", ["--variants", "--arms"])
+@pytest.mark.parametrize(
+    "verb",
+    [["evaluate", "--data", "nowhere", "--json", "f.json"], ["backtest"], ["simulate"]],
+    ids=lambda verb: verb[0],
+)
+def test_the_former_name_of_an_option_still_works_and_is_not_shown(verb: list[str], option: str) -> None:
+    refused = CliRunner().invoke(app, [*verb, option, "riddle, wrong"])
+    assert refused.exit_code == REFUSED
+    assert "--variants" in refused.output
+    assert "riddle, wrong" in refused.output
+    shown = CliRunner().invoke(app, [verb[0], "--help"]).output
+    assert "--variants" in shown
+    assert "--arms" not in shown
 
 
 def test_training_takes_the_devices_that_the_encoder_takes() -> None:

@@ -20,9 +20,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with its figures in it."""
     path = tmp_path_factory.mktemp("evaluate")
     generate(World(users=500, songs=600, history=20), path / "data")
-    evaluated = run(
-        path, "--no-search", "--seeds", "2", "--first-seed", "7", "--arms", "random,ridge,ceiling", "--processes", "1"
-    )
+    options = "--no-search --seeds 2 --first-seed 7 --variants random,ridge,ceiling --processes 1"
+    evaluated = run(path, *options.split())
     assert evaluated.exit_code == 0, evaluated.output
     return path
 
@@ -100,7 +99,7 @@ def test_the_page_shows_both_halves(folder: Path, figures: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--arms", "ridge,riddle"], "riddle"),
+        (["--variants", "ridge,riddle"], "riddle"),
         (["--json", "/nowhere/figures.json"], "no folder /nowhere"),
         (["--data", "/nowhere"], "/nowhere is not a directory"),
     ],

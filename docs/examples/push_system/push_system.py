@@ -9,7 +9,7 @@ How a push is sent once:
 - It is marked as claimed, durably, before the provider hears of it, and as sent afterwards. What a crash leaves claimed
   may have been sent. A provider that takes an idempotency key gets it again under the same key, the ``push_id``: sent
   once, and none lost. Of any other provider it is not sent again, but shown by :meth:`PushSystem.doubtful`.
-- Ids are kept until a day after ``expires_at``. Whatever is read again later has expired, and is not sent for that.
+- Ids are kept until a day after ``expires_at``. What is read again later has expired, and is not sent for that reason.
 
 What is asked right before sending, from all that ``preferences`` and ``campaigns`` hold at that moment: ``not_before``,
 ``expires_at``, opt-out, erasure, profiling, muted artists, explicit songs, quiet hours that the user has set since, and

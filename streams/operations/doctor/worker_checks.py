@@ -1,4 +1,4 @@
-"""Workers: do they answer, are they ready, is every partition held, does every group get on?"""
+"""Workers: do they answer, are they ready, is every partition held, does every group make progress?"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Trainer:
         self.trainings = 0
 
     def train(self, dataset: Dataset) -> PastModel:
-        """A model of the songs with enough listeners; takes two trainings, the second to learn who answers.
+        """A model of the songs with enough listeners; takes two trainings, the second to calibrate scores.
 
         Raises:
             Refused: there are too few of them.

@@ -39,7 +39,7 @@ _PHASES: Final = {
     "data": "read or generate the data",
     "broker": "start Apache Kafka",
     "training": "train the encoder",
-    "chances": "learn who answers",
+    "chances": "calibrate scores",
     "publish": "publish model and warm songs",
     "workers": "start the workers",
     "history": "replay the listens",

@@ -125,7 +125,7 @@ def run(plan: DemoPlan, settings: Settings, console: Terminal) -> DemoOutcome:
                 models.append(plan.folder / f"model-{uuid.uuid4().hex[:8]}")
                 artifact.save(trained, models[-1])
                 del trained
-        with _phase("chances", seconds, bars, "learning who answers") as tick:
+        with _phase("chances", seconds, bars, "calibrating scores") as tick:
             for number, model in enumerate(models):
                 config = training.TrainingConfig(seed=plan.seed + number)
                 known = np.union1d(parts.warm, parts.rare)
