@@ -43,7 +43,7 @@ class CampaignRecord:
         )
 
 
-class _Account(msgspec.Struct, array_like=True):
+class _AccountRecord(msgspec.Struct, array_like=True):
     counts: OutcomeCounts
     ended: EndReason | None
     ended_at: float
@@ -58,7 +58,7 @@ def encode_request(match: Match) -> bytes:
 
 def encode_account(campaign: CampaignRecord) -> bytes:
     """The account's record: a version byte and MessagePack."""
-    return _VERSION + _encoder.encode(_Account(campaign.counts, campaign.ended, float(campaign.ended_at)))
+    return _VERSION + _encoder.encode(_AccountRecord(campaign.counts, campaign.ended, float(campaign.ended_at)))
 
 
 def decode_request(record: bytes) -> Match:
@@ -109,4 +109,4 @@ def _vector(_: type, stored: bytes) -> F32:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_bytes)
 _requests = msgspec.msgpack.Decoder(Match, dec_hook=_vector)
-_accounts = msgspec.msgpack.Decoder(_Account)
+_accounts = msgspec.msgpack.Decoder(_AccountRecord)

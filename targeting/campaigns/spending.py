@@ -47,13 +47,13 @@ class Plan:
 
     Attributes:
         rates: how many times as fast as the time alone would have it, 1/4 to 4.
-        doors: what a threshold is multiplied with, 0 to 1: less than 1 where guaranteed pushes are late.
-        turns: campaigns of higher ones choose first among users who come near several.
+        threshold_factors: what a threshold is multiplied with, 0 to 1: less than 1 where guaranteed pushes are late.
+        priorities: campaigns of higher ones choose first among users who come near several.
     """
 
     rates: F64
-    doors: F64
-    turns: F64
+    threshold_factors: F64
+    priorities: F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,11 @@ class Bandit:
         draws = drawn(counts, self.mean, np.stack([each.normals for each in asked]))
         if self._told:
             plan.rates[at] = so_far(draws, age / life)
-        plan.turns[at] = draws[np.arange(len(at)), np.minimum((age / life * _PARTS).astype(np.int64), _PARTS - 1)]
+        plan.priorities[at] = draws[np.arange(len(at)), np.minimum((age / life * _PARTS).astype(np.int64), _PARTS - 1)]
         owed = np.array([self.owed(each) > 0 for each in here])
         plan.rates[at[owed]] = np.maximum(plan.rates[at[owed]], 1)
-        plan.doors[at[owed]] = np.maximum(1 - 2 * age / np.minimum(life, _DAY_S), 0)[owed]
-        plan.turns[at[owed]] = np.inf
+        plan.threshold_factors[at[owed]] = np.maximum(1 - 2 * age / np.minimum(life, _DAY_S), 0)[owed]
+        plan.priorities[at[owed]] = np.inf
         return plan
 
     def owed(self, each: CampaignRecord) -> int:

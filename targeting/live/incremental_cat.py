@@ -49,7 +49,7 @@ class Users(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class CampaignPacing:
     """What a campaign may spend on who comes near.
 
     Attributes:
@@ -79,12 +79,12 @@ class IncrementalCat:
     # By campaign.
     _seed: U64
     _scale: F64  # from weights to whole numbers
-    _spending: F64  # (A, 6): the arguments of pace.thresholds
+    _spending: F64  # (A, 6): the first arguments of pacing.thresholds
 
-    def __init__(self, dimension: int, how: CatConfig, users: Users) -> None:
-        self.how = how
+    def __init__(self, dimension: int, config: CatConfig, users: Users) -> None:
+        self.config = config
         self._users = users
-        self._shares = CentroidSums(dimension, how.centroids, how.sample, how.half_life)
+        self._centroid_sums = CentroidSums(dimension, config.centroids, config.sample, config.half_life)
         self._slot_of: dict[str, int] = {}
         self._keys: list[str | None] = []
         # For each user the places, campaign * sample + member, that the user has.
@@ -113,7 +113,9 @@ class IncrementalCat:
             raise KeyError(campaign)
         return found
 
-    def open(self, key: str, own: F32, users: I64, vectors: F32, weights: F32, seed: int, spend: Pace) -> None:
+    def open(
+        self, key: str, own: F32, users: I64, vectors: F32, weights: F32, seed: int, spend: CampaignPacing
+    ) -> None:
         """Begins a campaign: a sample of the candidates is clustered, the first threshold set.
 
         Args:
@@ -128,14 +130,14 @@ class IncrementalCat:
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
         slot = self._take(key)
-        self._shares.own[slot], self._seed[slot] = own, seed
+        self._centroid_sums.own[slot], self._seed[slot] = own, seed
         hashes = self._users.hashes(users)
-        chosen = bottom(hashes, _salt(key), self.how.sample)
+        chosen = bottom(hashes, _salt(key), self.config.sample)
         self._scale[slot] = HEAVIEST / (float(weights[chosen].max(initial=0)) or 1.0)
         at = np.arange(len(chosen))
         self._enrol(slot, at, users[chosen], mixed(hashes[chosen], _salt(key)), weights[chosen])
         self._cluster(slot, at, vectors[chosen])
-        scores = (spend.everyone @ self._shares.prototypes[:, slot].T).max(axis=1)
+        scores = (spend.everyone @ self._centroid_sums.prototypes[:, slot].T).max(axis=1)
         first = pacing.opening(scores, spend.budget / max(spend.users, 1))
         self._spending[slot] = first.first, first.scale, spend.budget, spend.budget, spend.opened, spend.ends
 
@@ -149,7 +151,7 @@ class IncrementalCat:
         self._keys[slot] = None
         self._leave(slot, np.flatnonzero(self._member[slot] >= 0))
         self._spending[slot] = 0
-        self._shares.clear(slot)
+        self._centroid_sums.clear(slot)
 
     def remain(self, key: str, pushes: int) -> None:
         """Tells how many pushes of the budget are left."""
@@ -166,9 +168,9 @@ class IncrementalCat:
         if plan is None:
             return pacing.thresholds(first, scale, budget, remaining, opened, ends, now)
         enough = pacing.thresholds(first, scale, budget, remaining, opened, ends, now, plan.rates)
-        # Nothing left is infinite, behind whatever door.
-        open_ = np.isfinite(enough) & (plan.doors < 1)
-        enough[open_] = np.minimum(enough[open_], np.maximum(enough[open_], 0) * plan.doors[open_])
+        # Nothing left is infinite, whatever the factor.
+        open_ = np.isfinite(enough) & (plan.threshold_factors < 1)
+        enough[open_] = np.minimum(enough[open_], np.maximum(enough[open_], 0) * plan.threshold_factors[open_])
         return enough
 
     def score(self, vectors: F32, now: float, plan: Plan | None = None) -> Hits:
@@ -182,16 +184,18 @@ class IncrementalCat:
             Pairs at or above the campaign's threshold; ``campaigns`` are for :meth:`key`. More may be wanted at once
             than pushes are left: the best are to be taken first.
         """
-        return reverse_scoring.hits(vectors, self._shares.prototypes[:, : len(self._keys)], self.thresholds(now, plan))
+        return reverse_scoring.hits(
+            vectors, self._centroid_sums.prototypes[:, : len(self._keys)], self.thresholds(now, plan)
+        )
 
     def observe(self, users: I64, old: F32, new: F32) -> None:
         """Members' vectors changed: int64 (m,), each once; float32 (m, d) before and after, zero rows for none."""
         lengths, (places,) = self._places.gather(users)
         if not len(places):
             return
-        slots = places // self.how.sample
-        self._shares.events += np.bincount(slots, minlength=len(self._shares.events))
-        self._shares.move(places, np.repeat(np.arange(len(users)), lengths), old, new)
+        slots = places // self.config.sample
+        self._centroid_sums.events += np.bincount(slots, minlength=len(self._centroid_sums.events))
+        self._centroid_sums.move(places, np.repeat(np.arange(len(users)), lengths), old, new)
 
     def join(self, key: str, users: I64, vectors: F32, weights: F32) -> None:
         """Further listeners, as in :meth:`open`: members from now on if their hashes are low enough.
@@ -205,7 +209,7 @@ class IncrementalCat:
         ranks = mixed(self._users.hashes(users), _salt(key))
         there = np.flatnonzero(self._member[slot] >= 0)
         # The lowest of both, those who are there before those who come.
-        lowest = np.argsort(np.concatenate([self._rank[slot, there], ranks]), kind="stable")[: self.how.sample]
+        lowest = np.argsort(np.concatenate([self._rank[slot, there], ranks]), kind="stable")[: self.config.sample]
         stays = np.zeros(len(there) + len(users), bool)
         stays[lowest] = True
         out, into = there[~stays[: len(there)]], np.flatnonzero(stays[len(there) :])
@@ -213,13 +217,13 @@ class IncrementalCat:
             return
         if len(out):
             gone = self._users.vectors(self._member[slot, out])
-            self._shares.move(slot * self.how.sample + out, np.arange(len(out)), gone, np.zeros_like(gone))
+            self._centroid_sums.move(slot * self.config.sample + out, np.arange(len(out)), gone, np.zeros_like(gone))
             self._leave(slot, out)
         at = np.flatnonzero(self._member[slot] < 0)[: len(into)]
         self._enrol(slot, at, users[into], ranks[into], weights[into])
-        self._shares.events[slot] += len(into)
-        places, which = slot * self.how.sample + at, np.arange(len(into))
-        self._shares.move(places, which, np.zeros_like(vectors[into]), vectors[into])
+        self._centroid_sums.events[slot] += len(into)
+        places, which = slot * self.config.sample + at, np.arange(len(into))
+        self._centroid_sums.move(places, which, np.zeros_like(vectors[into]), vectors[into])
 
     def forget(self, users: I64) -> list[str]:
         """Erases users, int64 (m,), while ``Users`` still knows their vectors: shares and membership are gone.
@@ -235,18 +239,18 @@ class IncrementalCat:
         if not len(places):
             return []
         vectors = self._users.vectors(users)
-        self._shares.move(places, np.repeat(np.arange(len(users)), lengths), vectors, np.zeros_like(vectors))
+        self._centroid_sums.move(places, np.repeat(np.arange(len(users)), lengths), vectors, np.zeros_like(vectors))
         self._vacate(places)
         self._places.erase(users)
-        return [self.key(slot) for slot in np.unique(places // self.how.sample).tolist()]
+        return [self.key(slot) for slot in np.unique(places // self.config.sample).tolist()]
 
     def prototypes(self, key: str) -> Prototypes:
         """The centroids, without the song's own vector, and how many of the sample each stands for, most first."""
         slot = self._slot_of[key]
-        counts = self._shares.counts[slot].astype(np.int64)
+        counts = self._centroid_sums.counts[slot].astype(np.int64)
         order = np.argsort(-counts, kind="stable")
         order = order[counts[order] > 0]
-        return Prototypes(units(self._shares.sums[slot, order]), counts[order])
+        return Prototypes(units(self._centroid_sums.sums[slot, order]), counts[order])
 
     def members(self, key: str) -> I64:
         """The rows of the sample's users, int64, in the order of their hashes."""
@@ -256,8 +260,8 @@ class IncrementalCat:
 
     def due(self, most: int) -> list[str]:
         """At most ``most`` campaigns to be clustered again, those that moved most first: then store their records."""
-        moved = np.flatnonzero(self._shares.events >= self.how.recluster)
-        moved = moved[np.argsort(-self._shares.events[moved], kind="stable")][:most]
+        moved = np.flatnonzero(self._centroid_sums.events >= self.config.recluster)
+        moved = moved[np.argsort(-self._centroid_sums.events[moved], kind="stable")][:most]
         return [self.key(slot) for slot in moved.tolist()]
 
     def recluster(self, key: str) -> None:
@@ -272,22 +276,22 @@ class IncrementalCat:
         at = self._ranked(slot)
         members = np.empty(len(at), MEMBER)
         members["user"] = self._users.hashes(self._member[slot, at])
-        shares = self._shares
-        members["share"], members["weight"] = shares.share[slot, at], shares.weight[slot, at]
-        members["centroid"] = shares.centroid[slot, at]
+        sums = self._centroid_sums
+        members["share"], members["weight"] = sums.share[slot, at], sums.weight[slot, at]
+        members["centroid"] = sums.centroid[slot, at]
         return cat_record.encode(
             CatRecord(
-                shares.own[slot].astype("<f4").tobytes(),
-                shares.sums[slot].astype("<f8").tobytes(),
+                sums.own[slot].astype("<f4").tobytes(),
+                sums.sums[slot].astype("<f8").tobytes(),
                 members.tobytes(),
-                [float(shares.events[slot]), float(self._scale[slot]), *self._spending[slot].tolist()],
+                [float(sums.events[slot]), float(self._scale[slot]), *self._spending[slot].tolist()],
                 int(self._seed[slot]),
             )
         )
 
     def members_of(self, record: bytes) -> U64:
         """The hashes of the users whom a record names, uint64 (n,)."""
-        stored = cat_record.decode(record, self._shares.own.shape[1], self.how)
+        stored = cat_record.decode(record, self._centroid_sums.own.shape[1], self.config)
         return np.frombuffer(stored.members, MEMBER)["user"]
 
     def load(self, key: str, record: bytes, rows: Callable[[U64], I64]) -> None:
@@ -303,34 +307,34 @@ class IncrementalCat:
         """
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
-        stored = cat_record.decode(record, self._shares.own.shape[1], self.how)
+        stored = cat_record.decode(record, self._centroid_sums.own.shape[1], self.config)
         members = np.frombuffer(stored.members, MEMBER)
         users = np.asarray(rows(members["user"]), np.int64)
         known = np.flatnonzero(users >= 0)
         slot = self._take(key)
-        shares = self._shares
-        shares.own[slot], self._seed[slot] = np.frombuffer(stored.own, "<f4"), stored.seed
-        shares.events[slot], self._scale[slot], *self._spending[slot] = stored.numbers
+        sums = self._centroid_sums
+        sums.own[slot], self._seed[slot] = np.frombuffer(stored.own, "<f4"), stored.seed
+        sums.events[slot], self._scale[slot], *self._spending[slot] = stored.numbers
         if len(known) < len(members):
-            shares.events[slot] = max(shares.events[slot], self.how.recluster)
+            sums.events[slot] = max(sums.events[slot], self.config.recluster)
         members, at = members[known], np.arange(len(known))
         self._enrol(slot, at, users[known], mixed(members["user"], _salt(key)), np.zeros(len(at), np.float32))
-        sums = np.frombuffer(stored.sums, "<f8").reshape(shares.sums[slot].shape)
-        shares.load(slot, at, members["weight"], members["share"], members["centroid"], sums)
+        stored_sums = np.frombuffer(stored.sums, "<f8").reshape(sums.sums[slot].shape)
+        sums.load(slot, at, members["weight"], members["share"], members["centroid"], stored_sums)
 
     def _cluster(self, slot: int, at: I64, vectors: F32) -> None:
         """Puts members (at, in the order of their hashes) with these vectors into new centroids."""
-        how = self.how
+        config = self.config
         nearest: I64 = np.zeros(len(at), np.int64)
         # One centroid needs no search.
-        if how.centroids > 1:
-            clustering = replace(how.clustering, prototypes=how.centroids, sample=how.sample)
-            weights = self._shares.weight[slot, at].astype(np.float32)
+        if config.centroids > 1:
+            clustering = replace(config.clustering, prototypes=config.centroids, sample=config.sample)
+            weights = self._centroid_sums.weight[slot, at].astype(np.float32)
             found = centroids(vectors, clustering, int(self._seed[slot]), weights)
             if len(found):
                 nearest = (vectors @ found.T).argmax(axis=1)
         nearest[~vectors.any(axis=1)] = -1
-        self._shares.restart(slot, at, vectors, nearest)
+        self._centroid_sums.restart(slot, at, vectors, nearest)
 
     # -- members
 
@@ -341,21 +345,21 @@ class IncrementalCat:
 
     def _enrol(self, slot: int, at: I64, users: I64, ranks: U64, weights: F32) -> None:
         """Writes members without a share at free indices."""
-        places = slot * self.how.sample + at
+        places = slot * self.config.sample + at
         self._member[slot, at], self._rank[slot, at] = users, ranks
-        self._shares.enrol(places, weights * self._scale[slot])
+        self._centroid_sums.enrol(places, weights * self._scale[slot])
         self._places.append(users, [places])
 
     def _leave(self, slot: int, at: I64) -> None:
         """Removes members, whose shares stay where they are."""
-        places = slot * self.how.sample + at
+        places = slot * self.config.sample + at
         self._places.discard(self._member[slot, at], places)
         self._vacate(places)
 
     def _vacate(self, places: I64) -> None:
         self._member.reshape(-1)[places] = -1
         self._rank.reshape(-1)[places] = 0
-        self._shares.vacate(places)
+        self._centroid_sums.vacate(places)
 
     # -- campaigns
 
@@ -375,8 +379,8 @@ class IncrementalCat:
     def _allot(self, campaigns: int) -> None:
         """Makes room for so many campaigns."""
         fresh: dict[str, NDArray[Any]] = {
-            "_member": np.full((campaigns, self.how.sample), -1, np.int64),
-            "_rank": np.zeros((campaigns, self.how.sample), np.uint64),
+            "_member": np.full((campaigns, self.config.sample), -1, np.int64),
+            "_rank": np.zeros((campaigns, self.config.sample), np.uint64),
             "_seed": np.zeros(campaigns, np.uint64),
             "_scale": np.zeros(campaigns),
             "_spending": np.zeros((campaigns, SPENDING)),
@@ -385,7 +389,7 @@ class IncrementalCat:
             held = getattr(self, name, column[:0])
             column[: len(held)] = held
             setattr(self, name, column)
-        self._shares.grow(campaigns)
+        self._centroid_sums.grow(campaigns)
 
 
 def _salt(key: str) -> int:

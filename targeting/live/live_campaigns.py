@@ -23,7 +23,7 @@ from targeting.arrays.id_table import I64, U64, hash64
 from targeting.campaigns.spending import Plan
 from targeting.clustering.kmeans import bottom
 from targeting.live.cat_config import CatConfig
-from targeting.live.incremental_cat import IncrementalCat, Pace
+from targeting.live.incremental_cat import CampaignPacing, IncrementalCat
 from targeting.live.user_view import UserSubset, UserView
 from targeting.ranking.activity import factors
 from targeting.ranking.scored import Scored
@@ -98,7 +98,7 @@ class LiveCampaigns:
     """The campaigns of one partition that are scored against users who change.
 
     Args:
-        how: prototypes follow the stream.
+        config: how prototypes follow the stream.
         scored: campaigns at most.
 
     Attributes:
@@ -107,8 +107,8 @@ class LiveCampaigns:
             ``cat`` holds them.
     """
 
-    def __init__(self, how: CatConfig, scored: int, people: UserView) -> None:
-        self.how, self.scored = how, scored
+    def __init__(self, config: CatConfig, scored: int, people: UserView) -> None:
+        self.config, self.scored = config, scored
         self.people = people
         self.records: dict[str, bytes] = {}
         self.basis: str | None = None
@@ -228,7 +228,7 @@ class LiveCampaigns:
 
     def _load(self, song_id: str, record: bytes, rows: Callable[[U64], I64]) -> None:
         if self.cat is None:
-            self.cat = IncrementalCat(self.dimension, self.how, self.people)
+            self.cat = IncrementalCat(self.dimension, self.config, self.people)
         self.cat.load(song_id, record[1 + record[0] :], rows)
 
 
@@ -279,14 +279,14 @@ class LiveStage:
         people = live.people
         # Of what fits alone: the centroid is of tastes, whoever listens much.
         weights = np.power(np.maximum(scored.fit, 0), np.float32(_POWER))
-        spend = Pace(left, self._now, match.expires_at, users, live.everyone(power))
+        spend = CampaignPacing(left, self._now, match.expires_at, users, live.everyone(power))
         # The same that it would choose itself: vectors are read of these alone.
         salt = int(hash64([match.song_id])[0])
-        chosen = bottom(people.hashes(scored.users), salt, live.how.sample)
+        chosen = bottom(people.hashes(scored.users), salt, live.config.sample)
         # Of these few alone: with rows up to a partition's last, a table of rows would be most of the work.
         some = UserSubset(people, scored.users[chosen])
         places = np.arange(len(chosen))
-        cat = IncrementalCat(self._delta.dimension, live.how, some)
+        cat = IncrementalCat(self._delta.dimension, live.config, some)
         cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
         basis = (self._delta.basis or "").encode()
         record = bytes([len(basis)]) + basis + cat.encode(match.song_id)
@@ -338,14 +338,14 @@ class LiveStage:
         order = np.lexsort((users[scored[hits.rows]], hits.campaigns))
         each, first = np.unique(hits.campaigns[order], return_index=True)
         keys, parts = [live.cat.key(campaign) for campaign in each.tolist()], np.split(order, first[1:])
-        turns = list(range(len(keys)))
+        ranked = list(range(len(keys)))
         if plan is not None:
-            first_of = (-plan.turns[each]).tolist()
-            turns.sort(key=lambda turn: (first_of[turn], keys[turn]))
-        for turn in turns:
-            at = parts[turn]
+            priorities = plan.priorities[each].tolist()
+            ranked.sort(key=lambda campaign: (-priorities[campaign], keys[campaign]))
+        for campaign in ranked:
+            at = parts[campaign]
             yield UserHits(
-                keys[turn],
+                keys[campaign],
                 users[scored[hits.rows[at]]],
                 np.minimum(hits.scores[at] / lengths[hits.rows[at]], 1),
                 activity[scored[hits.rows[at]]],

@@ -132,10 +132,10 @@ def restore(state: State, records: Iterable[tuple[bytes, bytes | None]]) -> None
         ValueError: a record of an unknown kind or version, or broken.
     """
     source = iter(records)
-    read = _Reading(state)
+    loader = _ChangelogLoader(state)
     while chunk := dict(islice(source, _CHUNK)):
-        read.take(chunk)
-    state.restored(read.campaigns())
+        loader.take(chunk)
+    state.restored(loader.campaigns())
 
 
 def check(state: State, key: bytes, value: bytes | None) -> None:
@@ -144,11 +144,11 @@ def check(state: State, key: bytes, value: bytes | None) -> None:
     Raises:
         ForeignStateError, ValueError: as :func:`restore`; and whatever bytes that were never written make of it.
     """
-    read = _Reading(state)
-    read.take({key: value})
-    for record in read.requests.values():
+    loader = _ChangelogLoader(state)
+    loader.take({key: value})
+    for record in loader.requests.values():
         campaign.decode_request(record)
-    for record in read.accounts.values():
+    for record in loader.accounts.values():
         campaign.decode_account(record)
     for song_id in list(state.live_campaigns.records):
         try:
@@ -158,8 +158,8 @@ def check(state: State, key: bytes, value: bytes | None) -> None:
             state.live_campaigns.cat = None
 
 
-class _Reading:
-    """Records on their way into a state: what stands for itself is loaded at once, campaigns are put together."""
+class _ChangelogLoader:
+    """Loads records into a state: what stands for itself at once; campaigns are put together at the end."""
 
     def __init__(self, state: State) -> None:
         self._state = state

@@ -221,7 +221,7 @@ class Recalibration:
 
     def encode(self) -> bytes:
         """The record: a version byte and MessagePack; counts are raw and little-endian."""
-        stored = _Record(
+        stored = _RecalibrationRecord(
             until=self.judged.until,
             pushes=self.judged.pushes.astype("<f8").tobytes(),
             answers=self.judged.answers.astype("<f8").tobytes(),
@@ -231,7 +231,7 @@ class Recalibration:
         return _VERSION + _encoder.encode(stored)
 
 
-class _Record(msgspec.Struct, array_like=True):
+class _RecalibrationRecord(msgspec.Struct, array_like=True):
     until: int
     pushes: bytes
     answers: bytes
@@ -240,7 +240,7 @@ class _Record(msgspec.Struct, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Record)
+_decoder = msgspec.msgpack.Decoder(_RecalibrationRecord)
 
 
 def decode(record: bytes) -> Recalibration:

@@ -74,23 +74,23 @@ class ScoreWeights:
     ranking: Ranking = Ranking.DEFAULT
 
 
-def score(histories: UserHistories, songs: Catalogue, match: Match, how: ScoreWeights, power: float = 0.0) -> Scored:
+def score(histories: UserHistories, songs: Catalogue, match: Match, config: ScoreWeights, power: float = 0.0) -> Scored:
     """Finds and scores the candidates: the listeners of the retrieved songs, or everybody when there are none.
 
     ``power`` is by how much activity counts in the default's scores; baselines know of none.
     """
-    if how.ranking is not Ranking.DEFAULT:
-        return _BASELINES[how.ranking](histories, songs, match)
-    found = _fitting(histories, songs, match, how)
+    if config.ranking is not Ranking.DEFAULT:
+        return _BASELINES[config.ranking](histories, songs, match)
+    found = _fitting(histories, songs, match, config)
     if not power:
         return found
     activity = factors(histories.heard(found.users), power)
     return replace(found, scores=found.scores * activity, activity=activity)
 
 
-def _fitting(histories: UserHistories, songs: Catalogue, match: Match, how: ScoreWeights) -> Scored:
+def _fitting(histories: UserHistories, songs: Catalogue, match: Match, config: ScoreWeights) -> Scored:
     same_space = songs.comparable(match)
-    weights = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(how.sharpness)
+    weights = np.maximum(match.similarities, 0).astype(np.float32) ** np.float32(config.sharpness)
     slots = songs.find(match.neighbours)
     speaking = np.flatnonzero((slots >= 0) & (weights > 0))
     lengths, heard_users = histories.listeners(slots[speaking])
@@ -104,11 +104,11 @@ def _fitting(histories: UserHistories, songs: Catalogue, match: Match, how: Scor
     said = np.bincount(heard_users, weights[heard_songs])
     users = distinct(heard_users)
     share = said[users] / weights.sum(dtype=np.float64)
-    evidence = (-np.expm1(-share / how.saturation)).astype(np.float32)
+    evidence = (-np.expm1(-share / config.saturation)).astype(np.float32)
     if not same_space:
         return Scored(users, evidence, evidence, np.zeros_like(evidence), heard_users, heard_songs, weights)
-    evidence *= np.float32(how.weight)
-    direct = _direct(histories, songs, match, users) * np.float32(1 - how.weight)
+    evidence *= np.float32(config.weight)
+    direct = _direct(histories, songs, match, users) * np.float32(1 - config.weight)
     return Scored(users, evidence + direct, evidence, direct, heard_users, heard_songs, weights, both=True)
 
 

@@ -124,8 +124,8 @@ class PushLog:
 
     def __init__(self) -> None:
         self._pushed = RaggedArray(np.uint64, np.uint64, np.uint32, np.uint16)
-        self._of_recording = _Users()
-        self._of_artist = _Users()
+        self._of_recording = _PushedUsers()
+        self._of_artist = _PushedUsers()
         self._latest = np.zeros((0, _LATEST), np.uint32)  # latest first; 0: none
 
     def users(self, recording: int) -> I64:
@@ -277,7 +277,7 @@ class PushLog:
 
     def loaded(self, users: I64) -> None:
         """Derives what the rows of ``users``, all there are, imply."""
-        self._of_recording, self._of_artist = _Users(), _Users()
+        self._of_recording, self._of_artist = _PushedUsers(), _PushedUsers()
         self._latest = np.zeros((0, _LATEST), np.uint32)
         lengths, (recordings, artists, at, marks) = self._pushed.gather(users)
         self._index(np.repeat(users, lengths), recordings, artists, at, marks)
@@ -322,8 +322,8 @@ class PushLog:
         self._latest[each] = both[:, ::-1][:, :_LATEST]
 
 
-class _Users:
-    """By a 64-bit key, the users it happened to, and when."""
+class _PushedUsers:
+    """By the 64-bit hash of a recording or an artist, the users who were pushed it, and when."""
 
     def __init__(self) -> None:
         self._rows = RaggedArray(np.int32, np.uint32)

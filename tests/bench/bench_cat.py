@@ -24,7 +24,7 @@ from targeting.arrays.id_table import I64, U64, mixed
 from targeting.clustering.kmeans import Clustering, cluster
 from targeting.clustering.ward_merge import centroids
 from targeting.live.cat_config import CatConfig
-from targeting.live.incremental_cat import IncrementalCat, Pace
+from targeting.live.incremental_cat import CampaignPacing, IncrementalCat
 from targeting.types import F32
 
 D = 128
@@ -73,16 +73,16 @@ def turned(centres: F32, degrees: float, rng: np.random.Generator) -> F32:
     return unit(np.cos(angle) * centres + np.sin(angle) * aside)
 
 
-def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[str, float]:
+def tracking(config: CatConfig, audience: int, degrees: float, seed: int) -> dict[str, float]:
     """Twenty checkpoints of a drifting audience, in between of which a quarter of it is heard of."""
     rng = np.random.default_rng(seed)
-    tastes = unit(rng.standard_normal((how.centroids, D)))
-    of = rng.choice(how.centroids, audience, p=rng.dirichlet(np.full(how.centroids, 3.0)))
+    tastes = unit(rng.standard_normal((config.centroids, D)))
+    of = rng.choice(config.centroids, audience, p=rng.dirichlet(np.full(config.centroids, 3.0)))
     people = People(around(tastes[of], rng))
-    cat = IncrementalCat(D, how, people)
+    cat = IncrementalCat(D, config, people)
     everyone, ones = np.arange(audience), np.ones(audience, np.float32)
     own = unit(tastes.mean(axis=0))
-    spending = Pace(100, 0, 1, audience, people.now[:2048])
+    spending = CampaignPacing(100, 0, 1, audience, people.now[:2048])
     spent, _ = timed(cat.open, "song", own, everyone, people.now, ones, seed, spending)
     batch, clusterings, ratios = 0.0, 0, []
     for number in range(CHECKPOINTS):
@@ -95,7 +95,7 @@ def tracking(how: CatConfig, audience: int, degrees: float, seed: int) -> dict[s
             for key in cat.due(1):
                 seconds, _ = timed(cat.recluster, key)
                 spent, clusterings = spent + seconds, clusterings + 1
-        kmeans = KMeans(how.centroids, init="k-means++", n_init=5, random_state=number)
+        kmeans = KMeans(config.centroids, init="k-means++", n_init=5, random_state=number)
         seconds, fitted = timed(kmeans.fit, people.now)
         found = unit(fitted.cluster_centers_)
         batch += seconds
@@ -136,15 +136,23 @@ def missing(centroids_wanted: int, sample: int, samples: int, seeds: int) -> dic
     return figures
 
 
-def turning(how: CatConfig, audience: int, seed: int) -> dict[str, float]:
+def turning(config: CatConfig, audience: int, seed: int) -> dict[str, float]:
     """After every taste turned by 60 degrees at once: the worst cosine of the new centres to their nearest centroid."""
     rng = np.random.default_rng(seed)
-    tastes = unit(rng.standard_normal((how.centroids, D)))
-    of = np.arange(audience) % how.centroids
+    tastes = unit(rng.standard_normal((config.centroids, D)))
+    of = np.arange(audience) % config.centroids
     people = People(around(tastes[of], rng))
-    cat = IncrementalCat(D, how, people)
+    cat = IncrementalCat(D, config, people)
     ones = np.ones(audience, np.float32)
-    cat.open("song", tastes[0], np.arange(audience), people.now, ones, seed, Pace(1, 0, 1, audience, people.now[:2048]))
+    cat.open(
+        "song",
+        tastes[0],
+        np.arange(audience),
+        people.now,
+        ones,
+        seed,
+        CampaignPacing(1, 0, 1, audience, people.now[:2048]),
+    )
     members = np.zeros(audience, bool)
     members[cat.members("song")] = True
     tastes = turned(tastes, 60, rng)
@@ -158,7 +166,7 @@ def turning(how: CatConfig, audience: int, seed: int) -> dict[str, float]:
         events += int(members[users].sum())
         for key in cat.due(1):
             cat.recluster(key)
-        if events >= (lives + 1) * how.half_life:
+        if events >= (lives + 1) * config.half_life:
             lives += 1
             cosines = (tastes @ cat.prototypes("song").vectors.T).max(axis=1)
             figures[f"after_{lives}_half_lives"] = float(cosines.min())
@@ -174,22 +182,22 @@ def multiplied(vectors: F32, panels: F32) -> None:
             np.matmul(panel, here, out=out[:, : here.shape[1]])
 
 
-def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, float]:
+def cost(config: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, float]:
     """The kernel, the product that bounds it, and what a batch of changed users costs beside it."""
     rng = np.random.default_rng(0)
     people = People(unit(rng.standard_normal((users, D), np.float32)))
-    cat = IncrementalCat(D, how, people)
+    cat = IncrementalCat(D, config, people)
     sample, opening = people.now[:2048], []
     for number in range(campaigns):
         own = unit(rng.standard_normal(D))
         candidates = rng.integers(users) + np.arange(4096) * 61
         candidates %= users
         vectors, weights = people.now[candidates], rng.random(4096, np.float32)
-        spending = Pace(75, 0, 1e6, users, sample)
+        spending = CampaignPacing(75, 0, 1e6, users, sample)
         seconds, _ = timed(cat.open, f"song-{number}", own, candidates, vectors, weights, number, spending)
         opening.append(seconds)
     scoring, observing, product, wanted = [], [], [], 0
-    panels = unit(rng.standard_normal((how.centroids, campaigns, D), np.float32))
+    panels = unit(rng.standard_normal((config.centroids, campaigns, D), np.float32))
     for number in range(12):
         moved = rng.permutation(users)[:batch]
         new = unit(rng.standard_normal((batch, D), np.float32))
@@ -210,7 +218,7 @@ def cost(how: CatConfig, campaigns: int, users: int, batch: int) -> dict[str, fl
         "wanted_of_pairs": wanted / (12 * batch * campaigns),
         "observe_ms": float(np.median(observing)) * 1e3,
         "observe_of_kernel": float(np.median(observing)) / kernel,
-        "pairs_moved": batch * how.sample * campaigns / users,
+        "pairs_moved": batch * config.sample * campaigns / users,
         "open_ms": float(np.median(opening)) * 1e3,
         "recluster_ms": float(np.median(again)) * 1e3,
         "encode_ms": float(np.median([seconds for seconds, _ in encoding])) * 1e3,
@@ -232,15 +240,15 @@ def main() -> None:
     figures: dict[str, dict[str, float]] = {}
     for sample in options.samples:
         for name, often in (("", 4 * sample), (", never clustered again", never)):
-            how = CatConfig(8, sample, half_life=float(sample), recluster=often)
-            runs = [tracking(how, options.audience, 5, seed) for seed in range(options.seeds)]
+            config = CatConfig(8, sample, half_life=float(sample), recluster=often)
+            runs = [tracking(config, options.audience, 5, seed) for seed in range(options.seeds)]
             means = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
             figures[f"tracking, sample {sample}{name}"] = means | {"fit_least": min(run["fit_least"] for run in runs)}
     figures["clusterings that miss one of 8 tastes"] = missing(8, 1024, 12, 6)
     for count in (1, 8):
         for name, often in (("", 4096), (", never clustered again", never)):
-            how = CatConfig(count, recluster=often)
-            figures[f"turned by 60 degrees, {count} centroids{name}"] = turning(how, options.audience, 0)
+            config = CatConfig(count, recluster=often)
+            figures[f"turned by 60 degrees, {count} centroids{name}"] = turning(config, options.audience, 0)
     for count in (8, 1):
         name = f"{options.campaigns} campaigns of {count} centroids"
         figures[name] = cost(CatConfig(count), options.campaigns, options.users, options.batch)

@@ -5,7 +5,7 @@ import pytest
 
 from targeting.arrays.id_table import I64, U64, hash64
 from targeting.live.cat_config import CatConfig
-from targeting.live.incremental_cat import IncrementalCat, Pace
+from targeting.live.incremental_cat import CampaignPacing, IncrementalCat
 from targeting.types import F32
 
 D = 16
@@ -39,14 +39,14 @@ def scattered(n: int, seed: int = 0) -> F32:
     return unit(np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32))
 
 
-def spend(budget: int = 100, everyone: F32 = NOBODY) -> Pace:
-    return Pace(budget, 0.0, 1000.0, 1000, everyone)
+def spend(budget: int = 100, everyone: F32 = NOBODY) -> CampaignPacing:
+    return CampaignPacing(budget, 0.0, 1000.0, 1000, everyone)
 
 
 def opened(
-    people: People, how: CatConfig, users: I64 | None = None, key: str = "song", own: F32 = E[0]
+    people: People, config: CatConfig, users: I64 | None = None, key: str = "song", own: F32 = E[0]
 ) -> IncrementalCat:
-    cat = IncrementalCat(D, how, people)
+    cat = IncrementalCat(D, config, people)
     users = np.arange(len(people.now)) if users is None else users
     cat.open(key, own, users, people.now[users], np.ones(len(users), np.float32), 1, spend())
     return cat
@@ -200,16 +200,16 @@ def test_who_is_forgotten_was_never_there() -> None:
 def test_with_no_decay_who_is_forgotten_leaves_not_a_bit() -> None:
     people = People(scattered(300))
     gone = np.arange(0, 300, 7)
-    how = CatConfig(sample=1000, half_life=np.inf)
-    cat, other = opened(people, how), opened(people, how, np.setdiff1d(np.arange(300), gone))
+    config = CatConfig(sample=1000, half_life=np.inf)
+    cat, other = opened(people, config), opened(people, config, np.setdiff1d(np.arange(300), gone))
     new = scattered(300, 9)
     cat.observe(np.arange(300), people.now, new)
     kept = np.setdiff1d(np.arange(300), gone)
     other.observe(kept, people.now[kept], new[kept])
     people.now = new
     cat.forget(gone)
-    np.testing.assert_array_equal(cat._shares.sums, other._shares.sums)
-    np.testing.assert_array_equal(cat._shares.prototypes, other._shares.prototypes)
+    np.testing.assert_array_equal(cat._centroid_sums.sums, other._centroid_sums.sums)
+    np.testing.assert_array_equal(cat._centroid_sums.prototypes, other._centroid_sums.prototypes)
 
 
 def test_a_centroid_whose_members_all_go_is_gone() -> None:
@@ -327,7 +327,13 @@ def test_a_threshold_is_reached_by_as_many_as_there_are_pushes() -> None:
     people = People(scattered(20_000))
     cat = IncrementalCat(D, CatConfig(), people)
     cat.open(
-        "song", E[0], np.arange(0), NOBODY, np.zeros(0, np.float32), 0, Pace(400, 0.0, 1.0, 20_000, people.now[::5])
+        "song",
+        E[0],
+        np.arange(0),
+        NOBODY,
+        np.zeros(0, np.float32),
+        0,
+        CampaignPacing(400, 0.0, 1.0, 20_000, people.now[::5]),
     )
     assert 300 <= len(cat.score(people.now, 0.0)) <= 500
 

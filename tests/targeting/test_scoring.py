@@ -49,23 +49,23 @@ def asking(retrieved: list[tuple[int, float]], space: str = "space") -> Match:
 
 
 def naive(
-    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: ScoreWeights, same_space: bool
+    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], config: ScoreWeights, same_space: bool
 ) -> dict[int, float]:
     """One user after the other, as the module's docstring says it."""
     known = any(sim > 0 and song == each for song, sim in retrieved for _, each in pairs)
-    everything = sum(max(sim, 0) ** how.sharpness for _, sim in retrieved)
+    everything = sum(max(sim, 0) ** config.sharpness for _, sim in retrieved)
     scores = {}
     for user in range(USERS):
         heard = {song for each, song in pairs if each == user}
         taste = sum((VECTORS[song].astype(float) for song in sorted(heard)), np.zeros(D))
         length = math.sqrt(taste @ METRIC @ taste)
         direct = max(0.0, taste @ METRIC @ NEW / length / math.sqrt(NEW @ METRIC @ NEW)) if length > 0 else 0.0
-        weights = sum(max(sim, 0) ** how.sharpness for song, sim in retrieved if song in heard)
-        evidence = 1 - math.exp(-weights / everything / how.saturation) if weights else 0.0
+        weights = sum(max(sim, 0) ** config.sharpness for song, sim in retrieved if song in heard)
+        evidence = 1 - math.exp(-weights / everything / config.saturation) if weights else 0.0
         if not known and same_space and length > 0:
             scores[user] = direct
         elif known and weights:
-            scores[user] = how.weight * evidence + (1 - how.weight) * direct if same_space else evidence
+            scores[user] = config.weight * evidence + (1 - config.weight) * direct if same_space else evidence
     return scores
 
 
@@ -77,13 +77,13 @@ def naive(
     st.sampled_from(["space", "other"]),
 )
 def test_candidates_and_scores_are_what_one_user_after_the_other_gives(
-    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], how: ScoreWeights, space: str
+    pairs: set[tuple[int, int]], retrieved: list[tuple[int, float]], config: ScoreWeights, space: str
 ) -> None:
     # A similarity so small that its power is no float32 any more is as good as none.
     retrieved = [(song, sim if abs(sim) > 1e-3 else 0.0) for song, sim in retrieved]
     songs, audience = audience_of(pairs)
-    scored = score(audience, songs, asking(retrieved, space), how)
-    expected = naive(pairs, retrieved, how, space == "space")
+    scored = score(audience, songs, asking(retrieved, space), config)
+    expected = naive(pairs, retrieved, config, space == "space")
     assert scored.users.tolist() == sorted(expected)
     np.testing.assert_allclose(scored.scores, [expected[user] for user in sorted(expected)], atol=1e-5)
     assert ((scored.scores >= 0) & (scored.scores <= 1 + 1e-6)).all()

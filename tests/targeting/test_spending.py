@@ -109,20 +109,22 @@ def test_a_place_without_a_campaign_spends_as_the_time_has_it() -> None:
     song = campaign("a", 100, 50)
     plan = bandit(song, guaranteed=1.0).plan([None, "a", "gone"], {"a": song}.get, NOW + DAY)
     assert (plan.rates[0], plan.rates[2]) == (1, 1)
-    assert (plan.doors[0], plan.doors[2]) == (1, 1)
+    assert (plan.threshold_factors[0], plan.threshold_factors[2]) == (1, 1)
     assert plan.rates[1] > 1
 
 
 def test_what_is_guaranteed_and_late_opens_the_door() -> None:
     none = replace(campaign("a", budget=100), counts=OutcomeCounts(pushed=19, dismissed=500))
     made = bandit(none, campaign("b", 500, 250), guaranteed=0.2)
-    doors = [float(made.plan(["a"], {"a": none}.get, NOW + hours * 3600).doors[0]) for hours in (0, 6, 12, 48)]
-    assert doors == [1.0, 0.5, 0.0, 0.0]
+    factors = [
+        float(made.plan(["a"], {"a": none}.get, NOW + hours * 3600).threshold_factors[0]) for hours in (0, 6, 12, 48)
+    ]
+    assert factors == [1.0, 0.5, 0.0, 0.0]
     assert rates(made, none) == [1.0]
     assert made.owed(none) == 1
     done = replace(none, counts=OutcomeCounts(pushed=20, dismissed=500))
     assert made.owed(done) == 0
-    assert made.plan(["a"], {"a": done}.get, NOW + 2 * DAY).doors[0] == 1
+    assert made.plan(["a"], {"a": done}.get, NOW + 2 * DAY).threshold_factors[0] == 1
     assert rates(made, done)[0] < 0.5
 
 
@@ -219,5 +221,5 @@ def test_what_is_replayed_is_decided_again_and_what_is_restored_is_the_same() ->
     states = [each._state for each in (restored, one.partition)]
     first, second = (each.bandit.plan(["a", "b"], each.campaigns.get, NOW + 27.5 * DAY) for each in states)
     assert first.rates.tolist() == second.rates.tolist()
-    assert first.turns.tolist() == second.turns.tolist()
+    assert first.priorities.tolist() == second.priorities.tolist()
     assert states[0].bandit.mean == states[1].bandit.mean
