@@ -65,7 +65,7 @@ class BatchCommit:
         """False: nothing happened, and what was read comes again.
 
         Raises:
-            Uncertain: only the broker knows whether it happened; see :meth:`renew`.
+            Uncertain: only the broker knows whether it happened; see :meth:`recreate`.
             BadBurst: so many records were bad that this worker stops; all of them are committed.
         """
         with self._watchdog.guard():
@@ -108,10 +108,10 @@ class BatchCommit:
             self._bursts.judge()
         return True
 
-    def renew(self) -> None:
+    def recreate(self) -> None:
         """After :class:`streams.kafka.transaction.Uncertain`: another producer, before which no old one commits."""
         with self._watchdog.guard():
-            self._transactions.renew()
+            self._transactions.recreate()
 
     def close(self) -> None:
         self._watchdog.close()

@@ -194,7 +194,7 @@ class LocalStores:
             _log.warning("no state on disk: another worker on this machine holds it", why=str(error))
             return None
         except StoreCorrupted as error:
-            return self.renew(partition, None, str(error))
+            return self.recreate(partition, None, str(error))
 
     def open_existing(self, partition: int) -> LocalStore | None:
         """The partition's database as it is; None where there is none, or another process holds it.
@@ -209,7 +209,7 @@ class LocalStores:
         except StoreLocked:
             return None
 
-    def renew(self, partition: int, store: LocalStore | None, why: str) -> LocalStore | None:
+    def recreate(self, partition: int, store: LocalStore | None, why: str) -> LocalStore | None:
         """Delete and make anew; None where the disk does not serve."""
         self.discard(partition, store, why)
         try:

@@ -102,7 +102,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         settings.audience.http_host, settings.audience.http_port, registry, readiness, {"loop": heartbeat},
         status.document,
     ) as server:  # fmt: skip
-        _log.info("observe", url=server.url)
+        _log.info("serving HTTP", url=server.url)
         reachable.start()
         client = admin(settings.kafka)
         check_topics(client, settings.kafka, naming, NEEDED)

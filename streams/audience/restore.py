@@ -155,7 +155,7 @@ class Restorer:
             try:
                 return *self._read(partition, store), store
             except StoreCorrupted as corrupted:
-                store = self._stores.renew(partition, store, str(corrupted))
+                store = self._stores.recreate(partition, store, str(corrupted))
             try:
                 return *self._read(partition, store), store
             except StoreCorrupted as again:

@@ -207,7 +207,7 @@ class Worker:
         if self._context.settings.digest_at_stop:
             for partition, task in self._tasks.items():
                 at = task.offsets_to_commit(task.at).known()
-                _log.info("state", partition=partition, digest=task.state.digest(), at=at)
+                _log.info("state digest", partition=partition, digest=task.state.digest(), at=at)
         self._lag.close()
         self._assignment.close()
         for task in self._tasks.values():
@@ -241,7 +241,7 @@ class Worker:
 
     def _go_on_from_the_broker(self, why: str) -> None:
         """After a commit of which the broker alone knows whether it happened: as at a start, from what it has."""
-        self._commit.renew()
+        self._commit.recreate()
         held = list(self._tasks)
         known = self._assignment.committed(held)
         committed = any(known[p] != task.offsets_to_commit(task.at) for p, task in self._tasks.items())
@@ -267,7 +267,7 @@ class Worker:
         self._context.metrics.rebalances.inc()
         self._to_restore = [p for p in self._to_restore if p not in gone] + new
         self._context.metrics.partitions.set(len(self._tasks))
-        _log.info("partitions", new=new, gone=gone, held=sorted(self._tasks))
+        _log.info("partitions changed", new=new, gone=gone, held=sorted(self._tasks))
         for partition in new:
             self._context.held.set(partition, "waiting")
         if new:

@@ -17,7 +17,7 @@ from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
     from streams.contract.events import Campaign
-    from streams.operations.uplift import Lift
+    from streams.operations.uplift import Uplift
 
 _SHOWN = (
     ("candidates",), ("pushed", "held_out"), ("delivered", "opened"), ("listened", "collected"),
@@ -43,7 +43,7 @@ def campaigns(
     """
     from streams.kafka.skipped_records import Skipped
     from streams.operations.campaigns import current, total
-    from streams.operations.uplift import lift
+    from streams.operations.uplift import uplift
 
     with errors_explained():
         settings = settings_from(config, bootstrap)
@@ -59,7 +59,7 @@ def campaigns(
         found = {song_id: found[song_id]}
     newest = sorted(found.values(), key=lambda each: each.started_at, reverse=True)
     if lift_:
-        _show_lift(lift(total(newest)), json_)
+        _show_lift(uplift(total(newest)), json_)
     elif json_:
         plain = [msgspec.to_builtins(each) for each in newest]
         say_json(plain[0] if song_id is not None else plain, indent=2)
@@ -96,7 +96,7 @@ def _one(campaign: Campaign, now: datetime) -> Table:
     return table
 
 
-def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
+def _show_lift(found: Sequence[Uplift], as_json: bool) -> None:
     if as_json:
         say_json([_plain(each) for each in found], indent=2)
         return
@@ -117,12 +117,12 @@ def _show_lift(found: Sequence[Lift], as_json: bool) -> None:
     tables.show(table)
 
 
-def _plain(each: Lift) -> dict[str, Any]:
+def _plain(each: Uplift) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(each)
     return plain | {"clear": each.clear}
 
 
-def _verdict(each: Lift) -> str:
+def _verdict(each: Uplift) -> str:
     if each.difference is None:
         return "nobody was pushed" if not each.treated_of else "nobody was held out: nothing to compare with"
     if each.clear:

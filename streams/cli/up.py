@@ -14,7 +14,7 @@ import typer
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
 from streams.cli.worker import PolicySwitch, Resume
 from streams.runtime.clock import SystemClock
-from streams.runtime.kept_worker import KeptWorker
+from streams.runtime.supervised_worker import SupervisedWorker
 from streams.runtime.supervisor import RoleProcess
 from streams.runtime.terminal import Terminal, bold
 
@@ -75,13 +75,13 @@ def up(
             for n in range(audience_workers)
         ]
         clock = SystemClock()
-        workers: list[KeptWorker] = []
+        workers: list[SupervisedWorker] = []
         stack.callback(_stop, workers)
         for name, args, port, shutdown_s in roles:
             process = RoleProcess(
                 name, [*args, *common], environment, logs / f"{name}.log", port, clock, shutdown_s + _BESIDE_S
             )
-            workers.append(KeptWorker(process, clock, silence))
+            workers.append(SupervisedWorker(process, clock, silence))
         while not stop.wait(_LOOK_EVERY_S) and any(worker.down is None for worker in workers):
             for worker in workers:
                 if news := worker.look():
@@ -97,7 +97,7 @@ def _port(first: int, number: int) -> int:
     return first and first + 10 * number
 
 
-def _stop(workers: Sequence[KeptWorker]) -> None:
+def _stop(workers: Sequence[SupervisedWorker]) -> None:
     """All at once, so that they drain side by side."""
     for worker in workers:
         worker.process.ask_to_stop()

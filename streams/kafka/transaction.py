@@ -35,7 +35,7 @@ class Aborted(Exception):
 
 
 class Uncertain(Exception):
-    """Only the broker knows whether the transaction is committed: :meth:`Transactions.renew`, then go on from there."""
+    """Only the broker knows whether the transaction is committed: :meth:`Transactions.recreate`, then go on."""
 
 
 class Transactions:
@@ -77,7 +77,7 @@ class Transactions:
         except KafkaException as error:
             raise MustRestart(f"transactional id {self._id}: {error.args[0].str()}") from error
 
-    def renew(self) -> None:
+    def recreate(self) -> None:
         """Replace the producer. What the former one left open is committed or aborted when this returns, for good:
         whatever of its requests is still on its way comes to nothing.
 

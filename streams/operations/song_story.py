@@ -52,7 +52,7 @@ class SongStory:
     """What was found of a song.
 
     Attributes:
-        song: its entry in the ledger; None: no upload of it was ever served, or it is forgotten.
+        song: its song record; None: no upload of it was ever served, or it is forgotten.
         uploads: events of the song, oldest first.
         refused: its dead letters.
         uploaded_at: when the oldest of them that is there was appended, Unix seconds.
@@ -162,7 +162,7 @@ def read_song(reader: BoundedReader, naming: Naming, song_id: str, partitions: I
     served = story.song is not None or story.campaign is not None
     _read_events(reader, story, [*events, *way] if served else events)
     if not served and story.uploads:
-        # Requests go out before the ledger's entry is written, and an entry may be forgotten before its pushes are.
+        # Requests go out before the song record is written, and a record may be forgotten before its pushes are.
         served = True
         _read_events(reader, story, way)
     named = b'"%s"' % msgspec.json.encode(song_id)[1:-1]
@@ -199,7 +199,7 @@ def _note_state(story: SongStory, topic: Topic, value: bytes | None) -> None:
 
 
 def _note_event(story: SongStory, topic: Topic, message: Message) -> bool:
-    """Whether this was the last event that its partition can tell of the song: the request named in the ledger."""
+    """Whether this was the last event that its partition can tell of the song: the request named in the song record."""
     at = message.timestamp()[1] / 1000
     if topic is DEAD_LETTERS:
         told = {name: (value or b"").decode("utf-8", "replace") for name, value in headers(message)}

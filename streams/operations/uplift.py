@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Lift:
+class Uplift:
     """One measure of the treated against the held out, in pairs of a user and a song.
 
     Attributes:
@@ -56,20 +56,20 @@ class Lift:
         return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
 
 
-def lift(counts: Counts) -> list[Lift]:
-    """The lift in every measure of :data:`MEASURES`."""
+def uplift(counts: Counts) -> list[Uplift]:
+    """The uplift in every measure of :data:`MEASURES`."""
     return [
         compared(name, getattr(counts, name), counts.pushed, getattr(counts, f"held_out_{name}"), counts.held_out)
         for name in MEASURES
     ]
 
 
-def compared(measure: str, treated: int, treated_of: int, held_out: int, held_out_of: int) -> Lift:
+def compared(measure: str, treated: int, treated_of: int, held_out: int, held_out_of: int) -> Uplift:
     """Treated against held out."""
     # A record may claim anything; no more than all of them listened.
     treated, held_out = min(treated, treated_of), min(held_out, held_out_of)
     if not treated_of or not held_out_of:
-        return Lift(measure, treated, treated_of, held_out, held_out_of, None, None, None)
+        return Uplift(measure, treated, treated_of, held_out, held_out_of, None, None, None)
     one, other = treated / treated_of, held_out / held_out_of
     low_1, high_1 = _wilson(treated, treated_of)
     low_0, high_0 = _wilson(held_out, held_out_of)
@@ -80,7 +80,7 @@ def compared(measure: str, treated: int, treated_of: int, held_out: int, held_ou
         max(-1.0, gap - math.hypot(one - low_1, high_0 - other)),
         min(1.0, gap + math.hypot(high_1 - one, other - low_0)),
     )
-    found = Lift(
+    found = Uplift(
         measure, treated, treated_of, held_out, held_out_of, difference,
         _ratio(treated, treated_of, held_out, held_out_of), None,
     )  # fmt: skip
@@ -95,8 +95,8 @@ def compared(measure: str, treated: int, treated_of: int, held_out: int, held_ou
     return _with(found, max(1, needed - held_out_of))
 
 
-def _with(found: Lift, missing: int) -> Lift:
-    return Lift(
+def _with(found: Uplift, missing: int) -> Uplift:
+    return Uplift(
         found.measure, found.treated, found.treated_of, found.held_out, found.held_out_of, found.difference,
         found.ratio, missing,
     )  # fmt: skip

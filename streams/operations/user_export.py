@@ -51,7 +51,7 @@ class _Names(msgspec.Struct):
     artist_ids: list[str] = []
 
 
-class _LedgerNames(msgspec.Struct):
+class _SongRecordNames(msgspec.Struct):
     upload: _Names | None = None
 
 
@@ -91,7 +91,7 @@ def export_user(
                 topics[name] = found
         finally:
             snapshot.close()
-    told = erasures.of(user_id)
+    marker = erasures.of(user_id)
     return {
         "user_id": user_id,
         "partition": partition,
@@ -99,8 +99,8 @@ def export_user(
         "topics": topics,
         "state": _state(standing, dict(zip(hash64(names).tolist(), names, strict=True)))
         | {
-            "erased_at": _time(told.erased) if told.erased else None,
-            "profiling": {"allowed": not told.objects, "said_at": _time(told.said)} if told.said else None,
+            "erased_at": _time(marker.erased) if marker.erased else None,
+            "profiling": {"allowed": not marker.objects, "said_at": _time(marker.said)} if marker.said else None,
         },
     }
 
@@ -115,13 +115,13 @@ def _naming(topic: Topic, messages: Iterable[Message], names: set[str]) -> Itera
             names.add(key)
         if topic is SONGS_LEDGER and message.value():
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                _note(msgspec.json.decode(message.value() or b"", type=_LedgerNames).upload, names)
+                _note(msgspec.json.decode(message.value() or b"", type=_SongRecordNames).upload, names)
         yield message
 
 
-def _note(told: _Names | None, names: set[str]) -> None:
-    if told:
-        names.update(filter(None, (told.song_id, told.recording_id, *told.artist_ids)))
+def _note(found: _Names | None, names: set[str]) -> None:
+    if found:
+        names.update(filter(None, (found.song_id, found.recording_id, *found.artist_ids)))
 
 
 def _note_state(
@@ -155,7 +155,7 @@ def _record(topic: Topic, message: Message, names: set[str]) -> dict[str, Any]:
         "at": _time(message.timestamp()[1] / 1000),
         "key": _readable(message.key()),
         "value": _vector(value) if topic is AUDIENCE_VECTORS else _readable(value),
-        "headers": {name: _readable(told, json=False) for name, told in headers(message)},
+        "headers": {name: _readable(value, json=False) for name, value in headers(message)},
     }
 
 

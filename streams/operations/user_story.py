@@ -135,7 +135,7 @@ def _reasons(
         if song is None:
             return
     if song is None and story.requests:
-        yield "the partitions were asked, and the ledger has no entry: it is about to be written, or is forgotten"
+        yield "the partitions were asked, and there is no song record: it is about to be written, or is forgotten"
     elif song is None:
         yield "no upload of the song was served: " + (
             f"refused as {story.refused[-1]['error']}: {story.refused[-1]['reason']}"
@@ -159,7 +159,7 @@ def _reasons(
         yield "the user has heard the song"
     yield from _log(story, upload, pushed, policy, wishes)
     if held_out(hash64([user.user_id]), story.song_id, policy)[0]:
-        yield "the lot holds this user out of this song: counted, never pushed"
+        yield "this user is in the holdout for this song: counted, never pushed"
     if user.complete and story.request is not None and not user.heard:
         yield f"the user heard none of the {len(story.request.neighbours)} similar songs that were retrieved"
     if song.ended:

@@ -46,10 +46,10 @@ class BrokerClock:
                 "right (NTP); if it is right, the broker's is wrong"
             )
             if self._condition.reason is None:
-                _log.error("clock", reason=reason)
+                _log.error("clock differs from the broker's", reason=reason)
             self._condition.fails(reason)
             return False
         if self._condition.reason is not None:
-            _log.info("clock", reason="it agrees with the broker's again")
+            _log.info("clock agrees with the broker's again")
             self._condition.holds()
         return True

@@ -24,10 +24,10 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Reason:
+class _ReasonCount:
     count: int = 0
-    untold: int = 0
-    told_at: float | None = None
+    unlogged: int = 0
+    logged_at: float | None = None
     latest: str = ""
     latest_at: float = 0.0
 
@@ -47,15 +47,15 @@ class DeadLetterLog:
         self._clock = clock
         self.waiting = False
         self._lock = threading.Lock()
-        self._reasons: dict[tuple[str, str], _Reason] = {}
+        self._reasons: dict[tuple[str, str], _ReasonCount] = {}
 
     def note(self, stage: str, error: str, text: str) -> None:
         """A record was buried: by which stage, for which class of error, and why in words."""
         self._metric.labels(stage, error).inc()
         with self._lock:
-            reason = self._reasons.setdefault((stage, error), _Reason())
+            reason = self._reasons.setdefault((stage, error), _ReasonCount())
             reason.count += 1
-            reason.untold += 1
+            reason.unlogged += 1
             self.waiting = True
             reason.latest, reason.latest_at = text[:_TEXT], self._clock.now()
 
@@ -64,16 +64,16 @@ class DeadLetterLog:
         now = self._clock.monotonic()
         with self._lock:
             due = [
-                (stage, error, reason, reason.untold)
+                (stage, error, reason, reason.unlogged)
                 for (stage, error), reason in self._reasons.items()
-                if reason.untold and (reason.told_at is None or now >= reason.told_at + _SILENCE_S)
+                if reason.unlogged and (reason.logged_at is None or now >= reason.logged_at + _SILENCE_S)
             ]
             for _, _, reason, _ in due:
-                reason.untold, reason.told_at = 0, now
-            self.waiting = any(reason.untold for reason in self._reasons.values())
-        for stage, error, reason, untold in due:
+                reason.unlogged, reason.logged_at = 0, now
+            self.waiting = any(reason.unlogged for reason in self._reasons.values())
+        for stage, error, reason, unlogged in due:
             _log.warning(
-                "records buried in dead-letters", stage=stage, error=error, records=untold, since_start=reason.count,
+                "records buried in dead-letters", stage=stage, error=error, records=unlogged, since_start=reason.count,
                 latest=reason.latest,
             )  # fmt: skip
 

@@ -33,7 +33,7 @@ from streams.songs.song_store import SongStore, timestamp
 _REPORTS_WAIT_S = 0.1
 _REPORTS_BATCH = 1000
 _RECONCILE_S = 1.0
-# For so long partitions may still come whose ledgers were read before: a rolling restart takes less for a worker.
+# For so long partitions may still come whose song records were read before: a rolling restart takes less for a worker.
 _BEGUN_S = 60.0
 _CLOCK_S = 0.5
 # An unacknowledged send ends the process, and the upload is served again. At Faust's default of 20 minutes a dead
@@ -127,12 +127,12 @@ def add_agents(app: Any, store: SongStore, lag: LagMonitor) -> None:
         await _or_leave(bury_skipped(store, partitions))
 
     async def forget(*_: object, **__: object) -> None:
-        store.ledger.forget()
+        store.song_records.forget()
         store.reports.forget()
         reconciler.forget()
 
     async def drop_begun() -> None:
-        for cache in (store.ledger, store.reports):
+        for cache in (store.song_records, store.reports):
             await asyncio.to_thread(cache.drop_begun)
 
     app.timer(interval=_BEGUN_S)(drop_begun)

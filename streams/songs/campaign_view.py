@@ -74,7 +74,7 @@ def reported_end(song: Song, reports: Sequence[CampaignReport], partitions: int)
 
 
 def campaign(song_id: str, song: Song, reports: Sequence[CampaignReport]) -> Campaign:
-    """The view of a song: its status from the ledger, all else from the newest reports, one a partition.
+    """The view of a song: its status from its song record, all else from the newest reports, one a partition.
 
     Counts go on over revisions; a partition has answered once it reports on the present one.
     """

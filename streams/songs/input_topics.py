@@ -1,4 +1,4 @@
-"""Ids of the input topics, kept with the ledger, and what retention took before it was read.
+"""Ids of the input topics, kept with the song records, and what retention took before it was read.
 
 This role's offsets exist only in its group and say nothing about a later topic of the same name. So each partition of
 ``songs-ledger`` holds the ids of the topics that its songs came from. Nothing is served without the ledger, so nothing
@@ -28,12 +28,12 @@ _log = structlog.get_logger(__name__)
 
 
 def id_key(topic: Topic) -> bytes:
-    """Key of a topic's id in the ledger: no song's, because it is not UTF-8."""
+    """Key of a topic's id among the song records: no song's, because it is not UTF-8."""
     return _ID + topic.name.encode()
 
 
 def is_id(key: bytes) -> bool:
-    """Whether an entry of the ledger is such an id, and no song."""
+    """Whether an entry of `songs-ledger` is such an id, and no song."""
     return key.startswith(_ID)
 
 
@@ -43,7 +43,7 @@ def group_of(naming: Naming) -> str:
 
 
 class InputTopics:
-    """Checks a partition of the ledger when it is opened, and takes the ids out of its entries."""
+    """Checks a partition of the song records when it is opened, and takes the ids out of its entries."""
 
     def __init__(self, kafka: KafkaSettings, naming: Naming, metrics: SongsMetrics) -> None:
         self._kafka = kafka
@@ -54,7 +54,7 @@ class InputTopics:
         """Compare the ids, write those that are not known yet, and report records that are gone.
 
         Raises:
-            RecreatedTopic: an input is not the topic that the ledger's songs came from.
+            RecreatedTopic: an input is not the topic that its songs came from.
             Unavailable: the broker does not answer.
         """
         names = {topic: self._naming.name(topic) for topic in INPUTS}
@@ -96,7 +96,7 @@ class InputTopics:
 
 
 def write_ids(kafka: KafkaSettings, naming: Naming, ids: dict[bytes, bytes], partitions: list[int]) -> None:
-    """Write ids into partitions of the ledger, acknowledged.
+    """Write ids into partitions of `songs-ledger`, acknowledged.
 
     Raises:
         Unavailable: the broker does not acknowledge them.

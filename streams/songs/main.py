@@ -101,7 +101,7 @@ def run(settings: Settings, resume: bool = False) -> None:
     with ObserveServer(
         settings.songs.http_host, settings.songs.http_port, registry, readiness, {"loop": heartbeat}, status.document
     ) as server:
-        _log.info("observe", url=server.url)
+        _log.info("serving HTTP", url=server.url)
         reachable.start()
         client = admin(settings.kafka)
         check_topics(client, settings.kafka, naming, NEEDED)
@@ -113,7 +113,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         view = LiveView(settings.kafka, naming, clock, skipped)
         live = LiveMatcher(view, metrics, clock, settings.songs.swap_both_s, kind)
         status.model = lambda: model_status(view.model, None)
-        ledger = CompactedCache(
+        song_records = CompactedCache(
             settings.kafka, naming.name(SONGS_LEDGER), clock, _check_song, without=settings.songs.left_out(),
             opened=InputTopics(settings.kafka, naming, metrics),
         )  # fmt: skip
@@ -121,7 +121,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         # Beside the model, and before others leave their partitions to this worker.
         with ThreadPoolExecutor(_AT_ONCE, "begin") as pool:
             numbers = range(min(naming.songs_partitions, _BEGUN))
-            begun = [pool.submit(cache.begin, number) for number in numbers for cache in (ledger, reports)]
+            begun = [pool.submit(cache.begin, number) for number in numbers for cache in (song_records, reports)]
             live.wait()
         for each in begun:
             each.result()
@@ -133,7 +133,7 @@ def run(settings: Settings, resume: bool = False) -> None:
         lag = LagMonitor(settings.kafka, group_of(naming), metrics, clock).start()
         add_agents(app, SongStore(
             naming, settings.songs, metrics, clock, live, AwaitedProducer(app, naming, letters),
-            ledger, reports, skipped,
+            song_records, reports, skipped,
             BadBursts(
                 settings.songs.stop_at_bad_share, settings.songs.stop_at_bad_of, "songs.stop_at_bad_share", clock,
                 resume, metrics.bad_bursts, readiness,
@@ -146,7 +146,7 @@ def run(settings: Settings, resume: bool = False) -> None:
             heartbeat.beat()
 
         async def on_assigned(_: object, assigned_partitions: Collection[TP], **__: object) -> None:
-            _log.info("assigned", partitions=str(assigned_partitions))
+            _log.info("partitions assigned", partitions=str(assigned_partitions))
             held.serve(sorted({each.partition for each in assigned_partitions}))
             assigned.holds()
 

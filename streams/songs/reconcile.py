@@ -56,9 +56,9 @@ def due(song: Song, space: str, warm_here: bool, now: float) -> Due | None:
 
 
 class Reconciler:
-    """Goes through the ledgers of the partitions that this worker serves.
+    """Goes through the song records of the partitions that this worker serves.
 
-    The ledger tells what is still to be done, so a worker that dies halfway leaves the rest to the next one.
+    The song records tell what is still to be done, so a worker that dies halfway leaves the rest to the next one.
     """
 
     def __init__(self, store: SongStore) -> None:
@@ -80,7 +80,7 @@ class Reconciler:
                 self._rounds[partition] = space, at
 
     async def _round(self, partition: int) -> None:
-        keys = list(await self._store.ledger.partition(partition))
+        keys = list(await self._store.song_records.partition(partition))
         for start in range(0, len(keys), _AT_ONCE):
             found = [key.decode() for key in keys[start : start + _AT_ONCE] if await self._due(partition, key.decode())]
             for first in range(0, len(found), _TOGETHER):
@@ -155,9 +155,9 @@ class Reconciler:
             return []
         contents = [what_fits(serving.matcher.encoder, content_of(song.event())) for song in songs.values()]
         matched = serving.matcher.match(contents, self._store.settings.neighbours, self._store.metrics)
-        told = [
+        sent = [
             await self._store.producer.send_to_all_partitions(messages.re_anchored(song_id, song, serving.space, each))
             for (song_id, song), each in zip(songs.items(), matched, strict=True)
         ]
         self._store.metrics.requests_sent.inc(len(songs) * self._store.naming.audience_partitions)
-        return list(chain.from_iterable(told))
+        return list(chain.from_iterable(sent))

@@ -127,10 +127,10 @@ async def _promote(store: SongStore, songs: dict[Place, Song]) -> dict[Place, So
         for place, upload in uploads.items()
     ]
     await asyncio.gather(*[await store.producer.send(WARM_SONGS, record) for record in records])
-    told = [
+    sent = [
         await store.producer.send_to_all_partitions(messages.promoted(place[1], song)) for place, song in songs.items()
     ]
-    await asyncio.gather(*chain.from_iterable(told))
+    await asyncio.gather(*chain.from_iterable(sent))
     store.metrics.requests_sent.inc(len(songs) * store.naming.audience_partitions)
     _log.info("promoted", songs=[song_id for _, song_id in songs], space=serving.space)
     return {

@@ -118,12 +118,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def read(value: bytes | None) -> Song | None:
-    """The entry in a record of the ledger."""
+    """The entry in a record of `songs-ledger`."""
     return None if value is None else _songs.decode(value)
 
 
 def check(key: bytes, value: bytes) -> None:
-    """Whether a record of the ledger can be used for all that is ever made of it.
+    """Whether a record of `songs-ledger` can be used for all that is ever made of it.
 
     Raises:
         Undecodable: it cannot.

@@ -167,13 +167,13 @@ class SongStore:
 
     Attributes:
         live: gives the model in use at the time of the call.
-        ledger, reports: what is remembered of songs and of partitions' accounts.
+        song_records, reports: what is remembered of songs and of partitions' accounts.
         skipped: records of cached topics that wait for their dead letters.
         bursts: judges how many records of uploads and reports are bad.
         broker_clock: tells whether this machine's clock may decide anything.
         tracing: makes a hop of each upload.
-        turn: held while deciding by the ledger and until the change is acknowledged. Without it, reports of a revision
-            that is being replaced could end a campaign.
+        turn: held while deciding by a song record and until the change is acknowledged. Without it, reports of a
+            revision that is being replaced could end a campaign.
     """
 
     naming: Naming
@@ -182,7 +182,7 @@ class SongStore:
     clock: Clock
     live: LiveMatcher
     producer: AwaitedProducer
-    ledger: CompactedCache
+    song_records: CompactedCache
     reports: CompactedCache
     skipped: Skipped
     bursts: BadBursts
@@ -192,13 +192,13 @@ class SongStore:
 
     async def song(self, partition: int, song_id: str) -> Song | None:
         """A song's entry."""
-        return song_record.read((await self.ledger.partition(partition)).get(song_id.encode()))
+        return song_record.read((await self.song_records.partition(partition)).get(song_id.encode()))
 
     async def remember(self, songs: Sequence[tuple[int, str, Song | None]]) -> None:
         """Write entries (partition, song_id, entry; None forgets), acknowledged."""
         await self.keep(
             SONGS_LEDGER,
-            self.ledger,
+            self.song_records,
             [(partition, id.encode(), song_record.write(song) if song else None) for partition, id, song in songs],
         )
 

@@ -49,7 +49,7 @@ from streams.kafka.batches import LenientBatch, LenientRecords
 from streams.kafka.batches import unpacked as unpacked_bytes
 from streams.models.registry import read_model, read_song
 from streams.operations.campaigns import read_campaign
-from streams.operations.uplift import lift
+from streams.operations.uplift import uplift
 from streams.runtime.bad_record_burst import bad_of
 from streams.songs import messages, song_record, song_store
 from streams.songs.main import _check_report, _check_song
@@ -254,7 +254,7 @@ def _campaign(data: bytes) -> None:
     key, value, _ = unpacked(data)
     with suppress(BadRecord):
         _, campaign = read_campaign(key, value)
-        assert campaign is None or len(lift(campaign.counts)) == 3
+        assert campaign is None or len(uplift(campaign.counts)) == 3
 
 
 # -- what the roles wrote for themselves

@@ -17,7 +17,7 @@ from streams.contract.cloudevents import Record, pack
 from streams.contract.events import Campaign, CampaignCounts
 from streams.contract.topics import CAMPAIGNS
 from streams.operations.campaigns import current, total
-from streams.operations.uplift import compared, lift
+from streams.operations.uplift import compared, uplift
 from streams.runtime.clock import SystemClock
 from streams.runtime.exit_codes import REFUSED
 
@@ -97,7 +97,7 @@ def test_with_too_few_held_out_it_says_how_many_more() -> None:
 
 
 def test_where_nobody_was_pushed_or_held_out_nothing_is_said() -> None:
-    for found in lift(CampaignCounts(pushed=10, listened=4)) + lift(CampaignCounts(held_out=10)):
+    for found in uplift(CampaignCounts(pushed=10, listened=4)) + uplift(CampaignCounts(held_out=10)):
         assert found.difference is None
         assert found.ratio is None
         assert not found.clear

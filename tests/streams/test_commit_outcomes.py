@@ -168,7 +168,7 @@ def test_a_failure_before_the_commit_names_the_step(transactions: Transactions, 
 
 
 def test_after_an_uncertain_commit_another_producer_goes_on(transactions: Transactions, clients: list[Client]) -> None:
-    transactions.renew()
+    transactions.recreate()
     transactions.begin()
     assert [client.made_with[:3] for client in clients] == [(KAFKA, "audience-0", 5)] * 2
     assert [asked[0] for asked in clients[1].asked] == ["list_topics", "init_transactions", "poll", "begin_transaction"]
@@ -178,13 +178,13 @@ def test_after_an_uncertain_commit_another_producer_goes_on(transactions: Transa
 def test_a_fourth_commit_in_a_row_that_comes_to_nothing_asks_for_another_process(transactions: Transactions) -> None:
     for _ in range(2):
         for _ in range(3):
-            transactions.renew()
+            transactions.recreate()
         # One that succeeds in between begins the count anew.
         transactions.commit(AT, None)
     for _ in range(3):
-        transactions.renew()
+        transactions.recreate()
     with pytest.raises(MustRestart, match=r"^transactional id audience-0: 3 commits in a row"):
-        transactions.renew()
+        transactions.recreate()
 
 
 def test_a_producer_that_lost_a_connection_is_replaced_before_the_next_transaction(

@@ -190,7 +190,7 @@ def test_what_was_asked_and_pushed_is_found_before_the_ledger_has_the_song(
     assert story.requests.keys() == town.partitions
     assert {push.push_id for push in story.pushes} == {push.push_id for push in first}
     assert told.pushed is True
-    assert other.held_back[0].startswith("the partitions were asked, and the ledger has no entry")
+    assert other.held_back[0].startswith("the partitions were asked, and there is no song record")
 
 
 def test_who_allows_no_profiling_is_told_without_the_erasure_key(town: Environment, first: list[PushTarget]) -> None:

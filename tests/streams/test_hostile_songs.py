@@ -231,7 +231,7 @@ class Role:
         """Its own state."""
         return {
             (store.topic, number, key): value
-            for store in (self.store.ledger, self.store.reports)
+            for store in (self.store.song_records, self.store.reports)
             for number in range(SONGS)
             for key, value in (await store.partition(number)).items()
         }
@@ -394,7 +394,7 @@ class Singing(RuleBasedStateMachine):
     def a_fresh_start_finds_what_is_remembered(self) -> None:
         if not hasattr(self, "role"):
             return
-        for store, check in ((self.role.store.ledger, _check_song), (self.role.store.reports, _check_report)):
+        for store, check in ((self.role.store.song_records, _check_song), (self.role.store.reports, _check_report)):
             fresh = CompactedCache(self.log, store.topic, self.clock, check, Skipped())  # type: ignore[arg-type]
             for number in range(SONGS):
                 assert fresh._read(number) == self.run(store.partition(number))

@@ -35,7 +35,7 @@ from streams.contract.topics import AUDIENCE_STATE, CAMPAIGNS, MODELS, SONGS_LED
 from streams.kafka.skipped_records import Skipped
 from streams.models.registry import LiveView, read_model, read_song
 from streams.operations.campaigns import current, read_campaign
-from streams.operations.uplift import lift
+from streams.operations.uplift import uplift
 from streams.runtime.clock import SystemClock
 from streams.runtime.health import Readiness
 from streams.runtime.metrics import AudienceMetrics
@@ -124,11 +124,11 @@ def test_any_record_of_campaigns_is_shown_or_bad(record: Parts) -> None:
     except BadRecord:
         return
     if campaign is not None:
-        assert len(lift(campaign.counts)) == 3
+        assert len(uplift(campaign.counts)) == 3
 
 
 def test_more_listeners_than_pushes_have_a_lift() -> None:
-    assert lift(CampaignCounts(pushed=1, listened=5, held_out=1, held_out_listened=9))[0].treated == 1
+    assert uplift(CampaignCounts(pushed=1, listened=5, held_out=1, held_out_listened=9))[0].treated == 1
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)

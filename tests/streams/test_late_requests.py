@@ -129,7 +129,7 @@ def test_a_commit_that_nobody_answered_is_over_for_good_once_the_producer_is_ren
     with pytest.raises(Uncertain, match="commit"):
         transaction.commit(offsets(here, 7), group)
     assert held.struck.is_set()
-    transaction.renew()
+    transaction.recreate()
     # A client may ask once more before it gives up, and be heard: what counts is that it is over.
     before = visible(here)
     assert before in ([], [b"uncertain"])
@@ -152,12 +152,12 @@ def test_transactions_that_come_to_nothing_one_after_the_other_ask_for_a_new_pro
             transaction.produce(here.naming.name(AUDIENCE_STATE), 0, b"k", bytes(2 * MAX_RECORD_BYTES))
 
     fail()
-    transaction.renew()
+    transaction.recreate()
     write(transaction, here, b"v")
     transaction.commit(offsets(here, 1), group)
     for _ in range(3):
         fail()
-        transaction.renew()
+        transaction.recreate()
     fail()
     with pytest.raises(MustRestart, match="3 commits in a row"):
-        transaction.renew()
+        transaction.recreate()

@@ -104,7 +104,7 @@ def test_flipped_bits_are_found_and_the_database_made_anew(tmp_path: Path, clock
     if store.offset:
         with pytest.raises(StoreCorrupted):
             list(store.entries())
-        store = stores.renew(3, store, "flipped bits")
+        store = stores.recreate(3, store, "flipped bits")
     assert store is not None
     assert store.offset == 0
     assert entries(store) == []

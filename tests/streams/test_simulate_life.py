@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from encoder.data.world import DAY
 from streams.contract.errors import Refused
 from streams.testbed.simulation.life import Life, PushResponses
-from streams.testbed.simulation.random_draws import Lot, lots
+from streams.testbed.simulation.random_draws import DrawPurpose, random_draws
 from streams.testbed.simulation.scenario import Habits, Scenario
 from targeting.arrays.id_table import I64
 
@@ -56,16 +56,16 @@ def test_new_songs_are_unheard_of_before_their_upload_and_late_users_silent_befo
     )
 
 
-@given(st.integers(0, 2**40), st.sampled_from(Lot))
-def test_lots_are_uniform_and_belong_to_the_pair(seed: int, lot: Lot) -> None:
+@given(st.integers(0, 2**40), st.sampled_from(DrawPurpose))
+def test_draws_are_uniform_and_belong_to_the_pair(seed: int, purpose: DrawPurpose) -> None:
     users, songs = (each.ravel() for each in np.meshgrid(np.arange(60), np.arange(60)))
-    found = lots(seed, lot, users, songs)
+    found = random_draws(seed, purpose, users, songs)
     assert ((found >= 0) & (found < 1)).all()
     assert abs(found.mean() - 0.5) < 0.03
-    assert abs(np.corrcoef(found, lots(seed, Lot(lot % 6 + 1), users, songs))[0, 1]) < 0.09
-    assert abs(np.corrcoef(found, lots(seed + 1, lot, users, songs))[0, 1]) < 0.09
+    assert abs(np.corrcoef(found, random_draws(seed, DrawPurpose(purpose % 6 + 1), users, songs))[0, 1]) < 0.09
+    assert abs(np.corrcoef(found, random_draws(seed + 1, purpose, users, songs))[0, 1]) < 0.09
     order = np.random.default_rng(0).permutation(len(users))
-    assert np.array_equal(lots(seed, lot, users[order], songs[order]), found[order])
+    assert np.array_equal(random_draws(seed, purpose, users[order], songs[order]), found[order])
 
 
 @settings(max_examples=30)

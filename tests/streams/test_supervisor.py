@@ -15,7 +15,7 @@ from streams.contract.errors import Refused
 from streams.runtime.clock import ManualClock
 from streams.runtime.exit_codes import REFUSED, RESTART
 from streams.runtime.health import ObserveServer, Readiness
-from streams.runtime.kept_worker import KeptWorker
+from streams.runtime.supervised_worker import SupervisedWorker
 from streams.runtime.supervisor import RoleProcess
 
 # Nobody answers here, so that a worker ends by itself with the code that asks for a restart.
@@ -97,11 +97,11 @@ def test_a_worker_that_is_killed_again_and_again_is_given_up(start: Start, clock
         process.watch()
 
 
-def kept(start: Start, clock: ManualClock, environment: dict[str, str]) -> KeptWorker:
-    return KeptWorker(start(environment), clock, silence_s=30)
+def kept(start: Start, clock: ManualClock, environment: dict[str, str]) -> SupervisedWorker:
+    return SupervisedWorker(start(environment), clock, silence_s=30)
 
 
-def test_of_a_kept_worker_pauses_grow_and_what_is_the_same_is_said_once(start: Start, clock: ManualClock) -> None:
+def test_of_a_supervised_worker_pauses_grow_and_what_is_the_same_is_said_once(start: Start, clock: ManualClock) -> None:
     worker = kept(start, clock, {})
     said = []
     for pause_s in (0, 1, 2, 4):
@@ -121,10 +121,10 @@ def test_of_a_kept_worker_pauses_grow_and_what_is_the_same_is_said_once(start: S
     assert said[1:] == [None] * 3
 
 
-def test_a_kept_worker_that_is_refused_again_and_again_stays_down(
+def test_a_supervised_worker_that_is_refused_again_and_again_stays_down(
     start: Start, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.runtime.kept_worker._REFUSALS", 2)
+    monkeypatch.setattr("streams.runtime.supervised_worker._REFUSALS", 2)
     worker = kept(start, clock, {"COLDSTART_AUDIENCE__WATCHDOG_S": "none"})
     said = []
     for pause_s in (5, 10, None):

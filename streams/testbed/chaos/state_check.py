@@ -59,6 +59,6 @@ def _said(stage: Environment) -> dict[tuple[int, str], str]:
                 words = json.loads(line)
             except ValueError:
                 continue
-            if words.get("event") == "state":
+            if words.get("event") == "state digest":
                 said[words["partition"], json.dumps(words["at"], sort_keys=True)] = words["digest"]
     return said

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.data.world import CHUNK, DAY, affinity, catalogue, people
-from streams.testbed.simulation.random_draws import Lot, lots
+from streams.testbed.simulation.random_draws import DrawPurpose, random_draws
 from streams.testbed.simulation.scenario import Scenario
 from targeting.arrays.id_table import I64
 from targeting.types import F64
@@ -143,7 +143,7 @@ class Life:
         self.shown += np.bincount(songs[~failed], minlength=len(self.shown))
         self.pushed += np.bincount(users[~failed], minlength=len(self.pushed))
         unopened = ~opened & ~failed
-        dismissed = unopened & (self._lots(Lot.DISMISS, users, songs) < self.scenario.habits.dismissed)
+        dismissed = unopened & (self._draws(DrawPurpose.DISMISS, users, songs) < self.scenario.habits.dismissed)
         heard = self._listen(users[listened], songs[listened], np.full(int(listened.sum()), at))
         return PushResponses(failed, opened, dismissed, unopened & ~dismissed, listened, heard, users[left])
 
@@ -156,22 +156,22 @@ class Life:
         kept = np.exp(-(at - self._told[users]) / (habits.fatigue_days * DAY))
         tired, annoyed = self._tired[users] * kept, self._annoyed[users] * kept
         interest = habits.opened * (habits.opened_anyway + (1 - habits.opened_anyway) * liking)
-        opened = ~failed & (self._lots(Lot.OPEN, users, songs) < interest * (1 - habits.tires) ** tired)
-        listened = opened & (self._lots(Lot.LISTEN, users, songs) < liking)
+        opened = ~failed & (self._draws(DrawPurpose.OPEN, users, songs) < interest * (1 - habits.tires) ** tired)
+        listened = opened & (self._draws(DrawPurpose.LISTEN, users, songs) < liking)
         annoyed += ~listened
         reached = users[~failed]
         self._tired[reached], self._annoyed[reached] = (tired + 1)[~failed], annoyed[~failed]
         self._told[reached] = at
         hazard = habits.leaves * np.maximum(annoyed - habits.patience, 0)
-        left = ~failed & ~listened & (self._lots(Lot.LEAVE, users, songs) < hazard)
+        left = ~failed & ~listened & (self._draws(DrawPurpose.LEAVE, users, songs) < hazard)
         self.opted_out[users[left]] = True
         return failed, opened, listened, left
 
     def _listen(self, users: I64, songs: I64, at: F64) -> WorldListens:
         """Of those who came across songs, those who listen; in the order given."""
         liking = self.affinity(users, songs, at)
-        # Who owns a song listens as long as it is liked; the lot is the one that let them listen first.
-        does = self._lots(Lot.LISTEN, users, songs) < liking
+        # Who owns a song listens as long as it is liked; the purpose is the one that let them listen first.
+        does = self._draws(DrawPurpose.LISTEN, users, songs) < liking
         users, songs, at, liking = users[does], songs[does], at[does], liking[does]
         pair = users * self.heard.shape[1] + songs
         first = np.zeros(len(pair), np.bool_)
@@ -182,8 +182,8 @@ class Life:
         # Of what a user heard in this span, the last ones: earlier ones are written over.
         place = _occurrence(users) % _LATELY
         self._lately[users, place] = songs
-        completed = self._lots(Lot.COMPLETE, users, songs) < 0.3 + 0.6 * liking
-        collected = first & (self._lots(Lot.COLLECT, users, songs) < 0.3 * liking**2)
+        completed = self._draws(DrawPurpose.COMPLETE, users, songs) < 0.3 + 0.6 * liking
+        collected = first & (self._draws(DrawPurpose.COLLECT, users, songs) < 0.3 * liking**2)
         for column, which in (
             (self.plays, songs),
             (self.completed, songs[completed]),
@@ -229,8 +229,8 @@ class Life:
         self._first.clear()
         return found
 
-    def _lots(self, lot: Lot, users: I64, songs: I64) -> F64:
-        return lots(self.scenario.seed, lot, users, songs)
+    def _draws(self, purpose: DrawPurpose, users: I64, songs: I64) -> F64:
+        return random_draws(self.scenario.seed, purpose, users, songs)
 
     def _random(self, purpose: int, part: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.scenario.seed, 200 + purpose, part])

@@ -20,7 +20,7 @@ _REFUSALS: Final = 10
 _COUNTS: Final = re.compile(r"[\d,]+ of [\d,]+|\(\d+ s\)|[\d,]+ s to go|for \d+ s")
 
 
-class KeptWorker:
+class SupervisedWorker:
     """Watches one worker, starts it again when it ends or hangs, and says each piece of news once.
 
     - An end by a signal, or with any code but 2 and 65: at once, then after 1, 2, 4 seconds and so on, up to a minute,
