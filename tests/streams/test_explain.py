@@ -162,9 +162,9 @@ def test_why_a_user_was_not_pushed(town: Environment, first: list[PushTarget]) -
     assert explain(town, "first", town.users[0])["user"]["no_profiling_since"] is None
     assert "the same recording was pushed before" in reasons("same-recording", pushed)
     assert "frequency cap: 1 pushes within 24 h" in reasons("other", pushed)
-    lot = held_out(hash64(town.users), "other", Policy(holdout=0.2))
-    held = next(user for number, user in enumerate(town.users) if lot[number] and number % 4)
-    assert "the lot holds this user out" in reasons("other", held)
+    in_holdout = held_out(hash64(town.users), "other", Policy(holdout=0.2))
+    held = next(user for number, user in enumerate(town.users) if in_holdout[number] and number % 4)
+    assert "this user is in the holdout for this song" in reasons("other", held)
 
 
 def test_what_was_asked_and_pushed_is_found_before_the_ledger_has_the_song(
