@@ -159,5 +159,5 @@ def test_transactions_that_come_to_nothing_one_after_the_other_ask_for_a_new_pro
         fail()
         transaction.recreate()
     fail()
-    with pytest.raises(MustRestart, match="3 commits in a row"):
+    with pytest.raises(MustRestart, match="4 commits in a row"):
         transaction.recreate()
