@@ -183,7 +183,7 @@ def test_a_fourth_commit_in_a_row_that_comes_to_nothing_asks_for_another_process
         transactions.commit(AT, None)
     for _ in range(3):
         transactions.recreate()
-    with pytest.raises(MustRestart, match=r"^transactional id audience-0: 3 commits in a row"):
+    with pytest.raises(MustRestart, match=r"^transactional id audience-0: 4 commits in a row"):
         transactions.recreate()
 
 
