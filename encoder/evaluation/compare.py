@@ -16,7 +16,7 @@ from encoder.evaluation import damage, figures, intervals, truths
 from encoder.evaluation.jobs import FULL, Fit, Trial, VariantRun, Work, contents_of, each
 from encoder.evaluation.retrieval_task import Task
 from encoder.evaluation.search import SearchResult, best, draws, untried
-from encoder.evaluation.variants import ARMS, DEFAULT, PAPER, PAPER_TWIN, Variant, config_of
+from encoder.evaluation.variants import DEFAULT, PAPER, PAPER_TWIN, VARIANTS, Variant, config_of
 from encoder.features import FeatureSchema
 from encoder.truth import K, Scores, quartiles
 from significance import told_apart
@@ -80,7 +80,7 @@ def evaluate(
     dataset: Dataset,
     seeds: int,
     trials: int = 10,
-    arms: Mapping[str, Variant] = ARMS,
+    arms: Mapping[str, Variant] = VARIANTS,
     paper_seeds: int = PAPER_SEEDS,
     processes: int = 1,
     tell: Callable[[EvaluationProgress], None] = lambda _: None,

@@ -104,7 +104,7 @@ _PAPERS = {
 }
 _VIEWS = {"contrast": (0.1, 0.3, 1.0), "contrast_temperature": (0.1, 0.2, 0.5), "view_dropout": (0.15, 0.3, 0.5)}
 
-ARMS: dict[str, Variant] = {
+VARIANTS: dict[str, Variant] = {
     "random": Variant("any order", baselines.Random()),
     "popularity": Variant("the songs with the most listeners", baselines.Popularity()),
     "content_knn": Variant("cosine of content", baselines.ContentNeighbours(), _READING),

@@ -82,15 +82,15 @@ def backtest(
     coldstart backtest --users 500 --songs 600 --variants default --stream
     """
     from streams.audience.main import targeting_config
-    from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
+    from streams.testbed.backtest.plan import DEFAULT, VARIANTS, BacktestPlan
 
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        names = variant_names(variants, arms, all_of=ARMS)
-        unknown = [name for name in names if name not in ARMS]
+        names = variant_names(variants, arms, all_of=VARIANTS)
+        unknown = [name for name in names if name not in VARIANTS]
         if unknown:
-            raise Refused(f"--variants: {', '.join(unknown)} unknown; allowed: {', '.join(ARMS)}")
+            raise Refused(f"--variants: {', '.join(unknown)} unknown; allowed: {', '.join(VARIANTS)}")
         rules = targeting_config(settings.audience, obey=True)
         # Random holdout and exploration would blur the differences between variants.
         rules = replace(rules, policy=replace(rules.policy, holdout=0.0, exploration=0.0))
@@ -99,8 +99,8 @@ def backtest(
             data=data, users=users, songs=songs, seed=seed, history=history, budget=budget, window_days=window,
             campaign_days=campaign, retrain_days=retrain, refresh_days=refresh,
             warm_listeners=settings.songs.warm_listeners, neighbours=settings.songs.neighbours, cuts=audit,
-            arms=tuple(name for name in ARMS if name in (*names, DEFAULT)), rules=rules, folder=where, strict=strict,
-            stream=settings if stream else None, embedded=bootstrap is None,
+            arms=tuple(name for name in VARIANTS if name in (*names, DEFAULT)), rules=rules, folder=where,
+            strict=strict, stream=settings if stream else None, embedded=bootstrap is None,
         )  # fmt: skip
         page = report or where / "report.html"
         try:
@@ -133,7 +133,7 @@ def backtest(
 
 def _tables(outcome: BacktestOutcome) -> list[Table]:
     from streams.testbed.backtest.backtest_figures import MEASURES
-    from streams.testbed.backtest.plan import ARMS, DEFAULT
+    from streams.testbed.backtest.plan import DEFAULT, VARIANTS
 
     happened = Table("what happened", "", title=f"{outcome.dataset}: {outcome.users:,} users")
     checked = "no" if outcome.leaks is None else f"{len(outcome.leaks)} leaks at {outcome.cuts} uploads"
@@ -159,7 +159,7 @@ def _tables(outcome: BacktestOutcome) -> list[Table]:
     for name in outcome.arms:
         of = outcome.totals(name)
         right.add_row(
-            bold(ARMS[name].words) if name == DEFAULT else ARMS[name].words,
+            bold(VARIANTS[name].words) if name == DEFAULT else VARIANTS[name].words,
             f"{of['pushes']:,.0f}", f"{of['right']:,.0f}", f"{of['right_live']:,.0f}", f"{of['right_per_song']:.3f}",
             *(_share(of[key]) for key in ("rate", "found", "songs_with_one")),
         )  # fmt: skip

@@ -61,7 +61,7 @@ def evaluate(
     from encoder.data.generate import WORLD, read_world
     from encoder.data.layout import read_dataset
 
-    chosen = dict(table.ARMS)
+    chosen = dict(table.VARIANTS)
     if variants is not None or arms is not None:
         names = variant_names(variants, arms, all_of=chosen)
         unknown = [name for name in names if name not in chosen]

@@ -58,7 +58,7 @@ def simulate(
 
     Examples: coldstart simulate; coldstart simulate --seeds 5 --json figures.json --variants organic,evidence,default
     """
-    from streams.testbed.simulation.push_variants import ARMS
+    from streams.testbed.simulation.push_variants import VARIANTS
     from streams.testbed.simulation.scenario import Scenario
     from streams.testbed.simulation.simulation_report import write_report
     from streams.testbed.simulation.simulation_run import NETEASE, SimulationPlan, Worlds, read, write
@@ -67,10 +67,10 @@ def simulate(
     console = Terminal(stderr=True)
     with errors_explained():
         settings = settings_from(config, bootstrap)
-        names = variant_names(variants, arms, all_of=ARMS)
-        unknown = [name for name in names if name not in ARMS]
+        names = variant_names(variants, arms, all_of=VARIANTS)
+        unknown = [name for name in names if name not in VARIANTS]
         if unknown or not names:
-            raise Refused(f"--variants: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(ARMS)}")
+            raise Refused(f"--variants: {', '.join(unknown) or 'none'} unknown; allowed: {', '.join(VARIANTS)}")
         scenario = Scenario(
             users=users, warm=warm, new=songs, seed=seed, days=days, watch=min(6, days // 2), budget=budget
         )  # fmt: skip

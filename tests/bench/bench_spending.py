@@ -32,7 +32,7 @@ from targeting.rules.policy import Policy
 from targeting.types import F32, FrequencyCap, Mark, Match, Outcomes, PartitionInputs, Preferences, Push
 from targeting.types import Listens as Heard
 
-ARMS = {"pace": Spending.PACE, "bandit": Spending.BANDIT}
+VARIANTS = {"pace": Spending.PACE, "bandit": Spending.BANDIT}
 SHOWN = ("reach", "reached_users", "push_listen_rate", "pushes_per_user", "warm_share", "collects", "opt_outs")
 START, TURNS_A_DAY, PARTITIONS, BATCH, NEIGHBOURS = 1_700_000_000.0, 8, 2, 500, 50
 
@@ -144,11 +144,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=100, help="pushes a song; 300 is more than caps leave room for")
     options = parser.parse_args()
-    runs: dict[str, dict[int, Figures]] = {arm: {} for arm in ARMS}
+    runs: dict[str, dict[int, Figures]] = {arm: {} for arm in VARIANTS}
     for seed in range(options.seeds):
         scenario = Scenario(users=1500, warm=300, new=60, seed=seed, days=8, watch=4, budget=options.budget)
         model = Model(scenario)
-        for arm, spending in ARMS.items():
+        for arm, spending in VARIANTS.items():
             runs[arm][seed] = live(scenario, model, spending)
     print(json.dumps({arm: {seed: each.values for seed, each in of.items()} for arm, of in runs.items()}))
     print("\n| mean of a world | pace | bandit | bandit - pace, 95 % interval |\n|---|---|---|---|")

@@ -17,7 +17,7 @@ from encoder.evaluation import baselines, damage
 from encoder.evaluation.content_matrix import READINGS, ContentMatrix, Reading
 from encoder.evaluation.neural_baselines import CLCRec, DropoutNet
 from encoder.evaluation.retrieval_task import ModelSpec, Task, retrieve, task, unheard
-from encoder.evaluation.variants import ARMS, TrainedEncoder
+from encoder.evaluation.variants import VARIANTS, TrainedEncoder
 
 # Of each scene, one song is cold and two are rare.
 K = SONGS - 3
@@ -66,7 +66,7 @@ def answers(asked: Task) -> Callable[[str], np.ndarray]:
 
 
 def test_every_kind_of_arm_in_the_table_is_tested_here() -> None:
-    assert {type(arm.model) for arm in ARMS.values()} == {type(model) for model in ALL.values()}
+    assert {type(arm.model) for arm in VARIANTS.values()} == {type(model) for model in ALL.values()}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -94,7 +94,7 @@ def test_listens_of_cold_songs_change_nothing(name: str, answers: Callable[[str]
     np.testing.assert_array_equal(answers(name), scores(ALL[name], asked, cold=unheard(asked.cold)))
 
 
-@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if "rare" in arm.space])
+@pytest.mark.parametrize("name", [name for name, arm in VARIANTS.items() if "rare" in arm.space])
 def test_arms_learn_from_rare_songs_unless_told_otherwise(name: str, asked: Task) -> None:
     model = next(model for known, model in ALL.items() if known.split()[0] == name)
     without: ModelSpec = replace(model, rare=False)  # type: ignore[type-var, call-arg]
@@ -105,7 +105,7 @@ def test_arms_learn_from_rare_songs_unless_told_otherwise(name: str, asked: Task
 
 def test_only_the_ceiling_goes_by_the_cold_songs_listens(asked: Task) -> None:
     assert not scores(ALL["ceiling"], asked, cold=unheard(asked.cold)).any()
-    assert [name for name, arm in ARMS.items() if arm.hears] == ["ceiling"]
+    assert [name for name, arm in VARIANTS.items() if arm.hears] == ["ceiling"]
 
 
 def test_popularity_is_the_number_of_listeners(answers: Callable[[str], np.ndarray], asked: Task) -> None:

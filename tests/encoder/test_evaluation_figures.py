@@ -19,7 +19,7 @@ from encoder.evaluation import baselines, compare, damage, figures, intervals
 from encoder.evaluation.jobs import Trial, Work, each
 from encoder.evaluation.retrieval_task import task, validation
 from encoder.evaluation.search import best, draws, judge
-from encoder.evaluation.variants import ARMS, DEFAULT, TrainedEncoder, Variant
+from encoder.evaluation.variants import DEFAULT, VARIANTS, TrainedEncoder, Variant
 from encoder.supervision import Targets
 from encoder.truth import Scores, Truth
 from streams.testbed.pages.evaluation_report import html
@@ -150,7 +150,7 @@ def test_a_search_leaves_an_arms_own_config_only_for_more_than_noise() -> None:
 
 def test_other_processes_give_the_same() -> None:
     work = Work(dataset(), (0,))
-    jobs = [Trial(ARMS["content_knn"], {"reading": reading}) for reading in ("logs", "counts")]
+    jobs = [Trial(VARIANTS["content_knn"], {"reading": reading}) for reading in ("logs", "counts")]
     found = {place: value for place, (value, _) in each(work, jobs, 2)}
     assert len(found) == len(jobs)
     for place, job in enumerate(jobs):
@@ -158,7 +158,7 @@ def test_other_processes_give_the_same() -> None:
 
 
 def test_trials_are_distinct_and_begin_with_the_arms_own() -> None:
-    for arm in ARMS.values():
+    for arm in VARIANTS.values():
         drawn = draws(arm, 10)
         assert bool(drawn) == bool(arm.space)
         if not drawn:
@@ -198,8 +198,8 @@ def result() -> dict[str, object]:
         dataset(),
         2,
         trials=0,
-        arms={name: replace(ARMS[name], model=model) for name, model in arms.items()}
-        | {"bcl_no_contrast": ARMS["bcl_no_contrast"]},
+        arms={name: replace(VARIANTS[name], model=model) for name, model in arms.items()}
+        | {"bcl_no_contrast": VARIANTS["bcl_no_contrast"]},
     )
 
 
@@ -248,13 +248,13 @@ def test_the_page_holds_every_arm_and_loads_nothing(result: dict[str, object]) -
 
 def test_the_default_must_take_part() -> None:
     with pytest.raises(ValueError, match="bcl must be among them"):
-        compare.evaluate(dataset(), 1, arms={"random": ARMS["random"]})
+        compare.evaluate(dataset(), 1, arms={"random": VARIANTS["random"]})
 
 
 def test_ridge_on_real_data_is_what_was_measured_by_other_code(data_dir: Path) -> None:
     """.4089 recall and .4652 NDCG over five seeds, their means' standard deviation .007: three seeds come near."""
     data = read_dataset(data_dir)
-    runs = [judge(ARMS["ridge"], ARMS["ridge"].model, task(data, split(data, seed)), seed) for seed in range(3)]
+    runs = [judge(VARIANTS["ridge"], VARIANTS["ridge"].model, task(data, split(data, seed)), seed) for seed in range(3)]
     found = figures.summary(runs)
     assert found["recall_50"]["mean"] == pytest.approx(0.409, abs=0.01)
     assert found["ndcg_50"]["mean"] == pytest.approx(0.465, abs=0.01)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from encoder.evaluation.tables import TABLES, filled
-from encoder.evaluation.variants import ARMS
+from encoder.evaluation.variants import VARIANTS
 
 FOLDER = Path(__file__).parents[2] / "encoder" / "evaluation"
 
@@ -50,7 +50,7 @@ def test_every_table_is_shown() -> None:
 
 def test_the_run_had_every_arm_and_later_runs_those_that_came_since(figures: dict[str, Any]) -> None:
     known = figures["arms"].keys() | figures["skipped"].keys()
-    assert known.union(*(run["arms"] for run in later_runs().values())) == ARMS.keys()
+    assert known.union(*(run["arms"] for run in later_runs().values())) == VARIANTS.keys()
     assert figures["seeds"] == [0, 1, 2, 3, 4]
     assert len(figures["paper"]["seeds"]) == 10
 

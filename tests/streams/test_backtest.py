@@ -27,7 +27,7 @@ from streams.testbed.backtest import replay, script
 from streams.testbed.backtest.audit import Leak, audit, cuts
 from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge, PushTally
 from streams.testbed.backtest.past_models import PastModel, Trainer
-from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, BacktestPlan
+from streams.testbed.backtest.plan import DAY, DEFAULT, VARIANTS, BacktestPlan
 from streams.testbed.backtest.replay import Decisions, Pushed
 from streams.testbed.backtest.script import Listened, ModelSwapped, Script, Uploaded
 from targeting.calibration import Calibration
@@ -56,7 +56,7 @@ def plan(**changed: Any) -> BacktestPlan:
     return replace(
         BacktestPlan(
             data=None, users=100, songs=100, seed=0, history=0.5, budget=2, window_days=1.0, campaign_days=1.0,
-            retrain_days=1000.0, refresh_days=1.0, warm_listeners=2, neighbours=5, cuts=2, arms=tuple(ARMS),
+            retrain_days=1000.0, refresh_days=1.0, warm_listeners=2, neighbours=5, cuts=2, arms=tuple(VARIANTS),
             rules=TargetingConfig(), folder=Path(),
         ),
         **changed,
@@ -173,10 +173,10 @@ def test_everything_is_told(done: tuple[Any, dict[str, Any], str], world: Histor
     assert "2 more have no date and were left out" in page
     assert figures["stream"] is None
     assert figures["judged_songs"] > 20
-    assert figures["arms"].keys() == ARMS.keys()
+    assert figures["arms"].keys() == VARIANTS.keys()
     assert figures["audit"] == {"cuts": 3, "leaks": []}
     assert "0 leaks at 3 uploads" in " ".join(result.output.split())
-    assert all(ARMS[name].words in page for name in ARMS)
+    assert all(VARIANTS[name].words in page for name in VARIANTS)
     assert "came out the same" in page
     for name, arm in figures["arms"].items():
         assert 0 < arm["pushes"] <= 30 * figures["judged_songs"], name
@@ -217,7 +217,7 @@ def test_nobody_is_pushed_beyond_budget_or_caps(world: History, trainer: Trainer
     asked = plan(budget=20, rules=rules, campaign_days=5.0)
     written = script.write(world, asked, script.begin(world, asked), trainer, lambda *_: None)
     for name in (DEFAULT, "evidence"):
-        trace = replay.replay(written, world, ARMS[name].config(rules))
+        trace = replay.replay(written, world, VARIANTS[name].config(rules))
         by_song: dict[str, set[str]] = {}
         by_user: dict[str, list[float]] = {}
         heard = {
@@ -242,7 +242,7 @@ def test_what_the_past_says_of_answers_moves_the_default_and_no_rival(world: His
     def pushed(name: str, power: float) -> list[tuple[str, str]]:
         chances = Calibration((0.0, 1.0), (0.0, 1.0), power)
         steps = [replace(step, chances=chances) if isinstance(step, ModelSwapped) else step for step in written.steps]
-        trace = replay.replay(replace(written, steps=tuple(steps)), world, ARMS[name].config(TargetingConfig()))
+        trace = replay.replay(replace(written, steps=tuple(steps)), world, VARIANTS[name].config(TargetingConfig()))
         return [(push.song_id, push.user_id) for push in trace.pushes]
 
     def heard(pushes: list[tuple[str, str]]) -> float:
@@ -355,7 +355,7 @@ def test_a_song_that_knows_its_future_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = plan(warm_listeners=20)
-    config, start = ARMS[DEFAULT].config(asked.rules), script.begin(world, asked)
+    config, start = VARIANTS[DEFAULT].config(asked.rules), script.begin(world, asked)
 
     def leaks() -> list[Leak]:
         written = script.write(world, asked, start, trainer, lambda *_: None)

@@ -23,7 +23,7 @@ from streams.runtime.settings import AudienceSettings, KafkaSettings, Settings
 from streams.testbed.backtest import replay_records, script
 from streams.testbed.backtest.broker_replay import Streamed, compare
 from streams.testbed.backtest.past_models import Trainer
-from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
+from streams.testbed.backtest.plan import DEFAULT, VARIANTS, BacktestPlan
 from streams.testbed.backtest.replay import Decisions, replay
 from streams.testbed.backtest.script import Grown, Listened, ModelSwapped, Script, Step
 from targeting.config import TargetingConfig
@@ -66,7 +66,7 @@ def replayed(folder: Path) -> Replayed:
     assert sum(isinstance(step, ModelSwapped) for step in written.steps) >= 2
     assert any(isinstance(step, ModelSwapped) and step.moved for step in written.steps)
     assert any(isinstance(step, Grown) and step.vector is not None for step in written.steps)
-    config = ARMS[DEFAULT].config(rules)
+    config = VARIANTS[DEFAULT].config(rules)
     return Replayed(written, history, config, replay(written, history, config))
 
 

@@ -19,7 +19,7 @@ from streams.testbed.pages.inline_svg import COLOURS
 
 HOSTILE = "<script>alert('x')</script> & \"><img src=http://evil.example/x>"
 NAN = float("nan")
-ARMS = ("coldstart", "evidence", "i2i2u", "random")
+VARIANTS = ("coldstart", "evidence", "i2i2u", "random")
 SECTIONS = [
     "The way of a song",
     "Who was pushed?",
@@ -80,8 +80,8 @@ def outcome() -> DemoOutcome:
         latencies={"first": [10.0, 20.0, 30.0, 400.0], "last": [20.0, 30.0, 40.0, 1500.0]},
         judgement=Judgement(
             songs=12,
-            precision={arm: dict.fromkeys(CUTS, 0.4 / (n + 1)) for n, arm in enumerate(ARMS)},
-            recall_200=dict.fromkeys(ARMS, 0.5),
+            precision={arm: dict.fromkeys(CUTS, 0.4 / (n + 1)) for n, arm in enumerate(VARIANTS)},
+            recall_200=dict.fromkeys(VARIANTS, 0.5),
             r_precision={
                 "5-19": {"coldstart": 0.25, "evidence": 0.125, "songs": 8.0},
                 ">=100": {"coldstart": 0.75, "evidence": 0.5, "songs": 4.0},
@@ -214,8 +214,8 @@ def test_a_run_without_pushes_has_a_page_with_dashes(outcome: DemoOutcome, tmp_p
     outcome.push_targets = outcome.dead_letters = 0
     outcome.judgement = Judgement(
         songs=0,
-        precision={arm: dict.fromkeys(CUTS, NAN) for arm in ARMS},
-        recall_200=dict.fromkeys(ARMS, NAN),
+        precision={arm: dict.fromkeys(CUTS, NAN) for arm in VARIANTS},
+        recall_200=dict.fromkeys(VARIANTS, NAN),
         r_precision={"5-19": {"coldstart": NAN, "evidence": NAN, "songs": 0.0}},
     )
     source, page = written(outcome, tmp_path)

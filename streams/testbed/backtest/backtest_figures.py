@@ -10,7 +10,7 @@ import numpy as np
 from encoder.data.history import History, cells
 from streams.testbed.backtest.audit import Leak
 from streams.testbed.backtest.broker_replay import Streamed
-from streams.testbed.backtest.plan import ARMS, DAY, DEFAULT, BacktestPlan
+from streams.testbed.backtest.plan import DAY, DEFAULT, VARIANTS, BacktestPlan
 from streams.testbed.backtest.replay import Decisions
 from streams.testbed.backtest.script import Script
 from targeting.evaluation.paired import METHOD, Difference, difference
@@ -95,7 +95,7 @@ class BacktestOutcome:
         }
 
     def compared(self) -> dict[str, dict[str, Difference]]:
-        """The default against each rival: {rival: {measure: difference}}; a measure without a song is left out."""
+        """The default against each baseline: {baseline: {measure: difference}}; one without a song is left out."""
         found: dict[str, dict[str, Difference]] = {}
         for name, arm in self.arms.items():
             if name == DEFAULT:
@@ -133,7 +133,7 @@ class BacktestOutcome:
             "later_listeners": self.later,
             "known_later_listeners": self.known,
             "ceiling_right_per_song": self.ceiling,
-            "arms": {name: {"words": ARMS[name].words, **self.totals(name)} for name in self.arms},
+            "arms": {name: {"words": VARIANTS[name].words, **self.totals(name)} for name in self.arms},
             "paired": {
                 f"{DEFAULT}-{name}": {measure: asdict(each) for measure, each in of.items()}
                 for name, of in self.compared().items()

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from streams.testbed.backtest.backtest_figures import MEASURES, BacktestOutcome
 from streams.testbed.backtest.broker_replay import Streamed
-from streams.testbed.backtest.plan import ARMS, DEFAULT
+from streams.testbed.backtest.plan import DEFAULT, VARIANTS
 from streams.testbed.pages import charts
 from streams.testbed.pages.number_text import DASH, count, known, share
 from streams.testbed.pages.page import write_page
@@ -40,7 +40,7 @@ def write_report(outcome: BacktestOutcome, path: Path, command: str) -> None:
         chart=_chart(totals),
         arms=[
             (
-                ARMS[name].words, count(of["pushes"]), count(of["right"]), count(of["right_live"]),
+                VARIANTS[name].words, count(of["pushes"]), count(of["right"]), count(of["right_live"]),
                 f"{of['right_per_song']:.3f}", share(of["rate"]), share(of["found"]), share(of["songs_with_one"]),
             )
             for name, of in totals.items()

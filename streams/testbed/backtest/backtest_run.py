@@ -18,7 +18,7 @@ from streams.testbed.backtest.audit import audit, cuts
 from streams.testbed.backtest.backtest_figures import BacktestOutcome, Judge
 from streams.testbed.backtest.broker_replay import Streamed, compare
 from streams.testbed.backtest.past_models import Trainer
-from streams.testbed.backtest.plan import ARMS, DEFAULT, BacktestPlan
+from streams.testbed.backtest.plan import DEFAULT, VARIANTS, BacktestPlan
 from streams.testbed.backtest.replay import Decisions, replay
 from streams.testbed.backtest.script import Script, begin, write
 from streams.testbed.broker import EmbeddedKafka
@@ -54,9 +54,9 @@ def run(plan: BacktestPlan, console: Terminal) -> BacktestOutcome:
         looks, traces = cuts(script, plan.cuts), dict[str, Decisions]()
         for name in plan.arms:
             with _phase(seconds, name):
-                bar = bars.add_task(f"replaying: {ARMS[name].words}", total=None)
+                bar = bars.add_task(f"replaying: {VARIANTS[name].words}", total=None)
                 traces[name] = replay(
-                    script, history, ARMS[name].config(plan.rules), looks=looks if name == DEFAULT else (),
+                    script, history, VARIANTS[name].config(plan.rules), looks=looks if name == DEFAULT else (),
                     tell=lambda done, of, bar=bar: bars.update(bar, completed=done, total=of),  # type: ignore[misc]
                 )  # fmt: skip
         streamed = None
@@ -68,7 +68,7 @@ def run(plan: BacktestPlan, console: Terminal) -> BacktestOutcome:
             with _phase(seconds, "audit"):
                 bar = bars.add_task("repeating without the future", total=None)
                 leaks = audit(
-                    history, plan, script, traces[DEFAULT], ARMS[DEFAULT].config(plan.rules), trainer, looks,
+                    history, plan, script, traces[DEFAULT], VARIANTS[DEFAULT].config(plan.rules), trainer, looks,
                     lambda done, of: bars.update(bar, completed=done, total=of),
                 )  # fmt: skip
     return BacktestOutcome(
@@ -127,9 +127,9 @@ def _stream(
         if plan.embedded:
             broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
             kafka = KafkaSettings(bootstrap_servers=stack.enter_context(broker).bootstrap_servers)
-        bars.update(bar, description=f"on the stream: {ARMS[DEFAULT].words}")
+        bars.update(bar, description=f"on the stream: {VARIANTS[DEFAULT].words}")
         return compare(
-            script, history, ARMS[DEFAULT].config(plan.rules), trace, settings.audience, kafka,
+            script, history, VARIANTS[DEFAULT].config(plan.rules), trace, settings.audience, kafka,
             plan.folder / "worker.log", lambda done, of: bars.update(bar, completed=done, total=of),
         )  # fmt: skip
 

@@ -32,8 +32,8 @@ class BacktestVariant:
 
 
 DEFAULT = "default"
-# What is kept for later is kept by the arm that stays alive; the rivals decide once, as they are known.
-ARMS = {
+# What is kept for later is kept by the variant that stays alive; the baselines decide once, as they are known.
+VARIANTS = {
     arm.name: arm
     for arm in (
         BacktestVariant("random", "anybody", Ranking.RANDOM),

@@ -18,13 +18,13 @@ from streams.testbed.pages.number_text import DASH, count, known, milliseconds, 
 from streams.testbed.pages.page import write_page
 
 # arm -> the variable that colours it, its name in a plot, its name in a table, what it means.
-_ARMS: Final = {
+_VARIANTS: Final = {
     "coldstart": ("default", "coldstart", "coldstart", "The people whom the system pushed, best score first."),
     "evidence": (
         "evidence",
         "similar, ranked",
         "heard similar songs, ranked",
-        "People who heard the most of the retrieved similar songs: the plain rival.",
+        "People who heard the most of the retrieved similar songs: the plain baseline.",
     ),
     "i2i2u": (
         "i2i2u",
@@ -170,7 +170,7 @@ def _arms(outcome: DemoOutcome) -> list[dict[str, Any]]:
             "liking": (judged.liking or {}).get(arm, {}),
             "coloured": coloured_width(judged.precision[arm].get(100)),
         }
-        for arm, (colour, _, name, meaning) in _ARMS.items()
+        for arm, (colour, _, name, meaning) in _VARIANTS.items()
         if arm in judged.precision
     ]
 
@@ -184,14 +184,16 @@ def _charts(
 ) -> dict[str, Markup]:
     precision = [
         charts.Series(name, colour, [known(outcome.judgement.precision[arm].get(cut)) for cut in CUTS])
-        for arm, (colour, name, _, _) in _ARMS.items()
+        for arm, (colour, name, _, _) in _VARIANTS.items()
         if arm in outcome.judgement.precision
     ]
     of_lines = "; ".join(
         f"{each.name}: {', '.join(f'{share(value)} of {cut}' for cut, value in zip(CUTS, each.values, strict=True))}"
         for each in precision
     )
-    both = [charts.Series(arm, _ARMS[arm][0], [known(of[arm]) for _, of in sizes]) for arm in ("coldstart", "evidence")]
+    both = [
+        charts.Series(arm, _VARIANTS[arm][0], [known(of[arm]) for _, of in sizes]) for arm in ("coldstart", "evidence")
+    ]
     of_sizes = "; ".join(
         f"{name} listeners: coldstart {share(of['coldstart'])}, evidence {share(of['evidence'])}" for name, of in sizes
     )

@@ -33,8 +33,8 @@ ORGANIC, EVIDENCE, DEFAULT, DEFAULT_ONCE = "organic", "evidence", "default", "de
 CAT, CAT_ONCE = "cat", "cat-once"
 LIKING, PACE = "liking", "pace"
 
-# What is kept for later is kept by the arms that stay alive; the rivals decide once, as they are known.
-ARMS = {
+# What is kept for later is kept by the variants that stay alive; the baselines decide once, as they are known.
+VARIANTS = {
     arm.name: arm
     for arm in (
         PushVariant(ORGANIC, "no pushes"),
@@ -52,8 +52,8 @@ ARMS = {
 
 # What is compared with what, by what it tells: (arm, than which).
 COMPARISONS = {
-    "against the evidence alone": tuple((name, EVIDENCE) for name in ARMS if name not in (EVIDENCE, ORGANIC)),
-    "against no pushes": tuple((name, ORGANIC) for name in ARMS if name != ORGANIC),
+    "against the evidence alone": tuple((name, EVIDENCE) for name in VARIANTS if name not in (EVIDENCE, ORGANIC)),
+    "against no pushes": tuple((name, ORGANIC) for name in VARIANTS if name != ORGANIC),
     "alive against deciding once": ((CAT, CAT_ONCE), (DEFAULT, DEFAULT_ONCE)),
     "for answers against for liking": ((DEFAULT, LIKING),),
     "spent by answers against by time alone": ((DEFAULT, PACE),),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from streams.testbed.pages import charts
 from streams.testbed.pages.number_text import DASH, count, known, share, signed_share
 from streams.testbed.pages.page import write_page
-from streams.testbed.simulation.push_variants import ARMS, COMPARISONS, DEFAULT, EVIDENCE, ORGANIC
+from streams.testbed.simulation.push_variants import COMPARISONS, DEFAULT, EVIDENCE, ORGANIC, VARIANTS
 from streams.testbed.simulation.simulation_figures import MEASURES, Compared
 from streams.testbed.simulation.simulation_run import NETEASE, Worlds
 
@@ -22,7 +22,7 @@ def write_report(worlds: Worlds, path: Path, command: str) -> None:
         command: how the run was started, shown for repeating it.
     """
     compared = {(each.one, each.other, each.measure): each for each in worlds.compared()}
-    pushing = [arm for arm in worlds.runs if ARMS[arm].pushes]
+    pushing = [arm for arm in worlds.runs if VARIANTS[arm].pushes]
     write_page(
         path,
         "simulation/simulation_report.html.j2",

@@ -23,7 +23,7 @@ from streams.runtime.terminal import Bars, Terminal
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.simulation import world_records
 from streams.testbed.simulation.life import Life
-from streams.testbed.simulation.push_variants import ARMS, COMPARISONS, PushVariant
+from streams.testbed.simulation.push_variants import COMPARISONS, VARIANTS, PushVariant
 from streams.testbed.simulation.scenario import Scenario
 from streams.testbed.simulation.simulation_figures import MEASURES, Compared, Figures, Pushes, compare
 from streams.testbed.simulation.variant_run import Prepared, organic, pushed
@@ -39,7 +39,7 @@ class SimulationPlan:
     Attributes:
         scenario: of every world; its seed is the first one's.
         seeds: how many worlds.
-        arms: names, of :data:`streams.testbed.simulation.push_variants.ARMS`.
+        arms: names, of :data:`streams.testbed.simulation.push_variants.VARIANTS`.
         day_s: seconds in which a simulated day passes.
         warm_at: listeners that make a song warm.
         folder: models and logs.
@@ -86,7 +86,7 @@ class Worlds:
             "measures": {name: words for name, (words, _) in MEASURES.items()},
             "arms": {
                 arm: {
-                    "words": ARMS[arm].words,
+                    "words": VARIANTS[arm].words,
                     "mean": {measure: self.mean(arm, measure) for measure in MEASURES},
                     "worlds": [{"seed": seed} | asdict(each) for seed, each in sorted(runs.items())],
                 }
@@ -150,7 +150,7 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
 
     first = plan.scenario.seed
     missing = {
-        seed: [ARMS[name] for name in plan.arms if seed not in worlds.runs[name]]
+        seed: [VARIANTS[name] for name in plan.arms if seed not in worlds.runs[name]]
         for seed in range(first, first + plan.seeds)
     }
     runs = sum(map(len, missing.values()))
