@@ -30,13 +30,13 @@ _STANDARD_ERRORS = 3.0
 _FEWEST = 10
 
 
-def strength(cases: Sequence[Case], how: ScoreWeights | None = None) -> float:
+def strength(cases: Sequence[Case], config: ScoreWeights | None = None) -> float:
     """The smallest power of activity with nine tenths of the best gain in precision over power 0.
 
     Args:
-        how: production's score weights; by default its own.
+        config: production's score weights; by default its own.
     """
-    found = precisions(cases, how or ScoreWeights())
+    found = precisions(cases, config or ScoreWeights())
     if len(found) < _FEWEST:
         return 0.0
     gains = (found - found[:, :1]).mean(axis=0)
@@ -47,14 +47,14 @@ def strength(cases: Sequence[Case], how: ScoreWeights | None = None) -> float:
     return POWERS[int(np.flatnonzero(gains >= _OF_THE_GAIN * gains[best])[0])]
 
 
-def precisions(cases: Sequence[Case], how: ScoreWeights) -> F64:
+def precisions(cases: Sequence[Case], config: ScoreWeights) -> F64:
     """The mean of precision@50, @100 and @200 of each song, float64 (songs, powers)."""
     rows = []
     for case in cases:
         loaded = load(case)
         listeners = np.diff(case.truth.indptr)
         for song in some(np.flatnonzero(listeners >= LISTENERS)).tolist():
-            scored = loaded.scored(song, how)
+            scored = loaded.scored(song, config)
             heard, listened = loaded.histories.heard(scored.users), case.listeners(song)[scored.users]
             rows.append([_precision(scored.scores * factors(heard, power), listened) for power in POWERS])
     return np.asarray(rows, np.float64).reshape(len(rows), len(POWERS))

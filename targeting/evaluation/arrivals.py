@@ -33,13 +33,13 @@ class CampaignVectors:
     own: bool = True
 
 
-def score(loaded: Loaded, song: int, how: CampaignVectors) -> F32:
+def score(loaded: Loaded, song: int, config: CampaignVectors) -> F32:
     """The relevance of every user, float32 (users,), at least 0."""
     scored = loaded.scored(song, ScoreWeights())
     users, songs = loaded.tastes(Taste(stretched=True))
-    weights = np.power(scored.scores, np.float32(how.power))
-    found = kmeans.cluster(users[scored.users], Clustering(how.clusters), song, weights)
+    weights = np.power(scored.scores, np.float32(config.power))
+    found = kmeans.cluster(users[scored.users], Clustering(config.clusters), song, weights)
     near = (users @ found.vectors.T).max(axis=1, initial=0)
-    if how.own:
+    if config.own:
         near = near + users @ songs[song]
     return np.asarray(np.maximum(near, 0), np.float32)

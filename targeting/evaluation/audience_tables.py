@@ -26,7 +26,7 @@ from targeting.evaluation.ranking_variants import OPEN
 Json = dict[str, Any]
 
 
-def of_arms(figures: Json, users: str = ALL) -> str:
+def of_variants(figures: Json, users: str = ALL) -> str:
     """Every variant's figures in a group of users, and the default's lead.
 
     Over songs with at least 20 listeners; among all users also over every cold song. ≈ marks what is not told apart
@@ -42,11 +42,11 @@ def of_arms(figures: Json, users: str = ALL) -> str:
         *(("R-precision, every song", "default minus it") if users == ALL else ()),
     ]
     rows, gaps = [], []
-    for arm, whole in figures["targeting"].items():
+    for variant, whole in figures["targeting"].items():
         block = whole if users == ALL else whole[users]
-        gap = _gap(figures["paired"], f"{figures['targeting_default']}-{arm}")
+        gap = _gap(figures["paired"], f"{figures['targeting_default']}-{variant}")
         among = gap if users == ALL else gap.get(users, {})
-        rows.append([f"`{arm}`", *_values(block)])
+        rows.append([f"`{variant}`", *_values(block)])
         gaps.append([among.get("precision_100")])
         if users == ALL:
             rows[-1].append(_number(whole["every_song"]["r_precision"]))
@@ -68,9 +68,9 @@ def by_listeners(figures: Json) -> str:
     """R-precision by how many listeners a cold song has."""
     bands = list(figures["targeting"][figures["targeting_default"]]["by_listeners"])
     rows = []
-    for arm, whole in figures["targeting"].items():
+    for variant, whole in figures["targeting"].items():
         blocks = [whole["by_listeners"][band] for band in bands]
-        rows.append([f"`{arm}`", *(_number(block["r_precision"]) for block in blocks)])
+        rows.append([f"`{variant}`", *(_number(block["r_precision"]) for block in blocks)])
     songs = [figures["targeting"][figures["targeting_default"]]["by_listeners"][band]["songs"] for band in bands]
     return _table(
         ["R-precision, listeners", *(f"{band} ({n} songs)" for band, n in zip(bands, songs, strict=True))], rows
@@ -87,7 +87,10 @@ def of_user_vectors(figures: Json) -> str:
 
 def chosen(figures: Json) -> str:
     """Validation's choices for each variant with open fields."""
-    rows = [[f"`{arm}`", _config(figures["targeting_config"][arm])] for arm in [*OPEN, figures["targeting_default"]]]
+    rows = [
+        [f"`{variant}`", _config(figures["targeting_config"][variant])]
+        for variant in [*OPEN, figures["targeting_default"]]
+    ]
     return _table(["variant", "chosen"], rows)
 
 
@@ -131,10 +134,10 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[Json], str]] = {
-    "arms": of_arms,
+    "arms": of_variants,
     "listeners": by_listeners,
-    "pool": lambda figures: of_arms(figures, POOL),
-    "outside": lambda figures: of_arms(figures, OUTSIDE),
+    "pool": lambda figures: of_variants(figures, POOL),
+    "outside": lambda figures: of_variants(figures, OUTSIDE),
     "chosen": chosen,
     "vectors": of_user_vectors,
     "chances": of_calibration,

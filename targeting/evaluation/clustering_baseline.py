@@ -41,19 +41,21 @@ class ClusteringBaseline:
     taste: Taste = field(default_factory=Taste)
 
 
-def score(loaded: Loaded, song: int, how: ClusteringBaseline) -> F32:
+def score(loaded: Loaded, song: int, config: ClusteringBaseline) -> F32:
     """The relevance of every user, float32 (users,), at least 0; a user without a vector has 0."""
-    scored = loaded.scored(song, ScoreWeights(sharpness=max(how.sharpness, 1e-6)), how.songs)
-    users, _ = loaded.tastes(how.taste)
-    clustering = Clustering(prototypes=how.clusters)
-    parts = [scored.heard_songs >= 0] if how.pooled else [scored.heard_songs == k for k in range(len(scored.weights))]
+    scored = loaded.scored(song, ScoreWeights(sharpness=max(config.sharpness, 1e-6)), config.songs)
+    users, _ = loaded.tastes(config.taste)
+    clustering = Clustering(prototypes=config.clusters)
+    parts = (
+        [scored.heard_songs >= 0] if config.pooled else [scored.heard_songs == k for k in range(len(scored.weights))]
+    )
     centres, masses = [], []
     for part in parts:
         said = np.bincount(scored.heard_users[part], scored.weights[scored.heard_songs[part]], loaded.case.users)
         listeners = np.flatnonzero(said)
         if not len(listeners):
             continue
-        weights = (said[listeners] if how.sharpness else np.ones(len(listeners))).astype(np.float32)
+        weights = (said[listeners] if config.sharpness else np.ones(len(listeners))).astype(np.float32)
         found = kmeans.cluster(users[listeners], clustering, song, weights)
         near = (users[listeners] @ found.vectors.T).argmax(axis=1)
         centres.append(found.vectors)
@@ -61,7 +63,7 @@ def score(loaded: Loaded, song: int, how: ClusteringBaseline) -> F32:
     if not centres:
         return np.zeros(loaded.case.users, np.float32)
     cosines = users @ np.concatenate(centres).T
-    if how.nearest:
+    if config.nearest:
         return np.asarray(np.maximum(cosines.max(axis=1), 0), np.float32)
     mass = np.concatenate(masses)
     return np.asarray(np.maximum(cosines @ (mass / mass.sum()).astype(np.float32), 0), np.float32)

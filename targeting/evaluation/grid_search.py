@@ -23,21 +23,21 @@ _SONGS = 100
 _SEED = 0
 
 
-def tuned(arm: RankingVariant, choices: dict[str, tuple[Any, ...]], validation: Sequence[Loaded]) -> RankingVariant:
+def tuned(variant: RankingVariant, choices: dict[str, tuple[Any, ...]], validation: Sequence[Loaded]) -> RankingVariant:
     """The variant with the best config found field by field, two rounds over all fields."""
     known: dict[Any, float] = {}
 
     def value(config: Any) -> float:
         if config not in known:
-            known[config] = _mean(replace(arm, config=config), validation)
+            known[config] = _mean(replace(variant, config=config), validation)
         return known[config]
 
-    best = arm.config
+    best = variant.config
     for _ in range(2):
         for field, values in choices.items():
             # The first of equals, with the current one in front: no change without a reason.
             best = max([best, *(replace(best, **{field: each}) for each in values)], key=value)
-    return replace(arm, config=best)
+    return replace(variant, config=best)
 
 
 def drawn(case: Case) -> I64:
@@ -46,10 +46,10 @@ def drawn(case: Case) -> I64:
     return np.sort(np.random.default_rng(_SEED).permutation(enough)[:_SONGS])
 
 
-def _mean(arm: RankingVariant, validation: Sequence[Loaded]) -> float:
+def _mean(variant: RankingVariant, validation: Sequence[Loaded]) -> float:
     values = []
     for loaded in validation:
         for song in drawn(loaded.case).tolist():
-            scores = arm.score(loaded, song, arm.config)
+            scores = variant.score(loaded, song, variant.config)
             values.append(judged(scores, loaded.case.listeners(song), np.random.default_rng(song))[MEASURE])
     return float(np.mean(values)) if values else 0.0

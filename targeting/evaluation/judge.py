@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from targeting.evaluation import paired, reliability
+from targeting.evaluation import paired, reliability, user_vector_variants
 from targeting.evaluation.activity_power import strength
 from targeting.evaluation.case import Case
 from targeting.evaluation.grid_search import LISTENERS, tuned
 from targeting.evaluation.loaded import load
 from targeting.evaluation.ranking_metrics import AT, NAMES, RECALL_AT, judged
-from targeting.evaluation.ranking_variants import ARMS, DATED, DEFAULT, OPEN, SERVED, RankingVariant
-from targeting.evaluation.user_vector_variants import variants
+from targeting.evaluation.ranking_variants import DATED, DEFAULT, OPEN, SERVED, VARIANTS, RankingVariant
 from targeting.types import F64
 
 Json = dict[str, Any]
@@ -36,8 +35,7 @@ class Results:
         overlap: cold songs of a case per warm one, if a song is cold in several cases; else 0.
     """
 
-    def __init__(self, arms: Sequence[RankingVariant]) -> None:
-        self.arms = tuple(arm.name for arm in arms)
+    def __init__(self) -> None:
         self.songs: list[str] = []
         self.cases: list[str] = []
         self.listeners: list[int] = []
@@ -48,13 +46,13 @@ class Results:
         """All groups of users, :data:`ALL` first."""
         return list(dict.fromkeys(users for _, users in self.values))
 
-    def of(self, arm: str, users: str, name: str) -> F64:
+    def of(self, variant: str, users: str, name: str) -> F64:
         """A measure of a variant among some users for all rows, float64 (n,)."""
-        return np.asarray([row[name] for row in self.values[arm, users]])
+        return np.asarray([row[name] for row in self.values[variant, users]])
 
-    def mean(self, arm: str, users: str, name: str, rows: np.ndarray) -> tuple[float, float]:
+    def mean(self, variant: str, users: str, name: str, rows: np.ndarray) -> tuple[float, float]:
         """Mean over cases of the mean over songs, and its standard deviation over cases; NaN songs left out."""
-        values, cases = self.of(arm, users, name), np.asarray(self.cases)
+        values, cases = self.of(variant, users, name), np.asarray(self.cases)
         use = rows & np.isfinite(values)
         means = [values[use & (cases == case)].mean() for case in dict.fromkeys(cases[use].tolist())]
         if not means:
@@ -80,12 +78,13 @@ def evaluate(
         each of these groups.
         ``targeting_calibration``, with validations: the map fitted on them, and what :mod:`reliability` says of it on
         the tests.
-        ``targeting_user_vectors``, with validations: :mod:`variants`, measured on them.
+        ``targeting_user_vectors``, with validations: :mod:`targeting.evaluation.user_vector_variants`, measured on
+        them.
         All plain numbers and strings; NaN where there is nothing to measure.
     """
-    arms = choose(validations, tell)
-    activity = next(arm for arm in arms if arm.name == DEFAULT).config.activity
-    results = measure(tests, arms, tell)
+    variants = choose(validations, tell)
+    activity = next(variant for variant in variants if variant.name == DEFAULT).config.activity
+    results = measure(tests, variants, tell)
     calibration = {}
     if validations:
         tell("calibrating")
@@ -101,17 +100,17 @@ def evaluate(
         calibration["targeting_user_vectors"] = other_vectors(validations)
     return {
         **calibration,
-        "targeting": {arm.name: figures(results, arm.name) for arm in arms},
+        "targeting": {variant.name: figures(results, variant.name) for variant in variants},
         "targeting_default": DEFAULT,
-        "targeting_config": {arm.name: asdict(arm.config) if arm.config else {} for arm in arms},
+        "targeting_config": {variant.name: asdict(variant.config) if variant.config else {} for variant in variants},
         "paired": {
-            f"{DEFAULT}-{arm.name}": {
-                **against(results, DEFAULT, arm.name),
-                "every_song": against(results, DEFAULT, arm.name, fewest=EVERY),
-                **{users: against(results, DEFAULT, arm.name, users) for users in results.groups() if users != ALL},
+            f"{DEFAULT}-{variant.name}": {
+                **against(results, DEFAULT, variant.name),
+                "every_song": against(results, DEFAULT, variant.name, fewest=EVERY),
+                **{users: against(results, DEFAULT, variant.name, users) for users in results.groups() if users != ALL},
             }
-            for arm in arms
-            if arm.name != DEFAULT
+            for variant in variants
+            if variant.name != DEFAULT
         },
         "paired_method": paired.METHOD,
     }
@@ -120,24 +119,24 @@ def evaluate(
 def choose(validations: Sequence[Case], tell: Tell = lambda _: None) -> list[RankingVariant]:
     """The variants with the best configs found for open fields; without cases, unchanged."""
     loaded = [load(case) for case in validations]
-    arms = []
-    for arm in ARMS:
-        if loaded and arm.name in (*OPEN, DEFAULT):
-            tell(f"tuning {arm.name}")
-        if loaded and arm is SERVED:
+    variants = []
+    for variant in VARIANTS:
+        if loaded and variant.name in (*OPEN, DEFAULT):
+            tell(f"tuning {variant.name}")
+        if loaded and variant is SERVED:
             # As in production: not the best power but one that is enough.
-            activity = strength(validations, arm.config.relevance)
-            arms.append(replace(arm, config=replace(arm.config, activity=activity)))
+            activity = strength(validations, variant.config.relevance)
+            variants.append(replace(variant, config=replace(variant.config, activity=activity)))
         else:
             dated = all(case.played_at is not None for case in validations)
-            choices = {field: values for field, values in OPEN.get(arm.name, {}).items() if dated or field != DATED}
-            arms.append(tuned(arm, choices, loaded) if loaded else arm)
-    return arms
+            choices = {field: values for field, values in OPEN.get(variant.name, {}).items() if dated or field != DATED}
+            variants.append(tuned(variant, choices, loaded) if loaded else variant)
+    return variants
 
 
 def other_vectors(validations: Sequence[Case]) -> Json:
-    """The figures of every row of :mod:`variants`, and each minus the first, which is production's."""
-    rows = variants(validations[0])
+    """The figures of every variant of user vectors, and each minus the first, which is production's."""
+    rows = user_vector_variants.variants(validations[0])
     results = measure(validations, rows)
     enough = np.asarray(results.listeners) >= ENOUGH
     return {
@@ -146,9 +145,9 @@ def other_vectors(validations: Sequence[Case]) -> Json:
     }
 
 
-def measure(tests: Sequence[Case], arms: Sequence[RankingVariant], tell: Tell = lambda _: None) -> Results:
+def measure(tests: Sequence[Case], variants: Sequence[RankingVariant], tell: Tell = lambda _: None) -> Results:
     """Every measure of every variant for every cold song that has a listener among the users."""
-    results = Results(arms)
+    results = Results()
     if len({song for case in tests for song in case.song_ids}) < sum(len(case.song_ids) for case in tests):
         results.overlap = float(np.mean([len(case.song_ids) / case.plays.shape[0] for case in tests]))
     for case in tests:
@@ -162,27 +161,27 @@ def measure(tests: Sequence[Case], arms: Sequence[RankingVariant], tell: Tell = 
             results.songs.append(song_id)
             results.cases.append(case.name)
             results.listeners.append(int(hidden.sum()))
-            for arm in arms:
-                scores = arm.score(loaded, song, arm.config)
+            for variant in variants:
+                scores = variant.score(loaded, song, variant.config)
                 for group, members in groups.items():
                     # The same order of ties for all variants, another one for each song.
                     row = judged(scores[members], hidden[members], np.random.default_rng(song))
-                    results.values.setdefault((arm.name, group), []).append(row)
+                    results.values.setdefault((variant.name, group), []).append(row)
     return results
 
 
-def figures(results: Results, arm: str) -> Json:
+def figures(results: Results, variant: str) -> Json:
     """A variant's figures, nested as :func:`evaluate` says."""
     listeners = np.asarray(results.listeners)
     enough = listeners >= ENOUGH
     return {
-        **_block(results, arm, ALL, enough),
-        "every_song": _block(results, arm, ALL, listeners >= EVERY),
+        **_block(results, variant, ALL, enough),
+        "every_song": _block(results, variant, ALL, listeners >= EVERY),
         "by_listeners": {
-            band: _block(results, arm, ALL, (listeners >= low) & (listeners < high))
+            band: _block(results, variant, ALL, (listeners >= low) & (listeners < high))
             for band, (low, high) in BANDS.items()
         },
-        **{users: _block(results, arm, users, enough) for users in results.groups() if users != ALL},
+        **{users: _block(results, variant, users, enough) for users in results.groups() if users != ALL},
     }
 
 
@@ -199,8 +198,8 @@ def against(results: Results, one: str, other: str, users: str = ALL, fewest: in
     }
 
 
-def _block(results: Results, arm: str, users: str, rows: np.ndarray) -> Json:
-    means = {name: results.mean(arm, users, name, rows) for name in NAMES}
+def _block(results: Results, variant: str, users: str, rows: np.ndarray) -> Json:
+    means = {name: results.mean(variant, users, name, rows) for name in NAMES}
     recall = f"recall_{RECALL_AT}"
     return {
         "songs": int(rows.sum()),

@@ -41,12 +41,12 @@ class Loaded:
     _tastes: dict[Taste, tuple[F32, F32]] = field(default_factory=dict)
     _several: dict[int, F32] = field(default_factory=dict)
 
-    def tastes(self, how: Taste) -> tuple[F32, F32]:
+    def tastes(self, config: Taste) -> tuple[F32, F32]:
         """Unit user vectors (users, d) and unit vectors of the cold songs (m, d) along the same axes."""
-        if how not in self._tastes:
-            queries = user_vectors.unit(self.case.queries @ user_vectors.space_of(self.case, how))
-            self._tastes[how] = user_vectors.vectors(self.case, how), queries
-        return self._tastes[how]
+        if config not in self._tastes:
+            queries = user_vectors.unit(self.case.queries @ user_vectors.space_of(self.case, config))
+            self._tastes[config] = user_vectors.vectors(self.case, config), queries
+        return self._tastes[config]
 
     def several(self, count: int) -> F32:
         """Unit vectors along the axes of clusters of each user's songs, (users, count, d); rows of zeros fill up."""
@@ -71,13 +71,13 @@ class Loaded:
             expires_at=0,
         )
 
-    def scored(self, song: int, how: ScoreWeights, neighbours: int | None = None, activity: float = 0.0) -> Scored:
+    def scored(self, song: int, config: ScoreWeights, neighbours: int | None = None, activity: float = 0.0) -> Scored:
         """Production's candidates and scores, by default with production's number of retrieved songs.
 
         ``activity`` is the power of users' activity.
         """
         match = self.match(song, neighbours or self.case.neighbours)
-        return scoring.score(self.histories, self.songs, match, how, activity)
+        return scoring.score(self.histories, self.songs, match, config, activity)
 
     def spread(self, users: I64, scores: F32) -> F32:
         """Scores of some users as scores of all, float32 (users,); 0 for the others."""

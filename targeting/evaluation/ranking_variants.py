@@ -53,28 +53,28 @@ class SongEvidence:
     activity: float = 0.0
 
 
-def nobody(loaded: Loaded, _song: int, _how: None) -> F32:
+def nobody(loaded: Loaded, _song: int, _config: None) -> F32:
     """No score: a random order."""
     return np.zeros(loaded.case.users, np.float32)
 
 
-def listeners(loaded: Loaded, song: int, how: Retrieved) -> F32:
+def listeners(loaded: Loaded, song: int, config: Retrieved) -> F32:
     """1 for users who heard a retrieved song (I2I2U)."""
-    users = loaded.scored(song, ScoreWeights(), how.songs).users
+    users = loaded.scored(song, ScoreWeights(), config.songs).users
     return loaded.spread(users, np.ones(len(users), np.float32))
 
 
-def evidence(loaded: Loaded, song: int, how: SongEvidence) -> F32:
+def evidence(loaded: Loaded, song: int, config: SongEvidence) -> F32:
     """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
-    scored = loaded.scored(song, ScoreWeights(sharpness=how.sharpness), how.songs)
+    scored = loaded.scored(song, ScoreWeights(sharpness=config.sharpness), config.songs)
     said = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
     heard = loaded.histories.heard(np.arange(loaded.case.users))
-    return np.asarray(said * factors(heard, how.activity), np.float32)
+    return np.asarray(said * factors(heard, config.activity), np.float32)
 
 
-def direct(loaded: Loaded, song: int, how: Taste) -> F32:
+def direct(loaded: Loaded, song: int, config: Taste) -> F32:
     """The cosine of the song's vector and the user's."""
-    users, songs = loaded.tastes(how)
+    users, songs = loaded.tastes(config)
     return np.asarray(np.maximum(users @ songs[song], 0), np.float32)
 
 
@@ -86,9 +86,9 @@ class ServedScore:
     activity: float = 0.0
 
 
-def served(loaded: Loaded, song: int, how: ServedScore) -> F32:
+def served(loaded: Loaded, song: int, config: ServedScore) -> F32:
     """The score that a partition computes on a request."""
-    scored = loaded.scored(song, how.relevance, activity=how.activity)
+    scored = loaded.scored(song, config.relevance, activity=config.activity)
     return loaded.spread(scored.users, scored.scores)
 
 
@@ -102,14 +102,14 @@ class Weighed:
     activity: float = 0.0
 
 
-def weighed(loaded: Loaded, song: int, how: Weighed) -> F32:
+def weighed(loaded: Loaded, song: int, config: Weighed) -> F32:
     """The score of a partition with these weights."""
-    weights = ScoreWeights(sharpness=how.sharpness, saturation=how.saturation, weight=how.weight)
-    return served(loaded, song, ServedScore(weights, how.activity))
+    weights = ScoreWeights(sharpness=config.sharpness, saturation=config.saturation, weight=config.weight)
+    return served(loaded, song, ServedScore(weights, config.activity))
 
 
 SERVED = RankingVariant(DEFAULT, ServedScore(), served)
-ARMS = (
+VARIANTS = (
     RankingVariant("random", None, nobody),
     RankingVariant("i2i2u", Retrieved(), listeners),
     RankingVariant("evidence_plain", SongEvidence(), evidence),

@@ -32,14 +32,14 @@ class Pairs:
     place: I64
 
 
-def pairs(cases: Sequence[Case], how: ScoreWeights, activity: float = 0.0) -> Pairs:
+def pairs(cases: Sequence[Case], config: ScoreWeights, activity: float = 0.0) -> Pairs:
     """Production's scores at this power of activity, and who listened; of some songs of each case."""
     parts = []
     song = 0
     for case in cases:
         loaded = load(case)
         for row in some(np.arange(len(case.song_ids))).tolist():
-            scored = loaded.scored(row, how, activity=activity)
+            scored = loaded.scored(row, config, activity=activity)
             place = np.empty(len(scored.users), np.int64)
             place[np.argsort(-scored.scores, kind="stable")] = np.arange(len(place))
             parts.append((scored.scores, case.listeners(row)[scored.users], np.full(len(place), song), place))
@@ -48,21 +48,21 @@ def pairs(cases: Sequence[Case], how: ScoreWeights, activity: float = 0.0) -> Pa
     return Pairs(scores, listened, songs, places)
 
 
-def fitted(validations: Sequence[Case], how: ScoreWeights | None = None, activity: float = 0.0) -> Calibration:
+def fitted(validations: Sequence[Case], config: ScoreWeights | None = None, activity: float = 0.0) -> Calibration:
     """The calibration from the candidates of warm songs made cold, and who of them listened.
 
     Args:
-        how: production's score weights; by default its own.
+        config: production's score weights; by default its own.
         activity: the power of activity in these scores.
 
     Raises:
         ValueError: no case, or no candidate in any.
     """
-    known = pairs(validations, how or ScoreWeights(), activity)
+    known = pairs(validations, config or ScoreWeights(), activity)
     return calibration.fit(known.scores, known.listened, activity)
 
 
-def reliability(tests: Sequence[Case], how: ScoreWeights, calibrated: Calibration) -> dict[str, Any]:
+def reliability(tests: Sequence[Case], config: ScoreWeights, calibrated: Calibration) -> dict[str, Any]:
     """How far chances are from what happened, on songs that the map was not fitted on.
 
     Returns:
@@ -70,7 +70,7 @@ def reliability(tests: Sequence[Case], how: ScoreWeights, calibrated: Calibratio
         listeners in both; ``bins``: chance, share of listeners and number of pairs, over the best 200;
         ``precision_100``: means of expected and actual precision, and their mean distance by song.
     """
-    seen = pairs(tests, how, calibrated.activity)
+    seen = pairs(tests, config, calibrated.activity)
     chances = calibrated.chance(seen.scores)
     best = seen.place < BEST
     first = seen.place < 100

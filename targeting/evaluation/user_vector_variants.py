@@ -33,16 +33,16 @@ class UserVectorVariant:
     relevance: ScoreWeights = field(default_factory=ScoreWeights)
 
 
-def score(loaded: Loaded, song: int, how: UserVectorVariant) -> F32:
+def score(loaded: Loaded, song: int, config: UserVectorVariant) -> F32:
     """Production's score of the candidates with other user vectors, float32 (users,)."""
-    scored = loaded.scored(song, how.relevance)
-    users, songs = loaded.tastes(how.taste)
-    if how.vectors > 1:
-        several = loaded.several(how.vectors)
+    scored = loaded.scored(song, config.relevance)
+    users, songs = loaded.tastes(config.taste)
+    if config.vectors > 1:
+        several = loaded.several(config.vectors)
         near = (several[scored.users] @ songs[song]).max(axis=1)
     else:
         near = users[scored.users] @ songs[song]
-    direct = np.maximum(near, 0) * np.float32(1 - how.relevance.weight)
+    direct = np.maximum(near, 0) * np.float32(1 - config.relevance.weight)
     return loaded.spread(scored.users, scored.evidence + direct)
 
 
@@ -64,4 +64,4 @@ def variants(case: Case) -> list[RankingVariant]:
         tastes["no decay, latest 20 songs"] = replace(served, half_life=0.0, latest=20)
     rows = {name: UserVectorVariant(taste) for name, taste in tastes.items()}
     rows |= {f"{n} vectors a user": UserVectorVariant(served, n) for n in (2, 3, 5)}
-    return [RankingVariant(name, how, score) for name, how in rows.items()]
+    return [RankingVariant(name, config, score) for name, config in rows.items()]

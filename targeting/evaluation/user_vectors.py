@@ -34,31 +34,31 @@ class Taste:
     latest: int = 0
 
 
-def space_of(case: Case, how: Taste) -> F32:
+def space_of(case: Case, config: Taste) -> F32:
     """The matrix that vectors are multiplied with from the right, float32 (d, d)."""
-    return axes(case.vectors) if how.stretched else np.eye(case.vectors.shape[1], dtype=np.float32)
+    return axes(case.vectors) if config.stretched else np.eye(case.vectors.shape[1], dtype=np.float32)
 
 
-def vectors(case: Case, how: Taste) -> F32:
+def vectors(case: Case, config: Taste) -> F32:
     """Unit user vectors float32 (users, d); zero for a user without a song.
 
     Raises:
         ValueError: a half-life or ``latest`` for an undated case.
     """
-    if case.played_at is None and (how.half_life or how.latest):
+    if case.played_at is None and (config.half_life or config.latest):
         raise ValueError(f"case {case.name} is undated")
-    weights = case.plays.data.astype(np.float64) ** how.plays
+    weights = case.plays.data.astype(np.float64) ** config.plays
     listeners = np.diff(case.plays.indptr).astype(np.float64)
-    weights *= np.repeat(np.maximum(listeners, 1) ** how.listeners, np.diff(case.plays.indptr))
-    if case.played_at is not None and how.half_life:
-        weights *= 0.5 ** ((case.played_at.max() - case.played_at) / (how.half_life * _DAY))
-    if case.played_at is not None and how.latest:
+    weights *= np.repeat(np.maximum(listeners, 1) ** config.listeners, np.diff(case.plays.indptr))
+    if case.played_at is not None and config.half_life:
+        weights *= 0.5 ** ((case.played_at.max() - case.played_at) / (config.half_life * _DAY))
+    if case.played_at is not None and config.latest:
         order = np.lexsort((-case.played_at, case.plays.indices))
         owner = case.plays.indices[order]
         place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-        weights[order[place >= how.latest]] = 0
+        weights[order[place >= config.latest]] = 0
     weighted = sparse.csr_matrix((weights, case.plays.indices, case.plays.indptr), case.plays.shape)
-    return unit(np.asarray(weighted.T @ case.vectors, np.float32) @ space_of(case, how))
+    return unit(np.asarray(weighted.T @ case.vectors, np.float32) @ space_of(case, config))
 
 
 def several(case: Case, count: int) -> F32:

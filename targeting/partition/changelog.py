@@ -56,9 +56,9 @@ def records_of(state: State, changes: StateChanges, id_of: Callable[[int], str])
         id_of: the id of the user in a row, of those who become known too.
     """
     records: dict[bytes, bytes | None] = {} if state.meta_written else {META: _meta(state)}
-    records |= dict.fromkeys((ERASED + marker for marker in changes.unmarked), None)
-    for marker, told in changes.markers.items():
-        records[ERASED + marker] = state.erasures.encode(told)
+    records |= dict.fromkeys((ERASED + hashed for hashed in changes.unmarked), None)
+    for hashed, marker in changes.markers.items():
+        records[ERASED + hashed] = state.erasures.encode(marker)
     for row in changes.erased.tolist():
         gone = id_of(row).encode()
         records |= {USER + gone: None, PUSHED + gone: None, INTEREST + gone: None}

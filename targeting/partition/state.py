@@ -171,10 +171,10 @@ class State:
         self.users.take(changes.fresh)
         for row, time in changes.fresh_since.items():
             self._note_since(row, time)
-        for marker in changes.unmarked:
-            self.erasures.drop(marker)
-        for marker, told in changes.markers.items():
-            self.erasures.set(marker, told)
+        for hashed in changes.unmarked:
+            self.erasures.drop(hashed)
+        for hashed, marker in changes.markers.items():
+            self.erasures.set(hashed, marker)
         if len(changes.erased):
             self._forget(changes)
         self.preferences.wait(changes.waiting)

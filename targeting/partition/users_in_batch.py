@@ -69,10 +69,10 @@ class UsersInBatch:
     def __init__(self, state: State, inputs: PartitionInputs) -> None:
         self._state = state
         self._inputs = inputs
-        self._told, forgotten = self._newly_told(inputs)
-        named = [*(user for user, _ in inputs.preferences), *self._told]
+        self._new_markers, forgotten = self._changed_markers(inputs)
+        named = [*(user for user, _ in inputs.preferences), *self._new_markers]
         self.unmarked, self.markers = state.erasures.renewed(named)
-        self.markers |= {state.erasures.marker(user): told for user, told in self._told.items()}
+        self.markers |= {state.erasures.marker(user): marker for user, marker in self._new_markers.items()}
         listens = inputs.listens
         self.listens = self._after_erasure(listens) if listens and len(listens.user_ids) else None
         self.vectors = self._usable(inputs.vectors) if inputs.vectors else None
@@ -86,9 +86,9 @@ class UsersInBatch:
         self.preferences, self.waiting = self._preferences(fresh_rows)
         since = state.erasures.since(self.fresh)
         self.fresh_since = {
-            row: self._told[user].since if user in self._told else time
+            row: self._new_markers[user].since if user in self._new_markers else time
             for row, user, time in zip(fresh_rows.tolist(), self.fresh, since.tolist(), strict=True)
-            if time > 0 or user in self._told
+            if time > 0 or user in self._new_markers
         }
         # Whoever is erased and is not even known has nothing to forget; the marker is set all the same.
         rows = state.users.find(list(forgotten)).tolist()
@@ -104,10 +104,10 @@ class UsersInBatch:
         unknown = np.flatnonzero(rows < 0)
         if len(unknown) and len(state.erasures):
             since[unknown] = state.erasures.since([user_ids[at] for at in unknown.tolist()])
-        if self._told:
+        if self._new_markers:
             for at, user in enumerate(user_ids):
-                if user in self._told:
-                    since[at] = self._told[user].since
+                if user in self._new_markers:
+                    since[at] = self._new_markers[user].since
         return since
 
     def with_erasure_times(self, pushes: list[Push]) -> list[Push]:
@@ -134,32 +134,32 @@ class UsersInBatch:
 
     @property
     def _nobody_erased(self) -> bool:
-        return not len(self._state.erasures) and not self._told
+        return not len(self._state.erasures) and not self._new_markers
 
-    def _newly_told(self, inputs: PartitionInputs) -> tuple[dict[str, Marker], dict[str, float]]:
+    def _changed_markers(self, inputs: PartitionInputs) -> tuple[dict[str, Marker], dict[str, float]]:
         """The markers that change, by id; and up to when what is held of whom is to be forgotten.
 
         Of a request that was obeyed already nothing changes: requests are read again at every start.
         """
         known = self._state.erasures
-        told: dict[str, Marker] = {}
+        changed: dict[str, Marker] = {}
         forgotten: dict[str, float] = {}
 
         def take(user: str, before: Marker, after: Marker) -> None:
             if after != before:
-                told[user] = after
+                changed[user] = after
             if after.since > before.since:
                 forgotten[user] = after.since
 
         for user, time in inputs.erasures:
-            before = told.get(user) or known.of(user)
+            before = changed.get(user) or known.of(user)
             take(user, before, before.erase(max(time, _EARLIEST)))
         # Who never objected has nothing to take back.
         if known.objected or not all(allowed for _, _, allowed in inputs.profiling):
             for user, time, allowed in inputs.profiling:
-                before = told.get(user) or known.of(user)
+                before = changed.get(user) or known.of(user)
                 take(user, before, before.says(max(time, _EARLIEST), allowed))
-        return told, forgotten
+        return changed, forgotten
 
     def _preferences(self, fresh_rows: I64) -> tuple[dict[int, Preferences | None], dict[bytes, Preferences | None]]:
         """What this batch says: by row of users who have one, or get one by it; of the others by their key."""

@@ -30,7 +30,7 @@ from targeting.types import F64
 # Version 1 names no key: it was written before keys had fingerprints, with the only key that there was. Version 3 is of
 # who objected to profiling at least once.
 _TIME = struct.Struct("<d")
-_TOLD = struct.Struct("<dd?I")
+_MARKER = struct.Struct("<dd?I")
 _UNSIGNED, _SIGNED, _OBJECTED = b"\x01", b"\x02", b"\x03"
 _FINGERPRINT = 8
 
@@ -168,17 +168,17 @@ class Erasures:
             np.maximum(found, np.fromiter(of_key, np.float64, len(user_ids)), out=found)
         return found
 
-    def set(self, marker: bytes, told: Marker) -> None:
-        """Remembers a marker of the current key."""
-        self._times[marker] = told.since
-        if told.said:
-            self._objected[marker] = told
-        self._others.pop(marker, None)
+    def set(self, hashed: bytes, marker: Marker) -> None:
+        """Remembers a marker under its user's hash by the current key."""
+        self._times[hashed] = marker.since
+        if marker.said:
+            self._objected[hashed] = marker
+        self._others.pop(hashed, None)
 
-    def drop(self, marker: bytes) -> None:
-        self._times.pop(marker, None)
-        self._objected.pop(marker, None)
-        self._others.pop(marker, None)
+    def drop(self, hashed: bytes) -> None:
+        self._times.pop(hashed, None)
+        self._objected.pop(hashed, None)
+        self._others.pop(hashed, None)
 
     def renewed(self, user_ids: Iterable[str]) -> tuple[list[bytes], dict[bytes, Marker]]:
         """The markers that are to go, and those of the current key that take their place.
@@ -199,19 +199,19 @@ class Erasures:
                 new[markers[0]] = self.of(user)
         return gone, new
 
-    def load(self, marker: bytes, record: bytes | None) -> None:
-        """One marker, read back; None: it is gone.
+    def load(self, hashed: bytes, record: bytes | None) -> None:
+        """The marker of a user's hash, read back; None: it is gone.
 
         Raises:
             ValueError: a record of another version or of broken length.
         """
         if record is None:
-            self.drop(marker)
+            self.drop(hashed)
             return
-        told, of = _decode(record)
-        self.set(marker, told)
+        marker, of = _decode(record)
+        self.set(hashed, marker)
         if of != self._own:
-            self._others[marker] = of
+            self._others[hashed] = of
 
     def unknown(self) -> dict[bytes, int]:
         """How many markers were made with keys that are not known here, by fingerprint."""
@@ -227,27 +227,27 @@ class Erasures:
         if unknown := self.unknown():
             raise ForeignKeyError(unknown, self.known)
 
-    def encode(self, told: Marker) -> bytes:
+    def encode(self, marker: Marker) -> bytes:
         """The record of a marker of the current key."""
-        return _encode(told, self._own)
+        return _encode(marker, self._own)
 
     def records(self) -> list[tuple[bytes, bytes]]:
         """All markers and their records."""
         return [(each, _encode(self._whole(each), self._others.get(each, self._own))) for each in self._times]
 
-    def _whole(self, marker: bytes) -> Marker:
+    def _whole(self, hashed: bytes) -> Marker:
         """A marker that is remembered."""
-        return self._objected.get(marker) or Marker(self._times[marker])
+        return self._objected.get(hashed) or Marker(self._times[hashed])
 
 
 def _marker(user_id: str, key: bytes) -> bytes:
     return blake2b(user_id.encode(), digest_size=16, key=key).digest()
 
 
-def _encode(told: Marker, of: bytes) -> bytes:
-    if told.said:
-        return _OBJECTED + _TOLD.pack(*told) + of
-    return (_SIGNED if of else _UNSIGNED) + _TIME.pack(told.erased) + of
+def _encode(marker: Marker, of: bytes) -> bytes:
+    if marker.said:
+        return _OBJECTED + _MARKER.pack(*marker) + of
+    return (_SIGNED if of else _UNSIGNED) + _TIME.pack(marker.erased) + of
 
 
 def _decode(record: bytes) -> tuple[Marker, bytes]:
@@ -256,7 +256,7 @@ def _decode(record: bytes) -> tuple[Marker, bytes]:
     Raises:
         ValueError: a record of another version or of broken length.
     """
-    version, form = record[:1], _TOLD if record[:1] == _OBJECTED else _TIME
+    version, form = record[:1], _MARKER if record[:1] == _OBJECTED else _TIME
     of = record[1 + form.size :]
     if (
         version not in (_UNSIGNED, _SIGNED, _OBJECTED)

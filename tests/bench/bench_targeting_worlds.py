@@ -138,7 +138,7 @@ def main() -> None:
         given.json.write_text(json.dumps(out, indent=1))
     for name, figures in out.items():
         for group in (ALL, "late", OUTSIDE):
-            print(f"\n## {name}, users: {group}\n\n{audience_tables.of_arms(figures, group)}")
+            print(f"\n## {name}, users: {group}\n\n{audience_tables.of_variants(figures, group)}")
         print(f"\n{audience_tables.of_user_vectors(figures)}\n\n{audience_tables.of_calibration(figures)}")
         print(f"\nCPU ns a user scored: {figures['cost_ns_a_user']}")
 

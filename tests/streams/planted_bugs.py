@@ -261,7 +261,7 @@ PLANTED = (
     Planted(
         "an erasure leaves no marker",
         "erased-marker",
-        [(_CHANGELOG, "        records[ERASED + marker] = state.erasures.encode(told)\n", "        pass\n")],
+        [(_CHANGELOG, "        records[ERASED + hashed] = state.erasures.encode(marker)\n", "        pass\n")],
     ),
     Planted(
         "a boundary is not written to the changelog",

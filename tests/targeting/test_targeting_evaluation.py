@@ -11,12 +11,21 @@ from scipy import sparse
 
 from targeting.evaluation import DEFAULT, Case, arrivals, evaluate, user_vector_variants
 from targeting.evaluation.arrivals import CampaignVectors
-from targeting.evaluation.audience_tables import by_listeners, of_arms, of_calibration, of_user_vectors
+from targeting.evaluation.audience_tables import by_listeners, of_calibration, of_user_vectors, of_variants
 from targeting.evaluation.grid_search import drawn
 from targeting.evaluation.loaded import load
 from targeting.evaluation.paired import Splits, difference
 from targeting.evaluation.ranking_metrics import judged
-from targeting.evaluation.ranking_variants import ARMS, OPEN, SERVED, SongEvidence, Weighed, direct, evidence, weighed
+from targeting.evaluation.ranking_variants import (
+    OPEN,
+    SERVED,
+    VARIANTS,
+    SongEvidence,
+    Weighed,
+    direct,
+    evidence,
+    weighed,
+)
 from targeting.evaluation.reliability import error
 from targeting.evaluation.user_vector_variants import UserVectorVariant
 from targeting.evaluation.user_vectors import Taste, several, vectors
@@ -51,11 +60,11 @@ def scenes(seed: int, strays: float = 0.2) -> Case:
 def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
     figures = evaluate([scenes(0), scenes(1)], [scenes(2)])
     table = figures["targeting"]
-    assert {arm.name for arm in ARMS} == table.keys()
+    assert {variant.name for variant in VARIANTS} == table.keys()
     assert figures["targeting_default"] == DEFAULT
-    for arm in ("direct", "evidence", "cat", DEFAULT):
-        assert table[arm]["precision"]["100"] > 0.9
-        assert table[arm]["auc"] > 0.97
+    for variant in ("direct", "evidence", "cat", DEFAULT):
+        assert table[variant]["precision"]["100"] > 0.9
+        assert table[variant]["auc"] > 0.97
     # A quarter of the users are right.
     assert abs(table["random"]["precision"]["100"] - 0.25) < 0.06
     assert table["random"]["auc"] == 0.5
@@ -69,10 +78,10 @@ def test_where_the_truth_is_a_scene_everything_but_chance_finds_it() -> None:
     assert figures["targeting_calibration"]["precision_100"]["distance"] < 0.05
     # What is stored reads the same as what was measured.
     stored = json.loads(json.dumps(figures))
-    head, _, *rows = of_arms(stored, "pool").splitlines()
+    head, _, *rows = of_variants(stored, "pool").splitlines()
     assert head.count("|") == 9
-    assert of_arms(stored).splitlines()[0].count("|") == 11
-    assert [row.split("`")[1] for row in rows] == [arm.name for arm in ARMS]
+    assert of_variants(stored).splitlines()[0].count("|") == 11
+    assert [row.split("`")[1] for row in rows] == [variant.name for variant in VARIANTS]
     assert f"{2 * SCENES} songs" in by_listeners(stored)
     assert "plays^.25" in of_user_vectors(stored)
     assert "membership, not response" in of_calibration(stored)
@@ -101,10 +110,10 @@ def test_arms_are_what_their_names_say() -> None:
 
 
 def test_what_is_open_is_a_field_and_has_its_present_value_among_the_others() -> None:
-    arms = {arm.name: arm.config for arm in ARMS}
+    variants = {variant.name: variant.config for variant in VARIANTS}
     for name, choices in OPEN.items():
         for field, values in choices.items():
-            assert getattr(arms[name], field) in values
+            assert getattr(variants[name], field) in values
 
 
 def test_the_songs_that_a_choice_is_made_on_are_any() -> None:
@@ -126,8 +135,8 @@ def test_tastes_forget_and_weigh() -> None:
     plays = sparse.csr_matrix(np.asarray([[16.0], [1.0], [1.0]], np.float32))
     case = Case("one", ("n",), plays, songs, songs[:1], sparse.csr_matrix((1, 1)), np.asarray([0.0, 86_400, 172_800]))
 
-    def weights(how: Taste) -> list[float]:
-        found = vectors(case, how)[0]
+    def weights(config: Taste) -> list[float]:
+        found = vectors(case, config)[0]
         return [round(float(each), 4) for each in found / found[2]]
 
     assert weights(Taste()) == [1, 1, 1, 0]
