@@ -25,8 +25,8 @@ def backfill(
 ) -> None:
     """Load a catalogue and aggregated history: each user's plays of a song as one listen with `plays`.
 
-    Run it again after an interruption: it goes on where it was, and nothing counts twice. What was loaded completely
-    is not loaded again. Workers may run meanwhile, or start afterwards.
+    Run it again after an interruption: it resumes, and nothing counts twice. What was loaded completely is not loaded
+    again. Workers may run meanwhile, or start afterwards.
 
     Example: coldstart backfill --data data/lastfm --model models/m1
     """

@@ -17,7 +17,8 @@ def capacity(
     songs: Annotated[int, typer.Option(min=1, help="Warm songs.")],
     uploads_per_s: Annotated[float, typer.Option("--uploads-per-s", min=0, help="New songs a second.")],
     listens_per_s: Annotated[
-        float | None, typer.Option("--listens-per-s", min=0, help="Of all users; by default 20 a day each.")
+        float | None,
+        typer.Option("--listens-per-s", min=0, help="Listens a second, of all users; by default 20 a day each."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print needs and figures as a JSON object.")] = False,
 ) -> None:

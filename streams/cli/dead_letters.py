@@ -22,14 +22,14 @@ app = typer.Typer(no_args_is_help=True, help="List, count, replay and drop refus
 Since = Annotated[str | None, typer.Option("--since", help=f"Written at or after this. {MOMENT}")]
 Until = Annotated[str | None, typer.Option("--until", help="Written before this.")]
 Stage = Annotated[
-    str | None, typer.Option("--stage", help="Who refused it, by its beginning: songs, audience.listens.")
+    str | None, typer.Option("--stage", help="Stage that refused it, or how its name begins: songs, audience.listens.")
 ]
 InTopic = Annotated[str | None, typer.Option("--topic", help="Topic it was read from, without the prefix.")]
 Why = Annotated[str | None, typer.Option("--reason", help="The error's class, or a part of its message.")]
 Source = Annotated[str | None, typer.Option("--source", help="Who sent it: its ce_source.")]
 Offsets = Annotated[list[int] | None, typer.Option("--offset", help="Its offset in dead-letters; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON array instead of a table.")]
-All = Annotated[bool, typer.Option("--all", help="All of them, where nothing else says which.")]
+All = Annotated[bool, typer.Option("--all", help="Take all; needed where no filter says which.")]
 Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this: a dry run.")]
 
 
@@ -41,8 +41,8 @@ def list_letters(
     topic: InTopic = None,
     reason: Why = None,
     source: Source = None,
-    done: Annotated[bool, typer.Option("--done", help="Those that were replayed or dropped, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Only the newest.")] = 50,
+    done: Annotated[bool, typer.Option("--done", help="Also those that were replayed or dropped.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to show.")] = 50,
     as_json: AsJson = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
@@ -75,7 +75,7 @@ def list_letters(
 
 @app.command()
 def show(
-    offset: Annotated[int, typer.Argument(min=0, help="In dead-letters, as `list` shows it.")],
+    offset: Annotated[int, typer.Argument(min=0, help="Offset in dead-letters, as `list` shows it.")],
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
@@ -146,7 +146,7 @@ def replay(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Send refused records again, through the topic that they came by, under the same id. Dry run without --apply.
+    """Send refused records again, through the topic that they came from, under the same id. Dry run without --apply.
 
     Each is judged by this version's rules before it is sent: what would be refused again stays where it is. A record
     of preferences or vectors is sent only if its key has no newer one. Each letter is sent once, in a transaction with

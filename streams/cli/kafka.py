@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For clients; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for clients; 0 takes a free one.")] = 0,
     brokers: Annotated[
         int, typer.Option(min=1, max=9, help="3: a cluster that survives the loss of any broker, some 300 MB each.")
     ] = 1,

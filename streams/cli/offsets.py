@@ -21,8 +21,10 @@ app = typer.Typer(
     help="Show where groups stand, and move a stopped one past records that it cannot serve.",
 )
 
-Group = Annotated[str, typer.Argument(help="Without the prefix: songs, audience, or another team's, such as pushes.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")]
+Group = Annotated[
+    str, typer.Argument(help="Group without the prefix: songs, audience, or another team's, such as pushes.")
+]
+Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this: a dry run.")]
 
 
 def patience(settings: Settings) -> float:
@@ -74,14 +76,14 @@ def show(
 @app.command()
 def skip(
     group: Group,
-    topic: Annotated[str, typer.Argument(help="Without the prefix.")],
-    partition: Annotated[int, typer.Argument(min=0, help="Of the topic.")],
+    topic: Annotated[str, typer.Argument(help="The topic, without the prefix.")],
+    partition: Annotated[int, typer.Argument(min=0, help="Partition of the topic.")],
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 1,
     apply: Apply = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Have a stopped group pass over the next records of a partition. They become dead letters, so nothing is lost.
+    """Make a stopped group skip the next records of a partition. They become dead letters, so nothing is lost.
 
     For a record at which every worker dies. Offset, state and dead letters change in one transaction; once the cause
     is fixed, `coldstart dead-letters replay` brings the records back.
@@ -105,12 +107,12 @@ def skip(
 @app.command()
 def reset(
     group: Annotated[str, typer.Argument(help="audience: the only group with a state.")],
-    to_state: Annotated[bool, typer.Option("--to-state", help="To where the state stands.")] = False,
+    to_state: Annotated[bool, typer.Option("--to-state", help="Move the group to where its state stands.")] = False,
     apply: Apply = False,
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Have the audience's stopped group go on from where its state stands, after somebody moved the group by hand.
+    """Move the audience's stopped group to where its state stands, after somebody moved the group by hand.
 
     To move a group back, use `coldstart rewind`.
 

@@ -31,12 +31,12 @@ def probe(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Publish an upload that reaches no user, and tell how long until every audience partition has answered it.
+    """Publish an upload that reaches no user, and measure how long every audience partition takes to answer it.
 
     Its id begins with coldstart-probe-: the songs role asks for listeners with a budget of 0, whatever the upload says.
     Every partition decides and answers as for any other song, and pushes nobody. It leaves one campaign, of which each
     probe is a new revision. One that is late ends with exit code 75 and names the partitions that are missing; with
-    --every it goes on, and the alert ColdstartProbeMissing tells.
+    --every it goes on, and the alert ColdstartProbeMissing fires.
 
     Examples: coldstart probe; coldstart probe --every 60 --http-port 9103
     """

@@ -15,11 +15,11 @@ from streams.runtime.clock import SystemClock
 def rewind(
     group: Group,
     to: Annotated[str | None, typer.Option("--to", help=f"Where reading begins. {MOMENT}")] = None,
-    by: Annotated[int | None, typer.Option("--by", min=1, help="So many offsets back, in each partition.")] = None,
+    by: Annotated[int | None, typer.Option("--by", min=1, help="Offsets to go back, in each partition.")] = None,
     to_beginning: Annotated[bool, typer.Option("--to-beginning", help="To the oldest record that is kept.")] = False,
     topic: Annotated[list[str] | None, typer.Option(help="Only this one, without the prefix; repeatable.")] = None,
     recount_listens: Annotated[
-        bool, typer.Option("--recount-listens", help="Listens, too: plays in that span then count twice.")
+        bool, typer.Option("--recount-listens", help="Rewind listens, too: plays in that span then count twice.")
     ] = False,
     apply: Apply = False,
     bootstrap: Bootstrap = None,
@@ -27,7 +27,7 @@ def rewind(
 ) -> None:
     """Move a stopped group back, so that it reads again. Nobody gets a push twice.
 
-    What the roles served before changes nothing when it comes again: a request of a revision is served once, outcomes
+    Records that are read again change nothing: a request of a revision is served once, outcomes
     are marks, and who was pushed a recording is remembered. Listens are sums, so the audience's are left where they
     are unless you say --recount-listens. Preferences and vectors from outside are read from the beginning at every
     start anyway. The audience's state and its group move in one transaction. Other teams' groups may be moved, too:

@@ -79,7 +79,7 @@ def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def adopt(
-    topic: Annotated[str, typer.Argument(help="Without the prefix: an input of a role, or audience-state.")],
+    topic: Annotated[str, typer.Argument(help="The topic, without the prefix: an input of a role, or audience-state.")],
     config: Config = None,
     bootstrap: Bootstrap = None,
 ) -> None:

@@ -33,7 +33,7 @@ def train(
         Path, typer.Option(help="Folder with interactions.csv.gz, songs.csv.gz and, if there are any, tags.")
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.")],
-    seed: Annotated[int, typer.Option(help="Of the split into warm and cold, and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split into warm and cold, and of the training.")] = 0,
     all_songs: Annotated[
         bool,
         typer.Option("--all-songs", help="Train on every song with 5 listeners, holding none back as cold."),
