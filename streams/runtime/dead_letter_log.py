@@ -73,7 +73,7 @@ class DeadLetterLog:
             self.waiting = any(reason.unlogged for reason in self._reasons.values())
         for stage, error, reason, unlogged in due:
             _log.warning(
-                "records buried in dead-letters", stage=stage, error=error, records=unlogged, since_start=reason.count,
+                "records sent to dead-letters", stage=stage, error=error, records=unlogged, since_start=reason.count,
                 latest=reason.latest,
             )  # fmt: skip
 

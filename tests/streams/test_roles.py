@@ -350,7 +350,7 @@ def test_status_names_the_reason_of_dead_letters_and_the_log_has_one_line_for_hu
     running: Environment,
 ) -> None:
     worker = running.audience[0]
-    before = running.log("audience").read_text().count("records buried in dead-letters")
+    before = running.log("audience").read_text().count("records sent to dead-letters")
     wrong = upload_record(running.songs[0], time.time()).headers
     bad = [Record(f"u-{n}".encode(), b"wrong-type-%d" % n, list(wrong)) for n in range(400)]
     running.send(LISTENS, bad)
@@ -364,7 +364,7 @@ def test_status_names_the_reason_of_dead_letters_and_the_log_has_one_line_for_hu
     (reason,) = [each for each in told["dead_letters"] if each["error"] == "UnknownEventType"]
     assert reason["stage"] == "audience.listens"
     assert reason["latest"].startswith("ce_type:")
-    lines = running.log("audience").read_text().count("records buried in dead-letters") - before
+    lines = running.log("audience").read_text().count("records sent to dead-letters") - before
     assert lines <= 2
     assert (told["role"], told["slot"], told["ready"]) == ("audience", 0, True)
     assert {each["partition"]: each["state"] for each in told["partitions"]} == dict.fromkeys(
