@@ -32,7 +32,7 @@ def test_every_figure_on_the_page_is_the_codes() -> None:
     most = 2**score_thresholds.HIGHEST
     assert told("divides the score by # to #") == [1 / most, most]
     assert told("Half of that is forgotten in # days") == [score_thresholds.HALF_LIFE_S / 86_400]
-    assert told("# % of a song's pushes go to people by lot, to learn; in # % of all cases nothing is sent") == [
+    assert told("# % of a song's pushes go to people at random, to learn; in # % of all cases nothing is sent") == [
         100 * audience.exploration, 100 * audience.holdout,
     ]  # fmt: skip
     assert told("budget has: # % of them at once") == [100 * audience.at_once]

@@ -51,11 +51,13 @@ def score(loaded: Loaded, song: int, config: ClusteringBaseline) -> F32:
     )
     centres, masses = [], []
     for part in parts:
-        said = np.bincount(scored.heard_users[part], scored.weights[scored.heard_songs[part]], loaded.case.users)
-        listeners = np.flatnonzero(said)
+        evidence_sums = np.bincount(
+            scored.heard_users[part], scored.weights[scored.heard_songs[part]], loaded.case.users
+        )
+        listeners = np.flatnonzero(evidence_sums)
         if not len(listeners):
             continue
-        weights = (said[listeners] if config.sharpness else np.ones(len(listeners))).astype(np.float32)
+        weights = (evidence_sums[listeners] if config.sharpness else np.ones(len(listeners))).astype(np.float32)
         found = kmeans.cluster(users[listeners], clustering, song, weights)
         near = (users[listeners] @ found.vectors.T).argmax(axis=1)
         centres.append(found.vectors)

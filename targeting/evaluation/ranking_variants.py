@@ -67,9 +67,9 @@ def listeners(loaded: Loaded, song: int, config: Retrieved) -> F32:
 def evidence(loaded: Loaded, song: int, config: SongEvidence) -> F32:
     """The sum of the similarities of the retrieved songs that a user heard, each to a power."""
     scored = loaded.scored(song, ScoreWeights(sharpness=config.sharpness), config.songs)
-    said = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
+    evidence_sums = np.bincount(scored.heard_users, scored.weights[scored.heard_songs], loaded.case.users)
     heard = loaded.histories.heard(np.arange(loaded.case.users))
-    return np.asarray(said * factors(heard, config.activity), np.float32)
+    return np.asarray(evidence_sums * factors(heard, config.activity), np.float32)
 
 
 def direct(loaded: Loaded, song: int, config: Taste) -> F32:

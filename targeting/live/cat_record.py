@@ -20,14 +20,14 @@ class CatRecord(msgspec.Struct, array_like=True, frozen=True):
     """A campaign as it is stored.
 
     Attributes:
-        own: the song's unit vector, float32 (d,), little-endian.
+        song_vector: the song's unit vector, float32 (d,), little-endian.
         sums: the centroids' sums, float64 (centroids, d), little-endian.
         members: an array of :data:`MEMBER`.
         numbers: observations, the scale, and the :data:`SPENDING` numbers.
         seed: of the next clustering.
     """
 
-    own: bytes
+    song_vector: bytes
     sums: bytes
     members: bytes
     numbers: list[float]
@@ -55,7 +55,7 @@ def decode(record: bytes, dimension: int, config: CatConfig) -> CatRecord:
         stored = _decoder.decode(record[1:])
     except msgspec.DecodeError as error:
         raise ValueError(f"broken prototypes of a campaign: {error}") from error
-    sizes = len(stored.own), len(stored.sums), len(stored.members) % MEMBER.itemsize
+    sizes = len(stored.song_vector), len(stored.sums), len(stored.members) % MEMBER.itemsize
     if sizes != (4 * dimension, 8 * dimension * config.centroids, 0) or len(stored.numbers) != 2 + SPENDING:
         raise ValueError(
             f"prototypes of a campaign of {sizes} bytes: dimension {dimension}, {config.centroids} centroids"

@@ -37,16 +37,16 @@ class CentroidSums:
     """Shares and centroids of A campaigns, of C centroids and k members each; a place is campaign * k + member.
 
     Attributes:
-        own: float32 (A, d), the songs' vectors; who writes one calls :meth:`place`.
+        song_vectors: float32 (A, d), the songs' vectors; who writes one calls :meth:`place`.
         sums: float64 (A, C, d), whole numbers.
         counts: int32 (A, C), members with a share.
         weight, share: uint16 and uint32 (A, k), whole numbers.
         centroid: int8 (A, k), where the share is; -1: none.
         events: float64 (A,), observations since the last clustering.
-        prototypes: float32 (C, A, d), (own + centroid) / 2; the own vector where there is no centroid.
+        prototypes: float32 (C, A, d), (song vector + centroid) / 2; the song's vector where there is no centroid.
     """
 
-    own: F32
+    song_vectors: F32
     sums: F64
     counts: NDArray[np.int32]
     weight: NDArray[np.uint16]
@@ -65,7 +65,7 @@ class CentroidSums:
         """Makes room for so many campaigns."""
         count, held, d = self.prototypes.shape
         fresh: dict[str, NDArray[Any]] = {
-            "own": np.zeros((campaigns, d), np.float32),
+            "song_vectors": np.zeros((campaigns, d), np.float32),
             "sums": np.zeros((campaigns, count, d), np.float64),
             "counts": np.zeros((campaigns, count), np.int32),
             "weight": np.zeros((campaigns, self._members), np.uint16),
@@ -83,7 +83,7 @@ class CentroidSums:
 
     def clear(self, campaign: int) -> None:
         """Nothing is left of a campaign."""
-        for column in (self.own, self.sums, self.counts, self.weight, self.share, self.events, self._stands):
+        for column in (self.song_vectors, self.sums, self.counts, self.weight, self.share, self.events, self._stands):
             column[campaign] = 0
         self.centroid[campaign] = -1
         self.prototypes[:, campaign] = 0
@@ -171,11 +171,11 @@ class CentroidSums:
         live = self.counts[slots] > 0
         # A centroid of nobody stands where another does, so that it changes no maximum.
         stands = np.where(live, np.arange(len(self.prototypes)), live.argmax(axis=1)[:, None])
-        own = self.own[slots][:, None]
+        song_vectors = self.song_vectors[slots][:, None]
         centres = units(self.sums[slots[:, None], stands])
         alone = ~live.any(axis=1)
-        centres[alone] = own[alone]
-        self.prototypes[:, slots] = ((centres + own) / 2).swapaxes(0, 1)
+        centres[alone] = song_vectors[alone]
+        self.prototypes[:, slots] = ((centres + song_vectors) / 2).swapaxes(0, 1)
         self._stands[slots] = stands
 
 

@@ -114,13 +114,13 @@ class IncrementalCat:
         return found
 
     def open(
-        self, key: str, own: F32, users: I64, vectors: F32, weights: F32, seed: int, spend: CampaignPacing
+        self, key: str, song_vector: F32, users: I64, vectors: F32, weights: F32, seed: int, spend: CampaignPacing
     ) -> None:
         """Begins a campaign: a sample of the candidates is clustered, the first threshold set.
 
         Args:
             key: the song's id.
-            own: float32 (d,), the song's unit vector.
+            song_vector: float32 (d,), the song's unit vector.
             users, vectors, weights: the candidates, int64 (n,), float32 (n, d), and by how much each moves its
                 centroid, float32 (n,), at least 0. Of weights, only the ratios count, to a thousandth of the largest.
 
@@ -130,7 +130,7 @@ class IncrementalCat:
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
         slot = self._take(key)
-        self._centroid_sums.own[slot], self._seed[slot] = own, seed
+        self._centroid_sums.song_vectors[slot], self._seed[slot] = song_vector, seed
         hashes = self._users.hashes(users)
         chosen = bottom(hashes, _salt(key), self.config.sample)
         self._scale[slot] = HEAVIEST / (float(weights[chosen].max(initial=0)) or 1.0)
@@ -281,7 +281,7 @@ class IncrementalCat:
         members["centroid"] = sums.centroid[slot, at]
         return cat_record.encode(
             CatRecord(
-                sums.own[slot].astype("<f4").tobytes(),
+                sums.song_vectors[slot].astype("<f4").tobytes(),
                 sums.sums[slot].astype("<f8").tobytes(),
                 members.tobytes(),
                 [float(sums.events[slot]), float(self._scale[slot]), *self._spending[slot].tolist()],
@@ -291,7 +291,7 @@ class IncrementalCat:
 
     def members_of(self, record: bytes) -> U64:
         """The hashes of the users whom a record names, uint64 (n,)."""
-        stored = cat_record.decode(record, self._centroid_sums.own.shape[1], self.config)
+        stored = cat_record.decode(record, self._centroid_sums.song_vectors.shape[1], self.config)
         return np.frombuffer(stored.members, MEMBER)["user"]
 
     def load(self, key: str, record: bytes, rows: Callable[[U64], I64]) -> None:
@@ -307,13 +307,13 @@ class IncrementalCat:
         """
         if key in self._slot_of:
             raise ValueError(f"campaign {key!r} is open")
-        stored = cat_record.decode(record, self._centroid_sums.own.shape[1], self.config)
+        stored = cat_record.decode(record, self._centroid_sums.song_vectors.shape[1], self.config)
         members = np.frombuffer(stored.members, MEMBER)
         users = np.asarray(rows(members["user"]), np.int64)
         known = np.flatnonzero(users >= 0)
         slot = self._take(key)
         sums = self._centroid_sums
-        sums.own[slot], self._seed[slot] = np.frombuffer(stored.own, "<f4"), stored.seed
+        sums.song_vectors[slot], self._seed[slot] = np.frombuffer(stored.song_vector, "<f4"), stored.seed
         sums.events[slot], self._scale[slot], *self._spending[slot] = stored.numbers
         if len(known) < len(members):
             sums.events[slot] = max(sums.events[slot], self.config.recluster)

@@ -259,13 +259,13 @@ class LiveStage:
         room = max(0, min(_OPENED, self._live.scored - self._open_now()))
         return list(islice((song_id for song_id in alive if not self._scores(song_id)), room))
 
-    def open(self, match: Match, own: F32, left: int, users: int, scored: Scored, power: float) -> None:
+    def open(self, match: Match, song_vector: F32, left: int, users: int, scored: Scored, power: float) -> None:
         """Scores users who change against a song from the next batch on.
 
         Where too many campaigns are scored already, the one that has been for longest makes room.
 
         Args:
-            own: float32 (d,), the song's unit vector along the axes of the space in use.
+            song_vector: float32 (d,), the song's unit vector along the axes of the space in use.
             left: pushes that remain.
             users: who may come near.
             scored: the song's candidates.
@@ -287,7 +287,7 @@ class LiveStage:
         some = UserSubset(people, scored.users[chosen])
         places = np.arange(len(chosen))
         cat = IncrementalCat(self._delta.dimension, live.config, some)
-        cat.open(match.song_id, own, places, some.vectors(places), weights[chosen], 0, spend)
+        cat.open(match.song_id, song_vector, places, some.vectors(places), weights[chosen], 0, spend)
         basis = (self._delta.basis or "").encode()
         record = bytes([len(basis)]) + basis + cat.encode(match.song_id)
         opened = Opened(record, some.rows[cat.members(match.song_id)], cat.prototypes(match.song_id))

@@ -313,6 +313,6 @@ class CampaignCommands:
         """From now on, users who change are scored against the song, if its campaign runs and may be."""
         state, campaign = self._state, self._campaigns.get(match.song_id)
         if campaign is not None and campaign.ended is None and state.songs.comparable(match) and self._later:
-            own = state.songs.along_axes(match.vector)
+            song_vector = state.songs.along_axes(match.vector)
             left, users = state.left(campaign), state.users.used
-            self._campaigns.live.open(match, own, left, users, scored.listening(), state.power)
+            self._campaigns.live.open(match, song_vector, left, users, scored.listening(), state.power)

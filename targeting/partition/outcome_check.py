@@ -31,32 +31,34 @@ _RULED_OUT_BY: Final = {
 _TOLD: Final = (Mark.DELIVERED, Mark.FAILED, Mark.OPENED, Mark.DISMISSED, Mark.EXPIRED)
 
 
-def checked(state: State, users: UsersInBatch, campaigns: CampaignsInBatch, told: Outcomes) -> Checked:
+def checked(state: State, users: UsersInBatch, campaigns: CampaignsInBatch, outcomes: Outcomes) -> Checked:
     """The outcomes of a batch that count, and place and reason of each of the others, ascending.
 
     What is said again of a push is no contradiction, and neither is a delivery that is told after what came of it.
     """
-    rows = state.users.find(told.user_ids)
-    matches = [each.match if (each := campaigns.get(song_id)) else None for song_id in told.song_ids]
-    recordings = [match.recording if match else song_id for match, song_id in zip(matches, told.song_ids, strict=True)]
+    rows = state.users.find(outcomes.user_ids)
+    matches = [each.match if (each := campaigns.get(song_id)) else None for song_id in outcomes.song_ids]
+    recordings = [
+        match.recording if match else song_id for match, song_id in zip(matches, outcomes.song_ids, strict=True)
+    ]
     there, not_before, before = state.push_log.look(rows, hash64(recordings))
     there &= (before & Mark.HELD_OUT) == 0
-    erased, since = set(users.erased.tolist()), users.since(told.user_ids).tolist()
+    erased, since = set(users.erased.tolist()), users.since(outcomes.user_ids).tolist()
     seen: dict[tuple[int, str], int] = {}
     keep, refused = [], []
-    for at, user in enumerate(told.user_ids):
+    for at, user in enumerate(outcomes.user_ids):
         row = int(rows[at])
         if row in erased:
             continue
         # Of who allows no profiling no push is remembered, and none would have an id.
         if not there[at] or (
-            told.push_ids is not None
-            and told.push_ids[at] != push_id(user, recordings[at], since[at] if since[at] > 0 else None)
+            outcomes.push_ids is not None
+            and outcomes.push_ids[at] != push_id(user, recordings[at], since[at] if since[at] > 0 else None)
         ):
-            id = f"{told.push_ids[at]!r} " if told.push_ids is not None else ""
-            refused.append((at, f"push_id: {id}is no push of song {told.song_ids[at]!r} to user {user!r}"))
+            id = f"{outcomes.push_ids[at]!r} " if outcomes.push_ids is not None else ""
+            refused.append((at, f"push_id: {id}is no push of song {outcomes.song_ids[at]!r} to user {user!r}"))
             continue
-        mark, place = Mark(int(told.marks[at])), (row, recordings[at])
+        mark, place = Mark(int(outcomes.marks[at])), (row, recordings[at])
         known = seen.get(place, int(before[at]))
         match = matches[at]
         earliest = float(not_before[at]) if mark not in _UNSENT else match.requested_at if match else 0.0
@@ -64,23 +66,23 @@ def checked(state: State, users: UsersInBatch, campaigns: CampaignsInBatch, told
             other := next((each for each in _TOLD if known & _RULED_OUT_BY.get(mark, Mark(0)) & each), None)
         ) and not known & mark:
             refused.append((at, f"outcome: {_name(mark)} after {_name(other)}"))
-        elif told.times[at] < earliest - CLOCKS_DIFFER_S:
+        elif outcomes.times[at] < earliest - CLOCKS_DIFFER_S:
             what = "the push may be sent" if mark not in _UNSENT else "its song was uploaded"
-            refused.append((at, f"at: {_time(told.times[at])} is before {what}, {_time(earliest)}"))
+            refused.append((at, f"at: {_time(outcomes.times[at])} is before {what}, {_time(earliest)}"))
         else:
             seen[place] = known | mark
             keep.append(at)
-    if len(keep) == len(told.user_ids):
-        return told, []
-    return _chosen(told, keep), refused
+    if len(keep) == len(outcomes.user_ids):
+        return outcomes, []
+    return _chosen(outcomes, keep), refused
 
 
-def _chosen(told: Outcomes, keep: list[int]) -> Outcomes:
+def _chosen(outcomes: Outcomes, keep: list[int]) -> Outcomes:
     return Outcomes(
-        [told.user_ids[at] for at in keep],
-        [told.song_ids[at] for at in keep],
-        told.marks[np.asarray(keep, np.int64)],
-        told.times[np.asarray(keep, np.int64)],
+        [outcomes.user_ids[at] for at in keep],
+        [outcomes.song_ids[at] for at in keep],
+        outcomes.marks[np.asarray(keep, np.int64)],
+        outcomes.times[np.asarray(keep, np.int64)],
     )
 
 

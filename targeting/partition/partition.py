@@ -163,8 +163,8 @@ def _staged(state: State, inputs: PartitionInputs) -> Staged:
     if heard or outside:
         LivePushes(state, users, campaigns, now, heard, outside, withdrawn).push()
 
-    told, refused = checked(state, users, campaigns, inputs.outcomes) if inputs.outcomes else (None, [])
-    entries = state.push_log.plan(campaigns.added, feedback.marks(told), now)
+    outcomes, refused = checked(state, users, campaigns, inputs.outcomes) if inputs.outcomes else (None, [])
+    entries = state.push_log.plan(campaigns.added, feedback.marks(outcomes), now)
     thresholds = feedback.count_marks(entries)
     learned = feedback.learned(known, entries)
     accounts = campaigns.all_accounts()

@@ -4,8 +4,8 @@ A model's chances are those of being among a song's listeners (:mod:`targeting.c
 listens is another question, and its answer moves with the population. So a partition counts its own pushes and their
 answers by the chance that the model gave, and fits two numbers to them: ``logit(p) = offset + slope * logit(prior)``
 (Platt 1999). A push is judged once: answered is what was listened to within the wait (``answer_hours``),
-the rest was not answered, and what push systems report as failed was no push. Every push counts once: weighing those by
-lot with the inverse of their chance would make chances right for all candidates and wrong for those who are pushed.
+the rest was not answered, and what push systems report as failed was no push. Every push counts once: weighing random
+ones with the inverse of their chance would make chances right for all candidates and wrong for those who are pushed.
 
 Who comes near later is scored on another scale, of which no model knows the chances: there the score itself stands in
 for the prior, and a chance is told once enough pushes were judged.

@@ -296,7 +296,7 @@ def _pushes(
     match: Match,
     scored: Scored,
     best: I64,
-    told: F32,
+    scores: F32,
     why: NDArray[np.str_],
     when: F64,
     thresholds: F32,
@@ -318,7 +318,7 @@ def _pushes(
     offset, slope = (correction.offset, correction.slope) if correction else (0.0, 1.0)
     activity = [1.0] * len(best) if scored.activity is None else scored.activity[best].tolist()
     columns = zip(
-        scored.users[best].tolist(), told.tolist(), why.tolist(), when.tolist(), thresholds[best].tolist(), near,
+        scored.users[best].tolist(), scores.tolist(), why.tolist(), when.tolist(), thresholds[best].tolist(), near,
         scored.evidence[best].tolist(), scored.direct[best].tolist(), activity,
         strict=True,
     )  # fmt: skip

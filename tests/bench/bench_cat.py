@@ -81,9 +81,9 @@ def tracking(config: CatConfig, audience: int, degrees: float, seed: int) -> dic
     people = People(around(tastes[of], rng))
     cat = IncrementalCat(D, config, people)
     everyone, ones = np.arange(audience), np.ones(audience, np.float32)
-    own = unit(tastes.mean(axis=0))
+    song_vector = unit(tastes.mean(axis=0))
     spending = CampaignPacing(100, 0, 1, audience, people.now[:2048])
-    spent, _ = timed(cat.open, "song", own, everyone, people.now, ones, seed, spending)
+    spent, _ = timed(cat.open, "song", song_vector, everyone, people.now, ones, seed, spending)
     batch, clusterings, ratios = 0.0, 0, []
     for number in range(CHECKPOINTS):
         tastes = turned(tastes, degrees, rng)
@@ -189,12 +189,12 @@ def cost(config: CatConfig, campaigns: int, users: int, batch: int) -> dict[str,
     cat = IncrementalCat(D, config, people)
     sample, opening = people.now[:2048], []
     for number in range(campaigns):
-        own = unit(rng.standard_normal(D))
+        song_vector = unit(rng.standard_normal(D))
         candidates = rng.integers(users) + np.arange(4096) * 61
         candidates %= users
         vectors, weights = people.now[candidates], rng.random(4096, np.float32)
         spending = CampaignPacing(75, 0, 1e6, users, sample)
-        seconds, _ = timed(cat.open, f"song-{number}", own, candidates, vectors, weights, number, spending)
+        seconds, _ = timed(cat.open, f"song-{number}", song_vector, candidates, vectors, weights, number, spending)
         opening.append(seconds)
     scoring, observing, product, wanted = [], [], [], 0
     panels = unit(rng.standard_normal((config.centroids, campaigns, D), np.float32))

@@ -44,11 +44,11 @@ def spend(budget: int = 100, everyone: F32 = NOBODY) -> CampaignPacing:
 
 
 def opened(
-    people: People, config: CatConfig, users: I64 | None = None, key: str = "song", own: F32 = E[0]
+    people: People, config: CatConfig, users: I64 | None = None, key: str = "song", song_vector: F32 = E[0]
 ) -> IncrementalCat:
     cat = IncrementalCat(D, config, people)
     users = np.arange(len(people.now)) if users is None else users
-    cat.open(key, own, users, people.now[users], np.ones(len(users), np.float32), 1, spend())
+    cat.open(key, song_vector, users, people.now[users], np.ones(len(users), np.float32), 1, spend())
     return cat
 
 
@@ -257,7 +257,7 @@ def test_a_member_that_joins_twice_counts_once() -> None:
 
 def test_a_record_brings_back_every_bit() -> None:
     people = People(scattered(600))
-    cat = opened(people, CatConfig(3, 256), own=scattered(1, 4)[0])
+    cat = opened(people, CatConfig(3, 256), song_vector=scattered(1, 4)[0])
     move(cat, people, np.arange(300), scattered(300, 6))
     cat.remain("song", 17)
     cat.forget(np.arange(250, 400))

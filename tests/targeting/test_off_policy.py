@@ -12,7 +12,7 @@ SONGS, USERS = 60, 40
 
 
 def log(seed: int) -> tuple[F64, F64, F64, list[str], float, float]:
-    """Pushes made by lot with unlike chances, and a way that prefers whom the log avoids.
+    """Pushes made at random with unlike chances, and a way that prefers whom the log avoids.
 
     Returns:
         answered, shown, would, songs; the answers a push that the way would truly have, and those of the log itself.
@@ -59,7 +59,7 @@ def test_few_pushes_that_count_are_told() -> None:
     assert worth(answered, shown, one, songs).effective <= 3
 
 
-def test_spending_over_songs_is_judged_by_their_pushes_by_lot() -> None:
+def test_spending_over_songs_is_judged_by_their_random_pushes() -> None:
     rng = np.random.default_rng(3)
     chances = rng.beta(2, 10, 400)
     explored = rng.integers(0, 12, 400).astype(float)

@@ -100,8 +100,8 @@ def test_the_share_held_out_is_right_and_another_lot_for_each_song_and_salt(shar
 
 def test_who_is_held_out_follows_the_documented_formula() -> None:
     users = hash64([f"u{number}" for number in range(500)])
-    lots = mixed(users, int(hash64(["pepper/new"])[0]))
-    expected = [int(lot) < 0.3 * 2**64 for lot in lots]
+    draws = mixed(users, int(hash64(["pepper/new"])[0]))
+    expected = [int(draw) < 0.3 * 2**64 for draw in draws]
     assert held_out(users, "new", Policy(holdout=0.3, salt="pepper")).tolist() == expected
 
 

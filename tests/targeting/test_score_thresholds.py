@@ -82,11 +82,11 @@ def test_it_lies_between_a_half_and_two_and_comes_back_from_its_records(
 
 @given(answers, st.randoms())
 def test_the_order_of_answers_in_a_batch_does_not_matter(
-    batch: list[tuple[int, int, int]], lots: st.DataObject
+    batch: list[tuple[int, int, int]], draws: st.DataObject
 ) -> None:
     one, other = ScoreThresholds(), ScoreThresholds()
     answer(one, batch)
-    lots.shuffle(batch)  # type: ignore[attr-defined]
+    draws.shuffle(batch)  # type: ignore[attr-defined]
     answer(other, batch)
     late = NOW + 20_000_000
     assert one.thresholds(USERS, late) == pytest.approx(other.thresholds(USERS, late))

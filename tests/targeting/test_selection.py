@@ -176,7 +176,7 @@ def test_the_share_that_explores_is_right_over_songs_and_takes_no_more_than_the_
         assert chosen.users[~marked].tolist() == list(range(int((~marked).sum())))
         explored += int(marked.sum())
     expected = share * most * songs
-    # Five standard deviations of a sum of roundings by lot, each at most a half.
+    # Five standard deviations of a sum of random roundings, each at most a half.
     assert abs(explored - expected) <= 5 * 0.5 * songs**0.5
 
 
@@ -212,7 +212,7 @@ def test_fair_caps_that_are_partly_used_are_open_at_random_and_closed_places_sta
     driver.tell(list(range(1000)), times=2)
     scored = scores_of((1 - np.arange(2000) / 4000).tolist())
     chosen = driver.choose(scored, 1000)
-    # Nobody stands in for the closed ones: all are of the best thousand, as many as the curve says, by lot.
+    # Nobody stands in for the closed ones: all are of the best thousand, as many as the curve says, at random.
     assert {int(user[1:]) for user in told(chosen)} <= set(range(1000))
     chance = float(fairness(np.asarray([2.0]), np.asarray([3.0]))[0])
     assert abs(len(chosen.pushes) - 1000 * chance) < 5 * (1000 * chance * (1 - chance)) ** 0.5
