@@ -16,7 +16,7 @@ from streams.runtime.terminal import Table, say, say_json
 if TYPE_CHECKING:
     from streams.contract.compatibility import ContractChange
 
-app = typer.Typer(no_args_is_help=True, help="Show what is on the public topics, and compare two versions of it.")
+app = typer.Typer(no_args_is_help=True, help="Show the contract of the public topics, and compare two versions of it.")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``coldstart export``: everything that is held of a user."""
+"""``coldstart export``: everything that is stored about a user."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def export(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Print everything that is held of a user as JSON, to answer a request for access.
+    """Print everything that is stored about a user as JSON, to answer a request for access.
 
     `topics`: every record that names the user, as it came. `state`: what the workers keep: the history, what was pushed
-    and what became of it, and by how much pushes that were ignored raise the user's threshold; `erased_at` if the user
+    and its outcomes, and by how much ignored pushes raise the user's threshold; `erased_at` if the user
     was erased; `profiling` if the user ever turned it off: whether it is allowed now, and since when. While it is off
     there is no more than that. Songs are kept as hashes; one that no topic names any more is shown as such. The copies
     on workers' disks hold the same as the state. The search reads the user's partition of the

@@ -18,7 +18,7 @@
     │   ├── SettingsError         a setting is wrong: key, value and what is allowed
     │   ├── BrokerFailed          the embedded Kafka cannot be fetched, started or stopped
     │   ├── PartitionMismatch     the state was written for another number of partitions
-    │   ├── RecreatedTopic        a topic was deleted and created anew since it was read
+    │   ├── RecreatedTopic        a topic was deleted and created again since it was read
     │   └── ErasureKeyMismatch    erased users are remembered with a key that is not configured
     ├── BadBurst                  no source sends good records: the role stops until it is told to resume
     └── MustRestart               retriable: the process must end; a fresh one continues from what was committed
@@ -132,7 +132,7 @@ class PartitionMismatch(Refused):
 
 
 class RecreatedTopic(Refused):
-    """A topic was deleted and created anew since it was read, so that the position kept says nothing of it.
+    """A topic was deleted and created again since it was read, so that the position kept says nothing of it.
 
     Args:
         topic: without the prefix of the installation.
@@ -144,7 +144,7 @@ class RecreatedTopic(Refused):
     def __init__(self, topic: str, partition: int, position: int | None, former: str | None, now: str) -> None:
         ids = f"id {former}, now {now}" if former else f"id now {now}, formerly not kept"
         super().__init__(
-            f"topic {topic} was deleted and created anew since partition {partition} was read ({ids}); the position "
+            f"topic {topic} was deleted and created again since partition {partition} was read ({ids}); the position "
             f"{position} is of the former. `coldstart topics adopt {topic}` accepts the new one, read from its "
             "beginning; the state stays as it is, and what was not yet read of the former topic is lost"
         )

@@ -23,7 +23,7 @@ _EVERY_S: Final = 1.0
 _ANSWER_S: Final = 2.0
 # Two failures in a row: a single one may be a busy machine.
 _PATIENCE_S: Final = 4.0
-# A topic that is gone for this long is not one that is created anew in the next moment.
+# A topic that is gone for this long is not one that is created again in the next moment.
 _GONE_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ class Reachability:
             if id != former:
                 leave(
                     REFUSED,
-                    f"topic {name} was deleted and created anew while it was read (id {former}, now {id}); "
+                    f"topic {name} was deleted and created again while it was read (id {former}, now {id}); "
                     "`coldstart topics adopt` with its name accepts the new one, read from its beginning",
                 )
 

@@ -1,4 +1,4 @@
-"""Accepts an input topic that was deleted and created anew, or the state's positions over the group's."""
+"""Accepts an input topic that was deleted and created again, or the state's positions over the group's."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def _sender(own: Headers, value: bytes) -> tuple[str, str]:
 
 
 def by_reason(letters: Iterable[BuriedRecord]) -> list[ReasonCount]:
-    """How many there are of each reason from each source, most first: what a producer has to mend."""
+    """How many there are of each reason from each source, most first: what a producer has to fix."""
     found: dict[tuple[str, ...], ReasonCount] = {}
     for each in letters:
         key = each.topic, each.source, each.stage, each.error, common(each.reason)

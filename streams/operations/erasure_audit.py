@@ -274,7 +274,7 @@ def _of_disk(stores: LocalStores, folder: Path, partition: int, user_id: str) ->
     try:
         store = stores.open_existing(partition)
     except StoreCorrupted as error:
-        words = f"not usable, made anew by the next worker ({error})"
+        words = f"not usable, rebuilt by the next worker ({error})"
     else:
         if store is None:
             words = "a worker uses it, and it follows the changelog"

@@ -94,4 +94,4 @@ def test_an_input_created_anew_while_it_is_read_ends_the_process_with_its_name(h
         recreate(here, LISTENS)
         output, _ = watcher.communicate("go on\n", timeout=60)
     assert watcher.returncode == 2
-    assert f"topic {name} was deleted and created anew" in output
+    assert f"topic {name} was deleted and created again" in output

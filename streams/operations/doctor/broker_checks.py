@@ -56,7 +56,7 @@ def version(patient: Patient) -> Iterator[Diagnosis]:
                 "upgrade it (kafka-features.sh upgrade after the last broker), or test well: ours are run on 4.3",
             )
         return
-    yield unknown(f"broker version: cannot be asked ({why})", "mend what else is found, then try again")
+    yield unknown(f"broker version: cannot be asked ({why})", "fix what else is found, then try again")
 
 
 def leaders(patient: Patient) -> Iterator[Diagnosis]:

@@ -83,5 +83,5 @@ def _outcome(check: Check, patient: Patient) -> Outcome:
         findings.append(error(str(problem), "do what it says"))
     except Exception as problem:  # noqa: BLE001 - one check that fails must not hide what the others find
         why = f"{check.name}: cannot be checked ({type(problem).__name__}: {problem})"
-        findings.append(unknown(why, "mend what else is found, then try again"))
+        findings.append(unknown(why, "fix what else is found, then try again"))
     return Outcome(check.name, findings, time.monotonic() - began)

@@ -56,7 +56,7 @@ def disk_speed(patient: Patient) -> Iterator[Diagnosis]:
                 os.fsync(file.fileno())
                 times.append(time.monotonic() - began)
     except OSError as problem:
-        yield error(f"disk: {folder} cannot be written ({problem.strerror})", "mend it, or set paths.cache to another")
+        yield error(f"disk: {folder} cannot be written ({problem.strerror})", "fix it, or set paths.cache to another")
         return
     typical = statistics.median(times)
     if typical > _SLOW_S:
