@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from urllib.request import urlopen
 
+from streams.contract.errors import Refused
 from streams.contract.topics import Naming
 from streams.runtime.settings import KafkaSettings
 from streams.runtime.supervisor import RoleProcess
@@ -44,7 +45,8 @@ class FormerRelease:
             of this release and go on from there.
 
     Raises:
-        CalledProcessError: the clone lacks the commit, or its code does not run here.
+        Refused: the clone does not have the commit.
+        CalledProcessError: its code does not run here.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class FormerRelease:
         repository: Path = Path(__file__).parents[2],
     ) -> None:
         self._source = folder / "former"
+        git = ["git", "-C", str(repository)]
+        if subprocess.run([*git, "cat-file", "-e", COMMIT], check=False, capture_output=True).returncode:
+            raise Refused(f"{repository} does not have the former release, {COMMIT}: git fetch --unshallow")
         archive = subprocess.run(
-            ["git", "-C", str(repository), "archive", COMMIT, "streams", "encoder", "targeting"],
-            check=True,
-            capture_output=True,
+            [*git, "archive", COMMIT, "streams", "encoder", "targeting"], check=True, capture_output=True
         ).stdout
         with tarfile.open(fileobj=BytesIO(archive)) as files:
             files.extractall(self._source, filter="data")

@@ -17,6 +17,8 @@ def test_an_upgrade_from_an_earlier_release_loses_and_doubles_nothing() -> None:
     bench = [sys.executable, str(ROOT / "tests" / "bench" / "bench_upgrade.py")]
     world = ["--users", "500", "--songs", "800", "--partitions", "4", "--between", "3"]
     done = subprocess.run([*bench, *world], capture_output=True, text=True, check=False)
+    if "does not have the former release" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["answered by every partition"] == found["uploads"] > 0
