@@ -254,7 +254,13 @@ PLANTED = (
     Planted(
         "an erased user's late listens count",
         "erased-written",
-        [(_USERS, "keep = np.flatnonzero(listens.times > self.since(listens.user_ids))", "keep = np.arange(n)")],
+        [
+            (
+                _USERS,
+                "keep = np.flatnonzero(listens.times > self.since(listens.user_ids))",
+                "keep = np.flatnonzero(self.since(listens.user_ids) < np.inf)",
+            )
+        ],
         ("none", "none"),
         between_s=14.0,
     ),
@@ -396,7 +402,12 @@ PLANTED = (
                 "streams/contract/cloudevents.py",
                 "if key != expected.encode():",
                 "if key != expected.encode() or not expected.isascii():",
-            )
+            ),
+            (
+                "streams/contract/cloudevents.py",
+                "if key_of(event).encode() == key and (time",
+                "if key_of(event).isascii() and key_of(event).encode() == key and (time",
+            ),
         ],
     ),
     Planted(
