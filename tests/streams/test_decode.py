@@ -19,6 +19,7 @@ from streams.contract.event_base import Event
 from streams.contract.events import Cap as EventCap
 from streams.contract.events import Listen, PushOutcome, QuietHours, UserPreferences
 from streams.contract.internal_events import MatchRequest, Neighbour
+from streams.kafka.partitioner import partition_of
 from targeting.types import (
     EndReason,
     FrequencyCap,
@@ -111,6 +112,35 @@ def test_preferences_and_their_deletion_stay_in_order() -> None:
         ("u1", Preferences(False, "PT", frozenset({"a-9"}), True)),
     ]
     assert found.bad == []
+
+
+USERS = [f"u{number}" for number in range(8)]
+PARTITIONS = 4
+HERE = [user for user in USERS if partition_of(user.encode(), PARTITIONS) == 0]
+"""Those of them whose partition is the one that all messages of these tests come from."""
+
+
+def misplaced(records: Records, space: SpaceInUse | None = None) -> Decoded:
+    """Decoded where there are four partitions."""
+    assert 0 < len(HERE) < len(USERS)
+    return Decoder(NOW, never, PARTITIONS).decode(records, space, Deduplication(0))
+
+
+def test_a_deletion_of_preferences_in_another_partition_than_its_users_is_buried() -> None:
+    gone = [Message(topic="p", partition=0, offset=n, key=user.encode(), value=None) for n, user in enumerate(USERS)]
+    found = misplaced(Records(preferences=gone))
+    assert found.inputs.preferences == [(user, None) for user in HERE]
+    assert [letter.key for letter, _, _ in found.bad] == [user.encode() for user in USERS if user not in HERE]
+    assert {tuple(each) for _, *each in found.bad} == {("audience.preferences", "WrongPartition")}
+
+
+def test_a_vector_in_another_partition_than_its_users_is_buried() -> None:
+    sent = [outside(n, user.encode(), packed_vector(n, 1)) for n, user in enumerate(USERS)]
+    found = misplaced(Records(vectors=sent), LIVE)
+    assert found.inputs.vectors is not None
+    assert list(found.inputs.vectors.user_ids) == HERE
+    assert [letter.key for letter, _, _ in found.bad] == [user.encode() for user in USERS if user not in HERE]
+    assert {tuple(each) for _, *each in found.bad} == {("audience.vectors", "WrongPartition")}
 
 
 def test_a_request_becomes_a_match() -> None:
@@ -287,6 +317,14 @@ def test_outcomes_become_marks() -> None:
     assert [Mark(each) for each in found.marks.tolist()] == [Mark[each.upper()] for each in named]
     assert found.times.tolist() == [THEN.timestamp()] * 5
     assert found.push_ids == ["p"] * 5
+
+
+def test_the_records_of_outcomes_come_with_them_without_the_bad_ones() -> None:
+    good = packed(PushOutcome(push_id="p", user_id="u", song_id="s", outcome="opened", at=THEN))
+    bad = Record(b"u", b"{", good.headers)
+    sent = [message("o", n, record) for n, record in enumerate([good, bad, good])]
+    assert list(decode(Records(outcomes=sent)).outcomes) == [sent[0], sent[2]]
+    assert list(decode(Records()).outcomes) == []
 
 
 LIVE = SpaceInUse("bcl", 2)

@@ -296,3 +296,18 @@ def test_what_is_dropped_of_an_artist_takes_nothing_else_with_it_and_brings_noth
             assert sorted(users.tolist()) == expected
             assert set(times.tolist()) <= {NOW + 1000}
         assert [push_log.users(recording).tolist() for recording in (12, 13, 14)] == [[], [], [0]]
+
+
+@settings(deadline=None)
+@given(pushes, st.lists(st.tuples(st.integers(-1, 6), st.integers(0, 30)), min_size=1, max_size=40))
+def test_a_pair_is_in_the_log_where_a_list_has_it(all_pushes: list[Push], pairs: list[tuple[int, int]]) -> None:
+    driver = Driver()
+    driver.do(all_pushes)
+    there = {(user, recording): (NOW + at, marks) for user, recording, _, at, marks in all_pushes}
+    users, recordings = zip(*pairs, strict=True)
+    for log in (driver.push_log, driver.restored()):
+        known, at, marks = log.look(np.asarray(users), np.asarray(recordings, np.uint64))
+        assert (at.dtype, marks.dtype) == (np.uint32, np.uint16)
+        assert known.tolist() == [pair in there for pair in pairs]
+        found = {pair: (int(at[n]), int(marks[n])) for n, pair in enumerate(pairs) if known[n]}
+        assert found == {pair: there[pair] for pair in pairs if pair in there}
