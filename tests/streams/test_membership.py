@@ -96,7 +96,7 @@ DIES = """        if gone and Path("{marker}").exists():
             Path("{marker}").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 """
-LINE = '        _log.info("partitions", new=new, gone=gone'
+LINE = '        _log.info("partitions changed", new=new, gone=gone'
 
 
 def test_no_partition_stays_without_a_worker_when_one_ends_in_the_middle_of_a_rebalance(

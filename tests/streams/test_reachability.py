@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 from installation import Installation, recreate
@@ -27,6 +29,14 @@ def broker_of(kafka: EmbeddedKafka) -> psutil.Process:
     return psutil.Process(found)
 
 
+def freeze(process: psutil.Process) -> None:
+    """Stop it, and return when no thread of it can answer any more: a busy machine lets them run on for a moment."""
+    process.suspend()
+    stats = [task / "stat" for task in Path(f"/proc/{process.pid}/task").iterdir()]
+    while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in stats):
+        time.sleep(0.01)
+
+
 def test_a_frozen_broker_is_named_with_when_it_fell_silent() -> None:
     clock, readiness = ManualClock(wall=3600.0), Readiness()
     # Its own: nobody else's stands still meanwhile.
@@ -36,7 +46,7 @@ def test_a_frozen_broker_is_named_with_when_it_fell_silent() -> None:
         reachable.ask()
         assert readiness.reasons() == {}
         broker = broker_of(kafka)
-        broker.suspend()
+        freeze(broker)
         try:
             with capture_logs() as logs:
                 clock.advance(3)
