@@ -194,14 +194,14 @@ def list_offsets(
     """
     request = dict.fromkeys(places, which)
     named = ", ".join(f"{place.topic}[{place.partition}]" for place in request)
-    why = ""
+    why, until = "", time.monotonic() + timeout_s
     for _ in range(_TRIES if request else 0):
         try:
             futures = client.list_offsets(request, isolation_level=isolation, request_timeout=timeout_s)
             found = {(at.topic, at.partition): future.result(timeout_s).offset for at, future in futures.items()}
         except (KafkaException, TimeoutError) as error:
             code = error.args[0].code() if isinstance(error, KafkaException) else None
-            if code not in (*_CONNECTION_LOST, *_LEADER_MOVED):
+            if code not in (*_CONNECTION_LOST, *_LEADER_MOVED) or time.monotonic() > until:
                 raise Unavailable(f"offsets of {named}: {error}") from error
             why = error.args[0].str()
             if code in _LEADER_MOVED:
@@ -224,13 +224,13 @@ def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tup
     Raises:
         Unavailable: the broker does not answer, or the partition has no leader.
     """
-    why = ""
+    why, until = "", time.monotonic() + timeout_s
     for _ in range(_TRIES):
         try:
             low, high = reader.get_watermark_offsets(place, timeout=timeout_s)
         except KafkaException as error:
             why = error.args[0].str()
-            if error.args[0].code() not in (*_CONNECTION_LOST, *_LEADER_MOVED):
+            if error.args[0].code() not in (*_CONNECTION_LOST, *_LEADER_MOVED) or time.monotonic() > until:
                 break
             with suppress(KafkaException):
                 reader.list_topics(timeout=timeout_s)

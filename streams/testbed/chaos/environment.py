@@ -172,8 +172,14 @@ class Environment:
         since = clock.monotonic()
 
         def still() -> bool:
-            nonlocal last, since
-            now = {name: outputs.ends(name) for name in names}
+            nonlocal last, since, outputs
+            try:
+                now = {name: outputs.ends(name) for name in names}
+            except Unavailable:
+                # A client of librdkafka may find no way back to a broker that answers all others.
+                outputs.close()
+                outputs = Snapshot(self.kafka, names, clock)
+                return False
             if now != last or any(lag.records for lag in measure(self.kafka, self.naming, clock)):
                 last, since = now, clock.monotonic()
             return clock.monotonic() - since > _STILL_S
