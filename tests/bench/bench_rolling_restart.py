@@ -24,6 +24,7 @@ import numpy as np
 from streams.contract.topics import SONG_UPLOADS
 from streams.kafka.clients import hand_over, producer
 from streams.runtime.settings import KafkaSettings
+from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment, set_up
 from streams.testbed.demo.dataset_events import upload_record
@@ -127,22 +128,32 @@ def roll(stage: Environment, follower: Follower, asked: argparse.Namespace) -> d
 
 
 def restart(stage: Environment, name: str, args: Sequence[str], surge: bool) -> dict[str, Any]:
-    """Stop one worker, start it again, and wait until it is ready; with ``surge``, start and wait first."""
+    """Stop one of the installation's workers, and have another take its place."""
     (worker,) = [each for each in stage.workers if each.name == name]
-    began = time.time()
     stage.workers.remove(worker)
+    return replace(stage, worker, args, surge)
+
+
+def replace(stage: Environment, old: RoleProcess, args: Sequence[str], surge: bool) -> dict[str, Any]:
+    """Stop a worker, start one in its place, and wait until it is ready; with ``surge``, start and wait first."""
+    began = time.time()
     if surge:
-        stage.start(name, *args)
+        stage.start(old.name, *args)
         stage.wait_until_ready()
     started = time.time()
-    worker.stop()
+    old.stop()
     stopped = time.time()
     if not surge:
-        stage.start(name, *args)
+        stage.start(old.name, *args)
         stage.wait_until_ready()
     ready = time.time()
     start_s = started - began if surge else ready - stopped
-    return {"worker": name, "stop_s": round(stopped - started, 2), "start_s": round(start_s, 2), "at": [began, ready]}
+    return {
+        "worker": old.name,
+        "stop_s": round(stopped - started, 2),
+        "start_s": round(start_s, 2),
+        "at": [began, ready],
+    }
 
 
 def in_any(at: float, spans: list[dict[str, Any]], role: str) -> bool:

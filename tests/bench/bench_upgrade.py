@@ -16,13 +16,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from bench_rolling_restart import Uploads, figures, restart
+from bench_rolling_restart import Uploads, figures, replace, restart
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from former_release import COMMIT, FormerRelease
 
@@ -34,7 +33,6 @@ from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.topic_admin import create_topics, update_topics
 from streams.runtime.clock import SystemClock
 from streams.runtime.settings import KafkaSettings
-from streams.runtime.supervisor import RoleProcess
 from streams.testbed.broker import EmbeddedKafka
 from streams.testbed.chaos.environment import Environment
 from streams.testbed.chaos.traffic import listen
@@ -128,7 +126,7 @@ def upgrade(former: FormerRelease, asked: argparse.Namespace) -> dict[str, Any]:
         create_topics(admin(stage.kafka), stage.naming, 1)
         update_topics(admin(stage.kafka), stage.naming)
         for worker, args in ROLES.items():
-            spans.append(replace(former, running.pop(worker), args, asked.surge and worker == "songs"))
+            spans.append(replace(stage, running.pop(worker), args, asked.surge and worker == "songs"))
             stage.wait(asked.between)
         upgraded = time.time()
         for worker, args in ROLES.items():
@@ -158,22 +156,6 @@ def upgrade(former: FormerRelease, asked: argparse.Namespace) -> dict[str, Any]:
         "during the restarts after it": figures([each for each in answers if upgraded <= each[0]]),
         "replaced": spans,
     }
-
-
-def replace(former: FormerRelease, old: RoleProcess, args: Sequence[str], surge: bool) -> dict[str, Any]:
-    """Stop a worker of the former release and start one of this; with ``surge``, start it first."""
-    began = time.time()
-    if surge:
-        former.stage.start(old.name, *args)
-        former.stage.wait_until_ready()
-    started = time.time()
-    old.stop()
-    stopped = time.time()
-    if not surge:
-        former.stage.start(old.name, *args)
-        former.stage.wait_until_ready()
-    start_s = started - began if surge else time.time() - stopped
-    return {"worker": old.name, "stop_s": round(stopped - started, 2), "start_s": round(start_s, 2)}
 
 
 def twice(pushes: list[tuple[float, str]]) -> int:
