@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
     OffsetSpec,
+    ResourcePatternType,
     ResourceType,
 )
 
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import TIME_SETTINGS, TOPICS, Naming, Topic
-from streams.runtime.clock import Clock, SystemClock
+from streams.runtime.clock import SystemClock
+
+_ANY: Any = None
+_EVERY_RIGHT: Final = AclBindingFilter(
+    ResourceType.ANY, _ANY, ResourcePatternType.ANY, _ANY, _ANY, AclOperation.ANY, AclPermissionType.ANY
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +46,13 @@ class Deviation:
         return f"{self.topic}: {self.what} is {self.found}, declared {self.declared}"
 
 
-def create_topics(
-    admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0, clock: Clock | None = None
-) -> list[str]:
+def create_topics(admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0) -> list[str]:
     """Create the declared topics that are missing; returns their full names once they are served.
 
     Raises:
         Refused: the broker refuses one; the message says which and why.
         Unavailable: no broker serves one of them in time.
     """
-    clock = clock or SystemClock()
     futures = admin.create_topics(
         [
             NewTopic(naming.name(t), naming.partitions(t), replication, config=t.config() | durability(replication))
@@ -62,26 +69,45 @@ def create_topics(
                 raise Refused(f"topic {name}: {error.args[0].str()}") from None
         else:
             created.append(name)
-    # The controller confirms a moment before brokers lead the partitions; requests in between are rejected.
-    deadline = clock.monotonic() + timeout
-    while waiting := _not_led(admin, naming, created, timeout):
-        if clock.monotonic() > deadline:
-            raise Unavailable(f"topic {', '.join(waiting)}: created, but not served after {timeout:g} s")
+    _until_none(lambda: _not_led(admin, naming, created, timeout), "created, but not served", timeout)
     return created
 
 
 def grant(admin: AdminClient, rights: Sequence[AclBinding], timeout: float = 10.0) -> int:
-    """Grant rights; those that are there already stay. Returns how many were asked for.
+    """Grant rights; those that are there already stay. Returns how many were asked for, once the broker has them.
 
     Raises:
         Refused: the broker refuses one, for example because it knows no rights at all.
+        Unavailable: the broker does not have them in time.
     """
     for right, future in admin.create_acls(list(rights), request_timeout=timeout).items():
         try:
             future.result(timeout)
         except KafkaException as error:
             raise Refused(f"{right}: {error.args[0].str()}") from None
+
+    def missing() -> list[AclBinding]:
+        try:
+            there = set(admin.describe_acls(_EVERY_RIGHT, request_timeout=timeout).result(timeout))
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"rights granted, but they cannot be read: {error}") from None
+        return [right for right in rights if right not in there]
+
+    _until_none(missing, "granted, but not in force", timeout)
     return len(rights)
+
+
+def _until_none(left: Callable[[], Sequence[object]], what: str, timeout: float) -> None:
+    """Ask until nothing is left: the controller confirms a change a moment before brokers go by it.
+
+    Raises:
+        Unavailable: something is left after ``timeout`` seconds; the message names it.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout
+    while waiting := left():
+        if clock.monotonic() > deadline:
+            raise Unavailable(f"{', '.join(map(str, waiting))}: {what} after {timeout:g} s")
 
 
 def durability(replication: int) -> dict[str, str]:
@@ -128,13 +154,14 @@ def deviations(admin: AdminClient, naming: Naming, replication: int = 1, timeout
 
 
 def update_topics(admin: AdminClient, naming: Naming, replication: int = 1, timeout: float = 10.0) -> list[Deviation]:
-    """Give the topics that exist the settings that are declared; returns what was different.
+    """Give the topics that exist the settings that are declared; returns what was different, once the broker goes by
+    what is declared.
 
     Partitions, copies and settings that are not declared stay as they are.
 
     Raises:
         Refused: the broker refuses a setting; the message says which topic and why.
-        Unavailable: the broker does not answer.
+        Unavailable: the broker does not answer, or does not go by a setting in time.
     """
     present = admin.list_topics(timeout=timeout).topics
     wanted = {name: topic for name, topic in naming.by_name().items() if name in present}
@@ -152,6 +179,10 @@ def update_topics(admin: AdminClient, naming: Naming, replication: int = 1, time
             future.result(timeout)
         except KafkaException as error:
             raise Refused(f"topic {resource.name}: {error.args[0].str()}") from None
+    touched = {name: wanted[name] for name in entries}
+    _until_none(
+        lambda: _other_settings(admin, touched, timeout, durability(replication)), "set, but not in force", timeout
+    )
     return changed
 
 

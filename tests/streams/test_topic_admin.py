@@ -6,7 +6,14 @@ import time
 
 import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import AUDIENCE_VECTORS, LISTENS, MODELS, PREFERENCES, SONG_UPLOADS, TOPICS, Naming
@@ -80,6 +87,24 @@ def test_topics_from_before_the_broker_stamped_records_are_refused_until_they_ar
     # What is not declared is the operator's.
     (future,) = client.describe_configs([ConfigResource(ResourceType.TOPIC, listens)]).values()
     assert future.result(PATIENCE_S)["segment.ms"].value == "7000000"
+
+
+def test_what_an_update_changed_is_in_force_when_it_returns(client: AdminClient, naming: Naming) -> None:
+    create_topics(client, naming, 1)
+    former = [
+        ConfigResource(ResourceType.TOPIC, name, incremental_configs=[
+            ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+        ])
+        for name in naming.by_name()
+    ]  # fmt: skip
+    for _ in range(20):
+        for future in client.incremental_alter_configs(former).values():
+            future.result(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while len(deviations(client, naming)) < len(TOPICS):
+            assert time.monotonic() < deadline
+        assert len(update_topics(client, naming)) == len(TOPICS)
+        assert deviations(client, naming) == []
 
 
 @pytest.mark.parametrize("stamp", [1, 1_700_000_000, None], ids=["1970", "seconds", "ahead"])
