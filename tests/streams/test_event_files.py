@@ -163,12 +163,18 @@ def test_an_event_is_good_where_the_service_takes_what_is_sent_of_it(drawn: tupl
         assert all("did you mean" in each.message or each.field in ("expires_at", "available_from") for each in found)
 
 
+def no_json(constant: str) -> None:
+    """Infinity and NaN, which Python's own reader takes: beside them an envelope is no JSON either."""
+    raise ValueError(constant)
+
+
 @given(near_events())
+@example(("coldstart.listen.v1", b'{"listen_id": Infinity}'))
 def test_a_structured_event_is_judged_as_its_data_alone(drawn: tuple[str, bytes]) -> None:
     ce_type, value = drawn
     value = value.replace(b"\n", b" ").replace(b"\r", b" ").strip()
     try:
-        json.loads(value)
+        json.loads(value, parse_constant=no_json)
         value.decode()
     except ValueError:
         return

@@ -142,9 +142,10 @@ def test_a_refused_worker_says_why_once_and_comes_when_it_can_while_the_others_s
 def test_a_second_one_on_other_ports_never_looks_ready_by_the_first_ones_workers(start: Starts) -> None:
     first = start()
     first.until(lambda: first.ready("audience-0") is not None)
+    holder = first.ready("audience-0")
     second = start()
     second.until(lambda: any("has this slot" in line for line in second.of("audience-0")))
-    assert str(first.ready("audience-0")) in second.of("audience-0")[-1]
+    assert f"(pid {holder}) has this slot" in second.of("audience-0")[-1], "".join(first.lines)
     assert second.ready("audience-0") is None
     second.stop()
     assert not any(line.endswith(" ready") for line in second.of("audience-0"))
