@@ -13,6 +13,7 @@ from msgspec import structs
 
 from targeting.arrays.id_table import IdTable, mixed
 from targeting.calibration import Calibration
+from targeting.ranking.recalibration import Correction, Examples, Scale
 from targeting.ranking.scored import Scored
 from targeting.ranking.selection import Selection, SelectionContext, choose, song_and_artist
 from targeting.ranking.selection import _top as top
@@ -52,6 +53,7 @@ class Driver:
     push_log: PushLog = field(default_factory=PushLog)
     score_thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)
     slots: IdTable = field(default_factory=IdTable)
+    examples: Examples = field(default_factory=Examples)
 
     def __post_init__(self) -> None:
         self.slots.take(self.ids or [f"u{n}" for n in range(self.users)])
@@ -89,6 +91,7 @@ class Driver:
             room,
             self.calibration,
             self.least,
+            self.examples,
         )
         return choose(match, scored, held, most, by, **more)  # type: ignore[arg-type]
 
@@ -487,3 +490,55 @@ def test_each_reason_is_told() -> None:
     }
     over = driver.choose(scored, 2, structs.replace(SONG, expires_at=NOW))
     assert suppressed(over) == {Suppression.BELOW_THRESHOLD: 2, Suppression.EXPIRED: 6}
+
+
+@pytest.mark.parametrize("tier", Tier)
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_answers_correct_what_the_model_gave_or_the_score_of_who_came_later(tier: Tier, calibrated: bool) -> None:
+    answers = Examples(until=np.inf, model=Correction(-0.5, 0.8), live=Correction(1.0, 0.5))
+    driver = Driver(users=2, calibration=SAME if calibrated else None, examples=answers)
+    scored = scores_of([0.75, 0.5])
+    chosen = driver.choose(scored, 2, tier=tier)
+    used = answers.model if calibrated else answers.live if tier is Tier.LIVE else None
+    assert [push.score for push in chosen.pushes] == (used.chance(scored.scores) if used else scored.scores).tolist()
+    assert {(push.offset, push.slope) for push in chosen.pushes} == {(used.offset, used.slope) if used else (0.0, 1.0)}
+    assert {push.calibrated for push in chosen.pushes} == {used is not None}
+    # What they teach: of what the model gave, of what came later, or nothing.
+    scale = Scale.MODEL if calibrated else Scale.LIVE
+    expected = answers.marks(scored.scores, chosen.at, scale) if used else np.zeros(2)
+    assert chosen.marks.tolist() == expected.tolist()
+
+
+def test_who_explores_or_is_held_out_says_so_beside_what_it_teaches() -> None:
+    answers = Examples(until=np.inf)
+    driver = Driver(Policy(fair=False, holdout=0.3, exploration=0.5), calibration=SAME, examples=answers)
+    chosen = driver.choose(scores_of((1 - np.arange(200) / 400).tolist()), 40)
+    out, explored = (chosen.marks & Mark.HELD_OUT) > 0, (chosen.marks & Mark.EXPLORED) > 0
+    assert (out.any(), explored.any()) == (True, True)
+    teaches = answers.marks(np.float32([push.score for push in chosen.pushes]), chosen.at[~out], Scale.MODEL)
+    assert chosen.marks[~out].tolist() == (teaches | np.where(explored[~out], Mark.EXPLORED, 0)).tolist()
+    assert not (chosen.marks[out] & ~Mark.HELD_OUT).any()
+
+
+def test_a_score_is_no_chance_and_no_least_chance_is_asked_of_it() -> None:
+    assert len(Driver(users=3, least=0.9).choose(scores_of([0.5] * 3), 3).pushes) == 3
+    # Nor of a chance, where none is set: a song whose chances are all zero is pushed in the order of its scores.
+    never = Driver(users=3, calibration=Calibration((0.0, 1.0), (0.0, 0.0)))
+    assert told(never.choose(scores_of([0.2, 0.4, 0.3]), 3)) == ["u1", "u2", "u0"]
+
+
+def test_each_of_those_whom_a_fair_cap_closes_is_told_so_and_nobody_else_is() -> None:
+    driver = Driver(Policy(cap=FrequencyCap(1, 24.0)), users=5)
+    driver.tell([1, 3])
+    chosen = driver.choose(scores_of([0.9, 0.8, 0.7, 0.6, 0.5]), 5)
+    assert told(chosen) == ["u0", "u2", "u4"]
+    assert suppressed(chosen) == {Suppression.CAP_RESERVED: 2}
+    assert len(chosen.suppressed) == len(driver.choose(scores_of([0.5] * 5), 0).suppressed) == max(Suppression) + 1
+
+
+def test_whom_a_cap_would_refuse_behind_the_last_one_pushed_is_told_the_budget() -> None:
+    driver = Driver(Policy(fair=False, cap=FrequencyCap(1, 24.0)), users=4)
+    driver.tell([1, 3])
+    chosen = driver.choose(scores_of([0.9, 0.8, 0.7, 0.6]), 2)
+    assert told(chosen) == ["u0", "u2"]
+    assert suppressed(chosen) == {Suppression.FREQUENCY_CAP: 1, Suppression.BUDGET: 1}
