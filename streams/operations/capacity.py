@@ -42,12 +42,12 @@ class Figure:
 _BENCH: Final = "make bench"
 PARTITION_USERS: Final = Figure("users of a partition", 250_000, "", MEASURED, _BENCH)
 WORKER_USERS: Final = Figure("users of a worker", 500_000, "", MEASURED, _BENCH)
-USER_BYTES: Final = Figure("memory of a user with 50 songs", 2_457, "B", MEASURED, _BENCH, 1_000_000)
-CANDIDATE_S: Final = Figure("a request, for each candidate", 9.25e-3 / 20_450, "s", MEASURED, _BENCH, 20_450)
+USER_BYTES: Final = Figure("memory of a user with 50 songs", 2_395, "B", MEASURED, _BENCH, 1_000_000)
+CANDIDATE_S: Final = Figure("a request, for each candidate", 12.05e-3 / 20_450, "s", MEASURED, _BENCH, 20_450)
 REQUEST_S: Final = Figure("a request, in each partition beside", 1e-3, "s", ASSUMED, "decoding, transaction, report")
-LISTEN_S: Final = Figure("a listen", 1 / 112_961, "s", MEASURED, _BENCH)
-DISK_S: Final = Figure("restart of a worker of 500,000 users, from disk", 8.29, "s", MEASURED, _BENCH)
-CHANGELOG_S: Final = Figure("the same, from the changelog", 19.97, "s", MEASURED, _BENCH)
+LISTEN_S: Final = Figure("a listen", 1 / 98_267, "s", MEASURED, _BENCH)
+DISK_S: Final = Figure("restart of a worker of 500,000 users, from disk", 8.5, "s", MEASURED, _BENCH)
+CHANGELOG_S: Final = Figure("the same, from the changelog", 15.71, "s", MEASURED, _BENCH)
 ENCODE_S: Final = Figure("encoding a song", 3.1e-3, "s", MEASURED, "encoder/README.md", 17_963)
 SEARCH_S: Final = Figure("a search by HNSW", 0.43e-3, "s", MEASURED, "python tests/bench/bench_index.py", 100_000)
 BUILD_S: Final = Figure(
