@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.contract.cloudevents import append_time, pack, unpack, unpack_many
+from streams.contract.cloudevents import append_time, decoded, pack, unpack, unpack_many
 from streams.contract.errors import (
     BadRecord,
     FromTheFuture,
@@ -382,3 +382,52 @@ def test_an_event_of_others_is_json_and_what_says_that_it_is_not_is_refused() ->
     for value in (GOOD.value, msgspec.msgpack.encode(LISTEN)):
         with pytest.raises(UnknownMediaType, match=r"^content-type: 'application/msgpack' is not read; read are "):
             unpack(Listen, GOOD.key, value, headers, NOW)
+
+
+def test_a_value_is_decoded_without_attributes_too() -> None:
+    assert decoded(Listen, GOOD.value, {}) == decoded(Listen, GOOD.value, HEADERS) == LISTEN
+
+
+@pytest.mark.parametrize(("written", "read"), [(b"3.0", 3), (b"3e0", 3), (b"30e-1", 3), (b"9007199254740992.0", 2**53)])
+def test_a_whole_number_is_an_integer_however_it_is_written(written: bytes, read: int) -> None:
+    value = b'{"song_id":"s","revision":%s,"title":"x","genres":["a","b"],"tags":{"a":1.5}}' % written
+    upload = decoded(SongUpload, value, {})
+    assert (upload.revision, upload.genres, upload.tags) == (read, ["a", "b"], {"a": 1.5})
+    limits = b'{"user_id":"u","opted_in":true,"updated_at":"2026-03-01T10:00:00Z","cap":{"pushes":%s,"hours":24}}'
+    assert read > 100 or decoded(UserPreferences, limits % written, {}).cap is not None
+
+
+@pytest.mark.parametrize("written", [b"3.5", b"9007199254740994.0", b"1e300"])
+def test_a_number_that_is_not_whole_or_not_exact_is_no_integer(written: bytes) -> None:
+    value = b'{"song_id":"s","revision":%s,"title":"x","genres":["a"]}' % written
+    headers = [(name, SongUpload.UPLOADED.encode() if name == "ce_type" else told) for name, told in GOOD.headers]
+    with pytest.raises(InvalidField, match=r"^revision: .*, expected integer"):
+        unpack(SongUpload, b"s", value, headers, NOW)
+
+
+def test_what_is_wrong_in_a_packed_event_is_named_as_in_its_json() -> None:
+    event = msgspec.json.decode(MatchRequest.EXAMPLE, type=MatchRequest)
+    record = pack(event, ce_type=MatchRequest.REQUESTED, id="1", source="songs", time=NOW)
+    whole = msgspec.msgpack.decode(record.value) | {"budget": "many"}
+    json_headers = [(name, b"application/json" if name == "content-type" else value) for name, value in record.headers]
+    for value, headers in ((msgspec.msgpack.encode(whole), record.headers), (msgspec.json.encode(whole), json_headers)):
+        with pytest.raises(InvalidField, match=r'^budget: "many", expected integer$'):
+            unpack(MatchRequest, record.key, value, headers, NOW)
+
+
+def test_a_content_type_that_was_found_good_does_not_vouch_for_another() -> None:
+    stamp = (2, round(NOW * 1000))
+    good = (GOOD.key, GOOD.value, GOOD.headers, stamp)
+    other = [(name, b"text/plain" if name == "content-type" else value) for name, value in GOOD.headers]
+    found = unpack_many(Listen, [good, good, (GOOD.key, GOOD.value, other, stamp), good], NOW)
+    assert (found.at, [(at, type(error)) for at, error in found.bad]) == ([0, 1, 3], [(2, UnknownMediaType)])
+
+
+def test_many_events_of_ours_are_read_in_either_form() -> None:
+    event = msgspec.json.decode(MatchRequest.EXAMPLE, type=MatchRequest)
+    record = pack(event, ce_type=MatchRequest.REQUESTED, id="1", source="songs", time=NOW)
+    former = [(name, b"application/json" if name == "content-type" else value) for name, value in record.headers]
+    stamp = (2, round(NOW * 1000))
+    both = [(record.key, record.value, record.headers, stamp), (record.key, msgspec.json.encode(event), former, stamp)]
+    found = unpack_many(MatchRequest, both * 2, NOW)
+    assert (found.events, found.bad, found.sources) == ([event] * 4, [], {b"songs"})

@@ -157,3 +157,5 @@ def test_a_batch_of_both_modes_reads_each_and_knows_both_sources() -> None:
     found = unpack_many(Listen, twice, NOW)
     assert (found.at, found.bad) == (list(range(6)), [])
     assert found.sources == {b"here", b"there"}
+    # Who a header names sent nothing, where the value names another.
+    assert unpack_many(Listen, twice[2:3] * 2, NOW).sources == {b"there"}

@@ -139,6 +139,7 @@ def test_a_vector_in_another_partition_than_its_users_is_buried() -> None:
     found = misplaced(Records(vectors=sent), LIVE)
     assert found.inputs.vectors is not None
     assert list(found.inputs.vectors.user_ids) == HERE
+    assert list(found.inputs.vectors.withdrawn) == []
     assert [letter.key for letter, _, _ in found.bad] == [user.encode() for user in USERS if user not in HERE]
     assert {tuple(each) for _, *each in found.bad} == {("audience.vectors", "WrongPartition")}
 
