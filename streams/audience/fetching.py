@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.contract.errors import ColdstartError, MustRestart, Refused
-from streams.contract.record_size import MAX_UNPACKED_BYTES
+from streams.kafka import clients
 from streams.kafka.second_reader import RecoveredBatch
 
 # What a consumer that is behind may hold in its queue: some twenty batches, so that the next one is always there. The
@@ -42,15 +42,7 @@ _UNREADABLE: Final = {
 def fetching(input_name: str) -> dict[str, int]:
     """The client's settings that bound what an input holds of its memory."""
     size = _VECTORS_FETCH_BYTES if input_name == "vectors" else _FETCH_BYTES
-    return {
-        # The client raises the second to the third.
-        "max_partition_fetch_bytes": size,
-        "fetch_max_bytes": size,
-        "message_max_bytes": size,
-        "queued_max_messages_kbytes": _QUEUE_KB.get(input_name, _SMALL_QUEUE_KB),
-        # Of an answer, and of what zstd unpacks; the other codecs make at most a thousand bytes of one.
-        "receive_message_max_bytes": MAX_UNPACKED_BYTES,
-    }
+    return clients.fetch_bounds(size, size) | {"queued_max_messages_kbytes": _QUEUE_KB.get(input_name, _SMALL_QUEUE_KB)}
 
 
 def here(reader: Consumer, limit: int, wait_s: float = 0) -> list[Message]:

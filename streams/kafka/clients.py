@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
 
 from streams.contract.cloudevents import Record
 from streams.contract.errors import Unavailable
+from streams.contract.record_size import MAX_UNPACKED_BYTES
 from streams.contract.topics import MAX_RECORD_BYTES, PARTITIONER, WRITTEN_COMPRESSION
 from streams.kafka.access import refusal
 from streams.runtime.settings import KafkaSettings
@@ -113,6 +114,23 @@ def consumer(kafka: KafkaSettings, group: str, statistics: Statistics | None = N
     return Consumer(
         conf | _told(statistics) | {name.replace("_", "."): value for name, value in more.items()}, logger=_log
     )
+
+
+def fetch_bounds(partition_bytes: int, fetch_bytes: int) -> dict[str, int]:
+    """Settings of :func:`consumer` that bound what one fetch brings: a client unpacks all of it before it looks at the
+    bound of its queue. The broker gives the first batch whole, however small these are.
+
+    Args:
+        partition_bytes, fetch_bytes: of one partition and of all together, as they are packed.
+    """
+    return {
+        "max_partition_fetch_bytes": partition_bytes,
+        "fetch_max_bytes": fetch_bytes,
+        # The client raises the former to this.
+        "message_max_bytes": partition_bytes,
+        # Of an answer, and of what zstd unpacks; the other codecs make at most a thousand bytes of one.
+        "receive_message_max_bytes": MAX_UNPACKED_BYTES,
+    }
 
 
 def enqueue(sender: Producer, topic: str, *, while_full: Callable[[], None] = _nothing, **record: Any) -> None:

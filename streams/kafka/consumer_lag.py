@@ -22,7 +22,6 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConsumerGroupListing, OffsetSpec
 
 from streams.contract.errors import Unavailable
-from streams.contract.record_size import MAX_UNPACKED_BYTES
 from streams.contract.topics import Naming
 from streams.kafka import clients
 from streams.runtime.clock import Clock
@@ -240,13 +239,8 @@ def _first_record_reader(kafka: KafkaSettings, group: str) -> Consumer:
         group,
         # What was aborted, and the ends of transactions, are never delivered: this tells that they were passed.
         enable_partition_eof=True,
-        # One record a partition is enough, and what a fetch brings is unpacked as a whole: 16 KiB of a partition may be
-        # 30 records of 5 MB. The broker gives the first batch whole, however small the limit.
-        fetch_message_max_bytes=1_024,
-        fetch_max_bytes=16_384,
-        # The client raises the former to this.
-        message_max_bytes=1_024,
-        receive_message_max_bytes=MAX_UNPACKED_BYTES,
+        # One record a partition is enough: 16 KiB of each may be 30 records of 5 MB.
+        **clients.fetch_bounds(1_024, 16_384),
         queued_min_messages=1,
     )
 
