@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicMetadata
@@ -23,20 +23,26 @@ _log = logging.getLogger("librdkafka")
 # A verb that sets up no logging stays quiet: what matters is raised as an error.
 _log.addHandler(logging.NullHandler())
 
-# A connection that is lost is made again within a tenth of a second, on a busy machine within some; until then the
-# client knows of no leader.
-_CONNECTION_LOST = (KafkaError._TRANSPORT, KafkaError._NOENT)
-# A partition is new or changed its leader, or its leader came back, and the client asked by what it knew before.
-_LEADER_MOVED = (
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.OFFSET_NOT_AVAILABLE,
+T = TypeVar("T")
+
+_ASK_AGAIN = frozenset(
+    {
+        # A connection that is lost is made again within a tenth of a second, on a busy machine within some; until
+        # then the client knows of no leader.
+        KafkaError._TRANSPORT,
+        KafkaError._NOENT,
+        # A partition is new or changed its leader, or its leader came back, and the client asked by what it knew
+        # before.
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
 )
-_TRIES, _PAUSE_S = 50, 0.1
+_PAUSE_S = 0.1
 
 
 Statistics = Callable[[str], None]
@@ -211,51 +217,60 @@ def list_offsets(
             lost (seen): taken for an offset, it would be an end before everything.
     """
     request = dict.fromkeys(places, which)
+    if not request:
+        return {}
+
+    def ask(left: float) -> dict[tuple[str, int], int]:
+        futures = client.list_offsets(request, isolation_level=isolation, request_timeout=left)
+        found = {(at.topic, at.partition): future.result(left).offset for at, future in futures.items()}
+        if any(offset < 0 for offset in found.values()):
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the connection was lost before the answer"))
+        return found
+
     named = ", ".join(f"{place.topic}[{place.partition}]" for place in request)
-    why, until = "", time.monotonic() + timeout_s
-    for _ in range(_TRIES if request else 0):
-        try:
-            futures = client.list_offsets(request, isolation_level=isolation, request_timeout=timeout_s)
-            found = {(at.topic, at.partition): future.result(timeout_s).offset for at, future in futures.items()}
-        except (KafkaException, TimeoutError) as error:
-            code = error.args[0].code() if isinstance(error, KafkaException) else None
-            if code not in (*_CONNECTION_LOST, *_LEADER_MOVED) or time.monotonic() > until:
-                raise Unavailable(f"offsets of {named}: {error}") from error
-            why = error.args[0].str()
-            if code in _LEADER_MOVED:
-                # What the client knows of leaders is a minute old at worst; asked for all topics, it learns anew.
-                with suppress(KafkaException):
-                    client.list_topics(timeout=timeout_s)
-        else:
-            if all(offset >= 0 for offset in found.values()):
-                return found
-            why = "the connection was lost before the answer"
-        client.poll(_PAUSE_S)
-    if request:
-        raise Unavailable(f"offsets of {named}: {why}")
-    return {}
+    return _asked_again(client, ask, f"offsets of {named}", timeout_s)
 
 
 def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
     """The first offset that a partition keeps, and its end as this reader may see it.
 
     Raises:
-        Unavailable: the broker does not answer, or the partition has no leader.
+        Unavailable: the broker does not answer in time, or the partition has no leader.
     """
-    why, until = "", time.monotonic() + timeout_s
-    for _ in range(_TRIES):
+
+    def ask(left: float) -> tuple[int, int]:
+        found: tuple[int, int] = reader.get_watermark_offsets(place, timeout=left)
+        return found
+
+    return _asked_again(reader, ask, f"{place.topic}[{place.partition}]", timeout_s)
+
+
+def _asked_again(client: AdminClient | Consumer, ask: Callable[[float], T], named: str, timeout_s: float) -> T:
+    """The answer to a question, asked again while the connection or the leader is lost, all within ``timeout_s``.
+
+    Args:
+        ask: given the seconds that are left.
+
+    Raises:
+        Unavailable: no answer in that time, or one that asking again does not change.
+    """
+    until = time.monotonic() + timeout_s
+
+    def left() -> float:
+        # Below 0, librdkafka would wait for ever.
+        return max(_PAUSE_S, until - time.monotonic())
+
+    while True:
         try:
-            low, high = reader.get_watermark_offsets(place, timeout=timeout_s)
-        except KafkaException as error:
-            why = error.args[0].str()
-            if error.args[0].code() not in (*_CONNECTION_LOST, *_LEADER_MOVED) or time.monotonic() > until:
-                break
-            with suppress(KafkaException):
-                reader.list_topics(timeout=timeout_s)
-            time.sleep(_PAUSE_S)
-        else:
-            return low, high
-    raise Unavailable(f"{place.topic}[{place.partition}]: {why}")
+            return ask(left())
+        except (KafkaException, TimeoutError) as error:
+            why = error.args[0] if isinstance(error, KafkaException) else None
+            if why is None or why.code() not in _ASK_AGAIN or time.monotonic() + _PAUSE_S >= until:
+                raise Unavailable(f"{named}: {why.str() if why else 'no answer'}") from error
+        time.sleep(_PAUSE_S)
+        # What the client knows of leaders is a minute old at worst; asked for all topics, it learns anew.
+        with suppress(KafkaException):
+            client.list_topics(timeout=left())
 
 
 def topics(client: AdminClient | Consumer, kafka: KafkaSettings) -> dict[str, TopicMetadata]:
