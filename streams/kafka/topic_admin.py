@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ListOffsetsResultInfo,
     NewTopic,
     OffsetSpec,
     ResourcePatternType,
@@ -125,7 +127,15 @@ def _not_led(admin: AdminClient, naming: Naming, names: Sequence[str], timeout: 
         return missing
     places = [TopicPartition(name, number) for name in names for number in range(naming.partitions(wanted[name]))]
     asked = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=timeout) if places else {}
-    return sorted({place.topic for place, future in asked.items() if future.exception(timeout) is not None})
+
+    def told(end: Future[ListOffsetsResultInfo]) -> bool:
+        try:
+            # Below 0: the connection was lost before the answer.
+            return bool(end.result(timeout).offset >= 0)
+        except (KafkaException, TimeoutError):
+            return False
+
+    return sorted({place.topic for place, end in asked.items() if not told(end)})
 
 
 def deviations(admin: AdminClient, naming: Naming, replication: int = 1, timeout: float = 10.0) -> list[Deviation]:

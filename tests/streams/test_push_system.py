@@ -28,6 +28,7 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 from installation import PATIENCE_S, Installation
+from lying_network import Api, Fault, Kind, LyingNetwork
 
 from streams.contract.cloudevents import Record, pack, unpack
 from streams.contract.dead_letters import headers
@@ -71,8 +72,8 @@ class World:
         """A push system; the former one is closed, as a process that ended."""
         self.close()
         system = PushSystem(
-            self.here.kafka.bootstrap_servers, str(self.store), self.send, prefix=self.here.naming.prefix,
-            clock=lambda: self.now, **{"idempotent": True} | more,
+            **{"servers": self.here.kafka.bootstrap_servers, "idempotent": True} | more,
+            store=str(self.store), send=self.send, prefix=self.here.naming.prefix, clock=lambda: self.now,
         )  # fmt: skip
         self.systems.append(system)
         return system
@@ -338,6 +339,26 @@ def test_quiet_hours_end_where_the_service_ends_them(now: float, zone: str, span
     until = _quiet_until(now, wishes)
     service = open_at(now, zone, tuple(QuietSpan(start, end) for start, end in spans))
     assert until is None if service > now + 3 * 24 * HOUR else until == pytest.approx(service, abs=1)
+
+
+@pytest.mark.parametrize("kind", ["cut request", "cut answer", "lost answer", "no answer"])
+def test_while_kafka_does_not_tell_how_far_preferences_go_nothing_is_sent(
+    world: World, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("push_system.PATIENCE_S", 2.0)
+    world.push("later", due=HOUR)
+    with LyingNetwork(world.here.kafka.bootstrap_servers) as net:
+        system = world.system(servers=net.bootstrap_servers, kafka={"socket.timeout.ms": 3_000})
+        read_all(world, system)
+        world.now += HOUR
+        net.take_chances(lambda api, _: Fault(kind, api) if api == Api.LIST_OFFSETS else None)
+        for _ in range(3):
+            assert system.step() == 0
+        assert net.struck[kind, Api.LIST_OFFSETS] > 0
+        net.be_honest()
+        settled(system, lambda: bool(world.sent))
+        world.close()
+    assert world.sent == ["later"]
 
 
 def test_an_aborted_transaction_is_not_sent_and_holds_nothing_up(world: World) -> None:

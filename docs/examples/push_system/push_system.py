@@ -156,8 +156,7 @@ class PushSystem:
         """
         self._read(wait_s)
         sent = 0
-        if self._due(1):
-            self._catch_up()
+        if self._due(1) and self._catch_up():
             while chosen := self._claimed():
                 sent += self._sent(chosen)
                 if self._clock() > self._caught_up + 1.0:
@@ -219,24 +218,30 @@ class PushSystem:
         if moved:
             self._consumer.commit(offsets=[TopicPartition(topic, at, to) for (topic, at), to in moved.items()])
 
-    def _catch_up(self) -> None:
-        """Read to the present end of what users wish and how campaigns stand.
-
-        Raises:
-            TimeoutError, KafkaException: Kafka does not answer.
-        """
-        asked = self._clock()
+    def _catch_up(self) -> bool:
+        """Read to the present end of what users wish and how campaigns stand; False: Kafka does not answer."""
+        asked, patience = self._clock(), time.monotonic() + PATIENCE_S
         places = [TopicPartition(*at) for at in self._next if not at[0].endswith("push-targets")]
         futures = self._admin.list_offsets(
-            {place: OffsetSpec.latest() for place in places}, isolation_level=IsolationLevel.READ_COMMITTED
+            {place: OffsetSpec.latest() for place in places},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=PATIENCE_S,
         )
-        ends = {(place.topic, place.partition): each.result(PATIENCE_S).offset for place, each in futures.items()}
-        patience = time.monotonic() + PATIENCE_S
+        try:
+            ends = {(place.topic, place.partition): each.result(PATIENCE_S).offset for place, each in futures.items()}
+        except (TimeoutError, KafkaException) as error:
+            _log.warning("nothing is sent, the ends of topics are not known: %s", error)
+            return False
+        if lost := [at for at, end in ends.items() if end < 0]:
+            _log.warning("nothing is sent, the connection was lost before the ends of %s were told", lost)
+            return False
         while behind := [at for at, end in ends.items() if self._next[at] < end and end > 0]:
             if time.monotonic() > patience:
-                raise TimeoutError(f"{behind}: the end is not reached within {PATIENCE_S:g} s")
+                _log.warning("nothing is sent, not read to the ends of %s", behind)
+                return False
             self._read(0.1)
         self._caught_up = asked
+        return True
 
     def _push(self, message: Message) -> None:
         body = _object(message)
