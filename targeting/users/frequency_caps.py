@@ -15,7 +15,7 @@ from targeting.arrays.id_table import I64
 from targeting.rules.policy import Policy
 from targeting.types import F64, Preferences
 from targeting.users.preferences import PreferenceTable
-from targeting.users.push_log import Added, PushLog
+from targeting.users.push_log import Added, PushLog, near
 
 
 class FrequencyCaps:
@@ -65,13 +65,13 @@ class FrequencyCaps:
             for told, when in (self._push_log.artist(artist), self._decided_of(artist)):
                 if len(self._forgotten):
                     told, when = told[~np.isin(told, self._forgotten)], when[~np.isin(told, self._forgotten)]
-                counts += _near(users, at, np.full(len(users), cap.seconds), told, when.astype(np.float64))
+                counts += _count_near(users, at, np.full(len(users), cap.seconds), told, when.astype(np.float64))
             fits &= counts < cap.pushes
         return fits
 
     def _decided(self, users: I64, at: F64, seconds: F64) -> I64:
         told, _, when = self._added.told()
-        return _near(users, at, seconds, told, when.astype(np.float64))
+        return _count_near(users, at, seconds, told, when.astype(np.float64))
 
     def _decided_of(self, artist: int) -> tuple[I64, NDArray[np.uint32]]:
         told, artists, when = self._added.told()
@@ -79,11 +79,11 @@ class FrequencyCaps:
         return told[of], when[of]
 
 
-def _near(users: I64, at: F64, seconds: F64, told: I64, when: F64) -> I64:
+def _count_near(users: I64, at: F64, seconds: F64, told: I64, when: F64) -> I64:
     """How many of the pushes (rows ``told``, times ``when``) lie near each user's moment; users are distinct."""
     if not len(told) or not len(users):
         return np.zeros(len(users), np.int64)
     order = np.argsort(users, kind="stable")
     place = order[np.minimum(np.searchsorted(users[order], told), len(users) - 1)]
-    near = (users[place] == told) & (np.abs(when - at[place]) < seconds[place])
-    return np.bincount(place[near], minlength=len(users))
+    close = (users[place] == told) & near(when, at[place], seconds[place])
+    return np.bincount(place[close], minlength=len(users))

@@ -49,7 +49,7 @@ class Added:
     def add(self, users: I64, recording: int, artist: int, at: F64, marks: U16) -> None:
         """Decisions on one recording: rows, ``not_before`` in Unix seconds, and marks; (n,) each.
 
-        Times are kept in whole seconds, rounded up: rounded down, a cap's span would end too early by that part.
+        Times are kept in whole seconds, rounded up; see :func:`near`.
         """
         self.users.append(users)
         self.recordings.append(np.full(len(users), recording, np.uint64))
@@ -115,6 +115,18 @@ class Entries:
     set_before: U16
 
 
+def near(kept: F64, at: F64, seconds: F64) -> NDArray[np.bool_]:
+    """Whether pushes may lie less than ``seconds`` before or after a moment; as many as there are, bool.
+
+    Args:
+        kept: when they are, rounded up to whole seconds: up to a second after they really are.
+        at, seconds: broadcast against ``kept``.
+    """
+    # Less than ``seconds`` before, or less than a second more after.
+    near: NDArray[np.bool_] = np.abs(kept - (at + 0.5)) < seconds + 0.5
+    return near
+
+
 class PushLog:
     """The pushes of one partition, both ways: a user's recordings are stored; a recording's users, an artist's users
     and each user's latest pushes are derived.
@@ -161,7 +173,7 @@ class PushLog:
         return self._pushed.lengths(users) >= MOST
 
     def within(self, users: I64, at: F64, seconds: F64) -> I64:
-        """How many pushes of each user lie less than ``seconds`` before or after a moment, int64 (n,).
+        """How many pushes of each user are :func:`near` a moment, int64 (n,).
 
         Args:
             users: int64 (n,), rows; may be rows never pushed.
@@ -174,14 +186,14 @@ class PushLog:
         if not len(known):
             return counts
         latest = self._latest[users[known]].astype(np.float64)
-        near = (np.abs(latest - at[known, None]) < seconds[known, None]) & (latest > 0)
-        counts[known] = near.sum(axis=1)
+        close = near(latest, at[known, None], seconds[known, None]) & (latest > 0)
+        counts[known] = close.sum(axis=1)
         # Earlier pushes than those of a full row may count too: of a large cap, or behind many that are deferred.
         more = known[(latest[:, -1] > 0) & (latest[:, -1] > at[known] - seconds[known])]
         if len(more):
             lengths, (_, _, all_at, marks) = self._pushed.gather(users[more])
             of = np.repeat(np.arange(len(more)), lengths)
-            close = (np.abs(all_at - at[more][of]) < seconds[more][of]) & ((marks & _HELD_OUT) == 0)
+            close = near(all_at.astype(np.float64), at[more][of], seconds[more][of]) & ((marks & _HELD_OUT) == 0)
             counts[more] = np.bincount(of[close], minlength=len(more))
         return counts
 
