@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def test_everything_that_is_installed_has_a_hash() -> None:
     (installs,) = [rest for word, rest in stages()[0] if word == "RUN" and "requirements-serving.lock" in rest]
     assert installs.count("--require-hashes") == 2
     assert "HNSWLIB_NO_NATIVE=1" in installs
+
+
+def test_every_package_of_the_wheel_is_copied() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    copied = {name for word, rest in stages()[0] if word == "COPY" for name in rest.split()[:-1]}
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= copied
 
 
 @pytest.mark.parametrize("stage", range(2))
