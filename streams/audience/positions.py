@@ -128,7 +128,7 @@ def reconcile(
         raise Refused(
             f"partition {partition}: the group's offsets {theirs} are not those of the state {at.known()}: the group "
             "or topic audience-state was changed by hand. With all audience workers stopped, "
-            "`coldstart topics adopt audience-state` drops the group's offsets, and the state's count"
+            "`coldstart offsets reset audience --to-state --apply` makes the group follow the state"
         )
     return at
 

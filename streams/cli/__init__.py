@@ -46,7 +46,7 @@ app.command()(send)
 app.command()(backfill)
 app.command()(up)
 app.command()(chaos)
-# Its name until 0.2.
+# Its former name.
 app.command("torture", hidden=True)(chaos)
 app.command()(simulate)
 app.command()(campaigns)

@@ -38,7 +38,7 @@ from streams.runtime.settings import KafkaSettings
 from targeting.partition.state_keys import ERASED, INTEREST, PUSHED, USER
 from targeting.users.erasures import Erasures
 
-_KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "boundary"}
+_KINDS: Final = {USER: "history", PUSHED: "pushes", INTEREST: "score threshold"}
 
 _OWNERS: Final = {
     PREFERENCES.name: "holds the request itself: the account service deletes it when its own proof is kept elsewhere",

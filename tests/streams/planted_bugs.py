@@ -270,7 +270,7 @@ PLANTED = (
         [(_CHANGELOG, "        records[ERASED + hashed] = state.erasures.encode(marker)\n", "        pass\n")],
     ),
     Planted(
-        "a boundary is not written to the changelog",
+        "a score threshold is not written to the changelog",
         "state",
         [(_CHANGELOG, "if moved := changes.score_thresholds:", "if False and (moved := changes.score_thresholds):")],
     ),

@@ -363,7 +363,7 @@ def test_preferences_that_repeat_an_old_request_erase_nothing_more() -> None:
         ({}, "has no marker"),
         ({MARKER: b"1", b"uu": b"1"}, "still has a history"),
         ({MARKER: b"1", b"pu": b"1"}, "still has pushes"),
-        ({MARKER: b"1", b"iu": b"1"}, "still has a boundary"),
+        ({MARKER: b"1", b"iu": b"1"}, "still has a score threshold"),
     ],
 )
 def test_what_the_state_did_not_forget_is_found(state: dict[bytes, bytes], found: str) -> None:

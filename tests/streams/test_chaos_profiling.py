@@ -89,7 +89,7 @@ def test_a_recording_may_come_again_once_profiling_is_allowed_again() -> None:
     [
         ({}, "no marker of it"),
         ({MARKER: b"1", b"uu": b"1"}, "a history"),
-        ({MARKER: b"1", b"pu": b"1", b"iu": b"1"}, "pushes, a boundary"),
+        ({MARKER: b"1", b"pu": b"1", b"iu": b"1"}, "pushes, a score threshold"),
     ],
 )
 def test_what_the_state_has_of_a_user_without_profiling_is_found(state: dict[bytes, bytes], found: str) -> None:

@@ -63,7 +63,7 @@ def test_equal_histories_go_on() -> None:
     [(SOME, InputOffsets(3, 4, 6)), (SOME, InputOffsets(3, 4)), (SOME, InputOffsets())],
 )
 def test_different_histories_are_refused_with_both(committed: InputOffsets, stored: InputOffsets) -> None:
-    with pytest.raises(Refused, match="topics adopt audience-state") as caught:
+    with pytest.raises(Refused, match="offsets reset audience --to-state") as caught:
         go_on(committed, recorded(stored))
     assert "partition 6" in str(caught.value)
     assert str(committed.known()) in str(caught.value)

@@ -523,7 +523,7 @@ def test_offsets_that_no_transaction_wrote_are_refused_and_kept_while_a_worker_r
     by_hand.commit(offsets=[TopicPartition(here.naming.name(LISTENS), 0, 1)], asynchronous=False)
     by_hand.close()
     life = Life(here)
-    with pytest.raises(Refused, match="coldstart topics adopt audience-state"):
+    with pytest.raises(Refused, match="coldstart offsets reset audience --to-state"):
         life.until(lambda: False)
     with pytest.raises(Refused, match="workers are running"):
         adopt(here.kafka, here.naming, "audience-state", CLOCK, 0)

@@ -164,7 +164,7 @@ class Player:
                 f"the worker took {taken:,} of {count:,} records of a step, and no more",
             )
             if bad := _count(self._metrics.dead_letters):
-                raise Refused(f"the worker refused {bad:,} records: an id in the data is longer than 128 bytes")
+                raise Refused(f"the worker refused {bad:,} records: an id in the data is longer than 128 characters")
             sizes.append(_count(counter) - before - taken)
         return sizes
 

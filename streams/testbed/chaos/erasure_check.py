@@ -1,8 +1,8 @@
 """Checks that what was to be forgotten is gone from the state.
 
 The changelog's keys are as documented in ``targeting/partition/state_keys.py``: ``u`` history, ``p`` pushes and ``i``
-boundary, each followed by the user's id; ``e`` followed by 16 bytes of BLAKE2b of the id, keyed, marks a user who was
-erased or allows no profiling.
+score threshold, each followed by the user's id; ``e`` followed by 16 bytes of BLAKE2b of the id, keyed, marks a user
+who was erased or allows no profiling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streams.testbed.chaos.promises import Judged
 from streams.testbed.chaos.push_check import Wishes
 from streams.testbed.chaos.rules import Rules
 
-_OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a boundary"}
+_OF_A_USER = {b"u": "a history", b"p": "pushes", b"i": "a score threshold"}
 
 
 def judge(evidence: Evidence, rules: Rules) -> Iterator[Judged]:

@@ -56,7 +56,7 @@ EXPECTS = "torture_expects"
 """A header of the traffic: what must become of the record. The roles know nothing of it."""
 
 OF_A_USER = (b"u", b"p", b"i")
-"""How the keys of a changelog's records on a user begin: history, pushes, boundary."""
+"""How the keys of a changelog's records on a user begin: history, pushes, score threshold."""
 
 # Magic, version, dtype, dimension, space: streams/contract/vector_codec.py says so.
 _VECTOR = struct.Struct("<4sBBH32s")
