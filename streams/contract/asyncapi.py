@@ -105,7 +105,7 @@ def _operation(topic: Topic, naming: Naming) -> dict[str, Any]:
     if topic in SENT:
         group = {
             "type": "string",
-            "description": "yours: every consumer that is to see all of it has a group of its own",
+            "description": "yours: every consumer that must see all records has a group of its own",
         }
     else:
         role = "songs" if topic is SONG_UPLOADS else "audience"
@@ -159,17 +159,21 @@ def _producer() -> dict[str, Any]:
     }
 
 
+# The audience role writes in transactions, the songs role does not.
+_TRANSACTIONS: Final = {
+    PUSH_TARGETS.name: "It is written in transactions: consumers that read committed records see each push_id once. ",
+    DEAD_LETTERS.name: "Some of it is written in transactions. ",
+}
+
+
 def _consumer(topic: Topic) -> dict[str, Any]:
     if topic not in SENT:
         # As its producers like.
         written = {"compression": list(READ_COMPRESSIONS)}
-        words = "Push systems read it right before they send. Whoever writes it chooses compression and transactions. "
+        words = "Push systems read it right before they send. Its producers choose compression and transactions. "
     else:
         written = {"compression": [WRITTEN_COMPRESSION]}
-        exactly = "Each push_id is there once for whoever reads committed records. " if topic is PUSH_TARGETS else ""
-        words = (
-            f"{exactly}It is written in transactions; compression: {WRITTEN_COMPRESSION}, which every client reads. "
-        )
+        words = f"{_TRANSACTIONS.get(topic.name, '')}Records are not compressed, so that every client reads them. "
     return {
         "isolation.level": "read_committed",
         **written,
@@ -253,7 +257,7 @@ def _other_messages() -> dict[str, Any]:
         VECTOR: {
             "name": VECTOR,
             "title": VECTOR,
-            "summary": "The same as JSON, for whoever lays out no bytes.",
+            "summary": "The same as JSON, for clients that do not write the binary layout.",
             "contentType": JSON,
             "headers": {"$ref": f"{_PARTS}AudienceVectorHeaders"},
             "payload": {"$ref": f"{_PARTS}{VECTOR}"},

@@ -58,7 +58,7 @@ class DenseFeature(Struct, frozen=True):
 
 
 class SongTakedown(Event, frozen=True, kw_only=True):
-    """A song must be pushed and retrieved no more. Nothing but these fields is read, so that nothing else can fail."""
+    """A song must no longer be pushed or retrieved. Only these fields are read, so that nothing else can fail."""
 
     TYPES = ("coldstart.song.taken-down.v1",)
     TOPIC = SONG_UPLOADS
@@ -180,7 +180,7 @@ class PushOutcome(Event, frozen=True, kw_only=True):
         Meta(description="the same again is a no-op; delivered may come late; of the others the first one stands"),
     ]
     at: Annotated[
-        Time, Meta(description="when it happened; not before not_before of the push, but that it failed or expired")
+        Time, Meta(description="when it happened; not before the not_before of its push, unless it failed or expired")
     ]
 
     def check(self, _ce_type: str, appended: float) -> None:
@@ -196,7 +196,7 @@ class QuietHours(Struct, frozen=True):
 
 
 class Cap(Struct, frozen=True):
-    """At most so many pushes in so many hours. Beside it nobody gets more than 40,000 pushes in 400 days."""
+    """At most so many pushes in so many hours. In any case nobody gets more than 40,000 pushes in 400 days."""
 
     pushes: Count
     hours: Annotated[float, Meta(ge=0.001, le=8760)]
@@ -256,7 +256,7 @@ class UserPreferences(Event, frozen=True, kw_only=True):
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """What each term gave: (evidence + taste) * activity, and where it is calibrated the score is that one's chance."""
+    """What each term gave: (evidence + taste) * activity; where calibrated, the score is the chance it stands for."""
 
     evidence: Annotated[float, Meta(ge=0, le=1, description="of the retrieved songs that the user heard")]
     taste: Annotated[float, Meta(ge=0, le=1, description="of the nearness of the song to all that the user heard")]
@@ -277,7 +277,7 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Why this user gets this song."""
 
     why: Literal["direct", "evidence", "prototype", "exploration"]
-    songs: Annotated[list[str], Meta(description="retrieved songs that the user heard, loudest first")] = []
+    songs: Annotated[list[str], Meta(description="retrieved songs that the user heard, by falling weight")] = []
     prototype: Count | None = None
     boundary: Annotated[
         float,
@@ -285,12 +285,12 @@ class Reason(Struct, frozen=True, omit_defaults=True, kw_only=True):
             gt=0, description="the user's scores were divided by this: above 1 after ignored pushes, below after opened"
         ),
     ] = 1.0
-    terms: Annotated[Terms | None, Meta(description="null in pushes from before terms were told")] = None
+    terms: Annotated[Terms | None, Meta(description="null in pushes from versions that did not tell them")] = None
     learned: Annotated[
         Learned | None,
         Meta(
-            description="null while answers say nothing else than the model's chance. Of live pushes no model has "
-            "chances: there chance is what the terms give"
+            description="null while answers agree with the model's chance. A live push has no chance of a model: there "
+            "chance is what the terms give"
         ),
     ] = None
 
@@ -371,7 +371,7 @@ EndReason = Literal["promoted", "budget", "expired", "taken-down", "superseded"]
 
 
 class Campaign(Event, frozen=True, kw_only=True):
-    """The merged view of a song on its way: the newest account of every partition, added up."""
+    """The merged view of a song's campaign: the newest counts of every partition, added up."""
 
     TYPES = ("coldstart.campaign.v1",)
     TOPIC = CAMPAIGNS

@@ -87,7 +87,7 @@ def refused() -> dict[str, tuple[str, bytes, Pairs, bytes]]:
         "UnknownMediaType": ("CSV", key, _changed(headers, "content-type", "text/csv"), value),
         "UnknownEventType": ("no such event here", key, _changed(headers, "ce_type", "song.uploaded"), value),
         "InvalidField": ("a negative weight", key, headers, value.replace(b'"dream pop":3', b'"dream pop":-3')),
-        "KeyMismatch": ("the record's key is no song_id", b"s-82", headers, value),
+        "KeyMismatch": ("the record's key is not the song_id of its event", b"s-82", headers, value),
         "FromTheFuture": ("the producer's clock is wrong", key, ahead, value),
     }
 
