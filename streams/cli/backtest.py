@@ -172,12 +172,12 @@ def _tables(outcome: BacktestOutcome) -> list[Table]:
 def _streamed(of: Streamed | None) -> list[tuple[str, str]]:
     if of is None:
         return []
-    state = "the same" if of.state and of.restored else "another one"
+    state = "the same" if of.state and of.restored else "different"
     return [
         ("on the stream: the same pushes as in process", f"{of.same:,} of {max(of.pushes, of.expected):,}"),
         ("the worker's state, and what its changelog restores", state),
         ("its batches; steps that it split", f"{of.batches:,}; {of.split:,}"),
-        ("pushes that are others without the split", f"{of.moved:,}"),
+        ("pushes that differ without the split", f"{of.moved:,}"),
         ("seconds on the stream", f"{of.seconds:,.0f}"),
     ]
 

@@ -49,7 +49,7 @@ def schema(
         for name in known:
             say(name)
     elif event not in known:
-        refuse(f"{event}: there are {', '.join(known)}")
+        refuse(f"{event}: no such event; allowed: {', '.join(known)}")
     else:
         say(msgspec.json.format(msgspec.json.encode(json_schema.schema(event)), indent=2).decode())
 

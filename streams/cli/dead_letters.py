@@ -1,4 +1,4 @@
-"""``coldstart dead-letters``: refused records, why, and back through the front door."""
+"""``coldstart dead-letters``: which records were refused and why, and how they are sent again."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def show(
     bootstrap: Bootstrap = None,
     config: Config = None,
 ) -> None:
-    """Show one letter as JSON: the reason, and the record as it came, bytes that are no text as hex.
+    """Show one letter as JSON: the reason, and the record as it came, bytes that are not text as hex.
 
     Example: coldstart dead-letters show 17
     """
@@ -236,6 +236,6 @@ def _narrow(wanted: LetterFilter, everything: bool) -> None:
 
 def _end(count: int, apply: bool) -> None:
     if not count:
-        say("no letter is meant by that; `coldstart dead-letters stats` shows what there is")
+        say("no letter matches; `coldstart dead-letters stats` shows which there are")
     elif not apply:
         say("nothing was changed; add --apply")

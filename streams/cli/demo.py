@@ -19,7 +19,10 @@ from streams.runtime.terminal import Table, Terminal, bold, say
 
 
 def demo(
-    data: Annotated[Path | None, typer.Option(help="Data set in the neutral layout; default: a generated one.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data set in the layout that `coldstart data check` reads; default: a generated one."),
+    ] = None,
     users: Annotated[int, typer.Option(min=100, help="Users in the generated data set.")] = 5000,
     songs: Annotated[
         int, typer.Option(min=100, help="Songs in the generated data set; a tenth is uploaded as cold.")

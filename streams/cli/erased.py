@@ -63,7 +63,7 @@ def erased(
     table = Table(title=f"{user_id}, partition {traces.partition}")
     table.add_column("place", no_wrap=True)
     table.add_column("records", justify="right")
-    for name in ("gone from", "at the latest", "what, and who must act"):
+    for name in ("deleted from", "deleted by", "what it is, and who must act"):
         table.add_column(name)
     with_records = [each for each in traces.found if each.records or each.state]
     for each in with_records:
@@ -72,7 +72,7 @@ def erased(
     if with_records:
         tables.show(table)
     without = [each.place for each in traces.found if each not in with_records]
-    say(f"nothing of {user_id} in {', '.join(without)}")
+    say(f"nothing about {user_id} in {', '.join(without)}")
     if traces.no_profiling_since is not None:
         say(
             f"profiling is off since {_day(traces.no_profiling_since)}: nothing that this user hears is kept, and "

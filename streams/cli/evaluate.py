@@ -34,7 +34,9 @@ def evaluate(
     trials: Annotated[int, typer.Option(min=2, help="Search trials per variant.")] = 10,
     variants: Annotated[str | None, typer.Option(help="Only these encoder variants, separated by commas.")] = None,
     arms: Arms = None,
-    paper_seeds: Annotated[int, typer.Option(min=1, help="Splits to compare the paper's variant with its twin.")] = 10,
+    paper_seeds: Annotated[
+        int, typer.Option(min=1, help="Splits on which the paper's variant is compared with itself without contrast.")
+    ] = 10,
     processes: Annotated[int, typer.Option(min=1, help="Processes that fit variants in parallel.")] = 2,
     targeting: Annotated[bool, typer.Option("--targeting/--no-targeting", help="Judge the targeting too.")] = True,
     strict: Strict = False,

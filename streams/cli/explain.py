@@ -30,9 +30,9 @@ def explain(
     """Show everything that happened to a song: uploads, refusals, similar songs, partitions' answers, pushes, its end.
 
     With a user: the push and its reason, outcomes and listens; or what speaks against a push: profiling off, opted out,
-    muted artist, heard before, pushed before, held out, frequency cap, none of the similar songs heard, others before.
-    Decisions are not stored; these reasons are found again from what the topics and the partition's state hold now, so
-    a preference that changed meanwhile is shown with its time. No worker is asked.
+    muted artist, heard before, pushed before, held out, frequency cap, none of the similar songs heard, better
+    candidates. Decisions are not stored; these reasons are found again from what the topics and the partition's state
+    hold now, so a preference that changed meanwhile is shown with its time. No worker is asked.
 
     Examples: coldstart explain s-81; coldstart explain s-81 u-5 --json; coldstart explain s-81 u-5 --seconds 30
     """

@@ -47,9 +47,9 @@ def lag(
     the oldest record. Seconds are the age of the oldest record that waits, ? if it could not be read in time; 0 where
     nothing waits, whatever aborted transactions stand before the end.
 
-    States are judged over a window of six samples (10 s), as Burrow does, by no threshold; the window ends at once
-    where all is OK. OK: nothing waits, or less and less. WARN: it works, and what waits does not shrink. REWOUND: its
-    offset went back. STALLED: its offset stands, and a member has the partition. STOPPED: nobody has it.
+    States are judged over a window of six samples (10 s), as Burrow does, without thresholds; the window ends at once
+    where all is OK. OK: nothing waits, or lag shrinks. WARN: the offset moves, but lag does not shrink. REWOUND: the
+    offset went back. STALLED: a member has the partition, and its offset does not move. STOPPED: no member has it.
 
     Exit code, by the worst: 0 OK, 3 WARN, 4 REWOUND, 5 STALLED, 6 STOPPED; 2 where a topic is missing or a partition
     has no leader; 75 where no broker answers.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def probe(
     every: Annotated[
-        float | None, typer.Option(min=1, max=86_400, help="Go on, a probe every so many seconds, and serve /metrics.")
+        float | None,
+        typer.Option(min=1, max=86_400, help="Keep probing, once every so many seconds, and serve /metrics."),
     ] = None,
     patience: Annotated[
         float, typer.Option(min=0.1, max=3600, help="Seconds after which a probe that is not answered is late.")
@@ -34,9 +35,9 @@ def probe(
     """Publish an upload that reaches no user, and measure how long every audience partition takes to answer it.
 
     Its id begins with coldstart-probe-: the songs role asks for listeners with a budget of 0, whatever the upload says.
-    Every partition decides and answers as for any other song, and pushes nobody. It leaves one campaign, of which each
-    probe is a new revision. One that is late ends with exit code 75 and names the partitions that are missing; with
-    --every it goes on, and the alert ColdstartProbeMissing fires.
+    Every partition decides and answers as for any other song, and pushes to nobody. It leaves one campaign, of which
+    each probe is a new revision. One that is late ends with exit code 75 and names the partitions that are missing;
+    with --every it goes on, and the alert ColdstartProbeMissing fires.
 
     Examples: coldstart probe; coldstart probe --every 60 --http-port 9103
     """

@@ -36,7 +36,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the split into warm and cold, and of the training.")] = 0,
     all_songs: Annotated[
         bool,
-        typer.Option("--all-songs", help="Train on every song with 5 listeners, holding none back as cold."),
+        typer.Option("--all-songs", help="Train on every song with 5 listeners or more, holding none back as cold."),
     ] = False,
     checkpoint: Annotated[
         Path | None,

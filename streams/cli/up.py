@@ -41,8 +41,8 @@ def up(
 
     A worker that ends is started again, at once and then after 1, 2, 4 seconds and so on, up to a minute; one that
     does not answer for --silence seconds is killed first. The others go on. A worker that is refused (code 2) says why
-    once, and is tried again for about eight minutes; one that stops at bad records (code 65) stays down. When none is
-    left, and at the end if some stayed down, the exit code is theirs.
+    once, and is tried again for about eight minutes; one that stops at bad records (code 65) stays down. Once all stay
+    down the command ends; if any did, its exit code is theirs.
 
     Example: coldstart kafka up; coldstart topics create; coldstart train --data DATA --out runs/model --all-songs;
     coldstart publish runs/model; coldstart up

@@ -44,7 +44,9 @@ PARTITION_USERS: Final = Figure("users of a partition", 250_000, "", MEASURED, _
 WORKER_USERS: Final = Figure("users of a worker", 500_000, "", MEASURED, _BENCH)
 USER_BYTES: Final = Figure("memory of a user with 50 songs", 2_395, "B", MEASURED, _BENCH, 1_000_000)
 CANDIDATE_S: Final = Figure("a request, for each candidate", 12.05e-3 / 20_450, "s", MEASURED, _BENCH, 20_450)
-REQUEST_S: Final = Figure("a request, in each partition beside", 1e-3, "s", ASSUMED, "decoding, transaction, report")
+REQUEST_S: Final = Figure(
+    "a request, fixed part in each partition", 1e-3, "s", ASSUMED, "decoding, transaction, report"
+)
 LISTEN_S: Final = Figure("a listen", 1 / 98_267, "s", MEASURED, _BENCH)
 DISK_S: Final = Figure("restart of a worker of 500,000 users, from disk", 8.5, "s", MEASURED, _BENCH)
 CHANGELOG_S: Final = Figure("the same, from the changelog", 15.71, "s", MEASURED, _BENCH)
@@ -133,16 +135,16 @@ def needs(demand: Demand) -> list[Need]:
     kept += _kept_s(LISTENS) * demand.listens_per_s * LISTEN_BYTES.value
     disk = demand.replication * (state + kept)
     return [
-        Need("audience partitions", partitions, "", MEASURED, "250,000 users each at most, a power of two; for good"),
+        Need("audience partitions", partitions, "", MEASURED, "250,000 users each at most, a power of two; fixed"),
         Need("audience workers", workers, "", users, "500,000 users each"),
         Need("memory of each", memory / 1e9, "GB", users, "its users, and the vectors of all songs"),
         Need("memory of all", workers * memory / 1e9, "GB", users, ""),
         Need("local disk of each", 2 * state / workers / 1e9, "GB", COMPUTED, "its changelog, twice for compaction"),
-        Need("restart of each, from disk", DISK_S.value, "s", songs, "on a core of its own; beside it, all songs"),
+        Need("restart of each, from disk", DISK_S.value, "s", songs, "on a core of its own, without loading the songs"),
         Need("restart of each, from the changelog", CHANGELOG_S.value, "s", songs, "the same"),
         Need("candidates of an upload", candidates, "", COMPUTED, found_by),
-        Need("cores for the audience", audience, "", users, "requests and listens, at full load; plan twice"),
-        Need("cores for the songs role", encoding, "", songs, "encoding and search, at full load; plan twice"),
+        Need("cores for the audience", audience, "", users, "requests and listens, at full load; plan for twice that"),
+        Need("cores for the songs role", encoding, "", songs, "encoding and search, at full load; plan for twice that"),
         Need("memory of a songs worker", demand.songs * INDEX_BYTES.value / 1e9, "GB", COMPUTED, "vectors and index"),
         Need("start of a songs worker", build, "s", songs, "it builds the index on one core"),
         Need("disk of the cluster", disk / 1e12, "TB", COMPUTED, f"{demand.replication} copies of state and of a week"),

@@ -35,10 +35,10 @@ class PartitionState(StrEnum):
 
 _MEANINGS = {
     PartitionState.OK: "nothing waits, or the group catches up",
-    PartitionState.WARN: "the group works, and what waits does not shrink: add workers, or look at what slows them",
+    PartitionState.WARN: "the offset moves, but lag does not shrink: add workers, or see what slows them",
     PartitionState.REWOUND: "the committed offset went back: somebody moved the group, and it reads again",
-    PartitionState.STALLED: "records wait, a member has the partition, and its offset stands: look at its /readyz",
-    PartitionState.STOPPED: "records wait, and nobody is in the group for this partition: start a worker",
+    PartitionState.STALLED: "records wait, a member has the partition, its offset does not move: see its /readyz",
+    PartitionState.STOPPED: "records wait, and no member of the group has the partition: start a worker",
 }
 _EXIT_CODES = {
     PartitionState.OK: 0,

@@ -1,4 +1,4 @@
-"""Sends dead letters through the front door again, or drops them: each at most once.
+"""Sends dead letters again, through the topic that they came from, or drops them: each at most once.
 
 A letter goes to the topic in which it was refused, with its own key, value, headers and id, and whoever reads that
 topic judges it anew. A note of it is written by the same transaction, so that another replay leaves it out.

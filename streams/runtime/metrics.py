@@ -106,7 +106,7 @@ class RoleMetrics(Metrics):
 
     dead_letters = _counter(
         "records",
-        "Records that can never be served, by the stage that met them and the class of error",
+        "Records that can never be served, by the stage that refused them and the class of error",
         "stage",
         "error",
     )
@@ -123,7 +123,7 @@ class RoleMetrics(Metrics):
     condition = _gauge(
         "0 or 1", "1 where a condition of /readyz holds, 0 where it keeps the role from being ready", "name"
     )
-    disk_free_bytes = _gauge("bytes", "Free on the disk of paths.cache, for this user")
+    disk_free_bytes = _gauge("bytes", "Free space on the disk of paths.cache, for this user")
     lag_records = _gauge(
         "records",
         "Records that wait on an input partition of this worker, from where it would go on",
@@ -164,7 +164,7 @@ class AudienceMetrics(RoleMetrics):
 
     batch_seconds = _seconds("From the first record of a batch to its commit")
     busy_seconds = _counter(
-        "seconds", "Seconds of the worker's loop by activity; what is left of a second went by unmeasured", "activity"
+        "seconds", "Seconds of the worker's loop by activity; the rest of each second is not measured", "activity"
     )
     rebalances = _counter("changes", "Changes of the partitions that this worker holds")
     restore_seconds = _seconds("From assignment to restored state")
@@ -183,7 +183,9 @@ class AudienceMetrics(RoleMetrics):
     )
     upload_to_push_seconds = _seconds("From an upload's timestamp to the commit of the pushes that answer it")
     listens_applied = _counter("listens", "Listens in the committed state")
-    listens_repeated = _counter("listens", "Listens dropped: their listen_id stood among the latest of the partition")
+    listens_repeated = _counter(
+        "listens", "Listens dropped as repeats: their listen_id is among the latest of the partition"
+    )
     vectors_applied = _counter("records", "Vectors from outside in the committed state: taken or withdrawn", "change")
     outcomes_applied = _counter("records", "Outcomes of pushes in the committed state")
     preferences_applied = _counter("records", "Preferences in the committed state")

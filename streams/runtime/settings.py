@@ -216,7 +216,7 @@ class SongsSettings(_Section):
     campaign_days: float = Field(CAMPAIGN_DAYS, gt=0, le=LONGEST_CAMPAIGN_DAYS)
     """How long a song may be pushed, unless the upload says otherwise."""
     warm_listeners: int = Field(20, ge=1)
-    """Distinct listeners that make a song warm. Fewer may be chance: a prototype needs ten members, too."""
+    """Distinct listeners that make a song warm. Fewer may be chance; a prototype needs ten."""
     swap_both_s: float = Field(60.0, ge=0, le=3600)
     """How long after a model swap requests also carry the song's vector in the former space: longer than audience
     workers take to follow."""
@@ -227,15 +227,15 @@ class SongsSettings(_Section):
     """After this silence a worker counts as dead; the broker accepts no less than 6."""
     commit_interval_s: float = Field(0.5, gt=0, le=10)
     shutdown_s: float = Field(20.0, gt=0, le=300)
-    """One deadline for the whole way out."""
+    """One deadline for the whole shutdown."""
     stop_at_bad_share: float = Field(0.5, ge=0, lt=1)
     """The role stops once more than this share of an input's records within a minute was bad and no source's records
     are good; 0: it never does."""
     stop_at_bad_of: int = Field(1000, ge=1)
-    """So many records of an input must have come within the minute before their share says anything."""
+    """The share is judged only once this many records of an input have come within the minute."""
     skip_ledger_records: str = Field("", pattern=_PLACES)
-    """Records of ``songs-ledger`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot be
-    read names them. Empty again once they are compacted away."""
+    """Records of ``songs-ledger`` to leave out, as ``partition:offset,...``: a start that meets one that cannot be read
+    is refused, and names it. To be emptied once they are compacted away."""
 
     def left_out(self) -> dict[int, frozenset[int]]:
         """``skip_ledger_records`` by partition."""
@@ -260,7 +260,7 @@ class AudienceSettings(_Section):
     watchdog_s: float = Field(30.0, ge=2, le=600)
     """A transaction that takes longer counts as hung, and the process exits."""
     start_wait_s: float = Field(60.0, ge=0, le=3600)
-    """At a start, requests wait until the listens that were there are in, but no longer than this."""
+    """At a start, requests wait until the listens that were already there are read, but no longer than this."""
     cap_pushes: int = Field(3, ge=0)
     """Pushes per user in any ``cap_hours``, unless the user's preferences say otherwise; 0: no pushes at all."""
     cap_hours: float = Field(24.0, gt=0, le=8760)
@@ -294,24 +294,24 @@ class AudienceSettings(_Section):
     be pushed come near; for spending = "bandit"."""
     erasure_key: SecretStr = SecretStr("coldstart")
     """Erased users are remembered by a hash with this key, 1 to 64 bytes: choose one, keep it secret, and the same on
-    all workers. A start with a key that does not find them again is refused."""
+    all workers. A worker with a key that does not find them again refuses to start."""
     former_erasure_keys: tuple[SecretStr, ...] = ()
     """Keys used before this one, such as ["old"]. Users remembered with one of them are remembered with the current key
-    once their preferences are read. Drop a key when a start without it is not refused."""
+    once their preferences are read. Drop a key once workers start without it."""
     half_vectors: bool = False
-    """User vectors in 16-bit floats: half the memory of them."""
+    """Keeps user vectors in 16-bit floats, in half the memory."""
     stop_at_bad_share: float = Field(0.5, ge=0, lt=1)
     """The role stops once more than this share of an input's records within a minute was bad and no source's records
     are good; 0: it never does."""
     stop_at_bad_of: int = Field(1000, ge=1)
-    """So many records of an input must have come within the minute before their share says anything."""
+    """The share is judged only once this many records of an input have come within the minute."""
     skip_state_records: str = Field("", pattern=_PLACES)
-    """Records of ``audience-state`` to go on without, as ``partition:offset,...``: the refusal of a record that cannot
-    be read names them. Empty again once they are compacted away."""
+    """Records of ``audience-state`` to leave out, as ``partition:offset,...``: a start that meets one that cannot be
+    read is refused, and names it. To be emptied once they are compacted away."""
     digest_at_stop: bool = False
     """A clean stop logs each partition's digest and input offsets; some 2 s for 250,000 users."""
     shutdown_s: float = Field(20.0, gt=0, le=300)
-    """One deadline for the whole way out."""
+    """One deadline for the whole shutdown."""
 
     def left_out(self) -> dict[int, frozenset[int]]:
         """``skip_state_records`` by partition."""
@@ -338,7 +338,7 @@ class BrokerSettings(_Section):
     """The embedded Apache Kafka."""
 
     heap_mb: int = Field(256, ge=128, le=65536)
-    """Of the Java process; it takes about 100 MB beside it."""
+    """Of the Java process, which takes about 100 MB more."""
     start_timeout_s: float = Field(60.0, gt=0, le=600)
 
 

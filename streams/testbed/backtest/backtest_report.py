@@ -83,7 +83,7 @@ def _stream(of: Streamed) -> tuple[str, list[tuple[str, str]]]:
         ("its changelog restores that state", "yes" if of.restored else "no"),
         ("batches of the worker", count(of.batches)),
         ("steps that it split", count(of.split)),
-        ("pushes that are others without the split", count(of.moved)),
+        ("pushes that differ without the split", count(of.moved)),
     ]
     said = "the same pushes." if of.alike else f"not the same. {of.first or 'The pushes are, the state is not.'}"
     words = f"The same script, through a broker and the audience's worker, for the default arm: {said}"
