@@ -338,7 +338,7 @@ class Assignment:
                 ends = ", ".join(f"[{p}] {self._preferences_read[p]:,} of {end:,}" for p, end in until.items())
                 raise MustRestart(f"{self._names['preferences']}: nothing came for {self._timeout:g} s; read: {ends}")
 
-    def join_anew_for_unheld(self) -> None:
+    def rejoin_for_unheld(self) -> None:
         """Ask for another rebalance where the last one left partitions without a member."""
         if self._unheld is None or not self._joined:
             return

@@ -1,8 +1,9 @@
 """Partitions that nobody holds, because a member ended between the two halves of a rebalance.
 
 A cooperative rebalance takes partitions away in its first half, and gives them to others in a second one, for which
-the member that lost them asks. If it ends before, its next life gets the first half's assignment back without a
-rebalance, as a static member does, and nobody asks for the second half: some partitions stay without a member for ever.
+the member that lost them asks. If it ends before that and is started again, it gets the first half's assignment
+back without a rebalance, as a static member does, and nobody asks for the second half: some partitions stay without a
+member for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
 _EVERY_S: Final = 1.0
-# Longer than the pause between the halves; joining anew for nothing costs a restore.
+# Longer than the pause between the halves; rejoining for nothing costs a restore.
 _PATIENCE_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ class UnheldPartitions:
         self._since = 0.0
 
     def found(self) -> list[int]:
-        """Partitions without a member, when the same ones have had none for some seconds: the caller joins anew."""
+        """Partitions without a member, when the same ones have had none for some seconds: the caller rejoins."""
         now = self._clock.monotonic()
         if now < self._next:
             return []
@@ -56,7 +57,7 @@ class UnheldPartitions:
         if not self._unheld or now - self._since < _PATIENCE_S:
             return []
         found, self._unheld = sorted(self._unheld), frozenset()
-        _log.warning("partitions without a worker since a rebalance: joining anew", partitions=found)
+        _log.warning("partitions without a worker since a rebalance: rejoining the group", partitions=found)
         return found
 
     def _ask(self) -> frozenset[int] | None:

@@ -130,7 +130,7 @@ class Worker:
         limit = self._context.settings.batch_records
         timer = self._context.timer
         listens = self._assignment.poll_listens(limit)
-        self._assignment.join_anew_for_unheld()
+        self._assignment.rejoin_for_unheld()
         timer.spent("poll")
         self._restore_new()
         timer.spent("restore")

@@ -122,6 +122,6 @@ def test_no_partition_stays_without_a_worker_when_one_ends_in_the_middle_of_a_re
         here.wait_until(lambda: not marker.exists(), lambda: "no worker lost a partition")
         # A worker without partitions is not ready.
         here.wait_until_ready()
-        assert "joining anew" in here.log("audience-0").read_text() + here.log("audience-1").read_text()
+        assert "rejoining the group" in here.log("audience-0").read_text() + here.log("audience-1").read_text()
     finally:
         here.stop()
