@@ -26,9 +26,9 @@ help:
 	@echo 'make docs        the documentation, into site/'
 	@echo 'make bench       how fast the audience plane is, beside rivals (BENCH_ARGS=--quick: a minute, small)'
 	@echo 'make mutants     which changes to the rules no test would notice (MUTANTS="targeting.users.frequency_caps*": of one module)'
-	@echo 'make fuzz        bytes at which a decoder neither reads nor refuses, led by coverage (FUZZ_SECONDS=600)'
+	@echo 'make fuzz        look for bytes that a decoder neither reads nor refuses, guided by coverage (FUZZ_SECONDS=600)'
 	@echo 'make release     wheel, source, list of parts (SBOM) and checksums, into dist/; the contract, into its released ones'
-	@echo 'make lock        the locks anew, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
+	@echo 'make lock        write the locks again, after a change of pyproject.toml (LOCK_ARGS=--upgrade: newer versions too)'
 
 setup: .venv/.ready
 
