@@ -105,7 +105,7 @@ def evaluate(
         ValueError: the data set is too small to split, has no content, or the default is missing.
     """
     if DEFAULT not in arms:
-        raise ValueError(f"arms {', '.join(arms)}: {DEFAULT} must be among them, the others are compared with it")
+        raise ValueError(f"variants {', '.join(arms)}: {DEFAULT} must be among them, the others are compared with it")
     scored = list(range(first, first + seeds))
     twins = list(range(first, first + max(seeds, paper_seeds))) if {PAPER, PAPER_TWIN} <= arms.keys() else scored
     present = damage.modalities(dataset.content)

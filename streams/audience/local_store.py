@@ -67,7 +67,7 @@ class LocalStore:
 
     Raises:
         StoreCorrupted: it cannot be opened or does not belong to this changelog. :meth:`delete` it and open it anew.
-        InUse: another process holds it.
+        StoreLocked: another process holds it.
     """
 
     def __init__(self, folder: Path, changelog: str, partition: int, clock: Clock) -> None:

@@ -63,7 +63,7 @@ def _chart(totals: dict[str, dict[str, float]]) -> Markup:
     ]
     groups = [("right", "of pushes"), ("found", "of later listeners"), ("with a right push", "of songs")]
     words = "; ".join(f"{each.name}: {', '.join(share(value) for value in each.values)}" for each in series)
-    return charts.bars("arms", groups, series, f"Right pushes of each arm. {words}.")
+    return charts.bars("arms", groups, series, f"Right pushes of each variant. {words}.")
 
 
 def _audit(outcome: BacktestOutcome) -> str:
@@ -86,7 +86,7 @@ def _stream(of: Streamed) -> tuple[str, list[tuple[str, str]]]:
         ("pushes that differ without the split", count(of.moved)),
     ]
     said = "the same pushes." if of.alike else f"not the same. {of.first or 'The pushes are, the state is not.'}"
-    words = f"The same script, through a broker and the audience's worker, for the default arm: {said}"
+    words = f"The same script, through a broker and the audience's worker, for the default: {said}"
     return f"{words} {of.seconds:,.0f} seconds.", rows
 
 

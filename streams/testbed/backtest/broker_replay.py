@@ -1,6 +1,6 @@
 """Checks that a worker on a broker pushes what the replay in this process pushes.
 
-The script is played once more, for the default arm, through Kafka: an installation of its own with one audience
+The script is played once more, for the default, through Kafka: an installation of its own with one audience
 partition, read by the audience's real :class:`~streams.audience.worker.Worker`. Its clock shows event time, so that
 caps, pacing and the ends of campaigns are what they were; how long anything takes is measured by this machine's.
 """

@@ -200,7 +200,7 @@ def _charts(
     found = {
         "precision": charts.lines(
             "precision", [str(cut) for cut in CUTS], "people pushed, best first", precision,
-            f"Precision by arm. {of_lines}.",
+            f"Precision by variant. {of_lines}.",
         ),
         "sizes": charts.bars(
             "sizes", [(name, f"{count(of['songs'])} songs") for name, of in sizes], both,

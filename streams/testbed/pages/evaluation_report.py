@@ -49,7 +49,7 @@ def html(result: Json) -> str:
 
 
 def _ranked(result: Json) -> list[str]:
-    """Names of the arms, the best recall last."""
+    """Names of the variants, the best recall last."""
     return sorted(result["arms"], key=lambda name: float(result["arms"][name]["recall_50"]["mean"]))
 
 
@@ -82,7 +82,7 @@ _TRUTHS: Final = {
 
 
 def _truths(result: Json) -> tuple[list[str], Rows]:
-    """Heads and rows: each arm by each truth, all cold songs and the tail; last what the truths themselves allow."""
+    """Heads and rows: each variant by each truth, all cold songs and the tail; last what the truths themselves allow."""
     default = result["arms"][result["default_arm"]]
     names = {measure: name for measure, name in _TRUTHS.items() if measure in default}
 
@@ -163,14 +163,14 @@ def _ranking(result: Json) -> Markup:
         )  # fmt: skip
         axes.set_xlabel("recall@50, standard deviation over seeds")
         best = ", ".join(f"{name} {each['mean']:.3f}" for name, each in reversed([*zip(names, recall, strict=True)]))
-        return inline(figure, "ranking", f"Recall at 50 of each arm, the best first: {best}.")
+        return inline(figure, "ranking", f"Recall at 50 of each variant, the best first: {best}.")
 
 
 def _differences(result: Json) -> Markup:
     pairs = [(pair, gap["recall_50"]) for pair, gap in reversed(_encoder_pairs(result))]
     with style():
         figure, axes = _wide(0.3 * len(pairs) + 0.8)
-        # symlog: the gap to chance and the gap to the next best arm on one axis.
+        # symlog: the gap to chance and the gap to the next best variant on one axis.
         axes.set_xscale("symlog", linthresh=0.02)
         axes.xaxis.set_major_locator(FixedLocator((-1, -0.1, 0, 0.1, 1)))
         axes.xaxis.set_major_formatter("{x:+g}")
@@ -197,7 +197,7 @@ def _quartiles(result: Json) -> Markup:
             )  # fmt: skip
         axes.set_ylabel("recall@50")
         axes.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        return inline(figure, "quartiles", "Recall at 50 of each arm by quartile of listeners; the table above has it.")
+        return inline(figure, "quartiles", "Recall at 50 by variant and quartile of listeners; the table above has it.")
 
 
 def _wide(height: float) -> tuple[Figure, Axes]:

@@ -160,7 +160,7 @@ def simulate(worlds: Worlds, settings: Settings, console: Terminal, keep: Callab
     plan.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         bars = stack.enter_context(_bars(console))
-        whole = bars.add_task("arms and worlds", total=runs)
+        whole = bars.add_task("variants and worlds", total=runs)
         kafka = settings.kafka
         if plan.bootstrap is None and needed:
             broker = EmbeddedKafka(cache=settings.paths.broker, heap_mb=settings.broker.heap_mb, console=console)
