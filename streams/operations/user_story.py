@@ -131,7 +131,7 @@ def _reasons(
 ) -> Iterator[str]:
     song = story.song
     if not user.complete:
-        yield "not everything was looked at in time: a push may be among the rest, and more reasons"
+        yield "not everything was looked at in time: the rest may hold a push, or more reasons"
         if song is None:
             return
     if song is None and story.requests:

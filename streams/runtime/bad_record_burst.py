@@ -164,8 +164,8 @@ class BadBursts:
         self._count(topic, "stopped")
         raise BadBurst(
             f"{what}; no source's records are good. All of them are in dead-letters, and what came before is committed."
-            " Mend what sends or what reads them, then start again; to go on burying them, start with --resume-with-bad"
-            f" (`coldstart worker` or `coldstart up`), or set {self._setting} = 0"
+            " Fix what sends or what reads them, then start again; to have them in dead-letters and go on, start with"
+            f" --resume-with-bad (`coldstart worker` or `coldstart up`), or set {self._setting} = 0"
         )
 
     def _go_on(self, topic: str, said: str, outcome: str, now: float) -> None:

@@ -5,7 +5,7 @@
 | 0 | stopped cleanly on request | leave it stopped |
 | 1 | an unexpected error: its traceback is in the log | restart it, and report the error |
 | 2 | refused: settings or partitions are wrong, or the slot is taken | leave it stopped until that is changed |
-| 65 | stopped: no source sent good records; all are buried | leave it stopped; resume by `--resume-with-bad` |
+| 65 | stopped: no source sent good records; all are dead letters | leave it stopped; resume by `--resume-with-bad` |
 | 75 | must restart: Kafka is out of reach, or a transaction is not committed | restart it |
 """
 

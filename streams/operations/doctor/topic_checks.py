@@ -70,7 +70,7 @@ def clock(patient: Patient) -> Iterator[Diagnosis]:
             f"clock skew: this machine's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the "
             f"broker's, which says {time.strftime('%H:%M:%S', time.gmtime(there))} UTC",
             "set the wrong one right (NTP: `timedatectl`); beyond "
-            f"{MAX_AHEAD_SECONDS:g} s workers consume nothing, or bury records as from the future",
+            f"{MAX_AHEAD_SECONDS:g} s workers consume nothing, or refuse records as from the future",
         )
 
 

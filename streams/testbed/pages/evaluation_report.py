@@ -82,7 +82,7 @@ _TRUTHS: Final = {
 
 
 def _truths(result: Json) -> tuple[list[str], Rows]:
-    """Heads and rows: each variant by each truth, all cold songs and the tail; last what the truths themselves allow."""
+    """Heads and rows: each variant by each truth, all cold songs and the tail; last what truths allow."""
     default = result["arms"][result["default_arm"]]
     names = {measure: name for measure, name in _TRUTHS.items() if measure in default}
 
