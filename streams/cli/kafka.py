@@ -36,6 +36,8 @@ def up(
 
     With --secure the printed lines make you the administrator; `coldstart topics acls --apply` grants all others
     the least that they need.
+
+    Example: eval "$(coldstart kafka up | grep ^export)"
     """
     from streams.testbed.broker import daemon
 
@@ -54,11 +56,16 @@ def up(
     for log in running.logs:
         say(f"log                {log}")
     say(f"export COLDSTART_KAFKA__BOOTSTRAP_SERVERS={running.bootstrap_servers}")
+    for name, value in (running.security.environment() if running.security else {}).items():
+        say(f'export {name}="{value}"')
 
 
 @app.command()
 def down(config: Config = None) -> None:
-    """Stop the broker, or the cluster. The topics stay for the next `up`."""
+    """Stop the broker, or the cluster. The topics stay for the next `up`.
+
+    Example: coldstart kafka down
+    """
     from streams.testbed.broker import daemon
 
     with errors_explained():
@@ -68,7 +75,10 @@ def down(config: Config = None) -> None:
 
 @app.command()
 def status(config: Config = None) -> None:
-    """Show whether the broker runs, where, since when, and with which topics. Exit code 1 if it does not."""
+    """Show whether the broker runs, where, since when, and with which topics. Exit code 1 if it does not.
+
+    Example: coldstart kafka status
+    """
     from streams.testbed.broker import daemon
 
     with errors_explained():

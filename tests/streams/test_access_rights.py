@@ -17,7 +17,9 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.contract.cloudevents import Record
 from streams.contract.errors import BrokerFailed, Refused, Unavailable
 from streams.contract.topics import LISTENS, PUSH_TARGETS, SONG_UPLOADS, TOPICS, Naming
@@ -234,15 +236,16 @@ def test_the_printed_lines_make_the_administrator(tmp_path: Path) -> None:
     cache = tmp_path / "kafka"
     (cache / "jars").mkdir(parents=True)
     (cache / "jars" / KAFKA_VERSION).symlink_to(fetch(PathSettings().broker)[0].parent)
-    running = daemon.up(cache, port=0, heap_mb=256, start_timeout_s=60, secure=True, brokers=1)
     try:
-        assert running.security is not None
-        assert running.topics == ()
-        lines = running.security.environment()
+        shown = CliRunner().invoke(app, ["kafka", "up", "--secure"], env={"COLDSTART_PATHS__CACHE": str(tmp_path)})
+        assert shown.exit_code == 0, shown.output
+        lines = [line for line in shown.stdout.splitlines() if line.startswith("export ")]
         said = subprocess.run(
-            ["bash", "-c", f"echo -n {lines['COLDSTART_KAFKA__SASL_PASSWORD']}"], capture_output=True, check=True
-        )
-        boss = reach(running.security, running.bootstrap_servers, ADMIN, said.stdout.decode())
+            ["bash", "-c", "\n".join([*lines, "env -0"])], capture_output=True, check=True, text=True
+        ).stdout
+        told = dict(each.split("=", 1) for each in said.split("\0") if each.startswith("COLDSTART_KAFKA__"))
+        boss = KafkaSettings(**{name.removeprefix("COLDSTART_KAFKA__").lower(): each for name, each in told.items()})
+        assert boss.tls
         create_topics(admin(boss), NAMING, 1)
         with pytest.raises(BrokerFailed, match="with --secure"):
             daemon.up(cache, port=0, heap_mb=256, start_timeout_s=60)

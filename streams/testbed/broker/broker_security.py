@@ -8,6 +8,7 @@ serves all brokers of a folder: clients trust exactly it.
 from __future__ import annotations
 
 import secrets
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +107,12 @@ class Security:
         }
 
     def environment(self, name: str = ADMIN) -> dict[str, str]:
-        """What makes coldstart's own clients come as ``name``; the password stays in its file."""
+        """What makes coldstart's own clients come as ``name``, for a shell; the password stays in its file."""
         return {
             "COLDSTART_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
             "COLDSTART_KAFKA__SASL_MECHANISM": _MECHANISM,
             "COLDSTART_KAFKA__SASL_USERNAME": name,
-            "COLDSTART_KAFKA__SASL_PASSWORD": f"$(cat {self.folder / f'{name}.password'})",
+            "COLDSTART_KAFKA__SASL_PASSWORD": f"$(cat {shlex.quote(str(self.folder / f'{name}.password'))})",
             "COLDSTART_KAFKA__SSL_CA": str(self.certificate),
         }
 
