@@ -28,6 +28,8 @@ def digest(
     """Show each partition's digest and its input offsets, from the changelog alone.
 
     Two states are equal if their digests at the same offsets are. Exit code 1: disk and changelog differ.
+
+    Examples: coldstart digest; coldstart digest --partition 3 --disk
     """
     with errors_explained():
         settings = settings_from(config, bootstrap)

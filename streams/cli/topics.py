@@ -20,7 +20,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_topics(config: Config = None) -> None:
-    """Show every declared topic: key, partitions, cleanup, writer, meaning."""
+    """Show every declared topic: key, partitions, cleanup, writer, meaning.
+
+    Example: coldstart topics list
+    """
     with errors_explained():
         naming = naming_of(settings_from(config))
     table = Table("topic", "key", "partitions", "cleanup", "written by", "meaning", title="Topics, as declared")
@@ -35,7 +38,10 @@ def list_topics(config: Config = None) -> None:
 
 @app.command()
 def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Create missing topics with their settings. For existing ones use `coldstart topics update`."""
+    """Create missing topics with their settings. For existing ones use `coldstart topics update`.
+
+    Example: coldstart topics create --bootstrap-servers broker-1:9092
+    """
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import create_topics
 
@@ -49,7 +55,10 @@ def create(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Apply the declared settings to existing topics; `coldstart topics check` shows what would change."""
+    """Apply the declared settings to existing topics; `coldstart topics check` shows what would change.
+
+    Example: coldstart topics check; coldstart topics update
+    """
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import update_topics
 
@@ -63,7 +72,10 @@ def update(config: Config = None, bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def check(config: Config = None, bootstrap: Bootstrap = None) -> None:
-    """Compare the broker's topics with the declaration. Exit code 1 if they differ, with each difference."""
+    """Compare the broker's topics with the declaration. Exit code 1 if they differ, with each difference.
+
+    Example: coldstart topics check
+    """
     from streams.kafka.clients import admin
     from streams.kafka.topic_admin import deviations
 

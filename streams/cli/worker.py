@@ -42,7 +42,10 @@ class PolicySwitch(StrEnum):
 def songs(
     resume_with_bad: Resume = False, config: Config = None, bootstrap: Bootstrap = None, http_port: Port = None
 ) -> None:
-    """Uploads → match requests. Start at most as many as there are songs partitions."""
+    """Uploads → match requests. Start at most as many as there are songs partitions.
+
+    Example: coldstart worker songs --bootstrap-servers broker-1:9092
+    """
     stop_until_serving()
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
@@ -69,7 +72,11 @@ def audience(
     bootstrap: Bootstrap = None,
     http_port: Port = None,
 ) -> None:
-    """Listens and match requests → push targets. Start any number, each with its own slot."""
+    """Listens and match requests → push targets. Start at most as many as there are audience partitions, each with its
+    own slot.
+
+    Examples: coldstart worker audience --slot 0; coldstart worker audience --slot 1 --http-port 9112
+    """
     stop_until_serving()
     with errors_explained(files=False):
         port = {} if http_port is None else {"http_port": http_port}
