@@ -26,7 +26,7 @@ def backfill(
     """Load a catalogue and aggregated history: each user's plays of a song as one listen with `plays`.
 
     Run it again after an interruption: it resumes, and nothing counts twice. What was loaded completely is not loaded
-    again. Workers may run meanwhile, or start afterwards.
+    again. Workers may run meanwhile, or start afterwards: then with --no-wait.
 
     Example: coldstart backfill --data data/lastfm --model models/m1
     """

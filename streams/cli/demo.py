@@ -58,7 +58,8 @@ def demo(
 
     Starts a real Apache Kafka, trains and publishes the encoder, starts one songs worker and two audience workers,
     replays the listens of the warm songs, uploads the cold ones, and compares the pushed users with the real listeners.
-    Exit code 1 if an upload was not answered or, with --swap, waited more than a second for a model.
+    Exit code 1 if an upload was not answered, a push came twice, a malformed upload has no dead letter or, with --swap,
+    an upload waited more than a second for a model.
 
     Examples: coldstart demo; coldstart demo --data PATH --json figures.json; coldstart demo --poison 50;
     coldstart demo --swap

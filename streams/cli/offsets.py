@@ -45,7 +45,7 @@ def show(
     """Show each group's offset in each partition, what is kept there, and where the audience's state stands.
 
     Exit code 1: the audience's group and its state disagree, while its workers are stopped. They would refuse to
-    start; `coldstart offsets reset audience --to-state` has the group follow the state.
+    start; `coldstart offsets reset audience --to-state` makes the group follow the state.
 
     Example: coldstart offsets show --group audience
     """

@@ -9,7 +9,7 @@ import typer
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, refuse, settings_from
-from streams.cli.validate import Csv, File, Shown, Type, bars, form_of, tell, type_of
+from streams.cli.validate import LINES, Csv, Shown, Type, bars, form_of, tell, type_of
 from streams.runtime.terminal import Table, say
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def send(
-    file: File,
+    file: Annotated[Path, typer.Argument(help=f"{LINES} Not a pipe: a journal is kept beside it.")],
     type_: Type = None,
     as_csv: Csv = False,
     source: Annotated[str, typer.Option(help="ce_source of lines that name none: who you are.")] = "coldstart/send",

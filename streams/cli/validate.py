@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 
-File = Annotated[
-    Path,
-    typer.Argument(help="Events, one a line: structured CloudEvents, or data alone with --type; or CSV. -: stdin."),
-]
+LINES = "Events, one a line: structured CloudEvents, or data alone with --type; or CSV."
+"""What a file of events holds, in help."""
+
+File = Annotated[Path, typer.Argument(help=f"{LINES} -: stdin.")]
 Type = Annotated[
     str | None,
     typer.Option("--type", help="Lines are the data of this event alone: song.uploaded, listen, push-outcome, ..."),

@@ -216,7 +216,7 @@ class GroupMover:
                 if stands.get(name) != each.now:
                     raise Refused(
                         f"{each.topic}[{partition}]: the group stands at {each.now}, the state at {stands.get(name)}; "
-                        "`coldstart offsets reset audience --to-state` has the group follow the state"
+                        "`coldstart offsets reset audience --to-state` makes the group follow the state"
                     )
                 to[name] = each.then
             found[partition] = replace(recorded.positions, **to), recorded.topic_ids
