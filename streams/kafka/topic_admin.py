@@ -45,7 +45,9 @@ class Deviation:
     found: str
 
     def __str__(self) -> str:
-        return f"{self.topic}: {self.what} is {self.found}, declared {self.declared}"
+        if self.found == "missing":
+            return f"{self.topic}: missing"
+        return f"{self.topic}: {self.what} {self.found}, declared {self.declared}"
 
 
 def create_topics(admin: AdminClient, naming: Naming, replication: int, timeout: float = 30.0) -> list[str]:

@@ -203,12 +203,12 @@ def test_missing_topic(kafka: KafkaSettings, prefix: str) -> None:
     while name in client.list_topics(timeout=PATIENCE_S).topics:
         time.sleep(0.1)
     named = Named("missing topic", ["doctor"], reach(kafka) | {"COLDSTART_TOPICS__PREFIX": prefix})
-    named.as_(f"{name}: existence is missing")
+    named.as_(f"{name}: missing")
 
 
 def test_wrong_partition_count(stage: Environment) -> None:
     named = doctor("wrong partition count", stage, COLDSTART_TOPICS__AUDIENCE_PARTITIONS="3")
-    named.as_(f"{stage.naming.name(LISTENS)}: partitions is 2, declared 3")
+    named.as_(f"{stage.naming.name(LISTENS)}: partitions 2, declared 3")
 
 
 def test_full_disk(stage: Environment, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_each_deviation_of_a_topic_has_a_way_out(kafka: KafkaSettings, prefix: s
     assert len(list(check.examine(Patient(settings, SystemClock())))) == len(TOPICS)
     create_topics(admin(reach), Naming(prefix, 1, 1), 1)
     found = list(check.examine(Patient(settings, SystemClock())))
-    assert {each.what.partition(": ")[2] for each in found} == {"partitions is 1, declared 2"}
+    assert {each.what.partition(": ")[2] for each in found} == {"partitions 1, declared 2"}
     assert all("topics.audience_partitions" in each.do for each in found)
 
 
