@@ -36,8 +36,8 @@ def chaos(
     aborted uploads. The checker shares no code with what it checks. At the end the state on disk, in the changelog and
     in each worker is compared.
 
-    The last table says how often each promise was tested, that is, could have been broken. Exit code 1 if one was:
-    each line begins with its name. The same seed gives the same faults.
+    The last table says how often each promise was tested, that is, could have been broken. Exit code 1 if one was
+    broken: each violation begins with the promise's name. The same seed gives the same faults.
 
     Example: coldstart chaos --seed 7 --minutes 10
     """

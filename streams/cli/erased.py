@@ -25,7 +25,7 @@ def erased(
         typer.Option(
             "--json",
             help="A JSON object: user_id, partition, forgotten, erased_at, no_profiling_since, found (by place), "
-            "requests.",
+            "requests, unknown_keys.",
         ),
     ] = False,
     bootstrap: Bootstrap = None,

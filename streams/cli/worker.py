@@ -13,8 +13,8 @@ from streams.runtime.early_stop import stop_until_serving
 app = typer.Typer(
     no_args_is_help=True,
     help="Run one process of a role until SIGTERM. Logs are JSON lines on stderr; /metrics, /livez, /readyz and "
-    "/status are served over HTTP. Exit codes: 0 stopped, 2 refused (change something), 65 too many bad records "
-    "(--resume-with-bad), 75 restart me.",
+    "/status are served over HTTP. Exit codes: 0 stopped, 1 unexpected error, 2 refused (change something), 65 too "
+    "many bad records (--resume-with-bad), 75 restart me.",
 )
 
 Port = Annotated[

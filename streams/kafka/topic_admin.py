@@ -45,7 +45,7 @@ class Deviation:
     found: str
 
     def __str__(self) -> str:
-        if self.found == "missing":
+        if self.what == "existence":
             return f"{self.topic}: missing"
         return f"{self.topic}: {self.what} {self.found}, declared {self.declared}"
 
