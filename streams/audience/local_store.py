@@ -2,7 +2,7 @@
 
 A RocksDB database a partition: a cache of the compacted changelog, which stays the truth. It is written after
 each commit, the records and the changelog offset in one batch, so it always stands at some commit. Whatever
-makes it unfit is answered in one way: it is deleted, and the state comes from the changelog alone.
+makes it unusable is answered in one way: it is deleted, and the state comes from the changelog alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class LocalStore:
         changelog: names the changelog beyond doubt: two topics of one name, one after the other, differ in it.
 
     Raises:
-        StoreCorrupted: it cannot be opened or does not belong to this changelog. :meth:`delete` it and open it anew.
+        StoreCorrupted: it cannot be opened or does not belong to this changelog. :meth:`delete` it and open it again.
         StoreLocked: another process holds it.
     """
 
@@ -187,7 +187,7 @@ class LocalStores:
         self._clock = clock
 
     def open(self, partition: int) -> LocalStore | None:
-        """The partition's database, made anew if it is unfit; None where the disk does not serve."""
+        """The partition's database, created again if it cannot be used; None where the disk cannot be used."""
         try:
             return LocalStore(self._place(partition), self._changelog, partition, self._clock)
         except StoreLocked as error:
@@ -210,7 +210,7 @@ class LocalStores:
             return None
 
     def recreate(self, partition: int, store: LocalStore | None, why: str) -> LocalStore | None:
-        """Delete and make anew; None where the disk does not serve."""
+        """Delete and create again; None where the disk cannot be used."""
         self.discard(partition, store, why)
         try:
             return LocalStore(self._place(partition), self._changelog, partition, self._clock)

@@ -62,13 +62,13 @@ class Restorer:
         self._standing: dict[int, _Standing] = {}
 
     def abandon(self, gone: Collection[int]) -> None:
-        """These partitions became another member's, or begin anew."""
+        """These partitions went to another member, or start over."""
         self._standing.clear()
         if self._restoring in gone:
             self._restoring = None
 
     def rest(self) -> None:
-        """Nothing is left to restore: give back what restoring needs."""
+        """Nothing is left to restore: release what restoring needs."""
         self._standing.clear()
         if self._clients is not None:
             self._clients.close()

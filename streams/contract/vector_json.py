@@ -1,4 +1,4 @@
-"""Vectors as JSON, for whoever has no means to lay out bytes: ``{"space": "acme-1", "vector": [0.12, -0.4]}``.
+"""Vectors as JSON, for producers that cannot write the binary layout: ``{"space": "acme-1", "vector": [0.12, -0.4]}``.
 
 By itself, or as the data of a structured CloudEvent of type ``coldstart.audience-vector.v1``. Its data may also be the
 binary layout, in ``data_base64``.

@@ -166,14 +166,14 @@ def deviations(admin: AdminClient, naming: Naming, replication: int = 1, timeout
 
 
 def update_topics(admin: AdminClient, naming: Naming, replication: int = 1, timeout: float = 10.0) -> list[Deviation]:
-    """Give the topics that exist the settings that are declared; returns what was different, once the broker goes by
+    """Give the topics that exist the settings that are declared; returns what was different, once the broker applies
     what is declared.
 
     Partitions, copies and settings that are not declared stay as they are.
 
     Raises:
         Refused: the broker refuses a setting; the message says which topic and why.
-        Unavailable: the broker does not answer, or does not go by a setting in time.
+        Unavailable: the broker does not answer, or does not apply a setting in time.
     """
     present = admin.list_topics(timeout=timeout).topics
     wanted = {name: topic for name, topic in naming.by_name().items() if name in present}

@@ -1,7 +1,7 @@
 """Sends dead letters again, through the topic that they came from, or drops them: each at most once.
 
 A letter goes to the topic in which it was refused, with its own key, value, headers and id, and whoever reads that
-topic judges it anew. A note of it is written by the same transaction, so that another replay leaves it out.
+topic judges it again. A note of it is written by the same transaction, so that another replay leaves it out.
 """
 
 from __future__ import annotations

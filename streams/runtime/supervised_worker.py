@@ -24,7 +24,7 @@ class SupervisedWorker:
     """Watches one worker, starts it again when it ends or hangs, and says each piece of news once.
 
     - An end by a signal, or with any code but 2 and 65: at once, then after 1, 2, 4 seconds and so on, up to a minute,
-      for as long as it takes: Kafka may be away for an hour. Once it was ready and ran for a minute, that begins anew.
+      for as long as it takes: Kafka may be away for an hour. Once it was ready and ran for a minute, this starts over.
     - Code 2, a refusal: said once, and tried again after 5, 10, 20 seconds and so on, ten times. Then it stays down.
     - Code 65, bad records: it stays down.
     - No sign of life on its own port for ``silence_s``: killed and started again.

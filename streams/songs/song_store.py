@@ -89,7 +89,7 @@ class CompactedCache:
         self._begun[number] = reading
 
     def drop_begun(self) -> None:
-        """Give back what was read of partitions that became nobody's here."""
+        """Release what was read of partitions that did not come to this worker."""
         while self._begun:
             with suppress(KeyError):
                 self._begun.popitem()[1].snapshot.close()
@@ -109,7 +109,7 @@ class CompactedCache:
         return await asyncio.shield(self._partitions[number])
 
     def forget(self) -> None:
-        """After a rebalance: what another worker wrote meanwhile must be read anew."""
+        """After a rebalance: what another worker wrote meanwhile must be read again."""
         self._partitions.clear()
 
     def _new(self, number: int) -> _PartitionRead:

@@ -157,7 +157,7 @@ async def _serve(store: SongStore, serving: Serving, uploads: Sequence[_Upload])
 
 
 def _stays_warm(each: _Upload, known: Song) -> bool:
-    """Whether a song keeps its listeners; another recording under its id begins anew."""
+    """Whether a song keeps its listeners; another recording under its id starts over."""
     return known.warm and recording(each.event) == recording(known.event())
 
 
@@ -244,7 +244,7 @@ async def _update_warm(
     )
     record = messages.warm(each.song_id, each.event.title, content, serving.space, matched.vector, each.timestamp)
     sends.append(await store.producer.send(WARM_SONGS, record))
-    # In other spaces the old content would come back with a rollback; it is encoded anew when one comes into use.
+    # In other spaces the old content would come back with a rollback; it is encoded again when one comes into use.
     sends += [
         await store.producer.put(WARM_SONGS, messages.warm_key(space, each.song_id), None)
         for space in store.live.warm_in(each.song_id)
