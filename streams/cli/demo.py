@@ -14,7 +14,7 @@ from rich.console import RenderableType
 
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, Strict, errors_explained, settings_from, writable
-from streams.cli.worker import PolicySwitch
+from streams.cli.worker import POLICY, PolicySwitch
 from streams.runtime.terminal import Table, Terminal, bold, say
 
 
@@ -34,9 +34,7 @@ def demo(
     budget: Annotated[int, typer.Option(min=1, help="Pushes per song, 70 % of them at once.")] = 500,
     audience_workers: Annotated[int, typer.Option(min=1, help="Audience workers.")] = 2,
     partitions: Annotated[int, typer.Option(min=1, help="Audience partitions.")] = 4,
-    policy: Annotated[
-        PolicySwitch, typer.Option(help="off: preferences are ignored, to measure targeting alone.")
-    ] = PolicySwitch.OFF,
+    policy: Annotated[PolicySwitch, typer.Option(help=POLICY)] = PolicySwitch.OFF,
     swap: Annotated[
         bool, typer.Option("--swap", help="Then publish a second model under load, and roll back to the first.")
     ] = False,

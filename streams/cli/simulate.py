@@ -28,7 +28,7 @@ def simulate(
     users: Annotated[int, typer.Option(min=100, help="Users of a world.")] = 1500,
     songs: Annotated[int, typer.Option(min=10, help="New songs, uploaded during the run.")] = 60,
     warm: Annotated[int, typer.Option(min=100, help="Songs known from the start.")] = 300,
-    days: Annotated[int, typer.Option(min=2, help="Simulated days; a song is watched for 6, or half of them.")] = 8,
+    days: Annotated[int, typer.Option(min=2, help="Simulated days; a song is watched for half, at most 6.")] = 8,
     budget: Annotated[int, typer.Option(min=1, help="Pushes per new song, in every variant.")] = 100,
     day_s: Annotated[float, typer.Option(min=0.5, help="Seconds per simulated day.")] = 3.0,
     warm_at: Annotated[int, typer.Option(min=1, help="Listeners that make a song warm.")] = 20,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Config, errors_explained, settings_from
-from streams.cli.worker import PolicySwitch, Resume
+from streams.cli.worker import POLICY, PolicySwitch, Resume
 from streams.runtime.clock import SystemClock
 from streams.runtime.supervised_worker import SupervisedWorker
 from streams.runtime.supervisor import RoleProcess
@@ -26,7 +26,7 @@ _BESIDE_S = 5.0
 def up(
     songs_workers: Annotated[int, typer.Option(min=1, help="Songs workers.")] = 1,
     audience_workers: Annotated[int, typer.Option(min=1, help="Number of audience workers, with slots from 0.")] = 1,
-    policy: Annotated[PolicySwitch, typer.Option(help="off: preferences are ignored.")] = PolicySwitch.ON,
+    policy: Annotated[PolicySwitch, typer.Option(help=POLICY)] = PolicySwitch.ON,
     silence: Annotated[
         float, typer.Option(min=1, help="Seconds without an answer after which a worker is killed and started again.")
     ] = 30.0,

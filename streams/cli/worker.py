@@ -32,10 +32,13 @@ Resume = Annotated[
 
 
 class PolicySwitch(StrEnum):
-    """Whether preferences are obeyed."""
+    """Whether preferences, caps, holdout and exploration are in force."""
 
     ON = "on"
     OFF = "off"
+
+
+POLICY = "off: no preferences, caps, holdout or exploration, to measure targeting alone."
 
 
 @app.command()
@@ -63,10 +66,7 @@ def audience(
     slot: Annotated[
         int, typer.Option(min=0, help="Stable number of this worker, by which it takes over at once after a restart.")
     ] = 0,
-    policy: Annotated[
-        PolicySwitch,
-        typer.Option(help="off: no preferences, caps, holdout or exploration, for measuring targeting."),
-    ] = PolicySwitch.ON,
+    policy: Annotated[PolicySwitch, typer.Option(help=POLICY)] = PolicySwitch.ON,
     resume_with_bad: Resume = False,
     config: Config = None,
     bootstrap: Bootstrap = None,

@@ -138,5 +138,5 @@ def decode(records: Sequence[bytes]) -> NDArray[np.void]:
     """
     for record in records:
         if record and (record[:1] != _VERSION or len(record) != 1 + _RECORD.itemsize):
-            raise ValueError(f"an interest record of {len(record)} bytes, version {record[:1]!r}")
+            raise ValueError(f"a score threshold record of {len(record)} bytes, version {record[:1]!r}")
     return np.frombuffer(b"".join([record[1:] for record in records]), _RECORD)

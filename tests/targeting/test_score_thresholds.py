@@ -125,5 +125,5 @@ def test_a_record_is_what_was_encoded_when_it_moved() -> None:
 
 @pytest.mark.parametrize("record", [b"\x02" + b"x" * 8, b"\x01" + b"x" * 7, b"\x01"])
 def test_a_broken_record_is_refused(record: bytes) -> None:
-    with pytest.raises(ValueError, match="interest record"):
+    with pytest.raises(ValueError, match="score threshold record"):
         ScoreThresholds().load(np.zeros(1, np.int64), [record])
