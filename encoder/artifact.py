@@ -92,7 +92,7 @@ def vacant(path: Path, name: str = "bcl") -> None:
         OSError: the folder is not writable.
     """
     if not 1 <= len(name) <= 19 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
-        raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, 0-9, - and _ are allowed")
+        raise ValueError(f"name {name!r}: 1 to 19 characters of a-z, A-Z, 0-9, - and _ are allowed")
     if path.exists() or path.is_symlink():
         raise ArtifactError(f"{path}: expected nothing there, found something. Choose another place, or delete it")
     try:
