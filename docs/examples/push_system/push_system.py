@@ -230,7 +230,7 @@ class PushSystem:
         try:
             ends = {(place.topic, place.partition): each.result(PATIENCE_S).offset for place, each in futures.items()}
         except (TimeoutError, KafkaException) as error:
-            _log.warning("nothing is sent, the ends of topics are not known: %s", error)
+            _log.warning("nothing is sent, the ends of topics are not known: %r", error)
             return False
         if lost := [at for at, end in ends.items() if end < 0]:
             _log.warning("nothing is sent, the connection was lost before the ends of %s were told", lost)
