@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]
-from installation import Installation
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from installation import PATIENCE_S, Installation
+from lying_network import Api, Fault, Kind, LyingNetwork
 
 from streams.contract.cloudevents import unpack
 from streams.contract.dead_letters import headers
@@ -66,23 +68,60 @@ def made(language: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     return upload, environment
 
 
+def uploaded(
+    command: list[str], folder: Path, environment: dict[str, str], prefix: str, servers: str
+) -> tuple[int, str]:
+    """The exit code of an upload, and what it printed."""
+    environment |= {"COLDSTART_KAFKA__BOOTSTRAP_SERVERS": servers, "COLDSTART_TOPICS__PREFIX": prefix}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_example_uploads_a_song_that_is_accepted_and_lies_where_its_key_belongs(
+def test_an_example_uploads_a_song_to_where_its_key_belongs_and_calls_no_other_sent(
     language: str, wide: Installation, tmp_path: Path
 ) -> None:
     command, environment = made(language, tmp_path / language)
-    environment |= {
-        "COLDSTART_KAFKA__BOOTSTRAP_SERVERS": wide.kafka.bootstrap_servers,
-        "COLDSTART_TOPICS__PREFIX": wide.naming.prefix,
-    }
-    done = subprocess.run(
-        command, cwd=tmp_path / language, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, said = uploaded(command, tmp_path / language, environment, wide.naming.prefix, wide.kafka.bootstrap_servers)
+    assert code == 0, said
     (message,) = wide.read(SONG_UPLOADS)
     received = unpack(SongUpload, message.key(), message.value(), headers(message), time.time())
     assert (received.event.song_id, received.event.tags, received.id) == ("s-81", {"dream pop": 3.0}, "s-81/1")
     assert received.source == f"upload-service/{language}"
     partitions = list(range(16))
     assert message.partition() == DefaultPartitioner()(b"s-81", partitions, partitions)
-    assert f"sent to {wide.naming.name(SONG_UPLOADS)}[{message.partition()}]" in done.stdout
+    assert f"sent to {wide.naming.name(SONG_UPLOADS)}[{message.partition()}]" in said
+    small = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(ResourceType.TOPIC, wide.naming.name(SONG_UPLOADS), incremental_configs=[small])
+    client = admin(wide.kafka)
+    client.incremental_alter_configs([topic])[topic].result(PATIENCE_S)
+    code, said = uploaded(command, tmp_path / language, environment, wide.naming.prefix, wide.kafka.bootstrap_servers)
+    assert (code != 0, "sent to" in said) == (True, False), said
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+@pytest.mark.parametrize("kind", ["cut request", "lost answer", "late request", "no answer"])
+def test_the_python_example_says_sent_only_of_what_is_acknowledged(
+    kind: Kind, always: bool, here: Installation, tmp_path: Path
+) -> None:
+    text = (EXAMPLES / "python" / "upload.py").read_text(encoding="utf-8")
+    impatient = text.replace("flush(30)", "flush(3)").replace("30 s", "3 s")
+    assert impatient != text
+    (tmp_path / "upload.py").write_text(
+        impatient.replace('"partitioner"', '"socket.timeout.ms": 1_000, "partitioner"'), encoding="utf-8"
+    )
+    with LyingNetwork(here.kafka.bootstrap_servers) as net:
+        if always:
+            net.take_chances(lambda api, _: Fault(kind, api, seconds=0.2) if api == Api.PRODUCE else None)
+        else:
+            net.lie(kind, Api.PRODUCE, seconds=0.2)
+        command = [sys.executable, "upload.py"]
+        code, said = uploaded(command, tmp_path, {**os.environ}, here.naming.prefix, net.bootstrap_servers)
+        assert net.struck[kind, Api.PRODUCE] > 0
+    assert (code, "sent to" in said) == ((1, False) if always else (0, True)), said
+    assert ("not acknowledged" in said) is always
+    # Sent again within a process, it is one record all the same.
+    stored = len(here.read(SONG_UPLOADS))
+    assert stored <= 1 if always else stored == 1

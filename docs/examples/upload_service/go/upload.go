@@ -4,6 +4,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -26,7 +27,13 @@ func main() {
 	}}
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(servers, ",")...))
 	if err == nil {
-		err = client.ProduceSync(context.Background(), record).FirstErr()
+		told := make(chan error, 1)
+		client.Produce(context.Background(), record, func(_ *kgo.Record, err error) { told <- err })
+		select { // By itself it would wait for an acknowledgement for ever.
+		case err = <-told:
+		case <-time.After(30 * time.Second):
+			err = errors.New("s-81: not acknowledged within 30 s; run this again")
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -19,6 +19,18 @@ headers = {
 }
 # Java, JavaScript and Go place keys as the service does by themselves; librdkafka must be told to.
 producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.idempotence": True})
-told = {"on_delivery": lambda error, message: print(error or f"sent to {message.topic()}[{message.partition()}]")}
-producer.produce(f"{prefix}song-uploads", json.dumps(song), song["song_id"], headers=headers, **told)
-raise SystemExit(producer.flush(30))
+sent, refused = [], []
+
+
+def told(error, message):
+    if error is None:
+        sent.append(f"{message.topic()}[{message.partition()}]")
+    else:
+        refused.append(str(error))
+
+
+producer.produce(f"{prefix}song-uploads", json.dumps(song), song["song_id"], headers=headers, on_delivery=told)
+producer.flush(30)
+if not sent:  # It may lie there all the same: send it again, under the same id.
+    raise SystemExit(f"{song['song_id']}: not acknowledged: {refused or 'no answer within 30 s'}; run this again")
+print(f"sent to {sent[0]}")
