@@ -9,10 +9,13 @@ from collections.abc import Iterator
 
 import msgspec
 import pandas as pd
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.contract.events import Campaign, Event, PushTarget
 from streams.runtime.settings_sources import load_settings
+
+# How long Kafka may be silent. After that it is an error: half of a topic must not pass for all of it.
+PATIENCE_S = 30.0
 
 settings = load_settings()
 naming = settings.topics.naming()
@@ -24,15 +27,22 @@ def read(cls: type[Event]) -> Iterator[dict]:
         settings.kafka.confluent() | {"group.id": "notebook", "enable.auto.commit": False, "enable.partition.eof": True}
     )
     topic = naming.name(cls.TOPIC)
-    parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, part, 0) for part in parts])
-    open_parts = set(parts)
+    there = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic]
+    if there.error is not None:
+        raise KafkaException(there.error)
+    consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in there.partitions])
+    open_parts = set(there.partitions)
     while open_parts:
-        message = consumer.poll(1)
-        if message is not None and message.error():
-            open_parts.discard(message.partition())  # its end
-        elif message is not None and message.value():
-            yield msgspec.structs.asdict(msgspec.json.decode(message.value(), type=cls))
+        message = consumer.poll(PATIENCE_S)
+        if message is None:
+            raise TimeoutError(f"{topic}: {PATIENCE_S:g} s of silence before the ends of partitions {open_parts}")
+        if message.error() is None:
+            if message.value():
+                yield msgspec.structs.asdict(msgspec.json.decode(message.value(), type=cls))
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            open_parts.discard(message.partition())
+        else:
+            raise KafkaException(message.error())
     consumer.close()
 
 
