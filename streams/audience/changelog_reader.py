@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from streams.audience.local_store import Entry, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, RecordedOffsets
@@ -162,7 +162,7 @@ def _to_end(
             if error is None:
                 yield message
             elif error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
+                raise Unavailable(f"{place.topic}[{place.partition}]: {error.str()}")
         if now - spoken > 1.0:
             spoken = now
             keep_alive(at - low, end - low)

@@ -9,7 +9,7 @@ import typer
 from streams.cli import tables
 from streams.cli.options import Bootstrap, Config, errors_explained, naming_of, settings_from
 from streams.runtime.clock import SystemClock
-from streams.runtime.exit_codes import REFUSED
+from streams.runtime.exit_codes import REFUSED, RESTART
 from streams.runtime.terminal import Table, say, say_json
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def explain(
     candidates. Decisions are not stored; these reasons are found again from what the topics and the partition's state
     hold now, so a preference that changed meanwhile is shown with its time. No worker is asked.
 
+    Exit code 2: no topic knows the song; 75: it was not found, and not everything was looked at in time.
+
     Examples: coldstart explain s-81; coldstart explain s-81 u-5 --json; coldstart explain s-81 u-5 --seconds 30
     """
     from streams.audience.push_rules import policy_of
@@ -56,8 +58,11 @@ def explain(
                 user = read_user(reader, naming, story, user_id, policy_of(settings.audience), erasures)
             left = dict(reader.left)
     if not story.known:
-        more = f"; {sum(left.values()):,} records were not looked at: --seconds" if left else ""
-        say(f"{song_id}: no topic knows the song; was it uploaded to this installation?{more}", err=True)
+        if left:
+            places = ", ".join(f"{records:,} records of {topic}" for topic, records in sorted(left.items()))
+            say(f"{song_id}: not found; not looked at within {seconds:g} s: {places}; --seconds reads on", err=True)
+            raise typer.Exit(RESTART)
+        say(f"{song_id}: no topic knows the song; was it uploaded to this installation?", err=True)
         raise typer.Exit(REFUSED)
     if json_:
         say_json({**story.document(), "user": user and user.document(), "not_looked_at": left}, indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ _ASK_AGAIN = frozenset(
         # A connection that is lost is made again within a tenth of a second, on a busy machine within some; until
         # then the client knows of no leader.
         KafkaError._TRANSPORT,
+        # The same, of a connection to an address that settings name.
+        KafkaError._DESTROY_BROKER,
         KafkaError._NOENT,
         # A partition is new or changed its leader, or its leader came back, and the client asked by what it knew
         # before.
@@ -227,8 +229,7 @@ def list_offsets(
             raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the connection was lost before the answer"))
         return found
 
-    named = ", ".join(f"{place.topic}[{place.partition}]" for place in request)
-    return _asked_again(client, ask, f"offsets of {named}", timeout_s)
+    return _asked_again(client, ask, f"offsets of {_named(request)}", timeout_s)
 
 
 def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -243,6 +244,35 @@ def watermarks(reader: Consumer, place: TopicPartition, timeout_s: float) -> tup
         return found
 
     return _asked_again(reader, ask, f"{place.topic}[{place.partition}]", timeout_s)
+
+
+def offsets_at(reader: Consumer, places: Sequence[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+    """The first offset of each partition from a moment on; ``OFFSET_END`` where nothing is as young.
+
+    Args:
+        places: with the moment, in milliseconds since 1970, as their offset.
+
+    Raises:
+        Unavailable: no answer for one of them.
+    """
+
+    def ask(left: float) -> list[TopicPartition]:
+        found = reader.offsets_for_times(list(places), timeout=left)
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return found
+
+    return _asked_again(reader, ask, f"offsets by time of {_named(places)}", timeout_s)
+
+
+def reason(error: KafkaException | TimeoutError) -> str:
+    """Why there is no answer, for a message: a :class:`TimeoutError` has no words of its own."""
+    return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"
+
+
+def _named(places: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{place.topic}[{place.partition}]" for place in places)
 
 
 def _asked_again(client: AdminClient | Consumer, ask: Callable[[float], T], named: str, timeout_s: float) -> T:
@@ -266,7 +296,7 @@ def _asked_again(client: AdminClient | Consumer, ask: Callable[[float], T], name
         except (KafkaException, TimeoutError) as error:
             why = error.args[0] if isinstance(error, KafkaException) else None
             if why is None or why.code() not in _ASK_AGAIN or time.monotonic() + _PAUSE_S >= until:
-                raise Unavailable(f"{named}: {why.str() if why else 'no answer'}") from error
+                raise Unavailable(f"{named}: {reason(error)}") from error
         time.sleep(_PAUSE_S)
         # What the client knows of leaders is a minute old at worst; asked for all topics, it learns anew.
         with suppress(KafkaException):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from streams.contract.errors import Unavailable
 from streams.kafka.access import missing_topics
@@ -75,7 +75,7 @@ class Snapshot:
                 if error is None:
                     yield message
                 elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
+                    raise Unavailable(f"{key[0]}[{key[1]}]: {error.str()}")
                 if key in ends:
                     # The beginning may have been deleted: offsets count from there.
                     read[key] = position - ends[key][0]

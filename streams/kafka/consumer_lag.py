@@ -120,14 +120,15 @@ class LagSurveyor:
         try:
             return self._survey()
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"the cluster does not answer queries about its groups: {error}") from error
+            why = clients.reason(error)
+            raise Unavailable(f"the cluster does not answer queries about its groups: {why}") from error
 
     def close(self) -> None:
         self._reader.close()
 
     def _survey(self) -> Survey:
         topics, gaps = self._topics()
-        groups = self._admin.list_consumer_groups(request_timeout=self._timeout).result(self._timeout).valid
+        groups = _groups(self._admin, self._timeout)
         committed = {
             (group, (topic, partition)): None
             for group, names in self._inputs.items()
@@ -210,7 +211,7 @@ class LagReader:
             behind = {(place, offset) for place, offset in at.items() if offset < ends[place]}
             firsts = first_records(self._reader, behind, self._clock)
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"lag cannot be read: {error}") from error
+            raise Unavailable(f"lag cannot be read: {clients.reason(error)}") from error
         now = self._clock.now()
         return {
             place: _waiting(firsts.get((place, offset), (offset, None)), ends[place], now)
@@ -243,6 +244,15 @@ def _first_record_reader(kafka: KafkaSettings, group: str) -> Consumer:
         **clients.fetch_bounds(1_024, 16_384),
         queued_min_messages=1,
     )
+
+
+def _groups(admin: AdminClient, timeout: float) -> list[ConsumerGroupListing]:
+    """The groups of all brokers: whose broker did not answer would look as if they had committed nothing."""
+    listed = admin.list_consumer_groups(request_timeout=timeout).result(timeout)
+    if listed.errors:
+        raise KafkaException(listed.errors[0])
+    found: list[ConsumerGroupListing] = listed.valid
+    return found
 
 
 def _committed(
@@ -281,7 +291,10 @@ def _served(
     for group, answer in answers.items():
         try:
             described = answer.result(timeout)
-        except KafkaException:
+        except KafkaException as error:
+            if error.args[0].code() < 0:
+                # The client's own: there is no answer.
+                raise
             # The group ended meanwhile, or this client may not describe it.
             continue
         if described.state == ConsumerGroupState.STABLE:

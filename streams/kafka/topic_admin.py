@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import TIME_SETTINGS, TOPICS, Naming, Topic
+from streams.kafka.clients import reason
 from streams.runtime.clock import SystemClock
 
 _ANY: Any = None
@@ -94,7 +95,7 @@ def grant(admin: AdminClient, rights: Sequence[AclBinding], timeout: float = 10.
         try:
             there = set(admin.describe_acls(_EVERY_RIGHT, request_timeout=timeout).result(timeout))
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"rights granted, but they cannot be read: {error}") from None
+            raise Unavailable(f"rights granted, but they cannot be read: {reason(error)}") from None
         return [right for right in rights if right not in there]
 
     _until_none(missing, "granted, but not in force", timeout)

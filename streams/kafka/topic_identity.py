@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import Unavailable
+from streams.kafka.clients import reason
 
 
 def topic_ids(client: AdminClient, names: Collection[str], timeout: float) -> dict[str, str]:
@@ -22,5 +23,5 @@ def topic_ids(client: AdminClient, names: Collection[str], timeout: float) -> di
         try:
             found[name] = str(future.result(timeout).topic_id)
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"topic {name}: cannot be described ({error})") from error
+            raise Unavailable(f"topic {name}: cannot be described ({reason(error)})") from error
     return found

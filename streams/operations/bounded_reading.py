@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, Message, TopicPartition
 
 from streams.contract.errors import Unavailable
 from streams.contract.topics import Naming, Topic
-from streams.kafka.clients import consumer, reader_group, taken, watermarks
+from streams.kafka.clients import consumer, offsets_at, reader_group, taken, watermarks
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
 
@@ -94,11 +94,8 @@ class BoundedReader:
             TopicPartition(self._naming.name(each.topic), each.partition, round((each.since or 0) * 1000))
             for each in places
         ]
-        try:
-            found = self._reader.offsets_for_times(wanted, timeout=self._timeout)
-        except KafkaException as error:
-            raise Unavailable(f"offsets by time: {error.args[0].str()}") from error
-        return [each for each in found if each.offset not in (-1, OFFSET_END)]
+        found = offsets_at(self._reader, wanted, self._timeout)
+        return [each for each in found if each.offset != OFFSET_END]
 
 
 def _place(message: Message) -> tuple[str, int]:

@@ -30,7 +30,7 @@ from streams.contract.topics import (
     Plane,
     Topic,
 )
-from streams.kafka.clients import admin
+from streams.kafka.clients import admin, reason
 from streams.kafka.compacted_topic import Snapshot
 from streams.kafka.partitioner import partition_of
 from streams.runtime.clock import Clock
@@ -338,6 +338,6 @@ def _settings(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, dict[str,
         try:
             values = future.result(kafka.request_timeout_s)
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"topic {resource.name}: {error}") from error
+            raise Unavailable(f"topic {resource.name}: {reason(error)}") from error
         found[resource.name] = {name: int(values[name].value) for name in ("retention.ms", "segment.ms")}
     return found

@@ -25,7 +25,17 @@ from streams.audience.positions import OFFSETS_KEY, TOPIC_OF, InputOffsets, offs
 from streams.contract.dead_letters import dead_letter, origin
 from streams.contract.errors import OperatorSkipped, RecreatedTopic, Refused, Unavailable
 from streams.contract.topics import AUDIENCE_STATE, DEAD_LETTERS, LISTENS, Naming
-from streams.kafka.clients import admin, consumer, enqueue, producer, reader_group, taken, watermarks
+from streams.kafka.clients import (
+    admin,
+    consumer,
+    enqueue,
+    offsets_at,
+    producer,
+    reader_group,
+    reason,
+    taken,
+    watermarks,
+)
 from streams.kafka.topic_identity import topic_ids
 from streams.operations.stopped_group import wait_until_stopped
 from streams.runtime.clock import Clock
@@ -236,7 +246,7 @@ class GroupMover:
         try:
             places = asked.result(timeout).topic_partitions
         except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"group {full}: {error}") from error
+            raise Unavailable(f"group {full}: {reason(error)}") from error
         ours = self._naming.by_name()
         found = {
             (each.topic, each.partition): each.offset for each in places if each.topic in ours and each.offset >= 0
@@ -259,10 +269,7 @@ def _found(
     if target.since is None:
         return low
     asked = [TopicPartition(topic, partition, int(target.since * 1000))]
-    try:
-        (found,) = reader.offsets_for_times(asked, timeout=kafka.request_timeout_s)
-    except KafkaException as error:
-        raise Unavailable(f"{topic}[{partition}]: {error.args[0].str()}") from error
+    (found,) = offsets_at(reader, asked, kafka.request_timeout_s)
     # Nothing is as young as that.
     return found.offset if found.offset >= 0 else now
 

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import Refused, Unavailable
+from streams.kafka.clients import reason
 from streams.runtime.clock import Clock
 
 _PAUSE_S: Final = 0.5
@@ -40,5 +41,5 @@ def _members(client: AdminClient, group: str, timeout_s: float) -> list[str]:
     except (KafkaException, TimeoutError) as error:
         if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return []
-        raise Unavailable(f"group {group}: {error}") from error
+        raise Unavailable(f"group {group}: {reason(error)}") from error
     return [member.client_id for member in found.members]
