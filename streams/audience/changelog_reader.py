@@ -12,6 +12,7 @@ from streams.audience.local_store import Entry, StoreCorrupted
 from streams.audience.positions import OFFSETS_KEY, RecordedOffsets
 from streams.contract.errors import Unavailable
 from streams.contract.topics import AUDIENCE_STATE, Naming
+from streams.kafka.access import unreadable
 from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.runtime.clock import Clock
 from streams.runtime.settings import KafkaSettings
@@ -76,12 +77,13 @@ def read_changelog(
 
     Raises:
         Unavailable: the broker does not answer, or the changelog does not advance for 75 s.
+        Refused: this client may not read it.
         StoreCorrupted: the changelog ends before ``start``: it is not the one that the state on disk came from.
     """
     using = clients or ChangelogClients(kafka, naming)
     place = TopicPartition(naming.name(AUDIENCE_STATE), partition)
     try:
-        for message in _to_end(using, place, kafka.request_timeout_s, clock, keep_alive, start):
+        for message in _to_end(using, kafka, place, clock, keep_alive, start):
             if without and message.offset() in without:
                 continue
             yield Entry(message.offset() or 0, message.key() or b"", message.value())
@@ -135,13 +137,13 @@ _PATIENCE_S = 75.0
 
 def _to_end(
     clients: ChangelogClients,
+    kafka: KafkaSettings,
     place: TopicPartition,
-    timeout_s: float,
     clock: Clock,
     keep_alive: Callable[[int, int], None],
     start: int,
 ) -> Iterator[Message]:
-    low, end = watermarks(clients.probe, place, timeout_s)
+    low, end = watermarks(clients.probe, place, kafka.request_timeout_s)
     if start > end:
         raise StoreCorrupted(f"{place.topic}[{place.partition}] ends at {end}, the state on disk stands at {start}")
     low = max(low, start)
@@ -162,7 +164,7 @@ def _to_end(
             if error is None:
                 yield message
             elif error.code() != KafkaError._PARTITION_EOF:
-                raise Unavailable(f"{place.topic}[{place.partition}]: {error.str()}")
+                raise unreadable(kafka, place.topic, place.partition, error)
         if now - spoken > 1.0:
             spoken = now
             keep_alive(at - low, end - low)

@@ -57,6 +57,11 @@ def not_authorized(kafka: KafkaSettings, error: KafkaException) -> Refused | Non
     return Refused(f"not authorized as {user(kafka)}: {cause.str()}; `coldstart topics acls` prints each role's rights")
 
 
+def unreadable(kafka: KafkaSettings, topic: str, partition: int, cause: KafkaError) -> ColdstartError:
+    """The exception that a consumer's error stands for where a partition is read to its end."""
+    return not_authorized(kafka, KafkaException(cause)) or Unavailable(f"{topic}[{partition}]: {cause.str()}")
+
+
 def check_topics(client: AdminClient, kafka: KafkaSettings, naming: Naming, topics: Collection[Topic]) -> None:
     """Whether this client sees all of these topics, with as many partitions as the settings say.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from streams.contract.errors import Unavailable
-from streams.kafka.access import missing_topics
+from streams.kafka.access import missing_topics, unreadable
 from streams.kafka.clients import consumer, reader_group, taken, watermarks
 from streams.kafka.clients import topics as topics_of
 from streams.runtime.clock import Clock
@@ -33,7 +33,7 @@ class Snapshot:
     """
 
     def __init__(self, kafka: KafkaSettings, topics: Sequence[str], clock: Clock, partition: int | None = None) -> None:
-        self._clock = clock
+        self._kafka, self._clock = kafka, clock
         self._timeout = kafka.request_timeout_s
         self._consumer: Consumer = consumer(kafka, reader_group(topics[0]), enable_partition_eof=True)
         known = topics_of(self._consumer, kafka)
@@ -57,6 +57,7 @@ class Snapshot:
         Raises:
             Unavailable: the broker does not answer, or nothing came for the request timeout although the end is not
                 reached.
+            Refused: this client may not read a topic.
         """
         ends = {
             each: marks
@@ -75,7 +76,7 @@ class Snapshot:
                 if error is None:
                     yield message
                 elif error.code() != KafkaError._PARTITION_EOF:
-                    raise Unavailable(f"{key[0]}[{key[1]}]: {error.str()}")
+                    raise unreadable(self._kafka, *key, error)
                 if key in ends:
                     # The beginning may have been deleted: offsets count from there.
                     read[key] = position - ends[key][0]
