@@ -6,7 +6,7 @@ import signal
 import threading
 
 import structlog
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 
 from streams.audience.catalogue_sync import CatalogueSync
@@ -18,7 +18,7 @@ from streams.audience.push_rules import policy_of
 from streams.audience.slot_claim import SlotClaim
 from streams.audience.worker import Worker, member_of
 from streams.audience.worker_context import WorkerContext
-from streams.contract.errors import BadBurst, Unavailable
+from streams.contract.errors import BadBurst
 from streams.contract.topics import (
     AUDIENCE_STATE,
     CAMPAIGN_REPORTS,
@@ -33,6 +33,7 @@ from streams.kafka.clients import admin
 from streams.kafka.reachability import Reachability
 from streams.kafka.skipped_records import Skipped
 from streams.kafka.topic_admin import check_times
+from streams.kafka.topic_identity import cluster_id, topic_ids
 from streams.models.registry import LiveView, model_status
 from streams.runtime.bad_record_burst import BadBursts
 from streams.runtime.broker_clock import BrokerClock
@@ -108,7 +109,7 @@ def run(settings: Settings, slot: int, obey: bool, resume: bool = False) -> None
         check_topics(client, settings.kafka, naming, NEEDED)
         check_times(client, naming, [*TOPIC_OF.values(), AUDIENCE_STATE])
         member = member_of(naming, slot)
-        mine = SlotClaim(settings.paths.cache / "slots" / _cluster(settings.kafka), member)
+        mine = SlotClaim(settings.paths.cache / "slots" / cluster_id(client, settings.kafka), member)
         mine.wait_until_free(
             settings.kafka, f"{naming.prefix}audience", clock, settings.audience.session_timeout_s, restored.fails
         )
@@ -196,15 +197,5 @@ def changelog_identity(kafka: KafkaSettings, naming: Naming) -> str:
     """
     name = naming.name(AUDIENCE_STATE)
     client = admin(kafka)
-    try:
-        found = client.describe_topics(TopicCollection([name]), request_timeout=kafka.request_timeout_s)
-        topic_id = found[name].result(kafka.request_timeout_s).topic_id
-        cluster = client.list_topics(timeout=kafka.request_timeout_s).cluster_id
-    except (KafkaException, TimeoutError) as error:
-        raise Unavailable(f"topic {name}: cannot be described ({error})") from error
-    return f"{cluster}/{name}/{topic_id}"
-
-
-def _cluster(kafka: KafkaSettings) -> str:
-    """The cluster's own name."""
-    return str(admin(kafka).list_topics(timeout=kafka.request_timeout_s).cluster_id)
+    topic_id = topic_ids(client, [name], kafka.request_timeout_s)[name]
+    return f"{cluster_id(client, kafka)}/{name}/{topic_id}"

@@ -1,4 +1,4 @@
-"""Topic ids: two topics of one name, one after the other, differ in them."""
+"""What tells topics of one name apart, and clusters: the ids that the broker gave them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import Unavailable
 from streams.kafka.clients import reason
+from streams.runtime.settings import KafkaSettings
 
 
 def topic_ids(client: AdminClient, names: Collection[str], timeout: float) -> dict[str, str]:
@@ -25,3 +26,15 @@ def topic_ids(client: AdminClient, names: Collection[str], timeout: float) -> di
         except (KafkaException, TimeoutError) as error:
             raise Unavailable(f"topic {name}: cannot be described ({reason(error)})") from error
     return found
+
+
+def cluster_id(client: AdminClient, kafka: KafkaSettings) -> str:
+    """The cluster's own name.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    try:
+        return str(client.list_topics(timeout=kafka.request_timeout_s).cluster_id)
+    except KafkaException as error:
+        raise Unavailable(f"the cluster's id cannot be read ({reason(error)})") from error

@@ -127,9 +127,9 @@ class _Sender:
         while left and (after := self._producer.flush(timeout)) < left:
             left = after
         if self._failed is not None:
-            raise Unavailable(f"a record was not acknowledged: {self._failed.str()}; the former model stays live")
+            raise Unavailable(f"a record was not acknowledged: {self._failed.str()}; the new model is not live")
         if left:
-            raise Unavailable(f"{left} records were not acknowledged within {timeout:g} s; the former model stays live")
+            raise Unavailable(f"{left} records were not acknowledged within {timeout:g} s; the new model is not live")
 
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         self._failed = self._failed or error

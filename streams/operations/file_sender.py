@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
-from confluent_kafka.admin import AdminClient
 
 from streams.contract.errors import Refused, Unavailable
 from streams.contract.topics import Naming
 from streams.kafka.clients import admin, hand_over, producer, topics
+from streams.kafka.topic_identity import cluster_id
 from streams.operations.event_files import TYPES, EventFile, FileEvent
 from streams.operations.file_check import BadEvent, FileCheck
 from streams.runtime.settings import KafkaSettings
@@ -97,7 +97,7 @@ class FileSender:
         self.journal = path.with_name(f"{path.name}.sent")
         client = admin(kafka)
         self._topics = set(topics(client, kafka))
-        self._cluster = _cluster(client, kafka)
+        self._cluster = cluster_id(client, kafka)
         self._done = Journal(self._cluster, naming.prefix) if again else self._former()
 
     @property
@@ -207,7 +207,3 @@ def _add(said: Hash, events: list[FileEvent]) -> None:
     for each in events:
         said.update(each.value if isinstance(each.value, bytes) else str(each.value).encode())
         said.update(b"\n")
-
-
-def _cluster(client: AdminClient, kafka: KafkaSettings) -> str:
-    return str(client.list_topics(timeout=kafka.request_timeout_s).cluster_id)

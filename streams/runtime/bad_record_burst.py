@@ -9,8 +9,8 @@ the role stops, unless some source (``ce_source``) sends mostly good ones. If an
 is not what is broken: it logs the burst and continues. So one producer's burst cannot stop the others, however many
 names it uses.
 
-A role started with ``--resume-with-bad`` keeps sending them to dead-letters until a minute
-passes without a burst; then the rule applies again.
+A role started with ``--resume-with-bad`` keeps sending them to dead-letters until a minute passes without a burst; then
+the rule applies again.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def near(kept: F64, at: F64, seconds: F64) -> NDArray[np.bool_]:
         at, seconds: broadcast against ``kept``.
     """
     # Less than ``seconds`` before, or less than a second more after.
-    near: NDArray[np.bool_] = np.abs(kept - (at + 0.5)) < seconds + 0.5
-    return near
+    close: NDArray[np.bool_] = np.abs(kept - (at + 0.5)) < seconds + 0.5
+    return close
 
 
 class PushLog:
